@@ -1,0 +1,93 @@
+"""What the model reads: augmented samples as tensors. Samples keep their own point counts; nothing is padded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """Ground truth of one sample: G things on N points and S superpoints."""
+
+    instance_of_point: Tensor
+    """(N,) int64, 0..G-1, or -1 for stuff and unannotated points."""
+    instance_masks: Tensor
+    """(G, S) bool: more than half of the superpoint's points belong to the instance."""
+    semantic_masks: Tensor
+    """(201, S) bool, one true a column; row 200 is "none or no majority"."""
+    labels: Tensor
+    """(G,) int64 thing class 0..197."""
+
+    def to(self, device: torch.device) -> Targets:
+        return _to(self, device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One frame of N points."""
+
+    frame_id: str
+    seed: int
+    """Derived from (seed, epoch, frame); everything random the model does with this sample draws from it."""
+    xyz: Tensor
+    """(N, 3) float32 metres, after the rigid augmentation: geometry of superpoints."""
+    elastic_xyz: Tensor
+    """(N, 3) float32 metres, after the elastic augmentation as well (equal to xyz without it): what is voxelised."""
+    colour: Tensor
+    """(N, 3) float32, normalised."""
+    superpoints: Tensor
+    """(N,) int64, contiguous 0..S-1."""
+    uv: Tensor
+    """(N, 2) float32 pixels of the raw point, from before any augmentation; 0 where not valid."""
+    uv_valid: Tensor
+    """(N,) bool: the point reads a 2D feature."""
+    image_hw: tuple[int, int]
+    """Height and width in pixels of the image that uv refers to."""
+    tokens: Tensor | None
+    """(C, Hp, Wp) float16 feature map of the frame's image; None in a 3D-only run."""
+    targets: Targets
+
+    @property
+    def num_superpoints(self) -> int:
+        return int(self.superpoints.max()) + 1
+
+    def to(self, device: torch.device) -> Sample:
+        return _to(self, device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """B samples."""
+
+    samples: tuple[Sample, ...]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(samples=tuple(sample.to(device) for sample in self.samples))
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """The data loader's collate function."""
+    return Batch(samples=tuple(samples))
+
+
+T = TypeVar("T", "Targets", "Sample")
+
+
+def _to(item: T, device: torch.device) -> T:
+    moved = {
+        field.name: value.to(device, non_blocking=True)
+        for field in fields(item)
+        if isinstance(value := getattr(item, field.name), Tensor | Targets)
+    }
+    return replace(item, **moved)

@@ -1,0 +1,36 @@
+"""One RGB-D frame as it lies on disk, before anything is sampled, mapped or augmented."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ditr.geometry.camera import Intrinsics
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """N points of one frame (reference: ESAM section 1.3).
+
+    Coordinates are metres in the centred world (not axis-aligned, +z roughly up); ``pose_c2w`` maps the camera into it.
+    """
+
+    id: str
+    """``<scene>_<frame>``, e.g. ``scene0000_00_200``."""
+    scene: str
+    points: np.ndarray
+    """(N, 6) float32: x, y, z in metres, r, g, b in 0..255."""
+    superpoints: np.ndarray
+    """(N,) int64, contiguous 0..S-1."""
+    instance_ids: np.ndarray
+    """(N,) int64, 0 = unannotated."""
+    semantic_ids: np.ndarray
+    """(N,) int64 raw ScanNet200 ids, 0 = unannotated."""
+    image_path: Path
+    pose_c2w: np.ndarray
+    """(4, 4) float64, camera to centred world."""
+    intrinsics: Intrinsics

@@ -1,0 +1,49 @@
+"""What a user is told when something they wrote, own or asked for is wrong: one clear message and exit code 2."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """The closed set of error codes; CONTRIBUTING.md explains when to add one."""
+
+    SPEC = "spec"
+    """A spec file is wrong; the message lists every mistake as file:line:col."""
+    REGISTRY = "registry"
+    """A registry entry is missing, malformed or does not match what it names."""
+    DATASET = "dataset"
+    """A data set is missing, incomplete or breaks its format."""
+    FEATURES = "features"
+    """A 2D feature map is missing, damaged or does not fit the spec."""
+    CHECKPOINT = "checkpoint"
+    """A weight file is missing, damaged or does not fit the model."""
+    RUN = "run"
+    """A run cannot start, continue or be read."""
+    QUERY = "query"
+    """A query of the results is wrong."""
+    ENVIRONMENT = "environment"
+    """Something the machine needs is missing."""
+
+
+class DitrError(Exception):
+    """A user's mistake or a missing thing.
+
+    Parameters
+    ----------
+    what: what is wrong, one sentence.
+    code: which kind of thing is wrong.
+    where: ``file:line:col``, a path, a frame id or a field; empty if it has no place.
+    fix: what to do about it, an imperative sentence; empty only if there is nothing to do.
+    """
+
+    def __init__(self, what: str, *, code: Code, where: str = "", fix: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.code = code
+        self.where = where
+        self.fix = fix
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        return f"error[{self.code}]: {head}" + (f"\n  fix: {self.fix}" if self.fix else "")

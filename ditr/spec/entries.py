@@ -1,0 +1,116 @@
+"""Registry entries: the named, pinned things that specs refer to, one YAML file each under registry/."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from ditr.spec.models import BackboneSpec, Part, Probability
+
+
+class SplitEntry(Part):
+    """How much of an embedded split is made."""
+
+    scenes: PositiveInt
+    frames: PositiveInt
+    """Frames a scene."""
+
+
+class SynthRoomsEntry(Part):
+    """An embedded data set of procedural rooms, made on first use; every field changes its digest."""
+
+    kind: Literal["synthrooms"]
+    description: str = ""
+    seed: Annotated[int, Field(ge=0)]
+    first_scene: Annotated[int, Field(ge=0)] = 0
+    """Number of the first scene; sets whose scene ranges do not overlap share no room."""
+    train: SplitEntry
+    val: SplitEntry
+    texture_share: Probability
+    """Share of the things that touch a coplanar thing of the same mean colour and differ from it only in texture."""
+
+
+class IntrinsicsEntry(Part):
+    """Pinhole intrinsics in pixels."""
+
+    fx: PositiveFloat
+    fy: PositiveFloat
+    cx: float
+    cy: float
+    width: PositiveInt
+    height: PositiveInt
+
+
+class FolderEntry(Part):
+    """A prepared ScanNet200-SV folder that the user brings."""
+
+    kind: Literal["folder"]
+    description: str = ""
+    path: str
+    """Folder below the data directory (DITR_DATA), or an absolute path."""
+    infos: dict[Literal["train", "val"], str]
+    """Info pickle of each split, relative to the folder."""
+    intrinsics: IntrinsicsEntry
+
+
+DatasetEntry = Annotated[SynthRoomsEntry | FolderEntry, Field(discriminator="kind")]
+
+
+class SeededWeights(Part):
+    """Random weights from a fixed seed: needs no download and carries no learned knowledge."""
+
+    kind: Literal["seeded"]
+    seed: Annotated[int, Field(ge=0)]
+
+
+class PretrainedWeights(Part):
+    """Published weights: a file of the user's if there is one, else timm's own download."""
+
+    kind: Literal["pretrained"]
+    file: str
+    """Looked for in the weights directory (DITR_WEIGHTS)."""
+    url: str
+    """Where the file can be had."""
+
+
+Weights = Annotated[SeededWeights | PretrainedWeights, Field(discriminator="kind")]
+Rgb = Annotated[tuple[float, float, float], Field(strict=False)]
+
+
+class FeatureEntry(Part):
+    """A 2D feature source: one frozen timm model, its last layer with the final norm."""
+
+    description: str = ""
+    timm: str
+    """timm model name."""
+    timm_args: dict[str, int] = {}
+    """Architecture overrides passed to timm (embed_dim, depth, num_heads)."""
+    channels: PositiveInt
+    patch: PositiveInt
+    """Pixels of the input per token, both ways."""
+    prefix_tokens: Annotated[int, Field(ge=0)]
+    """Class and register tokens that precede the patch tokens."""
+    mean: Rgb
+    std: Rgb
+    weights: Weights
+    licence: str
+
+
+class CheckpointEntry(Part):
+    """3D weights with a pinned digest."""
+
+    description: str = ""
+    format: Literal["mask3d", "esam", "ditr"]
+    file: str
+    """Beside the entry, or in the weights directory (DITR_WEIGHTS)."""
+    url: str = ""
+    """Where the file can be had."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    """Pinned digest; null where the publisher's file could not be had, then the digest found is recorded."""
+    backbone: BackboneSpec
+    """The backbone that the weights are of."""
+    voxel_size_m: PositiveFloat
+
+
+Entry = SynthRoomsEntry | FolderEntry | FeatureEntry | CheckpointEntry

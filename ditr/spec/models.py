@@ -1,0 +1,262 @@
+"""The spec: everything that states an experiment. Frozen, closed to unknown keys; strings under fields document them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+DECODER_STRIDES = (8, 4, 2, 1)
+"""Tensor strides after the four transposed convolutions of Res16UNet, in the order of the forward pass."""
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Eight = Annotated[tuple[PositiveInt, ...], Field(min_length=8, max_length=8, strict=False)]
+Range = Annotated[tuple[PositiveFloat, PositiveFloat], Field(strict=False)]
+Scale = Literal[8, 4, 2, 1]
+
+
+class Part(BaseModel):
+    """Base of every spec part: unknown keys are errors, values are never coerced, nothing changes after load."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class DatasetSpec(Part):
+    """Which frames are trained on and evaluated."""
+
+    name: str
+    """An entry of registry/datasets."""
+
+
+class FeatureSpec(Part):
+    """Where 2D features come from and how a point reads them."""
+
+    source: str
+    """An entry of registry/features."""
+    input_size: Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)]
+    """Height and width in pixels to which the image is resized for the source; multiples of its patch."""
+    sampling: Literal["nearest", "bilinear"] = "bilinear"
+    """How a point reads the token map at its pixel."""
+
+
+class BackboneSpec(Part):
+    """Res16UNet: four strided encoder stages, four decoder stages (reference: Choy et al. 2019, Mask3D)."""
+
+    planes: Eight = (32, 64, 128, 256, 256, 128, 96, 96)
+    """Channels of the eight stages, encoder first; the default is Res16UNet34C."""
+    layers: Eight = (2, 3, 4, 6, 2, 2, 2, 2)
+    """Residual blocks of the eight stages."""
+    stem_channels: PositiveInt = 32
+    """Channels of the 5x5x5 stem and of the first strided convolution."""
+
+
+class DecoderSpec(Part):
+    """Query decoder over superpoints."""
+
+    width: PositiveInt = 256
+    """Channels of queries, keys and mask features."""
+    heads: PositiveInt = 8
+    """Attention heads; divides width."""
+    feedforward: PositiveInt = 1024
+    """Hidden channels of the feed-forward layers."""
+    mask_levels: Annotated[
+        tuple[Literal["superpoint", "point"], ...], Field(min_length=2, strict=False)
+    ] = ("superpoint", "superpoint", "point", "point")
+    """What each prediction head masks: one before the first decoder layer and one after each layer."""
+
+
+class ModelSpec(Part):
+    """The 3D model, the same in every arm."""
+
+    voxel_size_m: PositiveFloat = 0.02
+    """Edge of a stride-1 voxel in metres."""
+    backbone: BackboneSpec = BackboneSpec()
+    decoder: DecoderSpec = DecoderSpec()
+
+
+class BiFusionSpec(Part):
+    """Single-scale fusion: a learned gate between each point's 2D and 3D feature, back onto the 3D feature."""
+
+    gate: Literal["lite"] = "lite"
+    """Which gate; lite is an MLP on the two normalised features and gives one weight a point."""
+    width: PositiveInt = 256
+    """Channels in which the two features meet."""
+    dropout: Probability = 0.1
+    """Dropout in the heads and the gate."""
+    balance_weight: NonNegative = 0.0
+    """Weight of (mean gate - balance_target)^2 in the loss."""
+    balance_target: Probability = 0.4
+    """Mean gate that the balance term pulls towards."""
+
+
+class InjectionSpec(Part):
+    """Multi-scale fusion: 2D features pooled to voxels of each decoder stride, projected and added there."""
+
+    scales: Annotated[tuple[Scale, ...], Field(min_length=1, strict=False)] = DECODER_STRIDES
+    """Decoder strides that receive 2D features."""
+    target: Literal["up", "skip"] = "up"
+    """The branch that is added to before the concatenation: the up-sampled one or the encoder's skip."""
+    pooling: Literal["max", "mean"] = "max"
+    """How voxels of a coarser stride combine their children's features; voxels without a valid point take no part."""
+    projection: Literal["linear", "linear_bn_gelu"] = "linear"
+    """What brings the pooled features to the branch's channels."""
+    init: Literal["zero", "random"] = "zero"
+    """zero starts as the 3D-only model exactly; random starts the projection as a fresh layer."""
+
+
+class FusionSpec(Part):
+    """What of the 2D features enters the 3D model; nothing here is the 3D-only baseline."""
+
+    bifusion: BiFusionSpec | None = None
+    injection: InjectionSpec | None = None
+
+
+class ElasticSpec(Part):
+    """Smooth random displacement of the voxelised coordinates, applied at two granularities."""
+
+    probability: Probability = 0.5
+    granularity: Range = (6.0, 20.0)
+    """Spacing of the noise grid in voxels, fine then coarse."""
+    magnitude: Range = (40.0, 160.0)
+    """Standard deviation of the noise before smoothing, in voxels, fine then coarse."""
+
+
+class AugmentationSpec(Part):
+    """Training augmentations of the points; uv is computed before them, so all of them are safe with 2D features."""
+
+    flip_probability: Probability = 0.5
+    """Chance of x -> -x, and independently of y -> -y."""
+    rotation_rad: NonNegative = 3.14
+    """Rotation about +z is uniform in plus or minus this."""
+    scale: Range = (0.8, 1.2)
+    """Uniform range of the isotropic scale."""
+    translation_std_m: NonNegative = 0.1
+    """Standard deviation of the shift of each axis."""
+    elastic: ElasticSpec | None = ElasticSpec()
+
+
+class LossSpec(Part):
+    """Weights of the loss terms; the defaults are ESAM's."""
+
+    classification: NonNegative = 0.5
+    no_object: NonNegative = 0.1
+    """Class weight of "no object" in the classification term."""
+    mask_bce: NonNegative = 1.0
+    mask_dice: NonNegative = 1.0
+    dice_final: NonNegative = 4.0
+    """Factor of the last head's dice term."""
+    dice_aux: NonNegative | None = None
+    """Factor of the earlier heads' dice terms; null means 4 / batch_size of the step, as in ESAM."""
+    semantic: NonNegative = 0.5
+    query_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Least share of a frame's superpoints drawn as training queries; the share is uniform between this and 1."""
+
+
+class PolyDecay(Part):
+    """Polynomial decay by epoch; the last epoch trains at ``final`` (0 in ESAM)."""
+
+    kind: Literal["poly"]
+    power: PositiveFloat = 0.9
+    final: NonNegative = 0.0
+
+
+class ConstantDecay(Part):
+    """No decay."""
+
+    kind: Literal["constant"]
+
+
+Decay = Annotated[PolyDecay | ConstantDecay, Field(discriminator="kind")]
+
+
+class ScheduleSpec(Part):
+    """How long and how the model trains; AdamW on all parameters."""
+
+    epochs: PositiveInt = 128
+    batch_size: PositiveInt = 16
+    learning_rate: PositiveFloat = 1e-4
+    weight_decay: NonNegative = 0.05
+    grad_clip_norm: PositiveFloat = 10.0
+    decay: Decay = PolyDecay(kind="poly")
+    validate_every: PositiveInt = 8
+    """Epochs between validations; the last epoch is always validated."""
+
+
+class RegisteredCheckpoint(Part):
+    """Weights named in the registry, with a pinned digest."""
+
+    kind: Literal["registry"]
+    name: str
+    """An entry of registry/checkpoints."""
+
+
+class FileCheckpoint(Part):
+    """Weights in a file of the user's."""
+
+    kind: Literal["file"]
+    path: str
+    """Path of the file, relative to the project folder or absolute."""
+    format: Literal["mask3d", "esam", "ditr"]
+    """mask3d: the backbone's entries must match; esam and ditr: every entry of the 3D-only model must match."""
+
+
+Checkpoint = Annotated[RegisteredCheckpoint | FileCheckpoint, Field(discriminator="kind")]
+
+
+class EvaluationSpec(Part):
+    """From the last head's masks to instances, and how they are scored."""
+
+    protocol: Literal["class_agnostic"] = "class_agnostic"
+    top_k: PositiveInt = 100
+    """Most queries kept by class score."""
+    object_normalization: bool = True
+    """Multiply the class score by the mean mask probability inside the mask."""
+    mask_threshold: Probability = 0.4
+    """A point belongs to a mask above this probability."""
+    min_score: NonNegative = 0.0
+    """Instances score more than this."""
+    min_points: PositiveInt = 100
+    """Predicted instances have more points than this; smaller ground truth is ignored."""
+
+
+class TrackingSpec(Part):
+    """What is recorded besides the run folder; changes no number."""
+
+    mlflow: bool = True
+    panels: Annotated[int, Field(ge=0)] = 4
+    """Frames drawn as prediction panels."""
+
+
+class ExecutionSpec(Part):
+    """Where it runs; recorded in the results, not part of the identity."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that read and augment frames."""
+
+
+class Spec(Part):
+    """One experiment: with each of its seeds, one run."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+    """Short name, used for the run folder."""
+    description: str = ""
+    tags: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    dataset: DatasetSpec
+    features: FeatureSpec | None = None
+    """Needed by any fusion; ignored, and not part of the identity, without one."""
+    model: ModelSpec = ModelSpec()
+    fusion: FusionSpec = FusionSpec()
+    checkpoint: Checkpoint | None = None
+    """Weights that training starts from; null trains from scratch."""
+    augmentation: AugmentationSpec | None = AugmentationSpec()
+    loss: LossSpec = LossSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)] = (0,)
+    """One run each."""
+    tracking: TrackingSpec = TrackingSpec()
+    execution: ExecutionSpec = ExecutionSpec()
