@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -85,8 +85,8 @@ T = TypeVar("T", "Targets", "Sample")
 
 
 def _to(item: T, device: torch.device) -> T:
-    moved = {
-        field.name: value.to(device, non_blocking=True)
+    moved: dict[str, Any] = {
+        field.name: value.to(device)
         for field in fields(item)
         if isinstance(value := getattr(item, field.name), Tensor | Targets)
     }
