@@ -1,0 +1,49 @@
+"""Ground truth of points and superpoints from raw annotation ids (reference: ESAM section 2.1, numbers 3, 4 and 8)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ditr.data.batch import Targets
+from ditr.data.classes import IGNORED, MAPPING, NUM_CLASSES, NUM_STUFF, swap_chair_and_floor
+
+
+def make_targets(instance_ids: np.ndarray, semantic_ids: np.ndarray, superpoints: np.ndarray) -> Targets:
+    """Targets of N points, from (N,) int64 ids as they lie on disk and (N,) superpoints 0..S-1.
+
+    Things are the annotated instances on points of classes 2..199, numbered by ascending id, whether or not the frame
+    has any background (ESAM's preparation loses the first one of a frame without). A superpoint belongs to an instance
+    or class that has more than half of its points, so at most to one of each.
+    """
+    classes = MAPPING[swap_chair_and_floor(semantic_ids)]
+    thing = (instance_ids != 0) & (classes >= NUM_STUFF) & (classes != IGNORED)
+    ids, numbers = np.unique(instance_ids[thing], return_inverse=True)
+    instance_of_point = np.full(len(instance_ids), -1, dtype=np.int64)
+    instance_of_point[thing] = numbers
+    sizes = np.bincount(superpoints)  # (S,)
+    instance_masks = _majority(instance_of_point[thing], superpoints[thing], sizes=sizes, rows=len(ids))
+    semantic_masks = _majority(classes, superpoints, sizes=sizes, rows=NUM_CLASSES + 1)
+    semantic_masks[IGNORED] |= ~semantic_masks.any(axis=0)
+    return Targets(
+        instance_of_point=torch.from_numpy(instance_of_point),
+        instance_masks=torch.from_numpy(instance_masks),
+        semantic_masks=torch.from_numpy(semantic_masks),
+        labels=torch.from_numpy(_labels(numbers, classes[thing], things=len(ids))),
+    )
+
+
+def _majority(values: np.ndarray, superpoints: np.ndarray, *, sizes: np.ndarray, rows: int) -> np.ndarray:
+    """(rows, S) bool: more than half of the superpoint's points have the row's value."""
+    return np.asarray(2 * _count(values, superpoints, rows=rows, columns=len(sizes)) > sizes)
+
+
+def _labels(numbers: np.ndarray, classes: np.ndarray, *, things: int) -> np.ndarray:
+    """(G,) int64 thing class 0..197: the most frequent class of each instance's points, the lowest of equals."""
+    votes = _count(numbers, classes - NUM_STUFF, rows=things, columns=NUM_CLASSES - NUM_STUFF)
+    return votes.argmax(axis=1).astype(np.int64)
+
+
+def _count(row: np.ndarray, column: np.ndarray, *, rows: int, columns: int) -> np.ndarray:
+    counts: np.ndarray = np.bincount(row * columns + column, minlength=rows * columns)
+    return counts.reshape(rows, columns)
