@@ -1,0 +1,162 @@
+"""``ditr query | ls | ui | results rebuild``: reading what runs left."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ditr.errors import Code, DitrError
+from ditr.paths import runs_dir
+from ditr.tracking.results import Results, Rows
+from ditr.tracking.run_folder import run_folders
+
+
+class Format(StrEnum):
+    """How ``ditr query`` writes its answer."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+    PARQUET = "parquet"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to ``app``."""
+    app.command()(query)
+    app.command("ls")(list_runs)
+    app.command()(ui)
+    group = typer.Typer(no_args_is_help=True, help="Look after runs/results.duckdb.")
+    group.callback()(_group)
+    group.command()(rebuild)
+    app.add_typer(group, name="results")
+
+
+def query(
+    sql: Annotated[str, typer.Argument(help="One SELECT over the tables results, frames and metrics.")],
+    format: Annotated[Format, typer.Option(help="How the answer is written.")] = Format.TABLE,
+    out: Annotated[Path | None, typer.Option(help="Write the answer to this file.")] = None,
+) -> None:
+    """Ask the results in SQL; read-only, no files and no network."""
+    results = Results(runs_dir() / "results.duckdb")
+    if format is Format.PARQUET:
+        results.query_to_parquet(sql, _parquet_target(out))
+        return
+    text = _FORMATS[format](results.query(sql))
+    if out is not None:
+        out.write_text(text)
+    else:
+        sys.stdout.write(text)
+
+
+def list_runs() -> None:
+    """List the runs and how far they got."""
+    runs = runs_dir()
+    rows = []
+    for folder in run_folders(runs):
+        state = folder.state()
+        assert state is not None, "run_folders lists folders with a state"
+        shown = "interrupted" if state.state == "running" and not folder.is_locked() else state.state
+        result = json.loads(folder.result.read_text()) if folder.result.is_file() else {}
+        rows.append(
+            (folder.path.name, state.variant, state.seed, shown, result.get("ap50"), state.wall_s, state.started_at)
+        )
+    if not rows:
+        sys.stdout.write(f"no runs in {runs}; start one: ditr run specs/fpn_inject.yaml\n")
+        return
+    columns = ("run", "variant", "seed", "state", "ap50", "wall_s", "started_at")
+    sys.stdout.write(_as_table(Rows(columns, tuple(rows))))
+
+
+def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000) -> None:
+    """Open the MLflow UI of the runs on this machine; Ctrl-C ends it."""
+    from ditr.tracking.mlflow_tracker import store_uri
+
+    runs = runs_dir()
+    if not (runs / "mlflow.db").is_file():
+        fix = "Run an experiment first: ditr run specs/fpn_inject.yaml"
+        raise DitrError("nothing is tracked yet", code=Code.RUN, where=str(runs / "mlflow.db"), fix=fix)
+    sys.stdout.write(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)\n")
+    sys.stdout.flush()
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store_uri(runs)]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    server = subprocess.Popen(command, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"})
+    try:
+        code = server.wait()
+    except KeyboardInterrupt:
+        server.terminate()
+        code = server.wait() and 0
+    raise typer.Exit(code)
+
+
+def rebuild() -> None:
+    """Make runs/results.duckdb anew from the run folders."""
+    path = runs_dir() / "results.duckdb"
+    count = Results(path).rebuild()
+    sys.stdout.write(f"{path}: {count} runs\n")
+
+
+def _group() -> None:
+    """Keeps ``rebuild`` a subcommand although it is the only one."""
+
+
+def _parquet_target(out: Path | None) -> Path | BinaryIO:
+    if out is not None:
+        return out
+    if sys.stdout.isatty():
+        raise DitrError(
+            "parquet is not text", code=Code.QUERY, fix="Add --out FILE, or redirect: ditr query ... > rows.parquet"
+        )
+    return sys.stdout.buffer
+
+
+def _as_table(rows: Rows) -> str:
+    table = Table(box=None, pad_edge=False)
+    for position, name in enumerate(rows.columns):
+        number = all(isinstance(row[position], int | float | None) for row in rows.rows)
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for row in rows.rows:
+        table.add_row(*(Text(_cell(value)) for value in row))
+    text = io.StringIO()
+    width = sum(max(len(_cell(row[i])) for row in (rows.columns, *rows.rows)) + 2 for i in range(len(rows.columns)))
+    Console(file=text, width=width + 2, highlight=False).print(table)
+    return "".join(line.rstrip() + "\n" for line in text.getvalue().splitlines())
+
+
+def _as_csv(rows: Rows) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows.columns)
+    writer.writerows(rows.rows)
+    return text.getvalue()
+
+
+def _as_json(rows: Rows) -> str:
+    answer = [{name: _json_value(value) for name, value in zip(rows.columns, row, strict=True)} for row in rows.rows]
+    return json.dumps(answer, indent=2, default=str) + "\n"
+
+
+def _json_value(value: Any) -> Any:
+    # JSON has no NaN and no infinity.
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+_FORMATS = {Format.TABLE: _as_table, Format.CSV: _as_csv, Format.JSON: _as_json}

@@ -1,0 +1,190 @@
+"""MLflow as a view of run folders: one experiment a data set, a parent run a spec, a child run a seed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from ditr.tracking.run_folder import RunFolder, RunState
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PARENT_TAG = "mlflow.parentRunId"
+_STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+_METRICS_A_CALL = 1000
+
+
+def store_uri(runs: Path) -> str:
+    """Address of the MLflow store of a runs folder."""
+    return f"sqlite:///{runs / 'mlflow.db'}"
+
+
+class MlflowTracker:
+    """Follows one run. Everything sent is read from its folder, so that sending again adds nothing twice."""
+
+    def __init__(self, folder: RunFolder, *, dataset: str, dataset_digest: str, dataset_root: Path) -> None:
+        self.folder = folder
+        self.dataset = dataset
+        self.dataset_digest = dataset_digest
+        self.dataset_root = dataset_root
+        self._runs = folder.path.parent
+        self._rows_sent = 0
+
+    def start(self, state: RunState, *, params: Mapping[str, Any]) -> str:
+        """Makes the run, or goes on with the one that ``state`` names; returns MLflow's id of it.
+
+        Parameters
+        ----------
+        params: about 20 headline parameters; the whole spec is an artefact.
+        """
+        self._client = _client(self._runs)
+        with _lock(self._runs):
+            experiment = self._experiment()
+            parent = self._parent(experiment, state)
+        self.run_id = self._continue(state) or self._create(experiment, parent, state, params=params)
+        self._client.log_artifact(self.run_id, str(self.folder.spec))
+        self._client.log_artifact(self.run_id, str(self.folder.provenance))
+        self._monitor = self._start_monitor()
+        return self.run_id
+
+    def sync(self) -> None:
+        """Sends the metrics logged since the last call."""
+        from mlflow.entities import Metric
+
+        rows = list(self.folder.logged())
+        metrics = [
+            Metric(name, value, int(row["at"] * 1000), row["step"])
+            for row in rows[self._rows_sent :]
+            for name, value in row["metrics"].items()
+        ]
+        for first in range(0, len(metrics), _METRICS_A_CALL):
+            self._client.log_batch(self.run_id, metrics=metrics[first : first + _METRICS_A_CALL])
+        self._rows_sent = len(rows)
+
+    def finish(self, state: RunState) -> None:
+        """Sends what is left, the result and the pictures, and closes the run with its state."""
+        self._monitor.finish()
+        self.sync()
+        self._client.set_tag(self.run_id, "ditr.state", state.state)
+        if state.error:
+            self._client.set_tag(self.run_id, "ditr.error", state.error[:500])
+        if state.state == "finished":
+            self._send_result()
+        self._client.set_terminated(self.run_id, status=_STATUS[state.state])
+        parent = self._client.get_run(self.run_id).data.tags[PARENT_TAG]
+        self._client.set_terminated(parent, status=_STATUS[state.state])
+
+    def _send_result(self) -> None:
+        self._client.log_artifact(self.run_id, str(self.folder.result))
+        result = json.loads(self.folder.result.read_text())
+        for name in ("ap", "ap50", "ap25", "step_ms", "infer_ms", "peak_mem_mb", "wall_s", "params_m"):
+            if result.get(name) is not None:
+                self._client.log_metric(self.run_id, f"final/{name}", result[name])
+        if self.folder.panels.is_dir():
+            self._client.log_artifacts(self.run_id, str(self.folder.panels), "panels")
+
+    def _experiment(self) -> str:
+        found = self._client.get_experiment_by_name(self.dataset)
+        if found is not None:
+            return str(found.experiment_id)
+        artefacts = (self._runs / "mlartifacts").as_uri()
+        return str(self._client.create_experiment(self.dataset, artifact_location=artefacts))
+
+    def _parent(self, experiment: str, state: RunState) -> str:
+        wanted = f"tags.`ditr.level` = 'spec' and tags.`ditr.spec_hash` = '{state.spec_hash}'"
+        found = self._client.search_runs([experiment], wanted, max_results=1)
+        if found:
+            return str(found[0].info.run_id)
+        tags = {"ditr.level": "spec", "ditr.spec_hash": state.spec_hash, "ditr.variant": state.variant}
+        return str(self._client.create_run(experiment, tags=tags, run_name=state.name).info.run_id)
+
+    def _continue(self, state: RunState) -> str | None:
+        from mlflow.exceptions import MlflowException
+
+        if state.mlflow_run is None:
+            return None
+        try:
+            self._client.update_run(state.mlflow_run, status="RUNNING")
+        except MlflowException:
+            # The store was deleted since: the run gets a new entry, made from the folder.
+            return None
+        self._rows_sent = self._rows_known(state.mlflow_run)
+        return state.mlflow_run
+
+    def _rows_known(self, run_id: str) -> int:
+        """How many leading rows of metrics.jsonl the store holds already."""
+        known: dict[str, set[int]] = {}
+        for count, row in enumerate(self.folder.logged()):
+            for name in row["metrics"]:
+                if name not in known:
+                    known[name] = {metric.step for metric in self._client.get_metric_history(run_id, name)}
+                if row["step"] not in known[name]:
+                    return count
+        return sum(1 for _ in self.folder.logged())
+
+    def _create(self, experiment: str, parent: str, state: RunState, *, params: Mapping[str, Any]) -> str:
+        from mlflow.entities import Param
+
+        provenance = json.loads(self.folder.provenance.read_text())
+        tags = {
+            PARENT_TAG: parent,
+            "ditr.level": "run",
+            "ditr.run_key": state.run_key,
+            "ditr.spec_hash": state.spec_hash,
+            "ditr.variant": state.variant,
+            "ditr.state": "running",
+            "ditr.folder": self.folder.path.name,
+            "mlflow.source.git.commit": str(provenance.get("git", {}).get("commit", "unknown")),
+        }
+        run = self._client.create_run(experiment, tags=tags, run_name=f"{state.name}-s{state.seed}")
+        run_id = str(run.info.run_id)
+        self._client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])
+        self._log_dataset(run_id)
+        return run_id
+
+    def _log_dataset(self, run_id: str) -> None:
+        from mlflow.entities import Dataset as MlflowDataset
+        from mlflow.entities import DatasetInput, InputTag
+
+        dataset = MlflowDataset(
+            name=self.dataset,
+            digest=self.dataset_digest[:36],
+            source_type="local",
+            source=json.dumps({"uri": self.dataset_root.as_uri()}),
+            schema=None,
+            profile=None,
+        )
+        tag = InputTag(key="mlflow.data.context", value="train and val")
+        self._client.log_inputs(run_id, datasets=[DatasetInput(dataset=dataset, tags=[tag])])
+
+    def _start_monitor(self) -> Any:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        monitor = SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=store_uri(self._runs))  # type: ignore[no-untyped-call]
+        monitor.start()  # type: ignore[no-untyped-call]
+        return monitor
+
+
+def _client(runs: Path) -> MlflowClient:
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    runs.mkdir(parents=True, exist_ok=True)
+    with _lock(runs):
+        from mlflow import MlflowClient
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        client = MlflowClient(store_uri(runs))
+        client.get_experiment_by_name("")  # the first touch creates or migrates the database
+    return client
+
+
+def _lock(runs: Path) -> FileLock:
+    # Creating the database from several processes at once crashes all but one.
+    return FileLock(runs / ".mlflow.lock")
