@@ -1,0 +1,204 @@
+"""Makes this checkout ready: a virtual environment with torch, MinkowskiEngine, the locked dependencies and ditr.
+
+    make setup                      (or: python3 tools/setup.py)
+    TORCH=torch==2.12.1 make setup  for another torch
+
+Does nothing when nothing has changed since it last succeeded. Each step prints what it does and, once it is done, how
+long it took; what its programs print goes to build/setup.log, whose end is shown when one fails. Needs the standard
+library only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from minkowski import build
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+LOG = ROOT / "build" / "setup.log"
+LOCK = ROOT / "requirements.lock"
+STAMP = VENV / "ditr-setup.sha256"
+TORCH = "torch==2.13.0"
+TORCHVISION = "torchvision==0.28.0"
+BUILD_TOOLS = ("pip==26.3", "setuptools==80.9.0", "wheel==0.48.0", "ninja==1.13.2")
+
+
+class SetupError(Exception):
+    """Set-up cannot go on; the message ends with what to do."""
+
+
+def main() -> None:
+    """Runs the steps that are needed; exit code 2 and one message when one of them cannot be done."""
+    try:
+        _check_machine()
+        LOG.parent.mkdir(exist_ok=True)
+        # A second `make` waits here and then finds everything done.
+        with _locked(LOG.parent / "setup.lock"):
+            if not _is_current():
+                _set_up()
+    except (SetupError, build.BuildError, OSError) as error:
+        print(f"set-up failed: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _set_up() -> None:
+    started = time.monotonic()
+    STAMP.unlink(missing_ok=True)
+    LOG.write_text("")
+    if not _has_usable_venv():
+        _run(f"making .venv with Python {sys.version.split()[0]}", sys.executable, "-m", "venv", "--clear", str(VENV))
+    _pip("installing pip and build tools", *BUILD_TOOLS)
+    _install_torch()
+    _install_minkowski_engine()
+    _pip("installing the locked dependencies", "-r", str(LOCK), "-c", str(_torch_constraints()))
+    _pip("installing ditr, editable", "--no-deps", "--no-build-isolation", "-e", str(ROOT))
+    _run("checking that the packages fit together", str(PYTHON), "-m", "pip", "check")
+    verdict = _run("trying one sparse convolution", str(PYTHON), str(ROOT / "tools" / "minkowski" / "smoke.py"))
+    print(f"  {verdict.strip().splitlines()[-1]}")
+    STAMP.write_text(_fingerprint())
+    print(f"set up in {time.monotonic() - started:.0f} s; next: .venv/bin/ditr doctor", flush=True)
+
+
+def _check_machine() -> None:
+    """What cannot be installed without root must be there: it is named with the command that installs it."""
+    if sys.version_info < (3, 11):  # noqa: UP036  # an older Python does run this file
+        version = sys.version.split()[0]
+        raise SetupError(f"Python 3.11 or newer is needed, this is {version}\n  fix: make setup PYTHON=python3.11")
+    if importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:
+        raise SetupError("Python's venv module is incomplete\n  fix: apt-get install python3-venv")
+    build.check_compiler(sysconfig.get_paths()["include"])
+
+
+def _has_usable_venv() -> bool:
+    """True for a virtual environment of this same Python version that has pip."""
+    check = f"import pip, sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
+    return PYTHON.exists() and subprocess.run([PYTHON, "-c", check], capture_output=True, check=False).returncode == 0
+
+
+def _install_torch() -> None:
+    """The torch that the variable TORCH names, else the pinned one: with CUDA where there is a GPU, else for the CPU.
+
+    torchvision goes into the same command: alone, pip would take its newest release and another torch with it.
+    """
+    chosen = os.environ.get("TORCH", "").strip()
+    if chosen:
+        _pip(f"installing {chosen}, as TORCH says", chosen, "torchvision", "-c", str(LOCK))
+    elif gpu := _gpu_name():
+        _pip(f"installing {TORCH} for {gpu}", TORCH, TORCHVISION, "-c", str(LOCK))
+    else:
+        _install_cpu_torch()
+
+
+def _install_cpu_torch() -> None:
+    try:
+        _pip(f"installing {TORCH}+cpu (no NVIDIA GPU here)", f"{TORCH}+cpu", TORCHVISION, "-c", str(LOCK))
+    except SetupError as error:
+        if "No matching distribution found for torch" not in str(error):
+            raise
+        print("  pip, as it is configured here, finds no CPU build of torch: taking the CUDA build, which runs on CPUs")
+        print("  too but is several GB larger (PIP_EXTRA_INDEX_URL = PyTorch's index of CPU builds avoids this)")
+        _pip(f"installing {TORCH}", TORCH, TORCHVISION, "-c", str(LOCK))
+
+
+def _install_minkowski_engine() -> None:
+    """From the machine's wheel cache; a wheel that is not there yet is built first, which takes minutes, once."""
+    target = build.detect(str(PYTHON))
+    folder = _wheel_cache() / target.key
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / "lock"):
+        wheel = next(folder.glob("*.whl"), None)
+        if wheel is None:
+            with _timed(f"building {target.key} (takes minutes, once a machine)"):
+                wheel = build.build(target, out=folder, jobs=os.cpu_count())
+    _pip(f"installing {target.key}", "--no-deps", "--force-reinstall", str(wheel))
+
+
+def _wheel_cache() -> Path:
+    """Wheels built on this machine, shared by all checkouts (DITR_WHEELS, default ~/.cache/ditr/wheels)."""
+    chosen = os.environ.get("DITR_WHEELS")
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(chosen).expanduser().resolve() if chosen else Path(caches) / "ditr" / "wheels"
+
+
+def _torch_constraints() -> Path:
+    """A constraints file that keeps pip from replacing the torch that is installed."""
+    names = ("torch", "torchvision")
+    code = f"from importlib.metadata import version; [print(f'{{n}}=={{version(n)}}') for n in {names}]"
+    path = LOG.parent / "torch-constraints.txt"
+    path.write_text(subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True).stdout)
+    return path
+
+
+def _gpu_name() -> str | None:
+    """The first NVIDIA GPU as the driver names it; None without one."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    lines = [line for line in listing.stdout.splitlines() if line.startswith("GPU ")]
+    return lines[0].split(": ", 1)[1].split(" (", 1)[0] if listing.returncode == 0 and lines else None
+
+
+def _is_current() -> bool:
+    return PYTHON.exists() and STAMP.is_file() and STAMP.read_text() == _fingerprint()
+
+
+def _fingerprint() -> str:
+    """Changes with anything that set-up reads."""
+    digest = hashlib.sha256(repr((str(ROOT), sys.version_info[:2], os.environ.get("TORCH", ""))).encode())
+    tools = [path for path in (ROOT / "tools" / "minkowski").rglob("*") if path.suffix in {".py", ".h"}]
+    for path in sorted([LOCK, ROOT / "pyproject.toml", Path(__file__).resolve(), *tools]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _pip(what: str, *arguments: str) -> None:
+    _run(what, str(PYTHON), "-m", "pip", "install", "--no-input", "--root-user-action=ignore", *arguments)
+
+
+def _run(what: str, *command: str) -> str:
+    """Runs one step's command and returns what it printed; SetupError, with the end of that, when it fails."""
+    with _timed(what), LOG.open("a") as log:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        log.write(f"== {what}\n$ {' '.join(command)}\n{done.stdout}\n")
+        if done.returncode != 0:
+            tail = "\n".join(done.stdout.splitlines()[-25:])
+            raise SetupError(f"{what}\n{tail}\n  fix: the whole output is in {LOG.relative_to(ROOT)}")
+    return done.stdout
+
+
+@contextmanager
+def _timed(what: str) -> Iterator[None]:
+    """Prints what begins, then how long it took: nothing is called done that was not."""
+    print(f"{what} ... ", end="", flush=True)
+    started = time.monotonic()
+    try:
+        yield
+    except BaseException:
+        print("failed", flush=True)
+        raise
+    print(f"{time.monotonic() - started:.0f} s", flush=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds a lock between processes on this machine for as long as the block runs."""
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    main()
