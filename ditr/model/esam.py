@@ -1,0 +1,177 @@
+"""The whole model: single-frame instance segmentation of ESAM, with or without 2D features (reference: ESAM 2 to 4)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ditr.data.batch import Batch, Sample
+from ditr.errors import Code, DitrError
+from ditr.geometry.sampling import sample_map
+from ditr.model.bifusion import BiFusion
+from ditr.model.injection import Injection
+from ditr.model.output import ModelOutput, SampleOutput
+from ditr.model.pyramid import PointFeatures, build_pyramid
+from ditr.model.query_decoder import PointGroups, ScanNetMixQueryDecoder, select_queries
+from ditr.model.res16unet import Inject, Res16UNet
+from ditr.model.sparse import Voxels, voxelise
+from ditr.model.superpoint_pool import GeoAwarePooling, PooledSuperpoints
+from ditr.seeds import derive_seed
+from ditr.spec.models import FusionSpec, ModelSpec
+
+
+class EsamSingleView(nn.Module):
+    """Backbone -> points -> [BiFusion] -> superpoints -> query decoder; [injection] acts inside the backbone.
+
+    ``backbone``, ``pool`` and ``decoder`` are ESAM's 3D-only model by name and shape. They are built first: with the
+    same torch seed every arm starts from the same 3D weights.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        fusion: FusionSpec,
+        feature_channels: int | None,
+        sampling: Literal["nearest", "bilinear"],
+        query_fraction: float,
+    ) -> None:
+        super().__init__()
+        self.voxel_size_m = spec.voxel_size_m
+        self.fusion = fusion
+        self.sampling = sampling
+        self.query_fraction = query_fraction
+        self.backbone = Res16UNet(spec.backbone)
+        channels = self.backbone.out_channels
+        self.pool = GeoAwarePooling(channels)
+        self.decoder = ScanNetMixQueryDecoder(spec.decoder, in_channels=channels)
+
+        self.feature_channels = _channels_needed(fusion, feature_channels)
+        self.injection: Injection | None = None
+        self.bifusion: BiFusion | None = None
+        if self.feature_channels is not None and fusion.injection is not None:
+            self.injection = Injection(fusion.injection, backbone=spec.backbone, feature_channels=self.feature_channels)
+        if self.feature_channels is not None and fusion.bifusion is not None:
+            self.bifusion = BiFusion(fusion.bifusion, channels=channels, feature_channels=self.feature_channels)
+
+    def forward(self, batch: Batch) -> ModelOutput:
+        """In training, queries are a random share of each sample's superpoints, seeded by the sample; else all."""
+        statistics: dict[str, Tensor] = {}
+        voxels = voxelise(batch, voxel_size_m=self.voxel_size_m)
+        points = self._read_2d(batch, statistics=statistics)
+        out = self.backbone(voxels.tensor, inject=self._inject(points, voxels, statistics=statistics))
+        features, balance_loss = self._fuse(out.F[voxels.voxel_of_point], points, voxels, statistics=statistics)
+        return ModelOutput(
+            samples=self._decode(features, batch),
+            balance_loss=balance_loss,
+            statistics=_to_floats(statistics),
+        )
+
+    def _read_2d(self, batch: Batch, *, statistics: dict[str, Tensor]) -> PointFeatures | None:
+        """Every point's 2D feature; None in the 3D-only model."""
+        if self.feature_channels is None:
+            return None
+        values = [self._read_2d_of(sample, channels=self.feature_channels) for sample in batch]
+        points = PointFeatures(values=torch.cat(values), valid=torch.cat([sample.uv_valid for sample in batch]))
+        statistics["valid_ratio"] = points.valid.float().mean()
+        return points
+
+    def _read_2d_of(self, sample: Sample, *, channels: int) -> Tensor:
+        tokens = sample.tokens
+        if tokens is None:
+            raise DitrError(
+                "this model fuses 2D features and the frame has none",
+                code=Code.FEATURES,
+                where=sample.frame_id,
+                fix="open the samples with the feature store of the spec's `features`, or remove `fusion`",
+            )
+        if tokens.shape[0] != channels:
+            raise DitrError(
+                f"the frame's 2D features have {tokens.shape[0]} channels and the model was built for {channels}",
+                code=Code.FEATURES,
+                where=sample.frame_id,
+                fix="use the feature source that the model was built (or trained) with",
+            )
+        return sample_map(tokens, sample.uv, image_hw=sample.image_hw, mode=self.sampling)
+
+    def _inject(self, points: PointFeatures | None, voxels: Voxels, *, statistics: dict[str, Tensor]) -> Inject | None:
+        spec = self.fusion.injection
+        if self.injection is None or points is None or spec is None:
+            return None
+        levels = build_pyramid(points, voxels, strides=spec.scales, pooling=spec.pooling)
+        return self.injection.hook(levels, statistics=statistics)
+
+    def _fuse(
+        self, features: Tensor, points: PointFeatures | None, voxels: Voxels, *, statistics: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        if self.bifusion is None or points is None:
+            return features, None
+        sizes = torch.tensor(voxels.sizes, device=features.device)
+        sample_of_point = torch.arange(len(sizes), device=features.device).repeat_interleave(sizes)
+        fused = self.bifusion(features, points, sample_of_point=sample_of_point, samples=len(sizes))
+        statistics.update(fused.statistics)
+        return fused.features, fused.balance_loss if self.training else None
+
+    def _decode(self, features: Tensor, batch: Batch) -> tuple[SampleOutput, ...]:
+        counts = [sample.num_superpoints for sample in batch]
+        bounds = _offsets(counts)
+        superpoints = torch.cat([sample.superpoints + start for sample, start in zip(batch, bounds, strict=False)])
+        xyz = torch.cat([sample.xyz for sample in batch])
+        pooled: PooledSuperpoints = self.pool(features, xyz, superpoints, count=bounds[-1])
+        sizes = [len(sample.xyz) for sample in batch]
+        return tuple(
+            self._decode_one(sample, of_superpoints, of_points, weights)
+            for sample, of_superpoints, of_points, weights in zip(
+                batch,
+                torch.split(pooled.features, counts),
+                torch.split(features, sizes),
+                torch.split(pooled.point_weights, sizes),
+                strict=True,
+            )
+        )
+
+    def _decode_one(self, sample: Sample, of_superpoints: Tensor, of_points: Tensor, weights: Tensor) -> SampleOutput:
+        count = len(of_superpoints)
+        if self.training:
+            seed = derive_seed(sample.seed, "queries")
+            queries = select_queries(count, fraction=self.query_fraction, seed=seed).to(of_points.device)
+        else:
+            queries = torch.arange(count, device=of_points.device)
+        output: SampleOutput = self.decoder(
+            of_superpoints,
+            torch.cat([sample.elastic_xyz, of_points], dim=1),
+            queries=queries,
+            groups=PointGroups(superpoints=sample.superpoints, weights=weights, count=count),
+        )
+        return output
+
+
+def _channels_needed(fusion: FusionSpec, feature_channels: int | None) -> int | None:
+    """None for the 3D-only model, whatever source the spec names."""
+    if fusion.bifusion is None and fusion.injection is None:
+        return None
+    if feature_channels is None:
+        raise DitrError(
+            "a fusion needs the channel count of its feature source",
+            code=Code.FEATURES,
+            where="fusion",
+            fix="name a source under `features`",
+        )
+    return feature_channels
+
+
+def _offsets(counts: list[int]) -> list[int]:
+    offsets = [0]
+    for count in counts:
+        offsets.append(offsets[-1] + count)
+    return offsets
+
+
+def _to_floats(statistics: dict[str, Tensor]) -> dict[str, float]:
+    """All at once: each transfer from a GPU waits for it."""
+    if not statistics:
+        return {}
+    values = torch.stack([value.detach() for value in statistics.values()]).tolist()
+    return dict(zip(statistics, values, strict=True))

@@ -1,0 +1,170 @@
+"""The only import of MinkowskiEngine, and the few operations on voxels that the model is written in.
+
+A batch is voxelised once; everything else of that iteration shares its coordinate manager, which lives exactly as long
+as the tensors that point to it: nothing here is to be kept on a module (reference: ESAM section 7.3).
+"""
+
+from __future__ import annotations
+
+import collections
+import collections.abc
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from ditr.data.batch import Batch
+
+
+def _import_engine() -> Any:
+    """MinkowskiEngine 0.5.4 on Python >= 3.10, without the two warnings that importing it always gives."""
+    patched = not hasattr(collections, "Sequence")
+    if patched:
+        collections.Sequence = collections.abc.Sequence  # type: ignore[attr-defined]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The MinkowskiEngine was compiled with CPU_ONLY flag")
+            warnings.filterwarnings("ignore", message="The environment variable `OMP_NUM_THREADS` not set")
+            import MinkowskiEngine  # type: ignore[import-untyped]
+    finally:
+        if patched:
+            del collections.Sequence  # type: ignore[attr-defined]
+    return MinkowskiEngine
+
+
+ME = _import_engine()
+
+
+class SparseTensor(Protocol):
+    """What the model uses of MinkowskiEngine's sparse tensor: V rows of C channels at V voxels of one stride."""
+
+    @property
+    def F(self) -> Tensor:
+        """(V, C) features."""
+
+    @property
+    def C(self) -> Tensor:
+        """(V, 4) int32: batch index, then the voxel's corner in units of the stride-1 voxel."""
+
+    @property
+    def coordinate_map_key(self) -> Any:
+        """Names the voxel set within the manager; equal keys mean equal row order."""
+
+    @property
+    def coordinate_manager(self) -> Any: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voxels:
+    """A batch of N points in all, as V stride-1 voxels."""
+
+    tensor: SparseTensor
+    """(V, 3): mean normalised colour of each voxel's points."""
+    voxel_of_point: Tensor
+    """(N,) int64 row of each point's voxel, points in the order of the batch."""
+    sizes: tuple[int, ...]
+    """Points of each sample; they sum to N."""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the two warnings that MinkowskiEngine's old ways of calling torch give today."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore",
+            message=r"<class '(Minkowski|sparse_matrix_functions\.).*Function'> should not be instantiated",
+            category=DeprecationWarning,
+        )
+        warnings.filterwarnings("ignore", message=r"torch\.sparse\.SparseTensor\(.*is deprecated", category=UserWarning)
+        yield
+
+
+def engine_has_cuda() -> bool:
+    """Whether this build of MinkowskiEngine can run on a GPU."""
+    return bool(ME.is_cuda_available())
+
+
+def voxelise(batch: Batch, *, voxel_size_m: float) -> Voxels:
+    """Floor the elastic coordinates to voxels and average the colours in each (reference: ESAM section 2.2)."""
+    corners = [torch.floor(sample.elastic_xyz / voxel_size_m) for sample in batch]
+    coordinates = torch.cat(
+        [nn.functional.pad(corner, (1, 0), value=float(index)) for index, corner in enumerate(corners)]
+    )
+    field = ME.TensorField(
+        features=torch.cat([sample.colour for sample in batch]),
+        coordinates=coordinates,
+        quantization_mode=ME.SparseTensorQuantizationMode.UNWEIGHTED_AVERAGE,
+    )
+    # Once: a second sparse() of the same field makes a map with a new random key.
+    with _quiet():
+        tensor = field.sparse()
+    return Voxels(
+        tensor=cast(SparseTensor, tensor),
+        voxel_of_point=field.inverse_mapping(tensor.coordinate_map_key).long(),
+        sizes=tuple(len(sample.elastic_xyz) for sample in batch),
+    )
+
+
+def with_features(tensor: SparseTensor, features: Tensor) -> SparseTensor:
+    """The same voxels, in the same order, with (V, C) other features."""
+    return cast(
+        SparseTensor,
+        ME.SparseTensor(
+            features,
+            coordinate_map_key=tensor.coordinate_map_key,
+            coordinate_manager=tensor.coordinate_manager,
+        ),
+    )
+
+
+def require_same_voxels(ours: SparseTensor, theirs: SparseTensor, *, what: str) -> None:
+    """Row-wise arithmetic between two tensors is only right on one map of one manager; anything else is a bug here."""
+    if ours.coordinate_manager is not theirs.coordinate_manager:
+        raise AssertionError(f"{what}: the two tensors have different coordinate managers")
+    if ours.coordinate_map_key != theirs.coordinate_map_key:
+        keys = f"{ours.coordinate_map_key} and {theirs.coordinate_map_key}"
+        raise AssertionError(f"{what}: the two tensors lie on different voxels, {keys}")
+
+
+def concatenate(first: SparseTensor, second: SparseTensor) -> SparseTensor:
+    """Channels of both, which lie on the same voxels."""
+    return cast(SparseTensor, ME.cat(first, second))
+
+
+def convolution(in_channels: int, out_channels: int, *, kernel: int, stride: int = 1) -> nn.Module:
+    """Without a bias; its ``kernel`` is (kernel^3, in, out), the first spatial axis fastest; 2-D for kernel 1."""
+    with _quiet():
+        layer = ME.MinkowskiConvolution(in_channels, out_channels, kernel_size=kernel, stride=stride, dimension=3)
+    return cast(nn.Module, layer)
+
+
+def up_convolution(in_channels: int, out_channels: int) -> nn.Module:
+    """From stride 2s back to the existing voxels of stride s."""
+    with _quiet():
+        layer = ME.MinkowskiConvolutionTranspose(in_channels, out_channels, kernel_size=2, stride=2, dimension=3)
+    return cast(nn.Module, layer)
+
+
+def batch_norm(channels: int, *, momentum: float) -> nn.Module:
+    """Over all voxels of the batch."""
+    return cast(nn.Module, ME.MinkowskiBatchNorm(channels, momentum=momentum))
+
+
+def relu() -> nn.Module:
+    return cast(nn.Module, ME.MinkowskiReLU(inplace=False))
+
+
+def max_pool(tensor: SparseTensor) -> SparseTensor:
+    """Maximum of the present children of each voxel of twice the stride."""
+    with _quiet():
+        return cast(SparseTensor, ME.MinkowskiMaxPooling(kernel_size=2, stride=2, dimension=3)(tensor))
+
+
+def sum_pool(tensor: SparseTensor) -> SparseTensor:
+    """Sum of the present children of each voxel of twice the stride."""
+    with _quiet():
+        return cast(SparseTensor, ME.MinkowskiSumPooling(kernel_size=2, stride=2, dimension=3)(tensor))
