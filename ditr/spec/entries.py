@@ -8,6 +8,9 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from ditr.spec.models import BackboneSpec, Part, Probability
 
+SYNTHROOMS_VERSION = 1
+"""Raised when the generator's output changes; part of the data's folder name and of every identity."""
+
 
 class SplitEntry(Part):
     """How much of an embedded split is made."""
@@ -49,7 +52,7 @@ class FolderEntry(Part):
     description: str = ""
     path: str
     """Folder below the data directory (DITR_DATA), or an absolute path."""
-    infos: dict[Literal["train", "val"], str]
+    infos: Annotated[dict[Literal["train", "val"], str], Field(min_length=2)]
     """Info pickle of each split, relative to the folder."""
     intrinsics: IntrinsicsEntry
 
@@ -84,7 +87,7 @@ class FeatureEntry(Part):
     description: str = ""
     timm: str
     """timm model name."""
-    timm_args: dict[str, int] = {}
+    timm_args: dict[str, int] = Field(default={})
     """Architecture overrides passed to timm (embed_dim, depth, num_heads)."""
     channels: PositiveInt
     patch: PositiveInt

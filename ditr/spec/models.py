@@ -1,4 +1,4 @@
-"""The spec: everything that states an experiment. Frozen, closed to unknown keys; strings under fields document them."""
+"""The spec: everything that states an experiment. Frozen, closed to unknown keys, documented under each field."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-DECODER_STRIDES = (8, 4, 2, 1)
+Scale = Literal[8, 4, 2, 1]
+DECODER_STRIDES: tuple[Scale, ...] = (8, 4, 2, 1)
 """Tensor strides after the four transposed convolutions of Res16UNet, in the order of the forward pass."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Eight = Annotated[tuple[PositiveInt, ...], Field(min_length=8, max_length=8, strict=False)]
 Range = Annotated[tuple[PositiveFloat, PositiveFloat], Field(strict=False)]
-Scale = Literal[8, 4, 2, 1]
 
 
 class Part(BaseModel):
@@ -62,9 +62,12 @@ class DecoderSpec(Part):
     """Attention heads; divides width."""
     feedforward: PositiveInt = 1024
     """Hidden channels of the feed-forward layers."""
-    mask_levels: Annotated[
-        tuple[Literal["superpoint", "point"], ...], Field(min_length=2, strict=False)
-    ] = ("superpoint", "superpoint", "point", "point")
+    mask_levels: Annotated[tuple[Literal["superpoint", "point"], ...], Field(min_length=2, strict=False)] = (
+        "superpoint",
+        "superpoint",
+        "point",
+        "point",
+    )
     """What each prediction head masks: one before the first decoder layer and one after each layer."""
 
 

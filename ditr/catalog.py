@@ -1,0 +1,77 @@
+"""From the names in a spec to files on this machine, with digests checked."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ditr import paths
+from ditr.errors import Code, DitrError
+from ditr.spec.entries import SYNTHROOMS_VERSION, FolderEntry, PretrainedWeights, SynthRoomsEntry
+from ditr.spec.identity import canonical_json
+from ditr.spec.models import Checkpoint, RegisteredCheckpoint
+from ditr.spec.registry import Registry
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """A weight file that exists; ``sha256`` is of its bytes as they are, equal to the pinned digest if there is one."""
+
+    path: Path
+    sha256: str
+    format: str
+
+
+def locate_dataset(name: str, entry: SynthRoomsEntry | FolderEntry) -> Path:
+    """Where the data set is, or will be made; nothing is checked on disk.
+
+    The folder of an embedded set names everything that decides its content, so an edited entry is another folder.
+    """
+    if isinstance(entry, FolderEntry):
+        return paths.data_dir() / entry.path  # an absolute path stays as it is
+    content = {"generator": SYNTHROOMS_VERSION, "entry": entry.model_dump(mode="json", exclude={"description"})}
+    digest = hashlib.sha256(canonical_json(content).encode()).hexdigest()
+    return paths.cache_dir() / "datasets" / f"{name}-{digest[:12]}"
+
+
+def locate_checkpoint(checkpoint: Checkpoint, *, registry: Registry) -> CheckpointFile:
+    """The weight file; ``DitrError`` if it is missing or is not the one that was pinned."""
+    if not isinstance(checkpoint, RegisteredCheckpoint):
+        own = paths.project_dir() / checkpoint.path
+        if not own.is_file():
+            fix = "Correct checkpoint.path in the spec."
+            raise DitrError("no such weight file", code=Code.CHECKPOINT, where=str(own), fix=fix)
+        return CheckpointFile(own, sha256_of(own), checkpoint.format)
+    entry = registry.checkpoint(checkpoint.name)
+    folders = (registry.folder / "checkpoints", paths.weights_dir())
+    path = next((folder / entry.file for folder in folders if (folder / entry.file).is_file()), None)
+    if path is None:
+        raise DitrError(
+            f"the weights of checkpoint '{checkpoint.name}' are missing; looked for {entry.file} in "
+            f"{folders[0]} and {folders[1]} (DITR_WEIGHTS)",
+            code=Code.CHECKPOINT,
+            where=entry.file,
+            fix=f"Download {entry.url} to {folders[1]}." if entry.url else f"Put the file into {folders[1]}.",
+        )
+    found = sha256_of(path)
+    if entry.sha256 is not None and found != entry.sha256:
+        raise DitrError(
+            f"this is not the file that checkpoint '{checkpoint.name}' pins: sha256 {found}, pinned {entry.sha256}",
+            code=Code.CHECKPOINT,
+            where=str(path),
+            fix=f"Download {entry.url} again." if entry.url else "Restore the file.",
+        )
+    return CheckpointFile(path, found, entry.format)
+
+
+def locate_weights(weights: PretrainedWeights) -> Path | None:
+    """The user's file of these weights, or None: then they are timm's to download."""
+    path = paths.weights_dir() / weights.file
+    return path if path.is_file() else None
+
+
+def sha256_of(path: Path) -> str:
+    """64 hex digits of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,21 @@
+"""A spec as YAML that says everything, defaults included."""
+
+from __future__ import annotations
+
+import io
+
+from ruamel.yaml import YAML
+
+from ditr.spec.models import Spec
+
+
+def to_yaml(spec: Spec) -> str:
+    """The resolved spec; loading it gives an equal ``Spec``."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None  # lists and maps without maps in one line
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 120
+    yaml.allow_unicode = True
+    text = io.StringIO()
+    yaml.dump(spec.model_dump(mode="json"), text)
+    return text.getvalue()

@@ -1,0 +1,256 @@
+"""pydantic's errors in the words of a spec: what is wrong, what is allowed, what was probably meant, and where."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from ditr.spec.problems import Origin, PathSteps, Problem, did_you_mean, dotted, joined
+from ditr.spec.source import Value
+
+_HINTS: Mapping[str, str] = {
+    "fusion.injection.scales": "a decoder stride: 8, 4, 2 or 1 (16 is the bottleneck, which has no up-sampled branch)",
+}
+"""What is allowed, in better words than the type has."""
+
+
+def check(value: Value, annotation: Any) -> tuple[Any, list[Problem]]:
+    """``value`` as the type says, or None and every mistake in it."""
+    try:
+        return TypeAdapter(annotation).validate_python(value.plain()), []
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        return None, list(dict.fromkeys(problem for one in details if (problem := explain(one, value, annotation))))
+
+
+def explain(error: ErrorDetails, value: Value, annotation: Any) -> Problem | None:
+    """One error of pydantic as a problem; None for those that only follow from another one."""
+    place = _locate(annotation, error["loc"])
+    written = value.at(place.path)
+    if error["type"] in ("missing", "union_tag_not_found"):
+        if place.path and isinstance(place.path[-1], int):  # an item of a fixed-length list
+            place = _locate(annotation, error["loc"][:-1])
+            written = value.nearest(place.path)
+            return Problem(written.origin, dotted(place.path), _wrong_length(place.annotation, written))
+        if error["type"] == "union_tag_not_found":
+            return _kind_missing(error, value, place)
+        above = value.nearest(place.path)
+        return Problem(above.key or above.origin, dotted(place.path), _missing(place))
+    written = written or value.nearest(place.path)
+    if error["type"] == "extra_forbidden":
+        return Problem(written.key or written.origin, dotted(place.path), _unknown_key(place, annotation))
+    if error["loc"][-1:] == ("[key]",):
+        allowed = get_args(_bare(get_args(place.annotation_above)[0]))
+        what = f"unknown key{did_you_mean(str(place.path[-1]), allowed)}; allowed: {joined(allowed)}"
+        return Problem(written.key or written.origin, dotted(place.path), what)
+    if error["type"] == "union_tag_invalid":
+        return _kind_unknown(error, written, place)
+    if error["type"] == "too_short" and _length(written) >= error["ctx"]["min_length"]:
+        return None  # its items are wrong, and said to be
+    return Problem(written.origin, dotted(place.path), _wrong_value(error, written, place))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an error is: the path without pydantic's tags, the type there and the type above."""
+
+    path: PathSteps
+    annotation: Any
+    annotation_above: Any
+    field: FieldInfo | None
+
+
+def _locate(annotation: Any, loc: tuple[str | int, ...]) -> _Place:
+    place = _Place((), _bare(annotation), None, None)
+    for step in loc:
+        if step == "[key]":
+            continue
+        here = place.annotation
+        members = [one for one in get_args(here) if _is_model(one)] if _is_union(here) else []
+        if members:
+            chosen = next((one for one in members if step in _tags(one)), None)
+            place = _Place(place.path, chosen, place.annotation_above, place.field)
+            continue
+        below, info = _step_into(here, step)
+        place = _Place((*place.path, step), _bare(below), here, info)
+    return place
+
+
+def _step_into(annotation: Any, step: str | int) -> tuple[Any, FieldInfo | None]:
+    if _is_model(annotation):
+        info = annotation.model_fields.get(step)
+        return (info.annotation if info else None), info
+    arguments = get_args(annotation)
+    if get_origin(annotation) is dict:
+        return arguments[1], None
+    if get_origin(annotation) is tuple and isinstance(step, int):
+        return arguments[0 if arguments[-1] is Ellipsis else min(step, len(arguments) - 1)], None
+    return None, None
+
+
+def _bare(annotation: Any) -> Any:
+    """Without ``Annotated`` and without an optional None."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if _is_union(annotation):
+        members = [one for one in get_args(annotation) if one is not NoneType]
+        if len(members) == 1:
+            return _bare(members[0])
+        return Union[tuple(members)]  # noqa: UP007 - built at run time
+    return annotation
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, UnionType)
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    return get_args(model.model_fields["kind"].annotation)
+
+
+def _missing(place: _Place) -> str:
+    description = (place.field.description or "") if place.field else ""
+    if not description:
+        return "missing"
+    first = description.split("\n")[0].rstrip(".")
+    return f"missing; {first[:1].lower()}{first[1:]}"
+
+
+def _kind_missing(error: ErrorDetails, value: Value, place: _Place) -> Problem:
+    key = error["ctx"]["discriminator"].strip("'")
+    above = value.nearest(place.path)
+    kinds = [tag for one in get_args(place.annotation) for tag in _tags(one)]
+    return Problem(above.key or above.origin, dotted((*place.path, key)), f"missing; allowed: {joined(kinds)}")
+
+
+def _kind_unknown(error: ErrorDetails, written: Value, place: _Place) -> Problem:
+    key = error["ctx"]["discriminator"].strip("'")
+    kinds = [tag for one in get_args(place.annotation) for tag in _tags(one)]
+    chosen = written.at((key,)) or written
+    what = f"unknown {key} {shown(chosen)}{did_you_mean(chosen.text, kinds)}; allowed: {joined(kinds)}"
+    return Problem(chosen.origin, dotted((*place.path, key)), what)
+
+
+def _unknown_key(place: _Place, annotation: Any) -> str:
+    key = str(place.path[-1])
+    allowed = list(place.annotation_above.model_fields)
+    guess = did_you_mean(key, allowed)
+    if not guess:
+        elsewhere = [path for path in _all_paths(annotation) if path.rpartition(".")[2] == key]
+        guess = f"; did you mean '{elsewhere[0]}'?" if elsewhere else ""
+    return f"unknown key{guess}{' ' if guess else '; '}allowed: {joined(allowed)}"
+
+
+def _all_paths(annotation: Any, above: str = "") -> Iterator[str]:
+    annotation = _bare(annotation)
+    for model in get_args(annotation) if _is_union(annotation) else (annotation,):
+        if _is_model(model):
+            for name, info in model.model_fields.items():
+                yield f"{above}{name}"
+                yield from _all_paths(info.annotation, f"{above}{name}.")
+
+
+def _wrong_value(error: ErrorDetails, written: Value, place: _Place) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    named = re.sub(r"\[\d+\]$", "", dotted(place.path))
+    is_what = f"is {shown(written)}"
+    if kind == "literal_error":
+        allowed = get_args(place.annotation)
+        must = f"must be {_HINTS[named]}" if named in _HINTS else f"must be one of {joined(allowed)}"
+        return f"{must}; {is_what}{did_you_mean(written.text, [str(one) for one in allowed])}"
+    if kind in _BOUNDS:
+        words, key = _BOUNDS[kind]
+        return f"must be {words} {context[key]:g}; {is_what}"
+    if kind in ("too_short", "too_long"):
+        return _wrong_length(place.annotation, written, least=context.get("min_length"), most=context.get("max_length"))
+    if kind == "string_pattern_mismatch":
+        return f"must match {context['pattern']}; {is_what}"
+    if kind == "finite_number":
+        return f"must be a finite number; {is_what}"
+    return f"must be {_TYPES.get(kind, error['msg'])}; {is_what}{_typing_help(kind, written)}"
+
+
+_BOUNDS = {
+    "greater_than": ("above", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("below", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+_TYPES = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "tuple_type": "a list, such as [1, 2]",
+    "dict_type": "a map of keys",
+    "model_type": "a map of keys",
+    "model_attributes_type": "a map of keys",
+}
+_AS_BOOL = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+
+
+def _typing_help(kind: str, written: Value) -> str:
+    """How to write what was probably meant."""
+    data, text = written.data, written.text.strip()
+    if data is None:
+        return "; remove the key to get the default"
+    if kind == "bool_type" and isinstance(data, str):
+        word = _AS_BOOL.get(text.lower(), text.lower())
+        return f"; write {word}" + (" without quotes" if written.quoted else "") if word in ("true", "false") else ""
+    if kind in ("int_type", "float_type") and isinstance(data, str):
+        return "; write it without quotes" if written.quoted and _is_number(text) else ""
+    if kind == "int_type" and isinstance(data, float) and data.is_integer():
+        return f"; write {int(data)}"
+    if kind == "string_type" and isinstance(data, bool | int | float):
+        return f"; write '{text}'"
+    if kind == "tuple_type" and not isinstance(data, dict):
+        return f"; write [{text}]"
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text) is not None
+
+
+def _wrong_length(annotation: Any, written: Value, *, least: int | None = None, most: int | None = None) -> str:
+    arguments = get_args(annotation)
+    if get_origin(annotation) is tuple and arguments[-1] is not Ellipsis:
+        need = f"exactly {len(arguments)}"
+    else:
+        need = f"at least {least}" if least is not None else f"at most {most}"
+    number = need.rpartition(" ")[2]
+    what = f"must have {need} item{'' if number == '1' else 's'}; has {_length(written)}"
+    if get_origin(annotation) is dict and get_origin(arguments[0]) is Literal:
+        what += f"; needed: {joined(get_args(arguments[0]))}"
+    return what
+
+
+def _length(written: Value) -> int:
+    return len(written.data) if isinstance(written.data, dict | tuple) else 1
+
+
+def shown(written: Value) -> str:
+    """A value as a message shows it."""
+    if isinstance(written.data, dict):
+        return "a map"
+    if isinstance(written.data, tuple):
+        return f"a list of {len(written.data)}"
+    if written.data is None:
+        return "empty" if not written.text else written.text
+    return f"'{written.text}'" if isinstance(written.data, str) else written.text
+
+
+def default_origin(value: Value) -> Origin:
+    """Where to point for something that was never written."""
+    return value.key or value.origin

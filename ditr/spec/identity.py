@@ -1,0 +1,71 @@
+"""What makes two experiments the same: everything that can change a number, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from ditr.spec.entries import SYNTHROOMS_VERSION, Entry, SynthRoomsEntry
+from ditr.spec.models import DECODER_STRIDES, FusionSpec, RegisteredCheckpoint, Spec
+from ditr.spec.registry import Registry
+
+Variant = Literal["baseline", "bifusion", "fpn_inject", "custom"]
+
+_CHANGES_NO_NUMBER = {"name", "description", "tags", "tracking", "execution", "seeds"}
+_ENTRY_PROSE = {"description", "url", "licence"}
+
+
+def spec_hash(spec: Spec, *, registry: Registry) -> str:
+    """64 hex digits of ``identity``; the same on every machine and for every order of keys."""
+    text = canonical_json(identity(spec, registry=registry))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def identity(spec: Spec, *, registry: Registry) -> dict[str, Any]:
+    """The part of the spec that decides its numbers, with registry names replaced by what the entries say.
+
+    Left out: name, description, tags, tracking, execution, seeds; features if no fusion reads them; of entries their
+    description, url and licence.
+    """
+    result = spec.model_dump(mode="json", exclude=_CHANGES_NO_NUMBER)
+    result["dataset"]["name"] = _content(registry.dataset(spec.dataset.name))
+    if spec.features is None or variant(spec.fusion) == "baseline":
+        result["features"] = None
+    else:
+        result["features"]["source"] = _content(registry.features(spec.features.source))
+    if isinstance(spec.checkpoint, RegisteredCheckpoint):
+        result["checkpoint"]["name"] = _content(registry.checkpoint(spec.checkpoint.name))
+    return result
+
+
+def run_key(spec_hash: str, seed: int) -> str:
+    """10 hex digits that name the run of one seed."""
+    return hashlib.sha256(f"{spec_hash}:{seed}".encode()).hexdigest()[:10]
+
+
+def variant(fusion: FusionSpec) -> Variant:
+    """Which arm of the study a fusion is."""
+    if fusion.injection is None:
+        return "baseline" if fusion.bifusion is None else "bifusion"
+    if fusion.bifusion is not None and set(fusion.injection.scales) == set(DECODER_STRIDES):
+        return "fpn_inject"
+    return "custom"
+
+
+def canonical_json(value: object) -> str:
+    """One text for equal values: sorted keys, no spaces, floats in their shortest exact form."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _content(entry: Entry) -> object:
+    content = _without_prose(entry.model_dump(mode="json"))
+    if isinstance(entry, SynthRoomsEntry):
+        return {"generator": SYNTHROOMS_VERSION, "entry": content}
+    return content
+
+
+def _without_prose(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_prose(child) for key, child in value.items() if key not in _ENTRY_PROSE}
+    return value

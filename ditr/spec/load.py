@@ -1,0 +1,56 @@
+"""From a spec file to a checked, frozen spec, or to every mistake in it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ditr.spec.compose import compose
+from ditr.spec.explain import check
+from ditr.spec.models import Spec
+from ditr.spec.problems import Origin, Problem, SpecErrors, dotted
+from ditr.spec.registry import Registry
+from ditr.spec.rules import broken_entries, broken_rules
+from ditr.spec.source import Value
+
+
+@dataclass(frozen=True)
+class LoadedSpec:
+    """A spec and where each of its values came from; values without an origin are defaults."""
+
+    spec: Spec
+    path: Path
+    origins: Mapping[str, Origin]
+    """Dotted path (``schedule.epochs``, ``seeds[0]``) of every value that was written."""
+    overrides: tuple[str, ...] = ()
+
+
+def load_spec(path: Path, *, registry: Registry, overrides: Sequence[str] = ()) -> LoadedSpec:
+    """Reads ``path``, its parents and ``overrides`` (``path=value``); raises ``SpecErrors`` with every mistake."""
+    composed = compose(path, overrides=overrides)
+    tree = composed.value
+    spec, problems = check(tree, Spec)
+    if composed.complete:
+        parts = {"registry": registry} | _good_parts(tree, problems)
+        problems += [Problem(tree.nearest(steps).origin, dotted(steps), what) for steps, what in broken_rules(parts)]
+        problems += broken_entries(parts)
+    else:  # what is missing or does not fit may stand in the file that could not be read
+        problems = [problem for problem in problems if not problem.what.startswith("missing")]
+    if composed.problems or problems:
+        raise SpecErrors([*composed.problems, *problems])
+    origins = {dotted(steps): value.origin for steps, value in tree.walk()}
+    return LoadedSpec(spec, path, origins, tuple(overrides))
+
+
+def _good_parts(tree: Value, problems: Sequence[Problem]) -> dict[str, Any]:
+    """The top-level parts without a mistake, so that the mistake of one does not hide those of another."""
+    assert isinstance(tree.data, dict)
+    bad = {problem.path.replace("[", ".").split(".")[0] for problem in problems}
+    parts: dict[str, Any] = {}
+    for name, field in Spec.model_fields.items():
+        if name not in bad:
+            written = tree.data.get(name)
+            parts[name] = field.default if written is None else check(written, field.annotation)[0]
+    return parts

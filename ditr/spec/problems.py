@@ -1,0 +1,81 @@
+"""What is wrong where: positions, problems and the error that carries all of them at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ditr.errors import Code, DitrError
+
+PathSteps = tuple[str | int, ...]
+"""Where in a document: keys and list indices from the top."""
+
+
+@dataclass(frozen=True, order=True)
+class Origin:
+    """Where a value was written: a file with line and column from 1, or an override (``--set path=value``, line 0)."""
+
+    file: str
+    line: int
+    col: int
+
+    def __str__(self) -> str:
+        return f"{shown_path(self.file)}:{self.line}:{self.col}" if self.line else self.file
+
+    def in_short(self) -> str:
+        """Without the column."""
+        return f"{shown_path(self.file)}:{self.line}" if self.line else self.file
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One mistake; ``path`` is dotted and empty where the whole file is meant."""
+
+    origin: Origin
+    path: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.origin}: {self.path}: {self.what}" if self.path else f"{self.origin}: {self.what}"
+
+
+class SpecErrors(DitrError):
+    """Every mistake that was found, sorted by file and position, each once."""
+
+    def __init__(self, problems: Iterable[Problem], *, code: Code = Code.SPEC) -> None:
+        self.problems: tuple[Problem, ...] = tuple(sorted(set(problems)))
+        assert self.problems, "SpecErrors without a problem"
+        super().__init__(str(self.problems[0]), code=code)
+
+    def __str__(self) -> str:
+        number = len(self.problems)
+        count = f"error[{self.code}]: {number} mistake{'s' if number > 1 else ''}"
+        return "\n".join([*map(str, self.problems), count])
+
+
+def dotted(steps: Sequence[str | int]) -> str:
+    """``("fusion", "injection", "scales", 0)`` -> ``fusion.injection.scales[0]``."""
+    text = ""
+    for step in steps:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def shown_path(file: str | Path) -> str:
+    """Relative to the working directory if below it."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` or nothing."""
+    by_lower = {option.lower(): option for option in options}
+    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean '{by_lower[near[0]]}'?" if near else ""
+
+
+def joined(options: Iterable[object]) -> str:
+    """``a, b, c`` or ``none`` for nothing."""
+    return ", ".join(map(str, options)) or "none"

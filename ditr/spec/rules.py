@@ -1,0 +1,182 @@
+"""What no single field can know: rules between the parts of a spec, and between a spec and the registry.
+
+A rule is a function whose parameters name the parts it needs (fields of ``Spec``, or ``registry``); it runs when all of
+them are free of mistakes and yields the path of the offending value with what is wrong there.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ditr.errors import DitrError
+from ditr.spec.entries import CheckpointEntry, FeatureEntry
+from ditr.spec.models import (
+    AugmentationSpec,
+    BackboneSpec,
+    Checkpoint,
+    DatasetSpec,
+    FeatureSpec,
+    FusionSpec,
+    ModelSpec,
+    RegisteredCheckpoint,
+    ScheduleSpec,
+)
+from ditr.spec.problems import PathSteps, Problem, SpecErrors, joined
+from ditr.spec.registry import Registry
+
+Finding = tuple[PathSteps, str]
+
+
+def broken_rules(parts: Mapping[str, Any]) -> list[Finding]:
+    """What every rule finds whose parts are all in ``parts``."""
+    findings: list[Finding] = []
+    for rule in RULES:
+        needs = inspect.signature(rule).parameters
+        if needs.keys() <= parts.keys():
+            findings.extend(rule(**{name: parts[name] for name in needs}))
+    return findings
+
+
+def broken_entries(parts: Mapping[str, Any]) -> list[Problem]:
+    """The mistakes in the registry entries that the parts name; unknown names are found by the rules."""
+    registry: Registry = parts["registry"]
+    dataset, features, checkpoint = (parts.get(name) for name in ("dataset", "features", "checkpoint"))
+    reads: list[Callable[[], object]] = []
+    if dataset and not registry.unknown("datasets", dataset.name):
+        reads.append(lambda: registry.dataset(dataset.name))
+    if features and not registry.unknown("features", features.source):
+        reads.append(lambda: registry.features(features.source))
+    if isinstance(checkpoint, RegisteredCheckpoint) and not registry.unknown("checkpoints", checkpoint.name):
+        reads.append(lambda: registry.checkpoint(checkpoint.name))
+    problems: list[Problem] = []
+    for read in reads:
+        try:
+            read()
+        except SpecErrors as error:
+            problems.extend(error.problems)
+    return problems
+
+
+def dataset_is_known(dataset: DatasetSpec, registry: Registry) -> Iterator[Finding]:
+    if what := registry.unknown("datasets", dataset.name):
+        yield ("dataset", "name"), what
+
+
+def features_are_known(features: FeatureSpec | None, registry: Registry) -> Iterator[Finding]:
+    if features and (what := registry.unknown("features", features.source)):
+        yield ("features", "source"), what
+
+
+def checkpoint_is_known(checkpoint: Checkpoint | None, registry: Registry) -> Iterator[Finding]:
+    if isinstance(checkpoint, RegisteredCheckpoint) and (what := registry.unknown("checkpoints", checkpoint.name)):
+        yield ("checkpoint", "name"), what
+
+
+def fusion_has_features(features: FeatureSpec | None, fusion: FusionSpec) -> Iterator[Finding]:
+    used = [name for name in ("bifusion", "injection") if getattr(fusion, name) is not None]
+    if used and features is None:
+        yield ("fusion", used[0]), "needs 'features' (source, input_size), which is not there or null"
+
+
+def input_size_fits_patch(features: FeatureSpec | None, registry: Registry) -> Iterator[Finding]:
+    entry = _feature_entry(features, registry)
+    for index, name in enumerate(("height", "width")):
+        if features is None or entry is None or not (rest := features.input_size[index] % entry.patch):
+            continue
+        size = features.input_size[index]
+        near = [fitting for fitting in (size - rest, size - rest + entry.patch) if fitting]
+        what = f"the {name} must be a multiple of the patch of {features.source}, {entry.patch}; is {size}"
+        yield ("features", "input_size", index), f"{what}; next to it: {joined(near)}"
+
+
+def heads_divide_width(model: ModelSpec) -> Iterator[Finding]:
+    width, heads = model.decoder.width, model.decoder.heads
+    if width % heads:
+        yield ("model", "decoder", "width"), f"must be a multiple of model.decoder.heads, {heads}; is {width}"
+
+
+def checkpoint_fits_model(checkpoint: Checkpoint | None, model: ModelSpec, registry: Registry) -> Iterator[Finding]:
+    entry = _checkpoint_entry(checkpoint, registry)
+    if entry is None:
+        return
+    pairs = [
+        (f"model.backbone.{name}", getattr(entry.backbone, name), getattr(model.backbone, name))
+        for name in BackboneSpec.model_fields
+    ]
+    pairs.append(("model.voxel_size_m", entry.voxel_size_m, model.voxel_size_m))
+    different = [
+        f"{name} is {_short(there)} there and {_short(here)} here" for name, there, here in pairs if there != here
+    ]
+    if different:
+        yield ("checkpoint", "name"), f"these weights are of another model: {'; '.join(different)}"
+
+
+def scales_are_unique(fusion: FusionSpec) -> Iterator[Finding]:
+    yield from _repeated(fusion.injection.scales if fusion.injection else (), ("fusion", "injection", "scales"))
+
+
+def seeds_are_unique(seeds: tuple[int, ...]) -> Iterator[Finding]:
+    yield from _repeated(seeds, ("seeds",))
+
+
+def tags_are_unique(tags: tuple[str, ...]) -> Iterator[Finding]:
+    yield from _repeated(tags, ("tags",))
+
+
+def ranges_ascend(augmentation: AugmentationSpec | None) -> Iterator[Finding]:
+    if augmentation and augmentation.scale[0] > augmentation.scale[1]:
+        yield ("augmentation", "scale"), f"must be [low, high]; is {_short(augmentation.scale)}"
+    elastic = augmentation.elastic if augmentation else None
+    for name in ("granularity", "magnitude"):
+        if elastic and getattr(elastic, name)[0] > getattr(elastic, name)[1]:
+            yield ("augmentation", "elastic", name), f"must be [fine, coarse]; is {_short(getattr(elastic, name))}"
+
+
+def validation_happens(schedule: ScheduleSpec) -> Iterator[Finding]:
+    if schedule.validate_every > schedule.epochs:
+        what = f"must be at most schedule.epochs, {schedule.epochs}; is {schedule.validate_every}"
+        yield ("schedule", "validate_every"), f"{what} (the last epoch is always validated)"
+
+
+RULES: tuple[Callable[..., Iterator[Finding]], ...] = (
+    dataset_is_known,
+    features_are_known,
+    checkpoint_is_known,
+    fusion_has_features,
+    input_size_fits_patch,
+    heads_divide_width,
+    checkpoint_fits_model,
+    scales_are_unique,
+    seeds_are_unique,
+    tags_are_unique,
+    ranges_ascend,
+    validation_happens,
+)
+
+
+def _feature_entry(features: FeatureSpec | None, registry: Registry) -> FeatureEntry | None:
+    """None also for an unknown or broken entry: those have messages of their own."""
+    try:
+        return registry.features(features.source) if features else None
+    except DitrError:
+        return None
+
+
+def _checkpoint_entry(checkpoint: Checkpoint | None, registry: Registry) -> CheckpointEntry | None:
+    """None also for an unknown or broken entry: those have messages of their own."""
+    try:
+        return registry.checkpoint(checkpoint.name) if isinstance(checkpoint, RegisteredCheckpoint) else None
+    except DitrError:
+        return None
+
+
+def _repeated(items: tuple[Any, ...], path: PathSteps) -> Iterator[Finding]:
+    for index, item in enumerate(items):
+        if item in items[:index]:
+            yield (*path, index), f"{item} is in the list twice"
+
+
+def _short(value: object) -> str:
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)

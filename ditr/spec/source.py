@@ -1,0 +1,233 @@
+"""YAML with positions: a file becomes a tree of values that know where they stand; YAML's traps are errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
+
+from ditr.spec.problems import Origin, PathSteps, Problem, did_you_mean, dotted
+
+Scalar = None | bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Value:
+    """A YAML value and where it was written."""
+
+    data: Scalar | dict[str, Value] | tuple[Value, ...]
+    origin: Origin
+    key: Origin | None = None
+    """Where its key stands, if it has one."""
+    text: str = ""
+    """A scalar as it was typed, without quotes."""
+    quoted: bool = False
+
+    def plain(self) -> object:
+        """The value as plain dicts, lists and scalars."""
+        if isinstance(self.data, dict):
+            return {key: child.plain() for key, child in self.data.items()}
+        if isinstance(self.data, tuple):
+            return [child.plain() for child in self.data]
+        return self.data
+
+    def at(self, steps: PathSteps) -> Value | None:
+        """The value at ``steps`` below this one, if it was written."""
+        value = self
+        for step in steps:
+            if isinstance(value.data, dict) and step in value.data:
+                value = value.data[str(step)]
+            elif isinstance(value.data, tuple) and isinstance(step, int) and step < len(value.data):
+                value = value.data[step]
+            else:
+                return None
+        return value
+
+    def nearest(self, steps: PathSteps) -> Value:
+        """The value at ``steps``, or at the nearest written one above."""
+        while (value := self.at(steps)) is None:
+            steps = steps[:-1]
+        return value
+
+    def walk(self, above: PathSteps = ()) -> Iterator[tuple[PathSteps, Value]]:
+        """Every value below this one with its path, parents first."""
+        children: list[tuple[str | int, Value]] = []
+        if isinstance(self.data, dict):
+            children.extend(self.data.items())
+        elif isinstance(self.data, tuple):
+            children.extend(enumerate(self.data))
+        for step, child in children:
+            yield (*above, step), child
+            yield from child.walk((*above, step))
+
+
+@dataclass
+class Source:
+    """A parsed file: ``value`` is None where nothing could be read, then ``problems`` says why."""
+
+    value: Value | None
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read_source(path: Path) -> Source:
+    """Parses ``path``, which must hold one map."""
+    file = str(path)
+    start = Origin(file, 1, 1)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        others = [other.name for other in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        return Source(None, [Problem(start, "", f"no such file{did_you_mean(path.name, others)}")])
+    except OSError as error:
+        return Source(None, [Problem(start, "", f"cannot be read: {error.strerror}")])
+    except UnicodeDecodeError as error:
+        good = error.object[: error.start].decode()
+        place = Origin(file, good.count("\n") + 1, len(good) - (good.rfind("\n") + 1) + 1)
+        return Source(None, [Problem(place, "", "not UTF-8; save the file as UTF-8")])
+    source = parse(text, file=file)
+    if source.value is not None and not isinstance(source.value.data, dict):
+        what = "must be a map of keys, such as 'name: my_arm'; a key needs a colon and a space after it"
+        source.problems.append(Problem(source.value.origin, "", what))
+        source.value = None
+    return source
+
+
+def parse(text: str, *, file: str, override: bool = False) -> Source:
+    """Parses YAML text; positions name ``file``, and are the file alone for an override."""
+    start = Origin(file, 0, 0) if override else Origin(file, 1, 1)
+    directive = re.match(r"(?:[ \t]*(?:#.*)?\r?\n)*%", text)
+    if directive and not override:
+        line = text[: directive.end()].count("\n") + 1
+        return Source(None, [Problem(Origin(file, line, 1), "", "a YAML directive; remove this line")])
+    try:
+        node = YAML().compose(text)
+    except YAMLError as error:
+        return Source(None, [_syntax_problem(error, text, start)])
+    if node is None:
+        return Source(None, [Problem(start, "", "empty; a spec needs at least 'extends' or 'name'")])
+    reader = _Reader(file, override)
+    value = reader.value(node, path=(), key=None)
+    return Source(value, reader.problems)
+
+
+@dataclass
+class _Reader:
+    """Turns YAML nodes into values and collects what YAML allows and a spec does not."""
+
+    file: str
+    override: bool
+    problems: list[Problem] = field(default_factory=list)
+    seen: set[int] = field(default_factory=set)
+
+    def value(self, node: Node, *, path: PathSteps, key: Node | None) -> Value:
+        origin = self.origin(node)
+        key_origin = None if key is None else self.origin(key)
+        if id(node) in self.seen:
+            self.say(key_origin or origin, path, "an alias (*name) is not supported; write the value or use 'extends'")
+            return Value(None, key_origin or origin, key_origin)
+        self.seen.add(id(node))
+        if node.anchor:
+            self.say(origin, path, f"an anchor (&{node.anchor}) is not supported; share values through 'extends'")
+        if isinstance(node, MappingNode):
+            return Value(self.children(node, path), origin, key_origin)
+        if isinstance(node, SequenceNode):
+            items = (self.value(item, path=(*path, number), key=None) for number, item in enumerate(node.value))
+            return Value(tuple(items), origin, key_origin)
+        assert isinstance(node, ScalarNode)
+        if node.value == "" and not node.style and key_origin is not None:
+            origin = key_origin  # YAML places an empty value where the next token stands
+        return Value(self.scalar(node, path, origin), origin, key_origin, node.value, bool(node.style))
+
+    def children(self, node: MappingNode, path: PathSteps) -> dict[str, Value]:
+        children: dict[str, Value] = {}
+        for key, child in node.value:
+            origin = self.origin(key)
+            if not isinstance(key, ScalarNode):
+                self.say(origin, path, "a key must be a word")
+            elif str(key.tag).endswith(":merge"):
+                self.say(origin, path, "a merge key (<<) is not supported; share values through 'extends'")
+            elif key.value in children:
+                first = children[key.value].key
+                assert first is not None
+                self.say(origin, (*path, key.value), f"written twice; the first is in line {first.line}")
+            else:
+                children[key.value] = self.value(child, path=(*path, key.value), key=key)
+        return children
+
+    def scalar(self, node: ScalarNode, path: PathSteps, origin: Origin) -> Scalar:
+        kind = str(node.tag).removeprefix("tag:yaml.org,2002:")
+        text: str = node.value
+        if node.style or kind in ("str", "timestamp"):
+            return text
+        if kind == "null":
+            return None
+        if kind == "bool":
+            return text.lower() == "true"
+        if kind == "int":
+            return self.whole_number(text, path, origin)
+        if kind == "float":
+            return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+        self.say(origin, path, f"a YAML tag ({node.tag}) is not supported; remove it")
+        return text
+
+    def whole_number(self, text: str, path: PathSteps, origin: Origin) -> int:
+        if re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", text):
+            return int(text)
+        digits = text.replace("_", "")
+        if re.fullmatch(r"[-+]?[0-9]+", digits):
+            sign = "-" if digits.startswith("-") else ""
+            why = "underscores are not digits to every YAML reader" if "_" in text else "a leading zero may mean octal"
+            self.say(origin, path, f"{text}: {why}; write {sign}{digits.lstrip('+-').lstrip('0') or '0'}")
+            return int(digits)
+        number = int(digits, 0)
+        self.say(origin, path, f"{text}: write the number in decimal, {number}")
+        return number
+
+    def origin(self, node: Node) -> Origin:
+        if self.override:
+            return Origin(self.file, 0, 0)
+        return Origin(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
+
+    def say(self, origin: Origin, path: PathSteps, what: str) -> None:
+        self.problems.append(Problem(origin, dotted(path), what))
+
+
+def _syntax_problem(error: YAMLError, text: str, start: Origin) -> Problem:
+    if isinstance(error, ReaderError):
+        line = text[: error.position].count("\n") + 1
+        col = error.position - (text.rfind("\n", 0, error.position) + 1) + 1
+        place = Origin(start.file, line, col) if start.line else start
+        return Problem(place, "", f"the character U+{ord(text[error.position]):04X} is not allowed in YAML; remove it")
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return Problem(start, "", f"not YAML: {error}")
+    mark = error.problem_mark
+    unclosed = error.context_mark if "expected ',' or" in error.problem or "end of stream" in error.problem else None
+    mark = unclosed or mark
+    place = Origin(start.file, mark.line + 1, mark.column + 1) if start.line else start
+    return Problem(place, "", _in_our_words(error.problem or ""))
+
+
+_SYNTAX = (
+    (r"character '\\t'", "a tab; YAML indents with spaces"),
+    (r"cannot start any token", "a value cannot start with this character; put the value in quotes"),
+    (r"another document", "a second document ('---'); a file holds one spec"),
+    (r"mapping values are not allowed", "a colon that YAML does not expect; check the indentation, or quote the value"),
+    (r"expected <block end>", "this line does not fit the lines above; check the indentation and brackets"),
+    (r"expected ',' or", "this bracket is not closed, or a comma is missing after an item"),
+    (r"end of stream", "this quote is not closed"),
+    (r"could not find expected ':'", "a key without a colon"),
+    (r"undefined alias", "an alias (*name) is not supported; write the value or use 'extends'"),
+)
+
+
+def _in_our_words(problem: str) -> str:
+    for pattern, words in _SYNTAX:
+        if re.search(pattern, problem):
+            return words
+    return f"not YAML: {problem}"
