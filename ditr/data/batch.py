@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -51,6 +52,10 @@ class Sample:
     tokens: Tensor | None
     """(C, Hp, Wp) float16 feature map of the frame's image; None in a 3D-only run."""
     targets: Targets
+    depth_ok_ratio: float = math.nan
+    """Share of the points in front of the camera; nan where nobody counted."""
+    boundary_ok_ratio: float = math.nan
+    """Share of the points inside the image; nan where nobody counted."""
 
     @property
     def num_superpoints(self) -> int:

@@ -41,7 +41,7 @@ def _majority(values: np.ndarray, superpoints: np.ndarray, *, sizes: np.ndarray,
 def _labels(numbers: np.ndarray, classes: np.ndarray, *, things: int) -> np.ndarray:
     """(G,) int64 thing class 0..197: the most frequent class of each instance's points, the lowest of equals."""
     votes = _count(numbers, classes - NUM_STUFF, rows=things, columns=NUM_CLASSES - NUM_STUFF)
-    return votes.argmax(axis=1).astype(np.int64)
+    return np.asarray(votes.argmax(axis=1), dtype=np.int64)
 
 
 def _count(row: np.ndarray, column: np.ndarray, *, rows: int, columns: int) -> np.ndarray:

@@ -1,0 +1,57 @@
+"""Samples in batches, in an order that depends on (seed, epoch) alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Iterator
+from multiprocessing.context import BaseContext
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from ditr.data.batch import Batch, collate
+from ditr.data.samples import SampleSet
+from ditr.seeds import derive_seed
+
+
+def batches(
+    samples: SampleSet, *, batch_size: int, shuffle: bool, workers: int, first_batch: int = 0
+) -> Iterator[Batch]:
+    """One pass over the samples, the last batch as small as it comes out.
+
+    The batches are the same whatever the number of worker processes. ``first_batch`` leaves out that many from the
+    front without reading them, so that an interrupted epoch continues where it stopped.
+    """
+    loader = DataLoader(
+        samples,
+        batch_sampler=batch_indices(samples, batch_size=batch_size, shuffle=shuffle)[first_batch:],
+        num_workers=workers,
+        collate_fn=collate,
+        multiprocessing_context=_context() if workers else None,
+        worker_init_fn=_leave_interrupts_to_the_parent if workers else None,
+    )
+    yield from loader
+
+
+def batch_indices(samples: SampleSet, *, batch_size: int, shuffle: bool) -> list[list[int]]:
+    """Indices of the samples of each batch of the set's epoch."""
+    order = np.arange(len(samples))
+    if shuffle:
+        order = np.random.default_rng(derive_seed(samples.seed, "order", samples.epoch)).permutation(order)
+    return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
+
+
+def _context() -> BaseContext:
+    """Workers come from a server process that never ran OpenMP, CUDA or a thread, none of which survives a fork.
+
+    The server imports what a worker needs once; a worker is then a cheap fork of it.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ditr.data.samples"])
+    return context
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the parent alone decides when to stop, and saves first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

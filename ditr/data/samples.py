@@ -1,0 +1,105 @@
+"""From a frame on disk to a sample the model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ditr.data.augment import Augmented, augment
+from ditr.data.batch import Sample
+from ditr.data.frame import Frame
+from ditr.data.scannet_sv import FrameSet
+from ditr.data.targets import make_targets
+from ditr.errors import Code, DitrError
+from ditr.geometry.camera import Projection, project
+from ditr.seeds import derive_seed
+from ditr.spec.models import AugmentationSpec
+
+COLOUR_MEAN = 255 * np.array([0.47793125906962, 0.4303257521323044, 0.3749598901421883])
+COLOUR_STD = 255 * np.array([0.2834475483823543, 0.27566157565723015, 0.27018971370874995])
+"""Of r, g, b in 0..255 (reference: ESAM section 2.1, number 7)."""
+
+
+class SampleSet(Dataset[Sample]):
+    """Frames as samples; what a sample holds depends on (seed, epoch, frame) alone, not on order or process.
+
+    Parameters
+    ----------
+    frames: where the frames are read.
+    seed: the run's seed.
+    voxel_size_m: unit of the elastic distortion.
+    augmentation: None evaluates: every point stays where it is.
+    tokens: reads a frame's (C, Hp, Wp) float16 map by its id; None in a 3D-only run. Must be picklable.
+    """
+
+    def __init__(
+        self,
+        frames: FrameSet,
+        *,
+        seed: int,
+        voxel_size_m: float,
+        augmentation: AugmentationSpec | None,
+        tokens: Callable[[str], Tensor] | None,
+    ) -> None:
+        self.frames = frames
+        self.seed = seed
+        self.epoch = 0
+        self._voxel_size_m = voxel_size_m
+        self._augmentation = augmentation
+        self._tokens = tokens
+
+    def set_epoch(self, epoch: int) -> None:
+        """Samples read from now on are those of ``epoch``."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Raises DitrError if 2D features are asked for and the frame's map is missing or no point falls on it."""
+        frame = self.frames.frame(index)
+        xyz = frame.points[:, :3]
+        # From the raw points: every augmentation below moves points in 3D and leaves their pixels alone.
+        projection = project(xyz, pose_c2w=frame.pose_c2w, intrinsics=frame.intrinsics)
+        augmented = self._augment(xyz, frame_id=frame.id)
+        return Sample(
+            frame_id=frame.id,
+            seed=derive_seed(self.seed, "sample", self.epoch, frame.id),
+            xyz=torch.from_numpy(augmented.xyz),
+            elastic_xyz=torch.from_numpy(augmented.elastic_xyz),
+            colour=torch.from_numpy(normalise_colour(frame.points[:, 3:6])),
+            superpoints=torch.from_numpy(frame.superpoints),
+            uv=torch.from_numpy(np.where(projection.valid[:, None], projection.uv, 0.0).astype(np.float32)),
+            uv_valid=torch.from_numpy(projection.valid),
+            image_hw=(frame.intrinsics.height, frame.intrinsics.width),
+            tokens=None if self._tokens is None else self._read_tokens(frame, projection, read=self._tokens),
+            targets=make_targets(frame.instance_ids, frame.semantic_ids, frame.superpoints),
+            depth_ok_ratio=float(projection.depth_ok.mean()),
+            boundary_ok_ratio=float(projection.boundary_ok.mean()),
+        )
+
+    def _augment(self, xyz: np.ndarray, *, frame_id: str) -> Augmented:
+        if self._augmentation is None:
+            return Augmented(xyz=xyz.copy(), elastic_xyz=xyz.copy())
+        rng = np.random.default_rng(derive_seed(self.seed, "augment", self.epoch, frame_id))
+        return augment(xyz, spec=self._augmentation, voxel_size_m=self._voxel_size_m, rng=rng)
+
+    def _read_tokens(self, frame: Frame, projection: Projection, *, read: Callable[[str], Tensor]) -> Tensor:
+        if not projection.valid.any():
+            raise DitrError(
+                f"none of the frame's {len(projection.valid)} points falls on its image, so none can read a 2D feature"
+                f" ({int(projection.depth_ok.sum())} are in front of the camera)",
+                code=Code.FEATURES,
+                where=frame.id,
+                fix="check the frame's pose and the intrinsics with `ditr data check`",
+            )
+        return read(frame.id)
+
+
+def normalise_colour(rgb: np.ndarray) -> np.ndarray:
+    """(N, 3) float32 colours around 0 from r, g, b in 0..255."""
+    return np.asarray((rgb - COLOUR_MEAN) / COLOUR_STD, dtype=np.float32)
