@@ -1,0 +1,320 @@
+"""The loop: what it logs, when it validates, and that stopping anywhere changes no bit."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ditr.data.batch import Batch, Sample
+from ditr.data.samples import SampleSet
+from ditr.errors import Code, DitrError
+from ditr.model.output import HeadOutput, ModelOutput, SampleOutput
+from ditr.progress import silent
+from ditr.spec.models import DatasetSpec, ExecutionSpec, ScheduleSpec, Spec
+from ditr.training.fit import FitResult, fit
+from ditr.training.schedule import learning_rate
+from ditr.training.state import TrainingState
+
+CPU = torch.device("cpu")
+STEPS, EPOCHS = 3, 3  # 5 samples in batches of 2, validated after epochs 2 and 3
+
+MakeSamples = Callable[..., SampleSet]
+
+
+class TinyModel(nn.Module):
+    """The forward contract, small, with what makes resuming hard: dropout, batch statistics, indexed gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.points = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2))
+        self.classes, self.semantics = nn.Linear(16, 2), nn.Linear(16, 201)
+
+    def forward(self, batch: Batch) -> ModelOutput:
+        samples = tuple(self._one(sample) for sample in batch)
+        return ModelOutput(samples=samples, balance_loss=None, statistics={"valid_ratio": 0.25})
+
+    def _one(self, sample: Sample) -> SampleOutput:
+        features = self.points(torch.cat((sample.xyz, sample.colour), dim=1))  # (N, 16)
+        count = sample.num_superpoints
+        pooled = torch.zeros(count, 16).index_add(0, sample.superpoints, features)
+        queries = torch.randperm(count, generator=torch.Generator().manual_seed(sample.seed))[: count - 1]
+        q = pooled[queries]
+        heads = (
+            HeadOutput(class_logits=self.classes(q), masks=q @ pooled.T / 16, level="superpoint"),
+            HeadOutput(class_logits=self.classes(q), masks=q @ features.T / 16, level="point"),
+        )
+        return SampleOutput(heads=heads, semantic_logits=self.semantics(q), query_superpoints=queries)
+
+
+class Log:
+    """A sink that keeps everything; a step logged again must say the same, clocks and memory apart."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, dict[str, float]] = defaultdict(dict)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            if not name.endswith(("_ms", "_mb")):
+                assert self.rows[step].setdefault(name, value) == value, (step, name)
+            else:
+                self.rows[step][name] = value
+
+    def numbers(self) -> dict[int, dict[str, float]]:
+        return {
+            step: {name: value for name, value in row.items() if not name.endswith(("_ms", "_mb"))}
+            for step, row in self.rows.items()
+        }
+
+
+def make_spec(*, epochs: int = EPOCHS, validate_every: int = 2, batch_size: int = 2) -> Spec:
+    return Spec(
+        name="tiny",
+        dataset=DatasetSpec(name="none"),
+        schedule=ScheduleSpec(epochs=epochs, batch_size=batch_size, learning_rate=1e-2, validate_every=validate_every),
+        execution=ExecutionSpec(workers=0),
+    )
+
+
+def tiny_model() -> TinyModel:
+    torch.manual_seed(11)
+    return TinyModel()
+
+
+class Training:
+    """One run that may be stopped and started; each start builds everything anew, as a new process would."""
+
+    def __init__(
+        self,
+        folder: Path,
+        samples: Callable[[], SampleSet],
+        *,
+        spec: Spec | None = None,
+        model: Callable[[], nn.Module] = tiny_model,
+    ) -> None:
+        self.state, self.samples, self.make_model = TrainingState(folder / "state.pt"), samples, model
+        self.spec = spec or make_spec()
+        self.log, self.validated = Log(), list[int]()
+        self.model = model()
+
+    def start(self, *, stop_after: int | None = None) -> FitResult:
+        """Train until the end, or until should_stop has been asked more than ``stop_after`` times."""
+        asked = 0
+
+        def should_stop() -> bool:
+            nonlocal asked
+            asked += 1
+            return stop_after is not None and asked > stop_after
+
+        def validate(epochs_done: int) -> dict[str, float]:
+            self.validated.append(epochs_done)
+            self.model.eval()
+            torch.rand(3)  # a validation may use the global generator
+            return {"checksum": sum(float(p.detach().double().sum()) for p in self.model.parameters())}
+
+        self.model = self.make_model()
+        return fit(
+            self.model,
+            train=self.samples(),
+            spec=self.spec,
+            seed=5,
+            device=CPU,
+            sink=self.log,
+            state=self.state,
+            validate=validate,
+            progress=silent,
+            should_stop=should_stop,
+        )
+
+    def weights(self) -> dict[str, Tensor]:
+        return self.model.state_dict()
+
+
+def assert_equal_bits(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name, tensor in a.items():
+        assert torch.equal(tensor, b[name]), name
+
+
+@pytest.fixture
+def training(tmp_path: Path, make_samples: MakeSamples) -> Callable[[str], Training]:
+    return lambda name: Training(tmp_path / name, lambda: make_samples(5))
+
+
+def test_logs_every_step_every_epoch_and_every_validation(training: Callable[[str], Training]) -> None:
+    run = training("whole")
+    result = run.start()
+    assert (result.finished, result.epochs_done) == (True, EPOCHS)
+    assert result.step_ms > 0
+    assert result.peak_mem_mb > 50
+    assert run.validated == [2, 3]
+    rows = run.log.rows
+    assert sorted(rows) == list(range(1, STEPS * EPOCHS + 1))
+    per_step = {"loss", "inst_loss", "seg_loss", "class_0", "bce_1", "dice_1", "lr", "grad_norm", "step_ms", "data_ms"}
+    per_step |= {"points", "queries", "unmatched_samples", "unlabelled_samples", "valid_ratio", "depth_ok_ratio"}
+    for step, row in rows.items():
+        assert {f"train/{name}" for name in per_step} <= row.keys()
+        assert row["train/lr"] == learning_rate(run.spec.schedule, (step - 1) // STEPS)
+        assert row["train/valid_ratio"] == 0.25
+    assert [rows[step]["train/points"] for step in (1, 2, 3)] == [800, 800, 400]  # no sample is dropped
+    for epoch in range(1, EPOCHS + 1):
+        row, steps = rows[epoch * STEPS], range((epoch - 1) * STEPS + 1, epoch * STEPS + 1)
+        assert row["epoch/loss"] == pytest.approx(sum(rows[step]["train/loss"] for step in steps) / STEPS)
+        assert row["epoch/peak_mem_mb"] > 50
+        assert ("val/checksum" in row) == (epoch in (2, 3))
+
+
+def test_same_seed_same_bits(training: Callable[[str], Training]) -> None:
+    one, two = training("one"), training("two")
+    one.start()
+    two.start()
+    assert_equal_bits(one.weights(), two.weights())
+    assert one.log.numbers() == two.log.numbers()
+
+
+def test_stopping_anywhere_changes_no_bit(training: Callable[[str], Training]) -> None:
+    whole = training("whole")
+    whole.start()
+    polls = STEPS * EPOCHS + 2  # each step and each validation asks once
+    for stop_after in range(polls):
+        run = training(f"stopped-{stop_after}")
+        assert not run.start(stop_after=stop_after).finished
+        assert run.start().finished
+        assert_equal_bits(whole.weights(), run.weights())
+        assert run.log.numbers() == whole.log.numbers()
+        assert run.validated == [2, 3]
+
+
+def test_stopping_again_and_again_changes_no_bit(training: Callable[[str], Training]) -> None:
+    whole, run = training("whole"), training("stopped")
+    whole.start()
+    starts = 1
+    while not run.start(stop_after=2).finished:
+        starts += 1
+    assert starts > 4
+    assert_equal_bits(whole.weights(), run.weights())
+    assert run.log.numbers() == whole.log.numbers()
+    assert run.validated == [2, 3]
+
+
+@pytest.mark.parametrize("at_step", [1, 4, 5, 9])
+def test_being_killed_repeats_steps_with_the_same_numbers(training: Callable[[str], Training], at_step: int) -> None:
+    whole, run = training("whole"), training("killed")
+    whole.start()
+
+    log = run.log.log
+
+    def die(step: int, metrics: Mapping[str, float]) -> None:
+        log(step, metrics)
+        if step == at_step:
+            raise MemoryError
+
+    run.log.log = die  # type: ignore[method-assign]
+    with pytest.raises(MemoryError):
+        run.start()
+    run.log.log = log  # type: ignore[method-assign]
+    assert run.start().finished
+    assert_equal_bits(whole.weights(), run.weights())
+    assert run.log.numbers() == whole.log.numbers()
+
+
+def test_a_finished_training_is_not_trained_again(training: Callable[[str], Training]) -> None:
+    run = training("done")
+    first = run.start()
+    weights = {name: tensor.clone() for name, tensor in run.weights().items()}
+    again = run.start()
+    assert again == first
+    assert run.validated == [2, 3]
+    assert_equal_bits(weights, run.weights())
+
+
+def test_the_last_epoch_at_rate_zero_moves_only_running_statistics(training: Callable[[str], Training]) -> None:
+    run = training("rate")
+    assert not run.start(stop_after=STEPS * (EPOCHS - 1) + 1).finished  # all steps of two epochs and a validation
+    before = {name: tensor.clone() for name, tensor in run.weights().items()}
+    run.start()
+    moved = {name for name, tensor in run.weights().items() if not torch.equal(tensor, before[name])}
+    assert moved == {"points.1.running_mean", "points.1.running_var", "points.1.num_batches_tracked"}
+
+
+def test_weight_decay_shrinks_every_parameter(tmp_path: Path, make_samples: MakeSamples) -> None:
+    def moved(weight_decay: float) -> dict[str, Tensor]:
+        spec = make_spec(epochs=1, batch_size=5)
+        schedule = spec.schedule.model_copy(update={"weight_decay": weight_decay})
+        run = Training(
+            tmp_path / str(weight_decay), lambda: make_samples(5), spec=spec.model_copy(update={"schedule": schedule})
+        )
+        run.start()
+        return run.weights()
+
+    start, plain, decayed = dict(tiny_model().named_parameters()), moved(0.0), moved(0.5)
+    for name, parameter in start.items():
+        torch.testing.assert_close(plain[name] - decayed[name], 1e-2 * 0.5 * parameter.detach(), rtol=1e-3, atol=1e-6)
+
+
+def test_clipping_bounds_the_update_and_logs_the_norm_before_it(tmp_path: Path, make_samples: MakeSamples) -> None:
+    spec = make_spec(epochs=1, batch_size=5)
+    spec = spec.model_copy(update={"schedule": spec.schedule.model_copy(update={"grad_clip_norm": 1e-3})})
+    run = Training(tmp_path, lambda: make_samples(5), spec=spec)
+    run.start()
+    grads = torch.cat([parameter.grad.flatten() for parameter in run.model.parameters() if parameter.grad is not None])
+    assert grads.norm().item() == pytest.approx(1e-3, rel=1e-3)
+    assert run.log.rows[1]["train/grad_norm"] > 1e-2
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_number_that_is_not_finite_stops_with_the_frames(
+    tmp_path: Path, make_samples: MakeSamples, where: str
+) -> None:
+    class Broken(TinyModel):
+        def forward(self, batch: Batch) -> ModelOutput:
+            output = super().forward(batch)
+            zero = self.classes.weight.sum() * 0
+            return ModelOutput(
+                samples=output.samples,
+                balance_loss=zero / zero if where == "loss" else zero.sqrt(),  # the root's slope at 0 is infinite
+                statistics={},
+            )
+
+    run = Training(tmp_path, lambda: make_samples(2), model=Broken)
+    before = {name: parameter.detach().clone() for name, parameter in run.model.named_parameters()}
+    run.make_model = lambda: run.model
+    with pytest.raises(DitrError, match=where) as error:
+        run.start()
+    assert error.value.code is Code.RUN
+    assert "scene0000_00_0" in error.value.where
+    assert "scene0000_00_1" in error.value.where
+    assert_equal_bits(before, {name: parameter.detach() for name, parameter in run.model.named_parameters()})
+
+
+def test_progress_counts_the_steps_of_each_epoch_also_after_a_stop(tmp_path: Path, make_samples: MakeSamples) -> None:
+    seen: list[tuple[str, int, int]] = []
+    for stop in (True, False):
+        fit(
+            tiny_model(),
+            train=make_samples(5),
+            spec=make_spec(epochs=1),
+            seed=5,
+            device=CPU,
+            sink=Log(),
+            state=TrainingState(tmp_path / "state.pt"),
+            validate=lambda epoch: {},
+            progress=lambda what, done, total: seen.append((what, done, total)),
+            should_stop=lambda stop=stop: stop and seen[-1][1] == 2,  # type: ignore[misc]
+        )
+    assert seen == [("epoch 1/1", done, STEPS) for done in (0, 1, 2, 2, 3)]
+
+
+def test_the_tiny_model_learns(tmp_path: Path, make_samples: MakeSamples) -> None:
+    run = Training(
+        tmp_path, lambda: make_samples(2, augmented=False), spec=make_spec(epochs=40, validate_every=40, batch_size=2)
+    )
+    run.start()
+    rows = run.log.rows
+    assert rows[40]["epoch/loss"] < 0.5 * rows[1]["epoch/loss"]
+    assert all(math.isfinite(value) for row in rows.values() for value in row.values())

@@ -1,0 +1,103 @@
+"""The matcher against a loop over pairs written from the definition, and the cases that crash or surprise in ESAM."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from ditr.model.output import HeadOutput
+from ditr.training.matching import match, pair_cost
+
+
+def head(masks: Tensor, class_logits: Tensor | None = None) -> HeadOutput:
+    logits = torch.zeros(len(masks), 2) if class_logits is None else class_logits
+    return HeadOutput(class_logits=logits, masks=masks, level="superpoint")
+
+
+def pairs(masks: Tensor, things: Tensor, own: Tensor) -> set[tuple[int, int]]:
+    found = match(head(masks), masks=things, own=own)
+    return set(zip(found.queries.tolist(), found.things.tolist(), strict=True))
+
+
+def cost_of_one(logits: list[float], class_logits: list[float], thing: list[float]) -> float:
+    """0.5 * -p(thing) + mean BCE + dice, position by position in Python floats."""
+    p = [1 / (1 + math.exp(-x)) for x in logits]
+    bce = -sum(math.log(a) if t else math.log(1 - a) for a, t in zip(p, thing, strict=True)) / len(p)
+    overlap = sum(a * t for a, t in zip(p, thing, strict=True))
+    dice = 1 - (2 * overlap + 1) / (sum(p) + sum(thing) + 1)
+    a, b = (math.exp(x) for x in class_logits)
+    return -0.5 * a / (a + b) + bce + dice
+
+
+def brute_force(masks: Tensor, class_logits: Tensor, things: Tensor, own: Tensor) -> set[tuple[int, int]]:
+    found = set()
+    for g in range(len(things)):
+        mine = [
+            (cost_of_one(masks[q].tolist(), class_logits[q].tolist(), things[g].tolist()), q)
+            for q in range(len(masks))
+            if own[q, g]
+        ]
+        if mine:
+            found.add((min(mine)[1], g))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_each_thing_gets_its_cheapest_own_query(seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    queries, things, positions = 12, 5, 30
+    masks = 3 * torch.randn(queries, positions, generator=rng)
+    class_logits = torch.randn(queries, 2, generator=rng)
+    truth = (torch.rand(things, positions, generator=rng) < 0.3).float()
+    owner = torch.randint(-1, things - 1, (queries,), generator=rng)  # the last thing never has a query of its own
+    own = owner[:, None] == torch.arange(things)
+
+    cost = pair_cost(head(masks, class_logits), masks=truth)
+    for q, g in [(0, 0), (3, 2), (11, 4)]:
+        expected = cost_of_one(masks[q].tolist(), class_logits[q].tolist(), truth[g].tolist())
+        assert cost[q, g].item() == pytest.approx(expected, rel=1e-4)
+    found = match(head(masks, class_logits), masks=truth, own=own)
+    got = set(zip(found.queries.tolist(), found.things.tolist(), strict=True))
+    assert got == brute_force(masks, class_logits, truth, own)
+    assert all(g != things - 1 for _, g in got)
+
+
+GOOD, BAD = [5.0, 5.0, -5.0], [-5.0, -5.0, 5.0]
+THING = [[1.0, 1.0, 0.0]]
+
+
+def test_a_thing_without_an_own_query_matches_none_however_good_the_masks() -> None:
+    assert pairs(torch.tensor([GOOD, GOOD]), torch.tensor(THING), torch.tensor([[False], [False]])) == set()
+
+
+def test_only_own_queries_compete() -> None:
+    own = torch.tensor([[False], [True], [True]])
+    masks = torch.tensor([GOOD, BAD, [0.0, 0.0, 0.0]])
+    assert pairs(masks, torch.tensor(THING), own) == {(2, 0)}
+
+
+def test_an_exact_tie_for_the_cheapest_matches_none() -> None:
+    own = torch.tensor([[True], [True], [True]])
+    assert pairs(torch.tensor([GOOD, GOOD, BAD]), torch.tensor(THING), own) == set()
+
+
+def test_a_tie_among_the_others_does_not_matter() -> None:
+    own = torch.tensor([[True], [True], [True]])
+    assert pairs(torch.tensor([BAD, GOOD, BAD]), torch.tensor(THING), own) == {(1, 0)}
+
+
+@pytest.mark.parametrize(("mine", "expected"), [(True, {(0, 0)}), (False, set())])
+def test_a_single_query_matches_iff_it_is_the_things_own(mine: bool, expected: set[tuple[int, int]]) -> None:
+    assert pairs(torch.tensor([BAD]), torch.tensor(THING), torch.tensor([[mine]])) == expected
+
+
+def test_two_queries() -> None:
+    things = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    assert pairs(torch.tensor([GOOD, BAD]), things, torch.eye(2) > 0) == {(0, 0), (1, 1)}
+    both_of_the_first = torch.tensor([[True, False], [True, False]])
+    assert pairs(torch.tensor([BAD, GOOD]), things, both_of_the_first) == {(1, 0)}
+
+
+def test_no_thing_matches_nothing() -> None:
+    assert pairs(torch.tensor([GOOD, BAD]), torch.zeros(0, 3), torch.zeros(2, 0, dtype=torch.bool)) == set()
