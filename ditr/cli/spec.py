@@ -1,9 +1,122 @@
-"""``ditr validate | show | diff | schema``."""
+"""``ditr validate | show | diff | schema``: what specs say, checked without running anything."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
+
+from ditr.cli.tables import text_table
+from ditr.spec.diff import diff
+from ditr.spec.identity import spec_hash, variant
+from ditr.spec.load import LoadedSpec, check_base, load_spec
+from ditr.spec.problems import Problem, SpecErrors, shown_path
+from ditr.spec.registry import Registry
+from ditr.spec.schema import schema_text
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change one value, such as `schedule.epochs=2`; repeatable."),
+]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to ``app``."""
+    app.command()(validate)
+    app.command()(show)
+    app.command("diff")(diff_specs)
+    app.command()(schema)
+
+
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Spec files.", show_default=False)],
+    overrides: Overrides = None,
+) -> None:
+    """Check spec files and say everything that is wrong with them.
+
+    A file whose name starts with `_` is a base: its keys and values are checked, and the rest in the specs that
+    extend it.
+    """
+    registry = Registry()
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            if file.name.startswith("_"):
+                check_base(file)
+                typer.echo(f"{shown_path(file)}: a base, skipped as a spec; its keys and values are fine")
+            else:
+                loaded = load_spec(file, registry=registry, overrides=overrides or ())
+                typer.echo(f"{shown_path(file)}: ok, {_headline(loaded, registry)}")
+        except SpecErrors as error:
+            problems.extend(error.problems)
+    if problems:
+        raise SpecErrors(problems)
+
+
+def show(
+    file: Annotated[Path, typer.Argument(metavar="SPEC", help="Spec file.", show_default=False)],
+    overrides: Overrides = None,
+) -> None:
+    """Print every value of a spec and where it came from."""
+    registry = Registry()
+    loaded = load_spec(file, registry=registry, overrides=overrides or ())
+    typer.echo(f"{shown_path(file)}: {_headline(loaded, registry)}\n")
+    rows = []
+    for path, value in _leaves(loaded.spec.model_dump(mode="json")):
+        origin = loaded.origins.get(path)
+        rows.append((path, _shown(value), origin.in_short() if origin else "default"))
+    typer.echo(text_table(("path", "value", "from"), rows), nl=False)
+
+
+def diff_specs(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Spec file.", show_default=False)],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Spec file.", show_default=False)],
+) -> None:
+    """Print what differs between two specs, defaults included, and nothing else."""
+    registry = Registry()
+    problems: list[Problem] = []
+    loaded: list[LoadedSpec] = []
+    for file in (first, second):
+        try:
+            loaded.append(load_spec(file, registry=registry))
+        except SpecErrors as error:
+            problems.extend(error.problems)
+    if problems:
+        raise SpecErrors(problems)
+    one, other = (entry.spec for entry in loaded)
+    rows = [(found.path, _shown(found.first), _shown(found.second)) for found in diff(one, other)]
+    if rows:
+        typer.echo(text_table(("path", shown_path(first), shown_path(second)), rows), nl=False)
+    if spec_hash(one, registry=registry) == spec_hash(other, registry=registry):
+        typer.echo("Both state the same experiment: nothing that differs can change a number.")
+
+
+def schema() -> None:
+    """Print the JSON Schema of spec files, for editors."""
+    typer.echo(schema_text(), nl=False)
+
+
+def _headline(loaded: LoadedSpec, registry: Registry) -> str:
+    spec = loaded.spec
+    return f"name {spec.name}, variant {variant(spec.fusion)}, hash {spec_hash(spec, registry=registry)[:10]}"
+
+
+def _leaves(part: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in part.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML would have it, in one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_shown(child)}" for key, child in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_shown, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value) if value != "" else "''"

@@ -12,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from ditr.spec.problems import Origin, PathSteps, Problem, did_you_mean, dotted, joined
+from ditr.spec.problems import PathSteps, Problem, did_you_mean, dotted, joined
 from ditr.spec.source import Value
 
 _HINTS: Mapping[str, str] = {
@@ -249,8 +249,3 @@ def shown(written: Value) -> str:
     if written.data is None:
         return "empty" if not written.text else written.text
     return f"'{written.text}'" if isinstance(written.data, str) else written.text
-
-
-def default_origin(value: Value) -> Origin:
-    """Where to point for something that was never written."""
-    return value.key or value.origin

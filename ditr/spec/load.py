@@ -37,11 +37,24 @@ def load_spec(path: Path, *, registry: Registry, overrides: Sequence[str] = ()) 
         problems += [Problem(tree.nearest(steps).origin, dotted(steps), what) for steps, what in broken_rules(parts)]
         problems += broken_entries(parts)
     else:  # what is missing or does not fit may stand in the file that could not be read
-        problems = [problem for problem in problems if not problem.what.startswith("missing")]
+        problems = _without_missing(problems)
     if composed.problems or problems:
         raise SpecErrors([*composed.problems, *problems])
     origins = {dotted(steps): value.origin for steps, value in tree.walk()}
     return LoadedSpec(spec, path, origins, tuple(overrides))
+
+
+def check_base(path: Path) -> None:
+    """Reads a file that only others extend; raises ``SpecErrors`` with every mistake but what such a file may lack."""
+    composed = compose(path)
+    _, problems = check(composed.value, Spec)
+    problems = _without_missing(problems)
+    if composed.problems or problems:
+        raise SpecErrors([*composed.problems, *problems])
+
+
+def _without_missing(problems: Sequence[Problem]) -> list[Problem]:
+    return [problem for problem in problems if not problem.what.startswith("missing")]
 
 
 def _good_parts(tree: Value, problems: Sequence[Problem]) -> dict[str, Any]:

@@ -1,0 +1,32 @@
+"""The JSON Schema of spec files, for completion and checks in editors."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ditr.spec.models import Spec
+
+
+def schema_text() -> str:
+    """The schema as it is committed under registry/spec.schema.json."""
+    return json.dumps(json_schema(), indent=2) + "\n"
+
+
+def json_schema() -> dict[str, Any]:
+    """What a spec *file* may hold: the fields of ``Spec``, none required as a parent may have it, and ``extends``."""
+    schema = Spec.model_json_schema()
+    extends = {"type": "string", "description": "Path of the spec this one changes, relative to this file."}
+    schema["properties"] = {"extends": extends, **schema["properties"]}
+    relaxed: dict[str, Any] = _relaxed(schema)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **relaxed}
+
+
+def _relaxed(node: Any) -> Any:
+    """Without ``required``; of a union any member may fit, as a file may leave its kind to the parent."""
+    if isinstance(node, list):
+        return [_relaxed(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    dropped = {"required", "discriminator"} if "properties" in node or "oneOf" in node else set()
+    return {("anyOf" if key == "oneOf" else key): _relaxed(child) for key, child in node.items() if key not in dropped}
