@@ -1,0 +1,164 @@
+"""Evaluate a model on frames: one at a time, as the protocol asks, and with a row of facts about each."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ditr.data.batch import Batch, Sample
+from ditr.data.loading import batches
+from ditr.data.samples import SampleSet
+from ditr.evaluation.instance_ap import Scores, scores
+from ditr.evaluation.instances import Instances
+from ditr.evaluation.match_table import FrameMatches, MatchTable
+from ditr.evaluation.postprocess import instances
+from ditr.model.output import ModelOutput
+from ditr.progress import Progress, silent
+from ditr.spec.models import EvaluationSpec
+
+_NOT_AVERAGED = ("frame_id", "scene", "infer_ms")
+
+Row = dict[str, Any]
+"""One frame: its id and scene, and numbers; None where a number does not exist for this frame."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptFrame:
+    """What a picture of a frame needs; ``index`` finds its image in the frame set."""
+
+    index: int
+    frame_id: str
+    uv: np.ndarray
+    """(N, 2) float32 pixels."""
+    uv_valid: np.ndarray
+    """(N,) bool."""
+    instance_of_point: np.ndarray
+    """(N,) int64 ground truth, -1 = void."""
+    predicted: Instances
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a model is worth on a set of frames, and how that came about."""
+
+    scores: Scores
+    table: MatchTable
+    frames: tuple[Row, ...]
+    """One a frame, in the order of the samples."""
+    statistics: dict[str, float]
+    """Mean over frames of every number in the rows: counts, coverage, what the model reports."""
+    infer_ms: float
+    """Median over frames of forward pass and post-processing, data reading apart; NaN without frames."""
+    kept: tuple[KeptFrame, ...]
+
+
+def evaluate(
+    model: nn.Module,
+    samples: SampleSet,
+    *,
+    spec: EvaluationSpec,
+    device: torch.device,
+    workers: int,
+    progress: Progress = silent,
+    keep: int = 0,
+) -> Evaluation:
+    """Score ``model`` on all ``samples`` against their own targets; the first ``keep`` frames are kept for pictures.
+
+    ``samples`` must not be augmented. The model is in evaluation mode meanwhile and as it was afterwards.
+    """
+    table = MatchTable(min_points=spec.min_points)
+    rows: list[Row] = []
+    kept: list[KeptFrame] = []
+    with _evaluating(model):
+        for index, (sample,) in enumerate(batches(samples, batch_size=1, shuffle=False, workers=workers)):
+            progress("evaluate", index, len(samples))
+            found, reported, infer_ms = _infer(model, sample, spec=spec, device=device)
+            matches = table.add(sample.frame_id, found, sample.targets.instance_of_point.numpy())
+            rows.append({**reported, **_row(sample, matches, spec=spec), "infer_ms": infer_ms})
+            if index < keep:
+                kept.append(_keep(sample, found, index=index))
+    progress("evaluate", len(samples), len(samples))
+    return Evaluation(
+        scores=scores(table),
+        table=table,
+        frames=tuple(rows),
+        statistics=_means(rows),
+        infer_ms=float(np.median([row["infer_ms"] for row in rows])) if rows else float("nan"),
+        kept=tuple(kept),
+    )
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def _infer(
+    model: nn.Module, sample: Sample, *, spec: EvaluationSpec, device: torch.device
+) -> tuple[Instances, dict[str, float], float]:
+    """Instances, what the model reports about itself, and the milliseconds that both took on the device."""
+    batch = Batch(samples=(sample,)).to(device)
+    _wait_for(device)
+    start = time.perf_counter()
+    output: ModelOutput = model(batch)
+    found = instances(output.samples[0], superpoints=batch.samples[0].superpoints, spec=spec)
+    _wait_for(device)
+    return found, output.statistics, 1e3 * (time.perf_counter() - start)
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _row(sample: Sample, matches: FrameMatches, *, spec: EvaluationSpec) -> Row:
+    counts = matches.gt_sizes >= spec.min_points
+    return {
+        "frame_id": sample.frame_id,
+        "scene": sample.frame_id.rpartition("_")[0],
+        "n_points": len(sample.xyz),
+        "n_superpoints": sample.num_superpoints,
+        "n_gt": int(counts.sum()),
+        "n_gt_small": int((~counts).sum()),
+        "n_pred": len(matches.scores),
+        "best_iou": float(matches.best_iou()[counts].mean()) if counts.any() else None,
+        "valid_ratio": float(sample.uv_valid.float().mean()),
+        "depth_ok": _number(sample.depth_ok_ratio),
+        "boundary_ok": _number(sample.boundary_ok_ratio),
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _keep(sample: Sample, found: Instances, *, index: int) -> KeptFrame:
+    return KeptFrame(
+        index=index,
+        frame_id=sample.frame_id,
+        uv=sample.uv.numpy(),
+        uv_valid=sample.uv_valid.numpy(),
+        instance_of_point=sample.targets.instance_of_point.numpy(),
+        predicted=found,
+    )
+
+
+def _means(rows: list[Row]) -> dict[str, float]:
+    """Mean of every number of the rows over the frames that have it; the time is reported by its median instead."""
+    names = dict.fromkeys(name for row in rows for name in row if name not in _NOT_AVERAGED)
+    values = {name: [row[name] for row in rows if row.get(name) is not None] for name in names}
+    return {name: float(np.mean(numbers)) for name, numbers in values.items() if numbers}

@@ -1,0 +1,179 @@
+"""What the AP of any subset of frames needs, exactly: how predictions and ground truth overlap, frame by frame."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from ditr.errors import Code, DitrError
+from ditr.evaluation.instances import Instances
+
+FORMAT = b"1"
+"""Version of the file's columns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameMatches:
+    """Overlaps of K predictions with G ground-truth instances of one frame; P pairs share at least one point.
+
+    Ground truth of any size is in here: which of it counts is the protocol's decision, not the table's.
+    """
+
+    frame_id: str
+    gt_sizes: np.ndarray
+    """(G,) int64 points; index = the id in ``instance_of_point``."""
+    scores: np.ndarray
+    """(K,) float64, in the order of the predictions."""
+    sizes: np.ndarray
+    """(K,) int64 points."""
+    void: np.ndarray
+    """(K,) int64 points of the prediction that belong to no ground-truth instance."""
+    pair_gt: np.ndarray
+    """(P,) int64, ascending."""
+    pair_pred: np.ndarray
+    """(P,) int64, ascending within a ground-truth instance."""
+    pair_points: np.ndarray
+    """(P,) int64 points in both, at least 1."""
+
+    @property
+    def pair_iou(self) -> np.ndarray:
+        """(P,) float64 intersection over union, on all points of the frame, void ones included."""
+        union = self.gt_sizes[self.pair_gt] + self.sizes[self.pair_pred] - self.pair_points
+        return np.asarray(self.pair_points / union)
+
+    def best_iou(self) -> np.ndarray:
+        """(G,) float64 largest IoU of any prediction with each ground-truth instance; 0 where none touches it."""
+        best = np.zeros(len(self.gt_sizes))
+        np.maximum.at(best, self.pair_gt, self.pair_iou)
+        return best
+
+
+class MatchTable:
+    """The matches of a run's evaluation, one ``FrameMatches`` a frame, and the protocol's ``min_points``."""
+
+    def __init__(self, frames: Iterable[FrameMatches] = (), *, min_points: int) -> None:
+        self.min_points = min_points
+        """Smaller ground truth is ignored, smaller predictions are dropped."""
+        self._frames = {frame.frame_id: frame for frame in frames}
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @property
+    def frames(self) -> tuple[FrameMatches, ...]:
+        return tuple(self._frames.values())
+
+    @property
+    def frame_ids(self) -> tuple[str, ...]:
+        return tuple(self._frames)
+
+    def add(self, frame_id: str, instances: Instances, instance_of_point: np.ndarray) -> FrameMatches:
+        """Record a frame's predictions against ``instance_of_point`` (N,) int: 0..G-1, or -1 for void."""
+        assert frame_id not in self._frames, f"frame {frame_id} was evaluated twice"
+        self._frames[frame_id] = match(frame_id, instances=instances, instance_of_point=instance_of_point)
+        return self._frames[frame_id]
+
+    def subset(self, frame_ids: Iterable[str]) -> MatchTable:
+        """The table of these frames only, in the order given."""
+        wanted = tuple(frame_ids)
+        missing = [frame_id for frame_id in wanted if frame_id not in self._frames]
+        if missing:
+            raise DitrError(
+                f"{len(missing)} of {len(wanted)} frames were not evaluated, the first is {missing[0]!r}",
+                code=Code.RUN,
+                where="match table",
+                fix=f"choose among the {len(self)} evaluated frames",
+            )
+        return MatchTable((self._frames[frame_id] for frame_id in wanted), min_points=self.min_points)
+
+    def save(self, path: Path) -> None:
+        """Write one parquet file, one row a frame, under a temporary name first."""
+        rows = [{field.name: getattr(frame, field.name) for field in fields(frame)} for frame in self.frames]
+        schema = _SCHEMA.with_metadata({b"ditr.match_table": FORMAT, b"min_points": str(self.min_points).encode()})
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd")
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: Path) -> MatchTable:
+        """Read what ``save`` wrote; a missing, damaged or foreign file is a DitrError."""
+        table = _read(path)
+        metadata = table.schema.metadata or {}
+        if metadata.get(b"ditr.match_table") != FORMAT or not table.schema.equals(_SCHEMA):
+            raise _unreadable(path, "is not a match table of this version of ditr")
+        columns = {name: _per_row(table.column(name)) for name in table.column_names}
+        frames = (FrameMatches(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
+        return cls(frames, min_points=int(metadata[b"min_points"]))
+
+
+def match(frame_id: str, *, instances: Instances, instance_of_point: np.ndarray) -> FrameMatches:
+    """Count what every prediction (K, N) shares with every instance of ``instance_of_point`` (N,) and with void."""
+    points = len(instance_of_point)
+    assert instances.masks.shape == (len(instances.scores), points), f"{instances.masks.shape} masks, {points} points"
+    gt_sizes = np.bincount(instance_of_point[instance_of_point >= 0])
+    shared = _shared_points(instances.masks, instance_of_point, num_gt=len(gt_sizes))
+    sizes = np.count_nonzero(instances.masks, axis=1).astype(np.int64)
+    pair_gt, pair_pred = np.nonzero(shared)
+    return FrameMatches(
+        frame_id=frame_id,
+        gt_sizes=gt_sizes,
+        scores=instances.scores.astype(np.float64),
+        sizes=sizes,
+        void=sizes - shared.sum(axis=0),
+        pair_gt=pair_gt,
+        pair_pred=pair_pred,
+        pair_points=shared[pair_gt, pair_pred],
+    )
+
+
+_LISTS = ("gt_sizes", "scores", "sizes", "void", "pair_gt", "pair_pred", "pair_points")
+_SCHEMA = pa.schema(
+    [("frame_id", pa.string())]
+    + [(name, pa.list_(pa.float64() if name == "scores" else pa.int64())) for name in _LISTS]
+)
+
+
+def _shared_points(masks: np.ndarray, instance_of_point: np.ndarray, *, num_gt: int) -> np.ndarray:
+    """(G, K) int64: points in both, as population counts of packed bits (8 times less memory than bool masks)."""
+    one_hot = instance_of_point == np.arange(num_gt)[:, None]
+    gt_words, pred_words = _packed(one_hot), _packed(masks)
+    shared = np.empty((num_gt, len(masks)), dtype=np.int64)
+    for gt in range(num_gt):
+        np.sum(np.bitwise_count(pred_words & gt_words[gt]), axis=1, dtype=np.int64, out=shared[gt])
+    return shared
+
+
+def _packed(masks: np.ndarray) -> np.ndarray:
+    """(M, N) bool as (M, ceil(N / 64)) uint64, padded with zeros."""
+    padding = -masks.shape[1] % 64
+    packed = np.packbits(np.pad(masks, ((0, 0), (0, padding))), axis=1)
+    return packed.view(np.uint64)
+
+
+def _read(path: Path) -> pa.Table:
+    if not path.is_file():
+        raise _unreadable(path, "does not exist")
+    try:
+        return pq.read_table(path, memory_map=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(path, f"cannot be read: {error}") from error
+
+
+def _unreadable(path: Path, what: str) -> DitrError:
+    return DitrError(f"the match table {what}", code=Code.RUN, where=str(path), fix="evaluate the run again")
+
+
+def _per_row(column: pa.ChunkedArray) -> list[str] | list[np.ndarray]:
+    """A column's cells; lists as arrays that are views of one buffer."""
+    if pa.types.is_string(column.type):
+        return list(column.to_pylist())
+    array = column.combine_chunks()
+    values, offsets = array.values.to_numpy(zero_copy_only=False), array.offsets.to_numpy()
+    return [values[start:stop] for start, stop in pairwise(offsets)]

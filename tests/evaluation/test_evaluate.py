@@ -1,0 +1,163 @@
+"""Evaluation end to end on samples made here and a model whose answers are known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ditr.data.batch import Batch, Sample, Targets
+from ditr.evaluation.evaluate import Evaluation, evaluate
+from ditr.model.output import HeadOutput, ModelOutput, SampleOutput
+from ditr.spec.models import EvaluationSpec
+
+SPEC = EvaluationSpec(min_points=10)
+CPU = torch.device("cpu")
+
+
+class Frames:
+    """Stands in for a SampleSet: 60 points, two instances of 20 and a small one of 5, the rest void."""
+
+    seed = 0
+    epoch = 0
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        if index >= self.count:
+            raise IndexError(index)
+        truth = torch.tensor([0] * 20 + [1] * 20 + [2] * 5 + [-1] * 15)
+        valid = torch.arange(60) < 45
+        return Sample(
+            frame_id=f"scene000{index // 2}_00_{index}",
+            seed=index,
+            xyz=torch.rand(60, 3),
+            elastic_xyz=torch.rand(60, 3),
+            colour=torch.zeros(60, 3),
+            superpoints=torch.arange(60) // 5,
+            uv=torch.rand(60, 2),
+            uv_valid=valid,
+            image_hw=(480, 640),
+            tokens=None,
+            targets=Targets(
+                instance_of_point=truth,
+                instance_masks=torch.zeros(3, 12, dtype=torch.bool),
+                semantic_masks=torch.zeros(201, 12, dtype=torch.bool),
+                labels=torch.zeros(3, dtype=torch.int64),
+            ),
+            depth_ok_ratio=1.0,
+            boundary_ok_ratio=0.75,
+        )
+
+
+class Answers(nn.Module):
+    """Answers with mask logits made from the sample's own ground truth."""
+
+    def __init__(self, masks: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.masks = masks
+        self.modes: list[tuple[bool, bool]] = []
+
+    def forward(self, batch: Batch) -> ModelOutput:
+        self.modes.append((self.training, torch.is_grad_enabled()))
+        assert len(batch) == 1
+        masks = self.masks(batch.samples[0].targets.instance_of_point)
+        head = HeadOutput(class_logits=torch.tensor([[3.0, 0.0]]).repeat(len(masks), 1), masks=masks, level="point")
+        sample = SampleOutput(
+            heads=(head,), semantic_logits=torch.zeros(len(masks), 201), query_superpoints=torch.arange(len(masks))
+        )
+        return ModelOutput(samples=(sample,), balance_loss=None, statistics={"fusion_2d_ratio": 0.25})
+
+
+def perfect(truth: Tensor) -> Tensor:
+    return (truth == torch.arange(3)[:, None]) * 40.0 - 20.0
+
+
+def run(masks: Callable[[Tensor], Tensor], *, count: int = 3, keep: int = 0) -> Evaluation:
+    return evaluate(Answers(masks), Frames(count), spec=SPEC, device=CPU, workers=0, keep=keep)  # type: ignore[arg-type]
+
+
+def test_a_perfect_model_scores_one_and_every_frame_says_what_it_held() -> None:
+    found = run(perfect)
+    assert (found.scores.ap, found.scores.ap50, found.scores.ap25) == pytest.approx((1, 1, 1))
+    assert found.table.frame_ids == ("scene0000_00_0", "scene0000_00_1", "scene0001_00_2")
+    last = dict(found.frames[2])
+    assert last.pop("infer_ms") > 0
+    assert last == {
+        "frame_id": "scene0001_00_2",
+        "scene": "scene0001_00",
+        "n_points": 60,
+        "n_superpoints": 12,
+        "n_gt": 2,
+        "n_gt_small": 1,
+        "n_pred": 2,
+        "best_iou": pytest.approx(1.0),
+        "valid_ratio": 0.75,
+        "depth_ok": 1.0,
+        "boundary_ok": 0.75,
+        "fusion_2d_ratio": 0.25,
+    }
+    assert found.statistics["valid_ratio"] == pytest.approx(0.75)
+    assert found.statistics["fusion_2d_ratio"] == pytest.approx(0.25)
+    assert found.statistics["n_pred"] == pytest.approx(2)
+
+
+def test_frames_without_a_prediction_score_zero() -> None:
+    found = run(lambda truth: torch.full((4, len(truth)), -20.0))
+    assert (found.scores.ap, found.scores.ap50, found.scores.ap25) == (0, 0, 0)
+    assert [(row["n_pred"], row["best_iou"]) for row in found.frames] == [(0, 0.0)] * 3
+
+
+def test_half_right_is_half_scored() -> None:
+    found = run(lambda truth: perfect(truth)[1:2])
+    assert found.scores.ap50 == pytest.approx(0.5)
+    assert found.frames[0]["best_iou"] == pytest.approx(0.5)
+
+
+def test_the_time_is_the_median_of_the_frames() -> None:
+    found = run(perfect)
+    assert found.infer_ms == sorted(row["infer_ms"] for row in found.frames)[1]
+    assert math.isnan(run(perfect, count=0).infer_ms)
+
+
+def test_the_first_frames_are_kept_for_pictures() -> None:
+    found = run(perfect, keep=2)
+    assert [(kept.index, kept.frame_id) for kept in found.kept] == [(0, "scene0000_00_0"), (1, "scene0000_00_1")]
+    kept = found.kept[0]
+    assert (kept.uv.shape, kept.uv_valid.sum(), kept.predicted.masks.shape) == ((60, 2), 45, (2, 60))
+    assert (kept.predicted.masks[0] == (kept.instance_of_point == 0)).all()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_evaluates_without_gradients_and_goes_back_to_its_mode(training: bool) -> None:
+    model = Answers(perfect).train(training)
+    evaluate(model, Frames(2), spec=SPEC, device=CPU, workers=0)  # type: ignore[arg-type]
+    assert model.modes == [(False, False)] * 2
+    assert model.training is training
+
+
+def test_a_model_that_fails_still_goes_back_to_its_mode() -> None:
+    model = Answers(lambda truth: torch.zeros(1, 7)).train()
+    with pytest.raises(AssertionError, match="7 mask positions for 60 points"):
+        evaluate(model, Frames(1), spec=SPEC, device=CPU, workers=0)  # type: ignore[arg-type]
+    assert model.training
+
+
+def test_progress_ends_at_the_total() -> None:
+    calls: list[tuple[str, int, int]] = []
+    evaluate(
+        Answers(perfect),
+        Frames(2),  # type: ignore[arg-type]
+        spec=SPEC,
+        device=CPU,
+        workers=0,
+        progress=lambda what, done, total: calls.append((what, done, total)),
+    )
+    assert calls == [("evaluate", 0, 2), ("evaluate", 1, 2), ("evaluate", 2, 2)]

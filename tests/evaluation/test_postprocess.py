@@ -1,0 +1,166 @@
+"""Post-processing against loops over the formulas, and the cases where it could quietly go wrong."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ditr.errors import DitrError
+from ditr.evaluation.postprocess import instances, matrix_nms
+from ditr.model.output import HeadOutput, SampleOutput
+from ditr.spec.models import EvaluationSpec
+
+LOOSE = EvaluationSpec(min_points=1)
+
+
+def output_of(class_logits: torch.Tensor, masks: torch.Tensor, *, level: str = "point") -> SampleOutput:
+    """A sample whose earlier head must not be looked at."""
+    decoy = HeadOutput(class_logits=-class_logits, masks=-masks, level=level)  # type: ignore[arg-type]
+    head = HeadOutput(class_logits=class_logits, masks=masks, level=level)  # type: ignore[arg-type]
+    queries = len(class_logits)
+    return SampleOutput(
+        heads=(decoy, head), semantic_logits=torch.zeros(queries, 201), query_superpoints=torch.arange(queries)
+    )
+
+
+def confident(*probabilities: float) -> torch.Tensor:
+    """Class logits (Q, 2) whose softmax of class 0 is the given probability."""
+    p = torch.tensor(probabilities, dtype=torch.float64)
+    return torch.stack([p.log(), (1 - p).log()], dim=1).float()
+
+
+def blocks(*rows: str) -> torch.Tensor:
+    """Mask logits from drawings: '#' is inside (+6), '.' is outside (-6)."""
+    return torch.tensor([[6.0 if cell == "#" else -6.0 for cell in row] for row in rows])
+
+
+def slow_instances(class_logits, masks, *, spec):  # type: ignore[no-untyped-def]
+    """Section 4.6 in loops and double precision: (points of the mask, score), best first."""
+    queries = []
+    for (thing, nothing), row in zip(class_logits.double().tolist(), masks.double().tolist(), strict=True):
+        score = math.exp(thing) / (math.exp(thing) + math.exp(nothing))
+        queries.append((score, [1 / (1 + math.exp(-x)) for x in row], row))
+    queries = sorted(queries, key=lambda q: -q[0])[: spec.top_k]
+    if spec.object_normalization:
+        normed = []
+        for score, soft, row in queries:
+            inside = [p for p, x in zip(soft, row, strict=True) if x > 0]
+            normed.append((score * sum(inside) / (len(inside) + 1e-6), soft, row))
+        queries = normed
+    queries = sorted(queries, key=lambda q: -q[0])
+    iou = [[0.0] * len(queries) for _ in queries]
+    for i, (_, a, _) in enumerate(queries):
+        for j in range(i + 1, len(queries)):
+            shared = sum(x * y for x, y in zip(a, queries[j][1], strict=True))
+            iou[i][j] = shared / (sum(a) + sum(queries[j][1]) - shared)
+    decayed = []
+    for j, (score, soft, _) in enumerate(queries):
+        decay = min((1 - iou[i][j]) / (1 - max(iou[k][i] for k in range(len(queries)))) for i in range(len(queries)))
+        decayed.append((score * decay, soft))
+    decayed.sort(key=lambda q: -q[0])
+    found = [([p > spec.mask_threshold for p in soft], score) for score, soft in decayed]
+    return [(mask, score) for mask, score in found if score > spec.min_score and sum(mask) > spec.min_points]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    queries=st.integers(1, 12),
+    top_k=st.integers(1, 14),
+    normalise=st.booleans(),
+    min_points=st.integers(1, 8),
+    min_score=st.sampled_from([0.0, 0.2]),
+)
+def test_equals_the_formulas_in_loops(
+    seed: int, queries: int, top_k: int, normalise: bool, min_points: int, min_score: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    class_logits = torch.randn(queries, 2, generator=generator)
+    masks = torch.randn(queries, 20, generator=generator) * 2
+    spec = EvaluationSpec(top_k=top_k, object_normalization=normalise, min_points=min_points, min_score=min_score)
+    found = instances(output_of(class_logits, masks), superpoints=torch.arange(20), spec=spec)
+    expected = slow_instances(class_logits, masks, spec=spec)
+    assert found.masks.tolist() == [mask for mask, _ in expected]
+    np.testing.assert_allclose(found.scores, [score for _, score in expected], rtol=2e-5)
+
+
+def test_disjoint_masks_keep_their_scores_and_come_out_best_first() -> None:
+    output = output_of(confident(0.3, 0.9), blocks("##....", "...###"))
+    spec = LOOSE.model_copy(update={"object_normalization": False})
+    found = instances(output, superpoints=torch.arange(6), spec=spec)
+    assert found.masks.tolist() == (blocks("...###", "##....") > 0).tolist()
+    np.testing.assert_allclose(found.scores, [0.9, 0.3], rtol=5e-3)
+
+
+def test_the_threshold_is_on_the_probability_and_not_on_the_logit() -> None:
+    logit = math.log(0.45 / 0.55)
+    output = output_of(confident(0.9), torch.tensor([[6.0, 6.0, logit, -6.0]]))
+    found = instances(output, superpoints=torch.arange(4), spec=LOOSE)
+    assert found.masks.tolist() == [[True, True, True, False]]
+
+
+def test_limits_are_strict() -> None:
+    output = output_of(confident(0.9, 0.8), blocks("###...", "...##."))
+    found = instances(output, superpoints=torch.arange(6), spec=EvaluationSpec(min_points=2))
+    assert found.masks.sum(axis=1).tolist() == [3]
+
+
+def test_a_superpoint_level_head_reaches_every_point_and_counts_points() -> None:
+    superpoints = torch.tensor([0, 0, 0, 1, 2, 2])
+    coarse = instances(
+        output_of(confident(0.9, 0.4), blocks("#..", ".##"), level="superpoint"), superpoints=superpoints, spec=LOOSE
+    )
+    fine = instances(output_of(confident(0.9, 0.4), blocks("###...", "...###")), superpoints=superpoints, spec=LOOSE)
+    assert coarse.masks.tolist() == fine.masks.tolist()
+    assert coarse.scores.tolist() == fine.scores.tolist()
+
+
+def test_equal_scores_keep_the_order_of_the_queries() -> None:
+    rows = blocks("##........", "..##......", "....##....", "......##..", "........##")
+    output = output_of(confident(*[0.5] * 5), rows)
+    found = instances(output, superpoints=torch.arange(10), spec=EvaluationSpec(min_points=1, top_k=3))
+    assert found.masks.tolist() == (rows[:3] > 0).tolist()
+
+
+def test_twins_leave_one_instance_and_do_not_suppress_their_neighbours() -> None:
+    rows = blocks("####....", "####....", "####....", "....####") * 10  # saturated: the twins' IoU is exactly 1
+    found = instances(output_of(confident(0.9, 0.8, 0.7, 0.6), rows), superpoints=torch.arange(8), spec=LOOSE)
+    assert found.masks.tolist() == (rows[[0, 3]] > 0).tolist()
+    np.testing.assert_allclose(found.scores, [0.9, 0.6], rtol=1e-5)
+
+
+def test_empty_masks_are_dropped_and_harm_nobody() -> None:
+    rows = torch.cat([torch.full((2, 6), -200.0), blocks("###...")])
+    found = instances(output_of(confident(0.9, 0.9, 0.5), rows), superpoints=torch.arange(6), spec=LOOSE)
+    assert found.masks.tolist() == (rows[2:] > 0).tolist()
+
+
+def test_no_instance_is_an_answer_with_the_right_shapes() -> None:
+    output = output_of(confident(0.9), blocks("##...."))
+    found = instances(output, superpoints=torch.arange(6), spec=EvaluationSpec(min_points=100))
+    assert (found.masks.shape, found.scores.shape, len(found)) == ((0, 6), (0,), 0)
+
+
+@pytest.mark.parametrize("where", ["class_logits", "masks"])
+def test_an_output_that_is_not_a_number_is_an_error(where: str) -> None:
+    logits, rows = confident(0.9), blocks("##....")
+    (logits if where == "class_logits" else rows)[0, 0] = float("nan")
+    with pytest.raises(DitrError, match="not a number"):
+        instances(output_of(logits, rows), superpoints=torch.arange(6), spec=LOOSE)
+
+
+def test_matrix_nms_by_hand() -> None:
+    masks = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 1.0]])
+    _, scores = matrix_nms(masks, torch.tensor([0.9, 0.8, 0.7]))
+    # IoU(0,1) = IoU(1,2) = 1/3; the second was itself decayed by 2/3, so the third loses (2/3) / (2/3) = nothing
+    np.testing.assert_allclose(scores, [0.9, 0.7, 0.8 * 2 / 3], rtol=1e-6)
+
+
+def test_matrix_nms_of_nothing() -> None:
+    masks, scores = matrix_nms(torch.zeros(0, 5), torch.zeros(0))
+    assert (masks.shape, scores.shape) == ((0, 5), (0,))
