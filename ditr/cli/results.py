@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError
 from ditr.paths import runs_dir
 from ditr.tracking.results import Results, Rows
@@ -77,7 +75,7 @@ def list_runs() -> None:
         sys.stdout.write(f"no runs in {runs}; start one: ditr run specs/fpn_inject.yaml\n")
         return
     columns = ("run", "variant", "seed", "state", "ap50", "wall_s", "started_at")
-    sys.stdout.write(_as_table(Rows(columns, tuple(rows))))
+    sys.stdout.write(text_table(columns, rows))
 
 
 def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000) -> None:
@@ -123,16 +121,7 @@ def _parquet_target(out: Path | None) -> Path | BinaryIO:
 
 
 def _as_table(rows: Rows) -> str:
-    table = Table(box=None, pad_edge=False)
-    for position, name in enumerate(rows.columns):
-        number = all(isinstance(row[position], int | float | None) for row in rows.rows)
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for row in rows.rows:
-        table.add_row(*(Text(_cell(value)) for value in row))
-    text = io.StringIO()
-    width = sum(max(len(_cell(row[i])) for row in (rows.columns, *rows.rows)) + 2 for i in range(len(rows.columns)))
-    Console(file=text, width=width + 2, highlight=False).print(table)
-    return "".join(line.rstrip() + "\n" for line in text.getvalue().splitlines())
+    return text_table(rows.columns, rows.rows)
 
 
 def _as_csv(rows: Rows) -> str:
@@ -151,12 +140,6 @@ def _as_json(rows: Rows) -> str:
 def _json_value(value: Any) -> Any:
     # JSON has no NaN and no infinity.
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 _FORMATS = {Format.TABLE: _as_table, Format.CSV: _as_csv, Format.JSON: _as_json}

@@ -141,7 +141,7 @@ class MlflowTracker:
             "ditr.variant": state.variant,
             "ditr.state": "running",
             "ditr.folder": self.folder.path.name,
-            "mlflow.source.git.commit": str(provenance.get("git", {}).get("commit", "unknown")),
+            "mlflow.source.git.commit": str((provenance["git"] or {}).get("commit", "unknown")),
         }
         run = self._client.create_run(experiment, tags=tags, run_name=f"{state.name}-s{state.seed}")
         run_id = str(run.info.run_id)

@@ -105,10 +105,14 @@ class RunFolder:
                 if line.endswith("\n"):
                     yield json.loads(line)
 
-    def truncate_metrics(self, *, rows: int) -> None:
-        """Keeps the first rows, those logged before the state that a resumed run continues from was saved."""
-        kept = [json.dumps(row) for _, row in zip(range(rows), self.logged(), strict=False)]
-        write_text(self.metrics, "".join(line + "\n" for line in kept))
+    def rewind_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Removes the row that says the same as this one, and all after it: a resumed run logs them again."""
+        kept: list[str] = []
+        for row in self.logged():
+            if row["step"] > step or (row["step"] == step and row["metrics"].keys() & metrics.keys()):
+                break
+            kept.append(json.dumps(row) + "\n")
+        write_text(self.metrics, "".join(kept))
 
     def append_log(self, text: str) -> None:
         """Appends lines to log.txt."""

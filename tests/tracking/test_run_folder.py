@@ -17,13 +17,14 @@ def test_metrics_survive_a_line_cut_off_by_a_crash(tmp_path: Path) -> None:
     assert [(row["step"], row["metrics"]) for row in folder.logged()] == [(1, {"loss": 0.5})]
 
 
-def test_truncating_removes_what_a_resumed_run_logs_again(tmp_path: Path) -> None:
+def test_a_resumed_run_replaces_what_it_logs_again(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    for step in (1, 2, 3):
-        folder.log(step, {"loss": float(step)})
-    folder.truncate_metrics(rows=2)
-    folder.log(3, {"loss": 30.0})
-    assert [row["metrics"]["loss"] for row in folder.logged()] == [1.0, 2.0, 30.0]
+    for step, name in ((1, "train/loss"), (2, "train/loss"), (2, "epoch/loss"), (2, "val/ap"), (3, "train/loss")):
+        folder.log(step, {name: float(step)})
+    folder.rewind_metrics(2, {"val/ap": 0.5})
+    folder.log(2, {"val/ap": 0.5})
+    rows = [(row["step"], row["metrics"]) for row in folder.logged()]
+    assert rows == [(1, {"train/loss": 1.0}), (2, {"train/loss": 2.0}), (2, {"epoch/loss": 2.0}), (2, {"val/ap": 0.5})]
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""How a long command shows where it is: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+QUIET_S = 10.0
+"""Off a terminal, seconds between two lines about the same thing."""
+
+
+class Display(Protocol):
+    """A place for progress and lines; use it as a context manager."""
+
+    def progress(self, what: str, done: int, total: int) -> None: ...
+
+    def say(self, line: str) -> None: ...
+
+    def __enter__(self) -> Display: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def open_display() -> Display:
+    """Bars if standard output is a terminal, else lines."""
+    return Bars() if sys.stdout.isatty() else Lines()
+
+
+class Lines:
+    """A line when something ends, and every ``QUIET_S`` seconds while it goes on."""
+
+    def __init__(self) -> None:
+        self._began: dict[str, float] = {}
+        self._told: dict[str, float] = {}
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        sys.stdout.flush()
+
+    def say(self, line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        began = self._began.setdefault(what, now)
+        told = self._told.setdefault(what, now)
+        if done >= total:
+            self.say(f"  {what}: {total}/{total} in {now - began:.1f} s")
+            del self._began[what], self._told[what]
+        elif now - told >= QUIET_S:
+            self.say(f"  {what}: {done}/{total}")
+            self._told[what] = now
+
+
+class Bars:
+    """A bar for each thing that goes on; it leaves a line when the thing ends."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False)
+        columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn())
+        self._bars = Progress(
+            *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console, transient=True
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._began: dict[str, float] = {}
+
+    def __enter__(self) -> Bars:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def say(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total)
+            self._began[what] = time.monotonic()
+        self._bars.update(self._tasks[what], completed=done, total=total)
+        if done >= total:
+            self._bars.remove_task(self._tasks.pop(what))
+            self.say(f"  {what}: {total}/{total} in {time.monotonic() - self._began.pop(what):.1f} s")

@@ -1,0 +1,126 @@
+"""``ditr run``: one command from specs to results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ditr.cli.display import Display, open_display
+from ditr.cli.tables import text_table
+from ditr.errors import DitrError
+from ditr.paths import runs_dir
+from ditr.runner.inputs import require_inputs
+from ditr.runner.plan import PlannedRun, plan
+from ditr.runner.run import Outcome, run_all
+from ditr.runner.session import Host
+from ditr.runner.stop import StopSignal
+from ditr.spec.load import load_spec
+from ditr.spec.registry import Registry
+from ditr.tracking.results import Results
+from ditr.tracking.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from ditr.data.scannet_sv import FrameSet
+    from ditr.evaluation.evaluate import Evaluation
+
+INTERRUPTED = 130
+FAILED = 1
+USER_ERROR = 2
+
+_SAYS = {
+    "new": "new",
+    "resume": "goes on",
+    "again": "runs again",
+    "finished": "finished before, skipped (--force runs it again)",
+    "same": "same experiment as",
+    "busy": "another process runs it now, skipped",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to ``app``."""
+    app.command()(run)
+
+
+def run(
+    specs: Annotated[list[Path], typer.Argument(metavar="SPEC...", help="Spec files.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a value in every spec.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run finished runs again, and unfinished ones anew.")] = False,
+) -> None:
+    """Train and evaluate specs: what is missing is made, what is finished is skipped, what was stopped goes on."""
+    registry = Registry()
+    command = " ".join(["ditr run", *map(str, specs), *(f"--set {override}" for override in set_ or ())])
+    loaded = [load_spec(path, registry=registry, overrides=tuple(set_ or ())) for path in specs]
+    planned = plan(loaded, registry=registry, runs=runs_dir(), force=force)
+    with open_display() as display:
+        display.say(_plan_table(planned))
+        outcomes = _run(planned, registry=registry, display=display)
+    typer.echo("\n" + _result_table(outcomes), nl=False)
+    typer.echo(_troubles(outcomes, command), err=True, nl=False)
+    raise typer.Exit(_exit_code(outcomes))
+
+
+def _run(planned: Sequence[PlannedRun], *, registry: Registry, display: Display) -> tuple[Outcome, ...]:
+    require_inputs([run.spec for run in planned if run.runs], registry=registry)
+    results = Results(runs_dir() / "results.duckdb")
+    with StopSignal() as stop:
+        host = Host(registry=registry, progress=display.progress, say=display.say, stop=stop, draw=_draw)
+        try:
+            return run_all(planned, host=host, results=results)
+        except KeyboardInterrupt:
+            display.say("stopped at once; the same command goes on from the last saved state")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _draw(folder: RunFolder, evaluation: Evaluation, frames: FrameSet) -> None:
+    from ditr.report.figures import draw_run  # matplotlib, only when a run ends
+
+    draw_run(folder, evaluation, frames)
+
+
+def _plan_table(planned: Sequence[PlannedRun]) -> str:
+    rows = [
+        (run.spec.name, run.variant, run.seed, " ".join(filter(None, (_SAYS[run.status], run.same_as))))
+        for run in planned
+    ]
+    return text_table(("spec", "variant", "seed", "plan"), rows)
+
+
+def _result_table(outcomes: Sequence[Outcome]) -> str:
+    columns = ("variant", "seed", "state", "ap", "ap50", "ap25", "step_ms", "wall_s", "folder")
+    rows = []
+    for outcome in outcomes:
+        result, planned = outcome.result(), outcome.planned
+        scores = [result.get(name) for name in ("ap", "ap50", "ap25", "step_ms")]
+        state = outcome.state.state if outcome.state else "not begun"
+        wall_s = outcome.state.wall_s if outcome.state else None
+        rows.append((planned.variant, planned.seed, state, *scores, wall_s, planned.folder.path))
+    return text_table(columns, rows)
+
+
+def _troubles(outcomes: Sequence[Outcome], command: str) -> str:
+    lines = [f"{run.planned.folder.path.name}: {_told(run)}" for run in outcomes if run.error is not None]
+    if any(outcome.interrupted for outcome in outcomes):
+        lines.append(f"stopped and saved; to go on: {command}")
+    return "".join(line + "\n" for line in lines)
+
+
+def _told(outcome: Outcome) -> str:
+    error = outcome.error
+    if isinstance(error, DitrError):
+        return str(error)
+    return f"failed with {type(error).__name__}: {error}\n  traceback: {outcome.planned.folder.log_file}"
+
+
+def _exit_code(outcomes: Sequence[Outcome]) -> int:
+    if any(outcome.interrupted for outcome in outcomes):
+        return INTERRUPTED
+    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+    if any(not isinstance(error, DitrError) for error in errors):
+        return FAILED
+    return USER_ERROR if errors else 0

@@ -1,0 +1,153 @@
+"""Everything a run reads: the device, the data set, the 2D features, the model with its starting weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ditr.catalog import CheckpointFile, locate_checkpoint, locate_dataset
+from ditr.errors import Code, DitrError
+from ditr.progress import Progress
+from ditr.seeds import derive_seed
+from ditr.spec.entries import FolderEntry
+from ditr.spec.models import ExecutionSpec, Spec
+from ditr.spec.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+
+    from ditr.data.dataset import Dataset
+    from ditr.data.samples import SampleSet
+    from ditr.model.checkpoint import LoadReport
+    from ditr.model.esam import EsamSingleView
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What one run trains on and evaluates."""
+
+    dataset: Dataset
+    train: SampleSet
+    val: SampleSet
+    feature_channels: int | None
+    """None in a 3D-only run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartWeights:
+    """Where training starts from."""
+
+    file: CheckpointFile
+    report: LoadReport
+
+
+def uses_features(spec: Spec) -> bool:
+    """Whether any part of the fusion reads 2D features."""
+    return spec.fusion.bifusion is not None or spec.fusion.injection is not None
+
+
+def require_inputs(specs: Sequence[Spec], *, registry: Registry) -> None:
+    """Looks for all data and weights that the specs name before the first of them starts.
+
+    Raises
+    ------
+    DitrError: with every missing thing.
+    """
+    missing: dict[str, DitrError] = {}
+    for spec in specs:
+        for error in _missing(spec, registry=registry):
+            missing.setdefault(str(error), error)
+    if len(missing) == 1:
+        raise next(iter(missing.values()))
+    if missing:
+        each = "\n".join(missing)
+        raise DitrError(f"{len(missing)} things are missing, so nothing was started\n{each}", code=Code.RUN)
+
+
+def pick_device(execution: ExecutionSpec) -> torch.device:
+    """The device of the spec; auto takes CUDA where torch and MinkowskiEngine have it.
+
+    Raises
+    ------
+    DitrError: CUDA was asked for and there is none.
+    """
+    import torch
+
+    from ditr.model.sparse import engine_has_cuda
+
+    lacks = "torch sees no CUDA device" if not torch.cuda.is_available() else ""
+    lacks = lacks or ("MinkowskiEngine was built without CUDA" if not engine_has_cuda() else "")
+    if execution.device == "cuda" and lacks:
+        fix = "Set execution.device to auto or cpu; `ditr doctor` says what is installed."
+        raise DitrError(lacks, code=Code.ENVIRONMENT, where="execution.device", fix=fix)
+    return torch.device("cpu" if lacks or execution.device == "cpu" else "cuda")
+
+
+def prepare(spec: Spec, *, seed: int, registry: Registry, device: torch.device, progress: Progress) -> Inputs:
+    """Opens the data set and makes what is missing of it and of its features; a 3D-only run touches no features."""
+    from ditr.data.dataset import open_dataset
+    from ditr.data.samples import SampleSet
+
+    dataset = open_dataset(spec.dataset.name, registry=registry, progress=progress)
+    tokens, channels = None, None
+    if uses_features(spec):
+        from ditr.features.extract import ensure_features
+
+        assert spec.features is not None, "a spec with fusion and without features does not load"
+        entry = registry.features(spec.features.source)
+        frames = (dataset.train, dataset.val)
+        store = ensure_features(
+            frames, spec=spec.features, entry=entry, dataset=dataset, device=device, progress=progress
+        )
+        tokens, channels = store.read, entry.channels
+    voxel_size_m = spec.model.voxel_size_m
+    return Inputs(
+        dataset=dataset,
+        train=SampleSet(
+            dataset.train, seed=seed, voxel_size_m=voxel_size_m, augmentation=spec.augmentation, tokens=tokens
+        ),
+        val=SampleSet(dataset.val, seed=seed, voxel_size_m=voxel_size_m, augmentation=None, tokens=tokens),
+        feature_channels=channels,
+    )
+
+
+def build_model(
+    spec: Spec, *, seed: int, registry: Registry, feature_channels: int | None
+) -> tuple[EsamSingleView, StartWeights | None]:
+    """The model on the CPU, initialised from the seed, then from the checkpoint; None where there is no checkpoint."""
+    import torch
+
+    from ditr.model.checkpoint import load_weights
+    from ditr.model.esam import EsamSingleView
+
+    torch.manual_seed(derive_seed(seed, "init"))
+    model = EsamSingleView(
+        spec.model,
+        fusion=spec.fusion,
+        feature_channels=feature_channels,
+        sampling=spec.features.sampling if spec.features else "bilinear",
+        query_fraction=spec.loss.query_fraction,
+    )
+    if spec.checkpoint is None:
+        return model, None
+    file = locate_checkpoint(spec.checkpoint, registry=registry)
+    return model, StartWeights(file=file, report=load_weights(model, file.path, format=file.format))
+
+
+def _missing(spec: Spec, *, registry: Registry) -> list[DitrError]:
+    errors: list[DitrError] = []
+    entry = registry.dataset(spec.dataset.name)
+    try:
+        if isinstance(entry, FolderEntry) and not locate_dataset(spec.dataset.name, entry).is_dir():
+            from ditr.data.dataset import open_dataset
+
+            open_dataset(spec.dataset.name, registry=registry)
+    except DitrError as error:
+        errors.append(error)
+    try:
+        if spec.checkpoint is not None:
+            locate_checkpoint(spec.checkpoint, registry=registry)
+    except DitrError as error:
+        errors.append(error)
+    return errors

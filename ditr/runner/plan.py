@@ -1,0 +1,91 @@
+"""What a command will do before it does anything: which runs are new, unfinished or done already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ditr.spec.identity import run_key, spec_hash, variant
+from ditr.spec.load import LoadedSpec
+from ditr.spec.models import Spec
+from ditr.spec.registry import Registry
+from ditr.tracking.run_folder import RunFolder, find_run
+
+Status = Literal["new", "resume", "again", "finished", "same", "busy"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One spec with one seed."""
+
+    spec: Spec
+    source: Path
+    """The spec file."""
+    overrides: tuple[str, ...]
+    seed: int
+    spec_hash: str
+    key: str
+    variant: str
+    folder: RunFolder
+    status: Status
+    """new and again start, resume goes on; finished was done before, same is another run of this plan, busy runs in
+    another process now."""
+    same_as: str = ""
+    """Name of the run folder that stands for this one, if it is not named after this spec."""
+
+    @property
+    def runs(self) -> bool:
+        return self.status in ("new", "resume", "again")
+
+
+def plan(specs: Sequence[LoadedSpec], *, registry: Registry, runs: Path, force: bool) -> tuple[PlannedRun, ...]:
+    """Every spec with each of its seeds, in the order given.
+
+    Two specs with the same identity are the same experiment whatever they are called: it is run once.
+
+    Parameters
+    ----------
+    runs: folder of the run folders.
+    force: finished runs are run again, unfinished ones from the start.
+    """
+    planned: list[PlannedRun] = []
+    for loaded in specs:
+        digest = spec_hash(loaded.spec, registry=registry)
+        for seed in loaded.spec.seeds:
+            first = next((run for run in planned if run.key == run_key(digest, seed)), None)
+            planned.append(_planned(loaded, seed, digest, runs=runs, force=force, first=first))
+    return tuple(planned)
+
+
+def _planned(
+    loaded: LoadedSpec, seed: int, digest: str, *, runs: Path, force: bool, first: PlannedRun | None
+) -> PlannedRun:
+    key = run_key(digest, seed)
+    found = first.folder if first else find_run(runs, key)
+    folder = found or RunFolder(runs / f"{loaded.spec.name}-s{seed}-{key}")
+    other_name = folder.path.name != f"{loaded.spec.name}-s{seed}-{key}"
+    return PlannedRun(
+        spec=loaded.spec,
+        source=loaded.path,
+        overrides=loaded.overrides,
+        seed=seed,
+        spec_hash=digest,
+        key=key,
+        variant=variant(loaded.spec.fusion),
+        folder=folder,
+        status="same" if first else _status(folder, force=force),
+        same_as=folder.path.name if first or other_name else "",
+    )
+
+
+def _status(folder: RunFolder, *, force: bool) -> Status:
+    state = folder.state()
+    if state is None:
+        return "new"
+    if folder.is_locked():
+        return "busy"
+    if force:
+        return "again"
+    return "finished" if state.state == "finished" else "resume"

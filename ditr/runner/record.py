@@ -1,0 +1,167 @@
+"""What a run leaves behind, as plain values: headline parameters, provenance and result."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ditr import provenance
+from ditr.runner.inputs import Inputs, StartWeights, uses_features
+from ditr.runner.plan import PlannedRun
+from ditr.spec.models import Checkpoint, Spec
+from ditr.tracking.run_folder import RunFolder, write_json, write_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from ditr.evaluation.evaluate import Evaluation
+    from ditr.training.fit import FitResult
+
+SPLIT = "val"
+"""The split that results are about."""
+
+
+def headline(planned: PlannedRun, *, device: torch.device) -> dict[str, Any]:
+    """The parameters that are shown beside each other when runs are compared; the resolved spec has all of them."""
+    spec = planned.spec
+    bifusion, injection = spec.fusion.bifusion, spec.fusion.injection
+    return _features(spec) | {
+        "variant": planned.variant,
+        "seed": planned.seed,
+        "dataset": spec.dataset.name,
+        "voxel_size_m": spec.model.voxel_size_m,
+        "planes": _joined(spec.model.backbone.planes),
+        "decoder_width": spec.model.decoder.width,
+        "gate": bifusion.gate if bifusion else None,
+        "injection_target": injection.target if injection else None,
+        "projection": injection.projection if injection else None,
+        "init": injection.init if injection else None,
+        "checkpoint": _checkpoint(spec.checkpoint),
+        "augmentation": spec.augmentation is not None,
+        "epochs": spec.schedule.epochs,
+        "batch_size": spec.schedule.batch_size,
+        "learning_rate": spec.schedule.learning_rate,
+        "weight_decay": spec.schedule.weight_decay,
+        "decay": spec.schedule.decay.kind,
+        "device": str(device),
+    }
+
+
+def write_provenance(
+    planned: PlannedRun, *, inputs: Inputs, start: StartWeights | None, device: torch.device
+) -> dict[str, Any]:
+    """Writes and returns ``provenance.json``, and ``dirty.patch`` if the checkout has uncommitted changes."""
+    import torch
+
+    facts = provenance.collect() | {
+        "command": sys.argv,
+        "spec": str(planned.source),
+        "overrides": list(planned.overrides),
+        "dataset": {"name": inputs.dataset.name, "root": str(inputs.dataset.root), "digest": inputs.dataset.digest},
+        "start_weights": _start_weights(start),
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+    }
+    write_json(planned.folder.provenance, facts)
+    if facts["git"] and facts["git"]["dirty"]:
+        write_text(planned.folder.path / "dirty.patch", provenance.dirty_patch())
+    return facts
+
+
+def write_result(
+    planned: PlannedRun,
+    *,
+    inputs: Inputs,
+    evaluation: Evaluation,
+    fitted: FitResult,
+    params: int,
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """Writes and returns ``result.json`` (the values of the results table and all statistics), and ``frames.jsonl``.
+
+    Parameters
+    ----------
+    params: number of weights of the model.
+    facts: the run's provenance.
+    """
+    spec, folder = planned.spec, planned.folder
+    git = facts["git"] or {}
+    result = _features(spec) | {
+        "dataset": inputs.dataset.name,
+        "dataset_digest": inputs.dataset.digest,
+        "split": SPLIT,
+        "epochs": fitted.epochs_done,
+        "checkpoint": _checkpoint(spec.checkpoint),
+        **{name: _number(value) for name, value in asdict(evaluation.scores).items()},
+        "valid_ratio": _number(evaluation.statistics.get("valid_ratio")),
+        "fusion_2d_ratio": _number(evaluation.statistics.get("fusion_2d_ratio")),
+        "params_m": params / 1e6,
+        "step_ms": fitted.step_ms,
+        "infer_ms": _number(evaluation.infer_ms),
+        "peak_mem_mb": fitted.peak_mem_mb,
+        "unmatched_samples": _total(folder, "train/unmatched_samples"),
+        "device": facts["device"],
+        "git": git.get("commit"),
+        "dirty": git.get("dirty"),
+        "statistics": {name: _number(value) for name, value in evaluation.statistics.items()},
+        "start_weights": facts["start_weights"],
+    }
+    write_text(folder.frames, "".join(json.dumps(row) + "\n" for row in evaluation.frames))
+    evaluation.table.save(folder.matches)
+    write_json(folder.result, result)
+    return result
+
+
+def _features(spec: Spec) -> dict[str, Any]:
+    injection = spec.fusion.injection
+    features = spec.features if uses_features(spec) else None
+    return {
+        "feature_source": features.source if features else None,
+        "input_size": _joined(features.input_size, mark="x") if features else None,
+        "sampling": features.sampling if features else None,
+        "pooling": injection.pooling if injection else None,
+        "scales": _joined(injection.scales) if injection else None,
+    }
+
+
+def _joined(numbers: Sequence[int], *, mark: str = ",") -> str:
+    return mark.join(str(number) for number in numbers)
+
+
+def _checkpoint(checkpoint: Checkpoint | None) -> str | None:
+    if checkpoint is None:
+        return None
+    return checkpoint.name if checkpoint.kind == "registry" else checkpoint.path
+
+
+def _start_weights(start: StartWeights | None) -> dict[str, Any] | None:
+    if start is None:
+        return None
+    report = start.report
+    return {
+        "file": str(start.file.path),
+        "sha256": start.file.sha256,
+        "format": start.file.format,
+        "matched": report.matched,
+        "missing": list(report.missing),
+        "unexpected": list(report.unexpected),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _total(folder: RunFolder, name: str) -> int:
+    return int(sum(row["metrics"].get(name, 0) for row in folder.logged()))
+
+
+def _number(value: float | None) -> float | None:
+    """None for what does not exist: JSON has no NaN."""
+    return None if value is None or math.isnan(value) else value

@@ -1,0 +1,210 @@
+"""One run from its inputs to its files: fit, evaluate, write."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ditr.progress import Progress
+from ditr.runner.inputs import Inputs, StartWeights, build_model, pick_device, prepare, uses_features
+from ditr.runner.plan import PlannedRun
+from ditr.runner.record import headline, write_provenance, write_result
+from ditr.runner.stop import Interrupted, StopSignal
+from ditr.spec.dump import to_yaml
+from ditr.spec.registry import Registry
+from ditr.tracking.mlflow_tracker import MlflowTracker
+from ditr.tracking.run_folder import RunFolder, RunState, write_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from ditr.data.scannet_sv import FrameSet
+    from ditr.evaluation.evaluate import Evaluation
+    from ditr.model.esam import EsamSingleView
+    from ditr.training.fit import FitResult
+
+Draw = Callable[["RunFolder", "Evaluation", "FrameSet"], None]
+"""Draws prediction panels and curves into the run folder; passed in, so that the runner knows no plots."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """What runs on a machine share."""
+
+    registry: Registry
+    progress: Progress
+    say: Callable[[str], None]
+    stop: StopSignal
+    draw: Draw
+
+
+class Session:
+    """One stretch of work on a run, from its start or its saved state to its end or the user's stop."""
+
+    def __init__(self, planned: PlannedRun, *, state: RunState, host: Host) -> None:
+        self.state = state
+        self._planned = planned
+        self._host = host
+        self._tracker: MlflowTracker | None = None
+
+    def work(self) -> None:
+        """Trains, evaluates and writes the result.
+
+        Raises
+        ------
+        Interrupted: the user asked to stop; everything done so far is saved.
+        """
+        spec, folder, host = self._planned.spec, self._planned.folder, self._host
+        write_text(folder.spec, to_yaml(spec))
+        device = pick_device(spec.execution)
+        _use_cores(device)
+        if not uses_features(spec):
+            self._say("  no fusion: no 2D features are made or read")
+        progress = host.stop.stopping(host.progress)
+        inputs = prepare(spec, seed=self._planned.seed, registry=host.registry, device=device, progress=progress)
+        channels = inputs.feature_channels
+        model, start = build_model(spec, seed=self._planned.seed, registry=host.registry, feature_channels=channels)
+        self._say(f"  {_start_line(start)}; {_count(model) / 1e6:.2f} M weights, on {device}")
+        facts = write_provenance(self._planned, inputs=inputs, start=start, device=device)
+        self._start_tracker(inputs, device)
+        fitted, evaluation = self._train(model, inputs, device)
+        from ditr.model.checkpoint import save_weights
+
+        save_weights(model, folder.weights)
+        host.draw(folder, evaluation, inputs.dataset.val)
+        write_result(
+            self._planned, inputs=inputs, evaluation=evaluation, fitted=fitted, params=_count(model), facts=facts
+        )
+
+    def close(self, state: RunState) -> None:
+        """Tells the tracker how it ended; raises what the tracker raises, when all files of the run are written."""
+        if self._tracker is not None:
+            self._tracker.finish(state)
+
+    def _train(self, model: EsamSingleView, inputs: Inputs, device: torch.device) -> tuple[FitResult, Evaluation]:
+        """Fits, and evaluates the final weights; the last validation is that evaluation if this session did it."""
+        from ditr.evaluation.evaluate import evaluate
+        from ditr.training.fit import fit
+        from ditr.training.state import TrainingState
+
+        spec, host = self._planned.spec, self._host
+        progress = host.stop.stopping(host.progress)
+        last: dict[int, Evaluation] = {}
+
+        def assess() -> Evaluation:
+            return evaluate(
+                model,
+                inputs.val,
+                spec=spec.evaluation,
+                device=device,
+                workers=spec.execution.workers,
+                progress=progress,
+                keep=spec.tracking.panels,
+            )
+
+        def validate(epochs_done: int) -> Mapping[str, float]:
+            last.clear()
+            last[epochs_done] = assess()
+            scores = last[epochs_done].scores
+            return {"ap": scores.ap, "ap50": scores.ap50, "ap25": scores.ap25} | last[epochs_done].statistics
+
+        fitted = fit(
+            model,
+            train=inputs.train,
+            spec=spec,
+            seed=self._planned.seed,
+            device=device,
+            sink=_Sink(self, steps=math.ceil(len(inputs.train) / spec.schedule.batch_size)),
+            state=TrainingState(self._planned.folder.training_state),
+            validate=validate,
+            progress=host.progress,
+            should_stop=host.stop,
+        )
+        if not fitted.finished:
+            raise Interrupted
+        return fitted, last.get(fitted.epochs_done) or assess()
+
+    def log(self, step: int, metrics: Mapping[str, float], *, epoch: int) -> None:
+        """Keeps the metrics; at the end of an epoch and of a validation, says them and sends them on."""
+        self._planned.folder.log(step, metrics)
+        if "epoch/loss" in metrics:
+            self._say(_epoch_line(epoch, self._planned.spec.schedule.epochs, metrics))
+        if "val/ap50" in metrics:
+            self._say(_validation_line(epoch, metrics))
+        if self._tracker is not None and ("epoch/loss" in metrics or "val/ap50" in metrics):
+            self._tracker.sync()
+
+    def rewind(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Forgets what an earlier session logged from this point on."""
+        self._planned.folder.rewind_metrics(step, metrics)
+
+    def _start_tracker(self, inputs: Inputs, device: torch.device) -> None:
+        if not self._planned.spec.tracking.mlflow:
+            return
+        dataset = inputs.dataset
+        tracker = MlflowTracker(
+            self._planned.folder, dataset=dataset.name, dataset_digest=dataset.digest, dataset_root=dataset.root
+        )
+        run_id = tracker.start(self.state, params=headline(self._planned, device=device))
+        self._tracker = tracker
+        self.state = replace(self.state, mlflow_run=run_id)
+        self._planned.folder.set_state(self.state)
+
+    def _say(self, line: str) -> None:
+        self._host.say(line)
+        self._planned.folder.append_log(line)
+
+
+class _Sink:
+    """The metric sink of a training: the first row of a resumed session replaces what was logged after the save."""
+
+    def __init__(self, session: Session, *, steps: int) -> None:
+        self._session = session
+        self._steps = steps
+        self._fresh = True
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self._fresh:
+            self._session.rewind(step, metrics)
+            self._fresh = False
+        self._session.log(step, metrics, epoch=math.ceil(step / self._steps))
+
+
+def _use_cores(device: torch.device) -> None:
+    """One thread a core this process may use, unless OMP_NUM_THREADS says otherwise; recorded in the provenance."""
+    import torch
+
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+
+def _count(model: EsamSingleView) -> int:
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def _start_line(start: StartWeights | None) -> str:
+    if start is None:
+        return "no checkpoint: all weights start fresh"
+    report = start.report
+    fresh = f"{len(report.missing)} start fresh" if report.missing else "none starts fresh"
+    unused = f", {len(report.unexpected)} of the file unused" if report.unexpected else ""
+    return f"{report.matched} tensors from {start.file.path.name}, {fresh}{unused}"
+
+
+def _epoch_line(epoch: int, epochs: int, metrics: Mapping[str, float]) -> str:
+    parts = [
+        f"loss {metrics['epoch/loss']:.4f}",
+        f"lr {metrics['epoch/lr']:.2e}",
+        f"{metrics['epoch/step_ms']:.0f} ms a step",
+        f"{metrics['epoch/data_ms']:.0f} ms waiting for data",
+        f"{metrics['epoch/peak_mem_mb']:.0f} MiB",
+    ]
+    return f"  epoch {epoch}/{epochs}: " + ", ".join(parts)
+
+
+def _validation_line(epoch: int, metrics: Mapping[str, float]) -> str:
+    scores = ", ".join(f"{name} {metrics['val/' + name]:.4f}" for name in ("ap", "ap50", "ap25"))
+    return f"  validation after epoch {epoch}: {scores}"

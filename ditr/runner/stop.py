@@ -1,0 +1,54 @@
+"""Ctrl-C and SIGTERM: the first asks the run to save and stop, the second ends it at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType, TracebackType
+
+from ditr.progress import Progress
+
+
+class Interrupted(Exception):
+    """The user asked to stop, at a place where nothing is half done."""
+
+
+class StopSignal:
+    """While entered, true once SIGINT or SIGTERM came; a second one raises KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._previous: dict[signal.Signals, object] = {}
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def __enter__(self) -> StopSignal:
+        self._owner = os.getpid()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def stopping(self, progress: Progress) -> Progress:
+        """``progress`` that raises ``Interrupted`` when asked to stop: for work that can be cut anywhere."""
+
+        def report(what: str, done: int, total: int) -> None:
+            progress(what, done, total)
+            if self.asked:
+                raise Interrupted
+
+        return report
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._owner:
+            # A data loader's worker: the terminal sends it Ctrl-C too, but its parent decides when it ends.
+            return
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ditr.paths import project_dir
+from ditr.runner.plan import PlannedRun, plan
+from ditr.spec.load import LoadedSpec, load_spec
+from ditr.spec.registry import Registry
+from ditr.tracking.run_folder import RunFolder, RunState, State
+
+REGISTRY = Registry()
+
+
+def load(name: str, *overrides: str) -> LoadedSpec:
+    return load_spec(project_dir() / "specs" / f"{name}.yaml", registry=REGISTRY, overrides=overrides)
+
+
+def planned(specs: list[LoadedSpec], runs: Path, *, force: bool = False) -> list[tuple[str, str]]:
+    return [
+        (run.folder.path.name[: -len("-0123456789")], run.status)
+        for run in plan(specs, registry=REGISTRY, runs=runs, force=force)
+    ]
+
+
+def begin(run: PlannedRun, state: State) -> RunFolder:
+    begun = run.folder.begin(
+        RunState(
+            run_key=run.key, spec_hash=run.spec_hash, name=run.spec.name, variant=run.variant, seed=run.seed,
+            state="running", started_at="2026-01-01T00:00:00+00:00", pid=1,
+        )
+    )  # fmt: skip
+    run.folder.set_state(RunState(**{**begun.__dict__, "state": state}))
+    return run.folder
+
+
+def test_every_spec_and_seed_is_a_new_run(tmp_path: Path) -> None:
+    specs = [load("baseline", "seeds=[0,7]"), load("fpn_inject")]
+    assert planned(specs, tmp_path) == [("baseline-s0", "new"), ("baseline-s7", "new"), ("fpn_inject-s0", "new")]
+    assert not list(tmp_path.iterdir()), "planning writes nothing"
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [("finished", "finished"), ("interrupted", "resume"), ("failed", "resume"), ("running", "resume")],
+)
+def test_what_was_done_decides_what_is_planned(tmp_path: Path, state: State, status: str) -> None:
+    """A folder that says running and that no process holds is of one that died."""
+    (run,) = plan([load("baseline")], registry=REGISTRY, runs=tmp_path, force=False)
+    begin(run, state)
+    assert planned([load("baseline")], tmp_path) == [("baseline-s0", status)]
+    assert planned([load("baseline")], tmp_path, force=True) == [("baseline-s0", "again")]
+
+
+def test_a_run_that_another_process_holds_is_left_alone(tmp_path: Path) -> None:
+    (run,) = plan([load("baseline")], registry=REGISTRY, runs=tmp_path, force=False)
+    with begin(run, "running").lock():
+        assert planned([load("baseline")], tmp_path, force=True) == [("baseline-s0", "busy")]
+
+
+def test_one_experiment_under_two_names_is_run_once_and_says_so(tmp_path: Path) -> None:
+    first, second = plan(
+        [load("baseline"), load("baseline", "name=other")], registry=REGISTRY, runs=tmp_path, force=False
+    )
+    assert (first.status, second.status) == ("new", "same")
+    assert second.same_as == first.folder.path.name
+    begin(first, "finished")
+    (later,) = plan([load("baseline", "name=other")], registry=REGISTRY, runs=tmp_path, force=False)
+    assert (later.status, later.same_as) == ("finished", first.folder.path.name)
+
+
+def test_a_changed_number_is_another_run_and_a_changed_word_is_not(tmp_path: Path) -> None:
+    def key(*overrides: str) -> str:
+        return plan([load("baseline", *overrides)], registry=REGISTRY, runs=tmp_path, force=False)[0].key
+
+    assert key("schedule.learning_rate=0.002") != key()
+    assert key("description=words", "execution.workers=0", "tracking.mlflow=false") == key()

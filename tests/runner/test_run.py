@@ -1,0 +1,143 @@
+"""What happens around the work of runs; the work itself is replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ditr.errors import Code, DitrError
+from ditr.paths import project_dir
+from ditr.progress import silent
+from ditr.runner.plan import PlannedRun, plan
+from ditr.runner.run import run_all
+from ditr.runner.session import Host, Session
+from ditr.runner.stop import Interrupted, StopSignal
+from ditr.spec.load import load_spec
+from ditr.spec.registry import Registry
+from ditr.tracking.results import Results
+
+REGISTRY = Registry()
+Work = Callable[[Session], None]
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Callable[[Work], None]:
+    def replace(by: Work) -> None:
+        monkeypatch.setattr(Session, "work", by)
+
+    return replace
+
+
+def plan_seeds(runs: Path, *seeds: int, force: bool = False) -> tuple[PlannedRun, ...]:
+    spec = load_spec(project_dir() / "specs/baseline.yaml", registry=REGISTRY, overrides=[f"seeds={list(seeds)}"])
+    return plan([spec], registry=REGISTRY, runs=runs, force=force)
+
+
+def host(stop: StopSignal, said: list[str] | None = None) -> Host:
+    say = [].append if said is None else said.append
+    return Host(registry=REGISTRY, progress=silent, say=say, stop=stop, draw=lambda folder, evaluation, frames: None)
+
+
+def test_a_failing_run_is_recorded_and_the_others_still_run(tmp_path: Path, work: Callable[[Work], None]) -> None:
+    def fail_seed_0(session: Session) -> None:
+        if session.state.seed == 0:
+            raise ZeroDivisionError("inside the run")
+
+    work(fail_seed_0)
+    results = Results(tmp_path / "results.duckdb")
+    failed, fine = run_all(plan_seeds(tmp_path, 0, 1), host=host(StopSignal()), results=results)
+    assert isinstance(failed.error, ZeroDivisionError)
+    assert failed.state is not None
+    assert (failed.state.state, failed.state.error) == ("failed", "inside the run")
+    assert "fail_seed_0" in failed.planned.folder.log_file.read_text(), "the log has the traceback"
+    assert fine.state is not None
+    assert fine.state.state == "finished"
+    assert results.query("select seed, state from results order by seed").rows == ((0, "failed"), (1, "finished"))
+
+
+def test_an_interrupted_run_ends_the_plan_and_goes_on_later(tmp_path: Path, work: Callable[[Work], None]) -> None:
+    stop = StopSignal()
+
+    def interrupt(session: Session) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.asked
+        raise Interrupted
+
+    work(interrupt)
+    results = Results(tmp_path / "results.duckdb")
+    with stop:
+        first, second = run_all(plan_seeds(tmp_path, 0, 1), host=host(stop), results=results)
+    assert first.state is not None
+    assert (first.state.state, first.interrupted) == ("interrupted", True)
+    assert (second.state, second.interrupted) == (None, True)
+    assert [run.status for run in plan_seeds(tmp_path, 0, 1)] == ["resume", "new"]
+
+
+def test_a_second_interrupt_ends_at_once_and_leaves_a_resumable_run(
+    tmp_path: Path, work: Callable[[Work], None]
+) -> None:
+    def insist(session: Session) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    work(insist)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), StopSignal() as stop:
+        run_all(plan_seeds(tmp_path, 0), host=host(stop), results=Results(tmp_path / "results.duckdb"))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert [run.status for run in plan_seeds(tmp_path, 0)] == ["resume"]
+
+
+def test_progress_outside_of_training_stops_where_it_is(tmp_path: Path) -> None:
+    with StopSignal() as stop:
+        progress = stop.stopping(silent)
+        progress("make", 1, 2)
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            progress("make", 2, 2)
+
+
+def test_a_resumed_run_adds_up_its_time_and_keeps_its_start(tmp_path: Path, work: Callable[[Work], None]) -> None:
+    def stop_here(session: Session) -> None:
+        raise DitrError("no room", code=Code.RUN)
+
+    results = Results(tmp_path / "results.duckdb")
+    work(stop_here)
+    (first,) = run_all(plan_seeds(tmp_path, 0), host=host(StopSignal()), results=results)
+    work(lambda session: None)
+    (second,) = run_all(plan_seeds(tmp_path, 0), host=host(StopSignal()), results=results)
+    assert first.state is not None
+    assert second.state is not None
+    assert second.state.started_at == first.state.started_at
+    assert second.state.wall_s >= first.state.wall_s
+    assert (second.state.state, second.state.error) == ("finished", None)
+
+
+def test_force_keeps_the_old_run_aside(tmp_path: Path, work: Callable[[Work], None]) -> None:
+    work(lambda session: session.log(1, {"train/loss": 0.5}, epoch=1))
+    results = Results(tmp_path / "results.duckdb")
+    run_all(plan_seeds(tmp_path, 0), host=host(StopSignal()), results=results)
+    said: list[str] = []
+    run_all(plan_seeds(tmp_path, 0, force=True), host=host(StopSignal(), said), results=results)
+    (kept,) = (tmp_path / ".replaced").iterdir()
+    assert (kept / "metrics.jsonl").read_text().count("\n") == 1
+    assert any(str(kept) in line for line in said)
+    assert results.query("select count(*) from metrics").rows == ((1,),)
+
+
+def test_a_tracking_failure_comes_after_everything_is_safe(
+    tmp_path: Path, work: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(session: Session, state: object) -> None:
+        raise OSError("mlflow.db is gone")
+
+    work(lambda session: None)
+    monkeypatch.setattr(Session, "close", broken)
+    (outcome,) = run_all(plan_seeds(tmp_path, 0), host=host(StopSignal()), results=Results(tmp_path / "results.duckdb"))
+    assert isinstance(outcome.error, OSError)
+    assert outcome.planned.folder.state().state == "finished"  # type: ignore[union-attr]
+    assert "mlflow.db is gone" in outcome.planned.folder.log_file.read_text()
