@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from ditr.model.bifusion import BiFusion, Fused
+from ditr.model.pyramid import PointFeatures
+from ditr.spec.models import BiFusionSpec
+
+SAMPLE_OF_POINT = torch.tensor([0] * 30 + [1] * 20)
+
+
+@pytest.fixture
+def fusion() -> BiFusion:
+    torch.manual_seed(0)
+    return BiFusion(BiFusionSpec(width=32, balance_weight=2.0), channels=6, feature_channels=10)
+
+
+@pytest.fixture
+def features() -> torch.Tensor:
+    return torch.randn(50, 6, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def points() -> PointFeatures:
+    generator = torch.Generator().manual_seed(2)
+    valid = torch.rand(50, generator=generator) > 0.3
+    return PointFeatures(values=torch.randn(50, 10, generator=generator), valid=valid)
+
+
+def fuse(fusion: BiFusion, features: torch.Tensor, points: PointFeatures) -> Fused:
+    fused: Fused = fusion(features, points, sample_of_point=SAMPLE_OF_POINT, samples=2)
+    return fused
+
+
+def test_starts_as_identity_with_a_gate_that_leans_to_2d(
+    fusion: BiFusion, features: torch.Tensor, points: PointFeatures
+) -> None:
+    fused = fuse(fusion.eval(), features, points)
+    assert torch.equal(fused.features, features)
+    assert 0.55 < fused.statistics["fusion_2d_ratio"] < 0.9  # sigmoid(1) = 0.73
+    assert fused.statistics["fusion_2d_ratio"] + fused.statistics["fusion_3d_ratio"] == pytest.approx(1)
+
+
+def test_output_is_the_formula_and_points_without_a_feature_are_untouched(
+    fusion: BiFusion, features: torch.Tensor, points: PointFeatures
+) -> None:
+    nn.init.normal_(fusion.residual.weight)
+    nn.init.normal_(fusion.residual.bias)
+    fused = fuse(fusion.eval(), features, points)
+    gates = []
+    for sample in (0, 1):
+        rows = ((sample == SAMPLE_OF_POINT) & points.valid).nonzero().squeeze(1)
+        in_2d = fusion.head(fusion.adapt_2d(points.values[rows]))
+        in_3d = fusion.head(fusion.adapt_3d(features[rows]))
+        unit = [x / x.norm(dim=1, keepdim=True) for x in (in_2d, in_3d)]
+        alpha = torch.sigmoid(fusion.gate.layers(torch.cat(unit, dim=1)))
+        mixed = alpha * in_2d + (1 - alpha) * in_3d
+        mixed = mixed * fusion.squeeze.layers(mixed.mean(dim=0))  # the mean of this frame's valid points alone
+        torch.testing.assert_close(fused.features[rows], features[rows] + fusion.residual(mixed))
+        gates.append(alpha)
+    assert torch.equal(fused.features[~points.valid], features[~points.valid])
+
+    gate = torch.cat(gates)
+    assert fused.statistics["fusion_2d_ratio"].item() == pytest.approx(gate.mean().item(), rel=1e-5)
+    assert fused.statistics["fusion_gate_std"].item() == pytest.approx(gate.std(correction=0).item(), rel=1e-4)
+    assert fused.balance_loss.item() == pytest.approx(2 * (gate.mean().item() - 0.4) ** 2, rel=1e-4)
+
+
+def test_no_valid_point_is_identity_without_gate_statistics(fusion: BiFusion, features: torch.Tensor) -> None:
+    nothing = PointFeatures(values=torch.zeros(50, 10), valid=torch.zeros(50, dtype=torch.bool))
+    fused = fuse(fusion, features, nothing)
+    assert torch.equal(fused.features, features)
+    assert fused.statistics == {}
+    assert fused.balance_loss == 0
+
+
+def test_balance_loss_pulls_the_gate_to_its_target(
+    fusion: BiFusion, features: torch.Tensor, points: PointFeatures
+) -> None:
+    optimiser = torch.optim.AdamW(fusion.parameters(), lr=1e-2)
+    for _ in range(40):
+        optimiser.zero_grad()
+        fuse(fusion, features, points).balance_loss.backward()
+        optimiser.step()
+    assert fuse(fusion.eval(), features, points).statistics["fusion_2d_ratio"] == pytest.approx(0.4, abs=0.08)

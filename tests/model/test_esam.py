@@ -1,0 +1,187 @@
+"""The whole model: identity of the fused arms, reproducibility, independence of samples, memory."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ditr.data.batch import Batch, Sample
+from ditr.errors import Code, DitrError
+from ditr.model.esam import EsamSingleView
+from ditr.model.output import ModelOutput
+from ditr.model.sparse import ME
+from ditr.spec.models import BiFusionSpec, FusionSpec, InjectionSpec, ModelSpec
+
+Build = Callable[[FusionSpec], EsamSingleView]
+
+BIFUSION = FusionSpec(bifusion=BiFusionSpec(width=16))
+FPN_INJECT = FusionSpec(bifusion=BiFusionSpec(width=16), injection=InjectionSpec())
+FUSIONS: dict[str, FusionSpec] = {
+    "bifusion": BIFUSION,
+    "fpn_inject": FPN_INJECT,
+    "up max bn": FusionSpec(injection=InjectionSpec(projection="linear_bn_gelu")),
+    "up mean": FusionSpec(injection=InjectionSpec(pooling="mean")),
+    "skip max": FusionSpec(injection=InjectionSpec(target="skip", scales=(4, 1))),
+    "skip mean bn": FusionSpec(
+        injection=InjectionSpec(target="skip", pooling="mean", projection="linear_bn_gelu", scales=(8, 2))
+    ),
+}
+
+
+def tensors(output: ModelOutput) -> Iterator[Tensor]:
+    for sample in output.samples:
+        yield sample.semantic_logits
+        for head in sample.heads:
+            yield head.class_logits
+            yield head.masks
+
+
+def loss_of(output: ModelOutput) -> Tensor:
+    return torch.stack([(tensor.sigmoid() - 0.3).square().mean() for tensor in tensors(output)]).sum()
+
+
+def test_size_of_the_reference_s_3d_only_model() -> None:
+    model = EsamSingleView(
+        ModelSpec(), fusion=FusionSpec(), feature_channels=None, sampling="bilinear", query_fraction=0.5
+    )
+    assert sum(p.numel() for p in model.parameters()) == 41_459_787
+    assert {name.split(".")[0] for name in model.state_dict()} == {"backbone", "pool", "decoder"}
+    assert sum(name.startswith("backbone.") for name in model.state_dict()) == 372
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", FUSIONS)
+def test_every_fusion_starts_as_the_3d_only_model_bit_for_bit(
+    name: str, training: bool, build: Build, batch: Batch
+) -> None:
+    plain, fused = build(FusionSpec()).train(training), build(FUSIONS[name]).train(training)
+    added = set(fused.state_dict()) - set(plain.state_dict())
+    assert added
+    assert {entry.split(".")[0] for entry in added} <= {"injection", "bifusion"}
+    for entry, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, fused.state_dict()[entry]), f"{entry}: same seed, other 3D weights"
+
+    one, two = plain(batch), fused(batch)
+    for left, right in zip(tensors(one), tensors(two), strict=True):
+        assert torch.equal(left, right)
+    loss_of(one).backward()
+    loss_of(two).backward()
+    for entry, parameter in plain.named_parameters():
+        torch.testing.assert_close(fused.get_parameter(entry).grad, parameter.grad)
+    for entry, tensor in plain.named_buffers():  # running statistics after a training step
+        assert torch.equal(tensor, fused.get_buffer(entry))
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_every_added_parameter_learns_within_two_steps(name: str, build: Build, batch: Batch) -> None:
+    """A zero layer holds the gradient of what lies before it back for one step, not for ever."""
+    torch.manual_seed(0)
+    model = build(FUSIONS[name])
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    added = [n for n, _ in model.named_parameters() if n.startswith(("injection.", "bifusion."))]
+    reached: set[str] = set()
+    for _ in range(2):
+        optimiser.zero_grad()
+        output = model(batch)
+        loss_of(output).backward()
+        reached |= {n for n in added if (g := model.get_parameter(n).grad) is not None and bool((g != 0).any())}
+        optimiser.step()
+    assert set(added) == reached
+    if (injection := FUSIONS[name].injection) is not None:
+        statistics = model(batch).statistics
+        assert all(statistics[f"injection_s{stride}_relative_norm"] > 0 for stride in injection.scales)
+
+
+def test_statistics_say_what_entered(build: Build, batch: Batch) -> None:
+    output = build(FPN_INJECT)(batch)
+    valid = torch.cat([sample.uv_valid for sample in batch]).float().mean().item()
+    assert output.statistics["valid_ratio"] == pytest.approx(valid)
+    assert 0 < output.statistics["fusion_2d_ratio"] < 1
+    for stride in (8, 4, 2, 1):
+        assert 0 <= output.statistics[f"injection_s{stride}_empty_ratio"] < 0.2
+    assert output.balance_loss is not None
+    assert build(FPN_INJECT).eval()(batch).balance_loss is None
+    plain = build(FusionSpec())(batch)
+    assert (plain.statistics, plain.balance_loss) == ({}, None)
+
+
+def test_missing_or_foreign_features_name_the_frame(
+    build: Build, batch: Batch, make_sample: Callable[..., Sample]
+) -> None:
+    model = build(BIFUSION)
+    for channels, what in [(None, "has none"), (5, "5 channels and the model was built for 12")]:
+        bad = make_sample(9, channels=channels)
+        with pytest.raises(DitrError, match=what) as caught:
+            model(Batch(samples=(*batch.samples, bad)))
+        assert (caught.value.code, caught.value.where) == (Code.FEATURES, "scene0000_00_9")
+    build(FusionSpec())(Batch(samples=(make_sample(9, channels=None),)))
+
+
+def test_a_fusion_without_channels_is_refused(small_model: ModelSpec) -> None:
+    with pytest.raises(DitrError, match="channel count"):
+        EsamSingleView(small_model, fusion=BIFUSION, feature_channels=None, sampling="nearest", query_fraction=0.5)
+
+
+def randomise(model: EsamSingleView) -> EsamSingleView:
+    """No zero is left that could hide a dependence."""
+    torch.manual_seed(3)
+    for name, parameter in model.named_parameters():
+        if name.startswith(("injection.", "bifusion.")):
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def test_samples_of_a_batch_do_not_see_each_other(build: Build, batch: Batch) -> None:
+    model = randomise(build(FPN_INJECT)).eval()
+    with torch.no_grad():
+        together = model(batch)
+        for index, sample in enumerate(batch):
+            alone = model(Batch(samples=(sample,)))
+            for left, right in zip(together.samples[index].heads, alone.samples[0].heads, strict=True):
+                torch.testing.assert_close(left.masks, right.masks, atol=1e-4, rtol=1e-4)
+                size = len(sample.xyz) if left.level == "point" else sample.num_superpoints
+                assert left.masks.shape == (sample.num_superpoints, size)
+
+
+def test_2d_features_change_the_output_only_of_a_fused_model(build: Build, batch: Batch) -> None:
+    blank = Batch(samples=tuple(replace(s, tokens=torch.zeros_like(s.tokens)) for s in batch))  # type: ignore[arg-type]
+    for fusion, same in [(FPN_INJECT, False), (FusionSpec(), True)]:
+        model = randomise(build(fusion)).eval()
+        pairs = zip(tensors(model(batch)), tensors(model(blank)), strict=True)
+        assert all(torch.equal(left, right) for left, right in pairs) is same
+
+
+def test_training_queries_follow_the_sample_s_seed(build: Build, batch: Batch) -> None:
+    model = build(FusionSpec())
+    once = [sample.query_superpoints.tolist() for sample in model(batch).samples]
+    torch.manual_seed(99)
+    assert [sample.query_superpoints.tolist() for sample in model(batch).samples] == once
+    other = Batch(samples=tuple(replace(sample, seed=sample.seed + 1000) for sample in batch))
+    assert [sample.query_superpoints.tolist() for sample in model(other).samples] != once
+    assert [sample.query_superpoints.tolist() for sample in model.eval()(batch).samples] == [
+        list(range(9)),
+        list(range(7)),
+    ]
+
+
+def test_no_sparse_tensor_outlives_its_iteration(build: Build, batch: Batch) -> None:
+    """Not even as a reference cycle, which would hold memory outside torch's allocator until the next collection."""
+    model = build(FPN_INJECT)
+    engine = (ME.SparseTensor, ME.TensorField, ME.CoordinateManager)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(2):
+            output: Any = model(batch)
+            loss_of(output).backward()
+        del output
+        alive = [type(thing).__name__ for thing in gc.get_objects() if issubclass(type(thing), engine)]
+    finally:
+        gc.enable()
+    assert alive == []

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ditr.model.superpoint_pool import GeoAwarePooling, segment_max, segment_mean
+
+
+def test_size_and_names_are_the_reference_s() -> None:
+    pool = GeoAwarePooling(96)
+    assert sum(p.numel() for p in pool.parameters()) == 28_896
+    names = {f"pts_proj1.{i}.{part}" for i in (0, 1, 3, 4) for part in ("weight", "bias")}
+    names |= {f"pts_proj2.{i}.{part}" for i in (0, 1) for part in ("weight", "bias")}
+    assert set(pool.state_dict()) == names | {"pts_proj2.3.weight"}
+
+
+def test_pooling_is_that_of_a_loop_over_superpoints() -> None:
+    torch.manual_seed(0)
+    pool = GeoAwarePooling(6)
+    features, xyz = torch.randn(60, 6), torch.randn(60, 3) * 0.3 - 1
+    superpoints = torch.cat([torch.arange(7), torch.randint(0, 6, (53,))])  # number 6 has a single point
+    out = pool(features, xyz, superpoints, count=7)
+    for index in range(7):
+        rows = (superpoints == index).nonzero().squeeze(1)
+        own = xyz[rows]
+        side = (own.max(dim=0).values - own.min(dim=0).values).max()
+        shape = pool.pts_proj1((own - own.mean(dim=0)) / (side + 0.01))
+        code = shape.max(dim=0).values
+        weights = 2 * pool.pts_proj2(torch.cat([shape, code.expand(len(rows), -1)], dim=1))
+        torch.testing.assert_close(out.point_weights[rows], weights[:, 0])
+        torch.testing.assert_close(out.features[index], (features[rows] * weights).mean(dim=0) + code)
+    assert ((out.point_weights > 0) & (out.point_weights < 2)).all()
+
+
+@pytest.mark.parametrize(("reduce", "name"), [(segment_mean, "mean"), (segment_max, "max")])
+def test_segments(reduce: object, name: str) -> None:
+    values = torch.tensor([[-3.0, 1.0], [-1.0, -4.0], [-5.0, -2.0]], requires_grad=True)
+    out = reduce(values, torch.tensor([1, 1, 0]), count=3)  # type: ignore[operator]
+    middle = [-2.0, -1.5] if name == "mean" else [-1.0, 1.0]
+    assert out.tolist() == [[-5.0, -2.0], middle, [0.0, 0.0]]
+    out.sum().backward()
+    weight = [[0.5, 0.5], [0.5, 0.5], [1.0, 1.0]] if name == "mean" else [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
+    assert values.grad is not None
+    assert values.grad.tolist() == weight
