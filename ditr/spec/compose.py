@@ -22,6 +22,12 @@ class Composed:
     value: Value
     problems: list[Problem] = field(default_factory=list)
     complete: bool = True
+    files: tuple[str, ...] = ()
+    """The file and its parents, nearest first."""
+
+    def rank(self, origin: Origin) -> int:
+        """0 for an override, then 1 for the file itself, 2 for its parent, and so on."""
+        return 1 + self.files.index(origin.file) if origin.line else 0
 
 
 def compose(path: Path, *, overrides: Sequence[str] = ()) -> Composed:
@@ -56,18 +62,20 @@ def _with_parents(path: Path, *, chain: tuple[Path, ...]) -> Composed:
     source = read_source(path)
     start = Value({}, Origin(str(path), 1, 1))
     if source.value is None:
-        return Composed(start, source.problems, complete=False)
+        return Composed(start, source.problems, False, (str(path),))
     assert isinstance(source.value.data, dict)
     data = dict(source.value.data)
     extends = data.pop("extends", None)
     own = Value(data, start.origin)
     if extends is None:
-        return Composed(own, source.problems)
+        return Composed(own, source.problems, True, (str(path),))
     parent, what = _parent(path, extends, chain=(*chain, path))
     if parent is None:
-        return Composed(own, [*source.problems, Problem(extends.origin, "extends", what)], complete=False)
+        problem = Problem(extends.origin, "extends", what)
+        return Composed(own, [*source.problems, problem], False, (str(path),))
     base = _with_parents(parent, chain=(*chain, path))
-    return Composed(merge(base.value, own), [*source.problems, *base.problems], base.complete)
+    problems = [*source.problems, *base.problems]
+    return Composed(merge(base.value, own), problems, base.complete, (str(path), *base.files))
 
 
 def _parent(path: Path, extends: Value, *, chain: tuple[Path, ...]) -> tuple[Path | None, str]:

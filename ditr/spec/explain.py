@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from annotated_types import MaxLen, MinLen
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from ditr.spec.problems import PathSteps, Problem, did_you_mean, dotted, joined
+from ditr.spec.problems import PathSteps, Problem, allowed, did_you_mean, dotted
 from ditr.spec.source import Value
 
 _HINTS: Mapping[str, str] = {
-    "fusion.injection.scales": "a decoder stride: 8, 4, 2 or 1 (16 is the bottleneck, which has no up-sampled branch)",
+    "name": "lower-case letters, digits and underscores, and start with a letter or digit",
+    "fusion.injection.scales": "a decoder stride, 8, 4, 2 or 1 (16 is the bottleneck, where nothing is injected)",
+    "sha256": "64 hexadecimal digits in lower case",
 }
 """What is allowed, in better words than the type has."""
 
@@ -38,7 +41,7 @@ def explain(error: ErrorDetails, value: Value, annotation: Any) -> Problem | Non
         if place.path and isinstance(place.path[-1], int):  # an item of a fixed-length list
             place = _locate(annotation, error["loc"][:-1])
             written = value.nearest(place.path)
-            return Problem(written.origin, dotted(place.path), _wrong_length(place.annotation, written))
+            return Problem(written.origin, dotted(place.path), _wrong_length(place, written))
         if error["type"] == "union_tag_not_found":
             return _kind_missing(error, value, place)
         above = value.nearest(place.path)
@@ -47,8 +50,8 @@ def explain(error: ErrorDetails, value: Value, annotation: Any) -> Problem | Non
     if error["type"] == "extra_forbidden":
         return Problem(written.key or written.origin, dotted(place.path), _unknown_key(place, annotation))
     if error["loc"][-1:] == ("[key]",):
-        allowed = get_args(_bare(get_args(place.annotation_above)[0]))
-        what = f"unknown key{did_you_mean(str(place.path[-1]), allowed)}; allowed: {joined(allowed)}"
+        keys = get_args(_bare(get_args(place.annotation_above)[0]))
+        what = f"unknown key{allowed(str(place.path[-1]), keys)}"
         return Problem(written.key or written.origin, dotted(place.path), what)
     if error["type"] == "union_tag_invalid":
         return _kind_unknown(error, written, place)
@@ -121,6 +124,8 @@ def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
 
 def _missing(place: _Place) -> str:
     description = (place.field.description or "") if place.field else ""
+    if not description and _is_model(place.annotation):
+        description = place.annotation.__doc__ or ""
     if not description:
         return "missing"
     first = description.split("\n")[0].rstrip(".")
@@ -131,25 +136,28 @@ def _kind_missing(error: ErrorDetails, value: Value, place: _Place) -> Problem:
     key = error["ctx"]["discriminator"].strip("'")
     above = value.nearest(place.path)
     kinds = [tag for one in get_args(place.annotation) for tag in _tags(one)]
-    return Problem(above.key or above.origin, dotted((*place.path, key)), f"missing; allowed: {joined(kinds)}")
+    return Problem(above.key or above.origin, dotted((*place.path, key)), f"missing; allowed: {', '.join(kinds)}")
 
 
 def _kind_unknown(error: ErrorDetails, written: Value, place: _Place) -> Problem:
     key = error["ctx"]["discriminator"].strip("'")
     kinds = [tag for one in get_args(place.annotation) for tag in _tags(one)]
     chosen = written.at((key,)) or written
-    what = f"unknown {key} {shown(chosen)}{did_you_mean(chosen.text, kinds)}; allowed: {joined(kinds)}"
+    what = f"unknown {key} {shown(chosen)}{allowed(chosen.text, kinds)}"
     return Problem(chosen.origin, dotted((*place.path, key)), what)
 
 
 def _unknown_key(place: _Place, annotation: Any) -> str:
     key = str(place.path[-1])
-    allowed = list(place.annotation_above.model_fields)
-    guess = did_you_mean(key, allowed)
-    if not guess:
-        elsewhere = [path for path in _all_paths(annotation) if path.rpartition(".")[2] == key]
-        guess = f"; did you mean '{elsewhere[0]}'?" if elsewhere else ""
-    return f"unknown key{guess}{' ' if guess else '; '}allowed: {joined(allowed)}"
+    what = f"unknown key{allowed(key, list(place.annotation_above.model_fields))}"
+    if "did you mean" in what:
+        return what
+    above = _locate(annotation, place.path[:-1]).annotation
+    for sibling in get_args(above) if _is_union(above) else ():
+        if key in sibling.model_fields:
+            return f"{what}; '{key}' is for kind {' or '.join(_tags(sibling))}"
+    elsewhere = [path for path in _all_paths(annotation) if path.rpartition(".")[2] == key]
+    return what.replace("; allowed", f"; did you mean '{elsewhere[0]}'? allowed", 1) if elsewhere else what
 
 
 def _all_paths(annotation: Any, above: str = "") -> Iterator[str]:
@@ -163,22 +171,35 @@ def _all_paths(annotation: Any, above: str = "") -> Iterator[str]:
 
 def _wrong_value(error: ErrorDetails, written: Value, place: _Place) -> str:
     kind, context = error["type"], error.get("ctx", {})
-    named = re.sub(r"\[\d+\]$", "", dotted(place.path))
     is_what = f"is {shown(written)}"
+    help_ = _typing_help(kind, written, place)
+    hint = _HINTS.get(re.sub(r"\[\d+\]$", "", dotted(place.path)))
     if kind == "literal_error":
-        allowed = get_args(place.annotation)
-        must = f"must be {_HINTS[named]}" if named in _HINTS else f"must be one of {joined(allowed)}"
-        return f"{must}; {is_what}{did_you_mean(written.text, [str(one) for one in allowed])}"
+        return _not_one_of(get_args(place.annotation), written, hint)
     if kind in _BOUNDS:
         words, key = _BOUNDS[kind]
         return f"must be {words} {context[key]:g}; {is_what}"
     if kind in ("too_short", "too_long"):
-        return _wrong_length(place.annotation, written, least=context.get("min_length"), most=context.get("max_length"))
+        return _wrong_length(place, written)
     if kind == "string_pattern_mismatch":
-        return f"must match {context['pattern']}; {is_what}"
+        return f"must be {hint or 'text like ' + context['pattern']}; {is_what}"
     if kind == "finite_number":
         return f"must be a finite number; {is_what}"
-    return f"must be {_TYPES.get(kind, error['msg'])}; {is_what}{_typing_help(kind, written)}"
+    if kind == "model_type":
+        return f"must be a map (keys: {', '.join(place.annotation.model_fields)}){_or_null(place)}; {is_what}{help_}"
+    return f"must be {_TYPES.get(kind, error['msg'])}{_or_null(place)}; {is_what}{help_}"
+
+
+def _not_one_of(options: tuple[Any, ...], written: Value, hint: str | None) -> str:
+    names = [str(option) for option in options]
+    must = hint or (f"one of {', '.join(names)}" if len(names) > 1 else names[0])
+    words = all(isinstance(option, str) for option in options)
+    return f"must be {must}; is {shown(written)}{did_you_mean(written.text, names) if words else ''}"
+
+
+def _or_null(place: _Place) -> str:
+    annotation = place.field.annotation if place.field else None
+    return " or null" if _is_union(annotation) and NoneType in get_args(annotation) else ""
 
 
 _BOUNDS = {
@@ -194,17 +215,15 @@ _TYPES = {
     "string_type": "text",
     "tuple_type": "a list, such as [1, 2]",
     "dict_type": "a map of keys",
-    "model_type": "a map of keys",
-    "model_attributes_type": "a map of keys",
 }
 _AS_BOOL = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
-def _typing_help(kind: str, written: Value) -> str:
+def _typing_help(kind: str, written: Value, place: _Place) -> str:
     """How to write what was probably meant."""
     data, text = written.data, written.text.strip()
     if data is None:
-        return "; remove the key to get the default"
+        return "" if place.field is None or place.field.is_required() else "; remove the key to get the default"
     if kind == "bool_type" and isinstance(data, str):
         word = _AS_BOOL.get(text.lower(), text.lower())
         return f"; write {word}" + (" without quotes" if written.quoted else "") if word in ("true", "false") else ""
@@ -223,16 +242,17 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text) is not None
 
 
-def _wrong_length(annotation: Any, written: Value, *, least: int | None = None, most: int | None = None) -> str:
-    arguments = get_args(annotation)
-    if get_origin(annotation) is tuple and arguments[-1] is not Ellipsis:
-        need = f"exactly {len(arguments)}"
-    else:
-        need = f"at least {least}" if least is not None else f"at most {most}"
-    number = need.rpartition(" ")[2]
-    what = f"must have {need} item{'' if number == '1' else 's'}; has {_length(written)}"
-    if get_origin(annotation) is dict and get_origin(arguments[0]) is Literal:
-        what += f"; needed: {joined(get_args(arguments[0]))}"
+def _wrong_length(place: _Place, written: Value) -> str:
+    arguments = get_args(place.annotation)
+    metadata = place.field.metadata if place.field else ()
+    least = next((one.min_length for one in metadata if isinstance(one, MinLen)), None)
+    most = next((one.max_length for one in metadata if isinstance(one, MaxLen)), None)
+    if get_origin(place.annotation) is tuple and arguments[-1] is not Ellipsis:
+        least = most = len(arguments)
+    need = f"exactly {least}" if least == most else f"at least {least}" if most is None else f"at most {most}"
+    what = f"must have {need} item{'' if need.endswith(' 1') else 's'}; has {_length(written)}"
+    if get_origin(place.annotation) is dict and get_origin(arguments[0]) is Literal:
+        what += f"; needed: {', '.join(get_args(arguments[0]))}"
     return what
 
 

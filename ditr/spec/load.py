@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ditr.spec.compose import compose
+from ditr.spec.compose import Composed, compose
 from ditr.spec.explain import check
 from ditr.spec.models import Spec
 from ditr.spec.problems import Origin, Problem, SpecErrors, dotted
 from ditr.spec.registry import Registry
-from ditr.spec.rules import broken_entries, broken_rules
+from ditr.spec.rules import Finding, broken_entries, broken_rules
 from ditr.spec.source import Value
 
 
@@ -34,7 +34,7 @@ def load_spec(path: Path, *, registry: Registry, overrides: Sequence[str] = ()) 
     spec, problems = check(tree, Spec)
     if composed.complete:
         parts = {"registry": registry} | _good_parts(tree, problems)
-        problems += [Problem(tree.nearest(steps).origin, dotted(steps), what) for steps, what in broken_rules(parts)]
+        problems += [_problem(finding, composed) for finding in broken_rules(parts)]
         problems += broken_entries(parts)
     else:  # what is missing or does not fit may stand in the file that could not be read
         problems = _without_missing(problems)
@@ -42,6 +42,14 @@ def load_spec(path: Path, *, registry: Registry, overrides: Sequence[str] = ()) 
         raise SpecErrors([*composed.problems, *problems])
     origins = {dotted(steps): value.origin for steps, value in tree.walk()}
     return LoadedSpec(spec, path, origins, tuple(overrides))
+
+
+def _problem(finding: Finding, composed: Composed) -> Problem:
+    """At the place, of all the values that clash, that was written last: an override, else in the nearest file."""
+    written = [composed.value.at(steps) for steps in (finding.path, *finding.others)]
+    origins = [value.origin for value in written if value is not None]
+    fallback = composed.value.nearest(finding.path).origin
+    return Problem(min(origins, key=composed.rank, default=fallback), dotted(finding.path), finding.what)
 
 
 def check_base(path: Path) -> None:

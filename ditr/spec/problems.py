@@ -69,13 +69,14 @@ def shown_path(file: str | Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def allowed(word: str, options: Sequence[str], *, label: str = "allowed") -> str:
+    """``; did you mean 'x'? allowed: x, y``, the question only where one is near."""
+    guess = did_you_mean(word, options)
+    return f"{guess}{'' if guess else ';'} {label}: {', '.join(options) or 'none'}"
+
+
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """``; did you mean 'x'?`` or nothing."""
     by_lower = {option.lower(): option for option in options}
     near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return f"; did you mean '{by_lower[near[0]]}'?" if near else ""
-
-
-def joined(options: Iterable[object]) -> str:
-    """``a, b, c`` or ``none`` for nothing."""
-    return ", ".join(map(str, options)) or "none"

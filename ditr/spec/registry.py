@@ -9,7 +9,7 @@ from ditr import paths
 from ditr.errors import Code, DitrError
 from ditr.spec.entries import CheckpointEntry, DatasetEntry, FeatureEntry, FolderEntry, SynthRoomsEntry
 from ditr.spec.explain import check
-from ditr.spec.problems import SpecErrors, did_you_mean, joined, shown_path
+from ditr.spec.problems import SpecErrors, allowed, shown_path
 from ditr.spec.source import read_source
 
 Kind = Literal["datasets", "features", "checkpoints"]
@@ -44,8 +44,7 @@ class Registry:
         names = self.names(kind)
         if name in names:
             return ""
-        place = shown_path(self.folder / kind)
-        return f"'{name}' is not in {place}{did_you_mean(name, names)}; there: {joined(names)}"
+        return f"'{name}' is not in {shown_path(self.folder / kind)}{allowed(name, names, label='there')}"
 
     def _entry(self, kind: Kind, name: str, annotation: Any) -> Any:
         if (kind, name) not in self._entries:

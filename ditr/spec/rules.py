@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ditr.errors import DitrError
@@ -20,13 +21,21 @@ from ditr.spec.models import (
     FeatureSpec,
     FusionSpec,
     ModelSpec,
+    PolyDecay,
     RegisteredCheckpoint,
     ScheduleSpec,
 )
-from ditr.spec.problems import PathSteps, Problem, SpecErrors, joined
+from ditr.spec.problems import PathSteps, Problem, SpecErrors, dotted
 from ditr.spec.registry import Registry
 
-Finding = tuple[PathSteps, str]
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong at ``path``, and the other values that it does not agree with."""
+
+    path: PathSteps
+    what: str
+    others: tuple[PathSteps, ...] = ()
 
 
 def broken_rules(parts: Mapping[str, Any]) -> list[Finding]:
@@ -61,23 +70,24 @@ def broken_entries(parts: Mapping[str, Any]) -> list[Problem]:
 
 def dataset_is_known(dataset: DatasetSpec, registry: Registry) -> Iterator[Finding]:
     if what := registry.unknown("datasets", dataset.name):
-        yield ("dataset", "name"), what
+        yield Finding(("dataset", "name"), what)
 
 
 def features_are_known(features: FeatureSpec | None, registry: Registry) -> Iterator[Finding]:
     if features and (what := registry.unknown("features", features.source)):
-        yield ("features", "source"), what
+        yield Finding(("features", "source"), what)
 
 
 def checkpoint_is_known(checkpoint: Checkpoint | None, registry: Registry) -> Iterator[Finding]:
     if isinstance(checkpoint, RegisteredCheckpoint) and (what := registry.unknown("checkpoints", checkpoint.name)):
-        yield ("checkpoint", "name"), what
+        yield Finding(("checkpoint", "name"), what)
 
 
 def fusion_has_features(features: FeatureSpec | None, fusion: FusionSpec) -> Iterator[Finding]:
     used = [name for name in ("bifusion", "injection") if getattr(fusion, name) is not None]
     if used and features is None:
-        yield ("fusion", used[0]), "needs 'features' (source, input_size), which is not there or null"
+        what = "needs 'features' (source, input_size), which is not there or null"
+        yield Finding(("fusion", used[0]), what, (("features",),))
 
 
 def input_size_fits_patch(features: FeatureSpec | None, registry: Registry) -> Iterator[Finding]:
@@ -86,31 +96,33 @@ def input_size_fits_patch(features: FeatureSpec | None, registry: Registry) -> I
         if features is None or entry is None or not (rest := features.input_size[index] % entry.patch):
             continue
         size = features.input_size[index]
-        near = [fitting for fitting in (size - rest, size - rest + entry.patch) if fitting]
-        what = f"the {name} must be a multiple of the patch of {features.source}, {entry.patch}; is {size}"
-        yield ("features", "input_size", index), f"{what}; next to it: {joined(near)}"
+        near = " or ".join(str(one) for one in (size - rest, size - rest + entry.patch) if one)
+        must = f"the {name} must be a multiple of {entry.patch}, the patch of {features.source}"
+        what = f"{must}; is {size}; nearest: {near}"
+        yield Finding(("features", "input_size", index), what, (("features", "source"),))
 
 
 def heads_divide_width(model: ModelSpec) -> Iterator[Finding]:
     width, heads = model.decoder.width, model.decoder.heads
     if width % heads:
-        yield ("model", "decoder", "width"), f"must be a multiple of model.decoder.heads, {heads}; is {width}"
+        what = f"must be a multiple of model.decoder.heads, {heads}; is {width}"
+        yield Finding(("model", "decoder", "width"), what, (("model", "decoder", "heads"),))
 
 
 def checkpoint_fits_model(checkpoint: Checkpoint | None, model: ModelSpec, registry: Registry) -> Iterator[Finding]:
     entry = _checkpoint_entry(checkpoint, registry)
     if entry is None:
         return
-    pairs = [
-        (f"model.backbone.{name}", getattr(entry.backbone, name), getattr(model.backbone, name))
+    pairs: dict[PathSteps, tuple[object, object]] = {
+        ("model", "backbone", name): (getattr(entry.backbone, name), getattr(model.backbone, name))
         for name in BackboneSpec.model_fields
-    ]
-    pairs.append(("model.voxel_size_m", entry.voxel_size_m, model.voxel_size_m))
-    different = [
-        f"{name} is {_short(there)} there and {_short(here)} here" for name, there, here in pairs if there != here
-    ]
+    }
+    pairs["model", "voxel_size_m"] = (entry.voxel_size_m, model.voxel_size_m)
+    different = {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
     if different:
-        yield ("checkpoint", "name"), f"these weights are of another model: {'; '.join(different)}"
+        all_of_it = [f"{dotted(path)} is {_short(a)} there and {_short(b)} here" for path, (a, b) in different.items()]
+        what = f"these weights are of another model: {'; '.join(all_of_it)}"
+        yield Finding(("checkpoint", "name"), what, tuple(different))
 
 
 def scales_are_unique(fusion: FusionSpec) -> Iterator[Finding]:
@@ -127,17 +139,17 @@ def tags_are_unique(tags: tuple[str, ...]) -> Iterator[Finding]:
 
 def ranges_ascend(augmentation: AugmentationSpec | None) -> Iterator[Finding]:
     if augmentation and augmentation.scale[0] > augmentation.scale[1]:
-        yield ("augmentation", "scale"), f"must be [low, high]; is {_short(augmentation.scale)}"
+        yield Finding(("augmentation", "scale"), f"must be [low, high]; is {_short(augmentation.scale)}")
     elastic = augmentation.elastic if augmentation else None
-    for name in ("granularity", "magnitude"):
-        if elastic and getattr(elastic, name)[0] > getattr(elastic, name)[1]:
-            yield ("augmentation", "elastic", name), f"must be [fine, coarse]; is {_short(getattr(elastic, name))}"
+    if elastic and elastic.granularity[0] > elastic.granularity[1]:
+        what = f"must be [fine, coarse]; is {_short(elastic.granularity)}"
+        yield Finding(("augmentation", "elastic", "granularity"), what)
 
 
-def validation_happens(schedule: ScheduleSpec) -> Iterator[Finding]:
-    if schedule.validate_every > schedule.epochs:
-        what = f"must be at most schedule.epochs, {schedule.epochs}; is {schedule.validate_every}"
-        yield ("schedule", "validate_every"), f"{what} (the last epoch is always validated)"
+def decay_goes_down(schedule: ScheduleSpec) -> Iterator[Finding]:
+    if isinstance(schedule.decay, PolyDecay) and schedule.decay.final >= schedule.learning_rate:
+        what = f"must be below schedule.learning_rate, {schedule.learning_rate}; is {schedule.decay.final}"
+        yield Finding(("schedule", "decay", "final"), what, (("schedule", "learning_rate"),))
 
 
 RULES: tuple[Callable[..., Iterator[Finding]], ...] = (
@@ -152,7 +164,7 @@ RULES: tuple[Callable[..., Iterator[Finding]], ...] = (
     seeds_are_unique,
     tags_are_unique,
     ranges_ascend,
-    validation_happens,
+    decay_goes_down,
 )
 
 
@@ -175,7 +187,7 @@ def _checkpoint_entry(checkpoint: Checkpoint | None, registry: Registry) -> Chec
 def _repeated(items: tuple[Any, ...], path: PathSteps) -> Iterator[Finding]:
     for index, item in enumerate(items):
         if item in items[:index]:
-            yield (*path, index), f"{item} is in the list twice"
+            yield Finding((*path, index), f"{item} is in the list twice")
 
 
 def _short(value: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -109,6 +109,8 @@ def parse(text: str, *, file: str, override: bool = False) -> Source:
         node = YAML().compose(text)
     except YAMLError as error:
         return Source(None, [_syntax_problem(error, text, start)])
+    except RecursionError:
+        return Source(None, [Problem(start, "", "nested too deeply")])
     if node is None:
         return Source(None, [Problem(start, "", "empty; a spec needs at least 'extends' or 'name'")])
     reader = _Reader(file, override)
@@ -123,17 +125,23 @@ class _Reader:
     file: str
     override: bool
     problems: list[Problem] = field(default_factory=list)
-    seen: set[int] = field(default_factory=set)
+    anchored: dict[str, Value | None] = field(default_factory=dict)
+    """What each anchor stands for; None while it is being read."""
 
     def value(self, node: Node, *, path: PathSteps, key: Node | None) -> Value:
         origin = self.origin(node)
         key_origin = None if key is None else self.origin(key)
-        if id(node) in self.seen:
+        if not node.anchor:
+            return self.content(node, path, origin, key_origin)
+        if node.anchor in self.anchored:  # YAML gives the anchored node itself in place of an alias
             self.say(key_origin or origin, path, "an alias (*name) is not supported; write the value or use 'extends'")
-            return Value(None, key_origin or origin, key_origin)
-        self.seen.add(id(node))
-        if node.anchor:
-            self.say(origin, path, f"an anchor (&{node.anchor}) is not supported; share values through 'extends'")
+            return replace(self.anchored[node.anchor] or Value(None, origin), key=key_origin)
+        self.anchored[node.anchor] = None
+        self.say(origin, path, f"an anchor (&{node.anchor}) is not supported; share values through 'extends'")
+        self.anchored[node.anchor] = value = self.content(node, path, origin, key_origin)
+        return value
+
+    def content(self, node: Node, path: PathSteps, origin: Origin, key_origin: Origin | None) -> Value:
         if isinstance(node, MappingNode):
             return Value(self.children(node, path), origin, key_origin)
         if isinstance(node, SequenceNode):
@@ -173,7 +181,7 @@ class _Reader:
             return self.whole_number(text, path, origin)
         if kind == "float":
             return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
-        self.say(origin, path, f"a YAML tag ({node.tag}) is not supported; remove it")
+        self.say(origin, path, f"a YAML tag (!!{kind}) is not supported; remove it")
         return text
 
     def whole_number(self, text: str, path: PathSteps, origin: Origin) -> int:
@@ -207,12 +215,14 @@ def _syntax_problem(error: YAMLError, text: str, start: Origin) -> Problem:
     if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
         return Problem(start, "", f"not YAML: {error}")
     mark = error.problem_mark
-    unclosed = error.context_mark if "expected ',' or" in error.problem or "end of stream" in error.problem else None
-    mark = unclosed or mark
+    if error.context_mark and re.search(_BEGINS_EARLIER, error.problem or ""):
+        mark = error.context_mark
     place = Origin(start.file, mark.line + 1, mark.column + 1) if start.line else start
     return Problem(place, "", _in_our_words(error.problem or ""))
 
 
+_BEGINS_EARLIER = r"expected ',' or|end of stream|could not find expected ':'"
+"""Where YAML complains about the end of something, and its beginning is the place to look at."""
 _SYNTAX = (
     (r"character '\\t'", "a tab; YAML indents with spaces"),
     (r"cannot start any token", "a value cannot start with this character; put the value in quotes"),

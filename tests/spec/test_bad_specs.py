@@ -1,0 +1,74 @@
+"""What a user reads after a mistake, word for word: each bad/<mistake>.yaml beside the expected bad/<mistake>.txt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ditr.spec.load import load_spec
+from ditr.spec.problems import SpecErrors
+from ditr.spec.registry import Registry
+
+HERE = Path(__file__).parent
+MISTAKES = sorted(file.stem for file in (HERE / "bad").glob("*.yaml") if not file.name.startswith("_"))
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_message_of(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(HERE)
+    with pytest.raises(SpecErrors) as raised:
+        load_spec(Path("bad", f"{mistake}.yaml"), registry=Registry(HERE / "registry"))
+    assert str(raised.value) == (HERE / "bad" / f"{mistake}.txt").read_text().rstrip("\n")
+
+
+def test_every_expected_text_has_its_spec() -> None:
+    assert sorted(file.stem for file in (HERE / "bad").glob("*.txt")) == MISTAKES
+
+
+OVERRIDES = {
+    "schedule.epoch=3": "--set schedule.epoch=3: schedule.epoch: unknown key; did you mean 'epochs'? allowed: epochs, "
+    "batch_size, learning_rate, weight_decay, grad_clip_norm, decay, validate_every",
+    "epochs=3": "--set epochs=3: epochs: unknown key; did you mean 'schedule.epochs'? allowed: name, description, tags, "
+    "dataset, features, model, fusion, checkpoint, augmentation, loss, schedule, evaluation, seeds, tracking, execution",
+    "schedule.epochs=many": "--set schedule.epochs=many: schedule.epochs: must be a whole number; is 'many'",
+    "schedule.epochs.first=1": "--set schedule.epochs.first=1: schedule.epochs: must be a whole number; is a map",
+    "schedule.epochs": "--set schedule.epochs: must be path=value, such as schedule.epochs=2",
+    "schedule.epochs=": "--set schedule.epochs=: schedule.epochs: no value; write null to switch a part off",
+    "seeds[0]=3": "--set seeds[0]=3: seeds[0]: not a path; write keys with dots between, such as schedule.epochs "
+    "(a list is replaced whole)",
+    "seeds=[1": "--set seeds=[1: seeds: this bracket is not closed, or a comma is missing after an item",
+    "extends=other.yaml": "--set extends=other.yaml: extends: cannot be set; write a spec that extends the other file",
+    "dataset.name=roms": "--set dataset.name=roms: dataset.name: 'roms' is not in registry/datasets; did you mean "
+    "'rooms'? there: broken, half, real, rooms, rooms_big",
+    "model.decoder.heads=7": "--set model.decoder.heads=7: model.decoder.width: must be a multiple of "
+    "model.decoder.heads, 7; is 256",
+    "features=null": "--set features=null: fusion.bifusion: needs 'features' (source, input_size), which is not there "
+    "or null",
+}
+
+
+@pytest.mark.parametrize("override", OVERRIDES)
+def test_message_of_an_override(override: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(HERE)
+    with pytest.raises(SpecErrors) as raised:
+        load_spec(Path("good/bifusion.yaml"), registry=Registry(HERE / "registry"), overrides=[override])
+    assert str(raised.value) == f"{OVERRIDES[override]}\nerror[spec]: 1 mistake"
+
+
+def test_an_override_given_twice_is_an_error_and_not_a_race() -> None:
+    both = ["schedule.epochs=2", "schedule.epochs=3"]
+    with pytest.raises(SpecErrors, match=r"--set schedule.epochs=3: schedule.epochs: set twice"):
+        load_spec(HERE / "good/bifusion.yaml", registry=Registry(HERE / "registry"), overrides=both)
+
+
+def test_a_missing_file_suggests_its_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(HERE)
+    with pytest.raises(SpecErrors, match=r"^good/bifuson.yaml:1:1: no such file; did you mean 'bifusion.yaml'\?"):
+        load_spec(Path("good/bifuson.yaml"), registry=Registry(HERE / "registry"))
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_no_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "windows.yaml"
+    file.write_bytes(b"\xef\xbb\xbfname: arm\r\ndataset: {name: rooms}\r\nschedule: {learning_rate: 1e-3}\r\n")
+    spec = load_spec(file, registry=Registry(HERE / "registry")).spec
+    assert (spec.name, spec.schedule.learning_rate) == ("arm", 0.001)
