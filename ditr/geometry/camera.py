@@ -37,7 +37,7 @@ class Projection:
     @property
     def valid(self) -> np.ndarray:
         """(N,) bool: the point reads a 2D feature."""
-        return self.depth_ok & self.boundary_ok
+        return np.asarray(self.depth_ok & self.boundary_ok)
 
 
 def project(xyz: np.ndarray, *, pose_c2w: np.ndarray, intrinsics: Intrinsics) -> Projection:

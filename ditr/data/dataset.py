@@ -1,0 +1,107 @@
+"""Opens a data set by its registry name; embedded ones are made on first use."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+from filelock import FileLock
+
+from ditr.catalog import locate_dataset
+from ditr.data.info_pickle import read_infos
+from ditr.data.scannet_sv import INFO_FILES, POINTS, FrameSet
+from ditr.data.synthrooms import MANIFEST, make
+from ditr.errors import Code, DitrError
+from ditr.geometry.camera import SCANNET_SV_INTRINSICS, Intrinsics
+from ditr.progress import Progress, silent
+from ditr.spec.entries import FolderEntry, SynthRoomsEntry
+from ditr.spec.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Two splits of frames."""
+
+    name: str
+    root: Path
+    digest: str
+    """Of what was read: embedded data by content, folders by info pickles and file sizes; keys feature stores."""
+    train: FrameSet
+    val: FrameSet
+
+
+def open_dataset(name: str, *, registry: Registry, progress: Progress = silent) -> Dataset:
+    """The data set of registry entry ``name``; ``DitrError`` where the user's folder is missing or incomplete."""
+    entry = registry.dataset(name)
+    root = locate_dataset(name, entry)
+    if isinstance(entry, SynthRoomsEntry):
+        make_once(entry, root, progress=progress)
+        return open_folder(root, name=name)
+    _require_folder(name, entry, root)
+    return open_folder(
+        root,
+        name=name,
+        info_files={str(split): file for split, file in entry.infos.items()},
+        intrinsics=Intrinsics(**entry.intrinsics.model_dump()),
+    )
+
+
+def open_folder(
+    root: Path,
+    *,
+    name: str,
+    info_files: dict[str, str] = INFO_FILES,
+    intrinsics: Intrinsics = SCANNET_SV_INTRINSICS,
+) -> Dataset:
+    """A folder in the layout of ScanNet200-SV; its digest is the manifest's if it has one."""
+    train, val = (
+        FrameSet(root, infos=read_infos(root / info_files[split]), intrinsics=intrinsics) for split in ("train", "val")
+    )
+    manifest = root / MANIFEST
+    if manifest.is_file():
+        digest = str(json.loads(manifest.read_text())["digest"])
+    else:
+        digest = _folder_digest(root, info_files, (train, val))
+    return Dataset(name=name, root=root, digest=digest, train=train, val=val)
+
+
+def make_once(entry: SynthRoomsEntry, root: Path, *, progress: Progress = silent) -> None:
+    """Makes an embedded data set unless it is there; of several processes one makes it and the others wait."""
+    if (root / MANIFEST).is_file():
+        return
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(root.with_name(f".{root.name}.lock")):
+        if not (root / MANIFEST).is_file():
+            make(entry, root, workers=len(os.sched_getaffinity(0)), progress=progress)
+
+
+def _require_folder(name: str, entry: FolderEntry, root: Path) -> None:
+    missing = [file for file in entry.infos.values() if not (root / file).is_file()]
+    if root.is_dir() and not missing:
+        return
+    what = f"data set {name!r} lacks {', '.join(missing)}" if root.is_dir() else f"no folder for data set {name!r}"
+    raise DitrError(
+        what,
+        code=Code.DATASET,
+        where=str(root),
+        fix=(
+            "prepare ScanNet200-SV with ESAM's scripts and set DITR_DATA to the folder that holds "
+            f"{entry.path!r} (or its full path as `path` in registry/datasets/{name}.yaml); "
+            "without the data run `ditr run specs/fpn_inject.yaml`, which uses the embedded rooms"
+        ),
+    )
+
+
+def _folder_digest(root: Path, info_files: dict[str, str], splits: tuple[FrameSet, ...]) -> str:
+    digest = xxhash.xxh3_128()
+    for file in info_files.values():
+        digest.update((root / file).read_bytes())
+    for frames in splits:
+        for info in frames.infos.frames:
+            for path in (root / POINTS / info.points_file, root / info.image):
+                size = path.stat().st_size if path.is_file() else -1
+                digest.update(f"{path.relative_to(root)}\0{size}\0".encode())
+    return digest.hexdigest()

@@ -1,0 +1,87 @@
+"""Where cameras stand and look."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ditr.data.synthrooms.render import cast
+from ditr.data.synthrooms.room import SHELL, Room
+from ditr.errors import Code, DitrError
+from ditr.geometry.camera import SCANNET_SV_INTRINSICS, Intrinsics
+from ditr.seeds import derive_seed
+
+_TRIES = 200
+_COARSE = 8
+MIN_THINGS = 3
+MIN_POINTS = 100
+POINT_COUNT = 20_000
+
+
+def choose_viewpoint(room: Room, *, seed: int) -> np.ndarray:
+    """(4, 4) camera to room: inside it at 1.2 to 1.8 m, at least three things with 100 of 20,000 points in view."""
+    for attempt in range(_TRIES):
+        rng = np.random.default_rng(derive_seed(seed, "viewpoint", attempt))
+        eye = np.append(room.size[:2] * rng.uniform(0.08, 0.92, 2), rng.uniform(1.2, 1.8))
+        if not _free(room, eye):
+            continue
+        target = _target(room, rng)
+        distance = np.linalg.norm(target - eye)
+        if not 1.0 < distance < 4.0:
+            continue
+        pose = look_at(eye, target, roll=rng.normal(0, 0.03))
+        if _enough(room, pose):
+            return pose
+    raise DitrError(
+        f"no viewpoint in {_TRIES} tries shows {MIN_THINGS} things", code=Code.DATASET, fix="choose another seed"
+    )
+
+
+def look_at(eye: np.ndarray, target: np.ndarray, *, roll: float = 0.0) -> np.ndarray:
+    """(4, 4) pose of a camera at ``eye`` whose z axis points to ``target``; x right, y down, turned by ``roll``."""
+    forward = (target - eye) / np.linalg.norm(target - eye)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    down = np.cross(forward, right)
+    c, s = np.cos(roll), np.sin(roll)
+    pose = np.eye(4)
+    pose[:3, :3] = np.stack([c * right + s * down, -s * right + c * down, forward], axis=1)
+    pose[:3, 3] = eye
+    return pose
+
+
+def _free(room: Room, eye: np.ndarray) -> bool:
+    x, y = eye[:2]
+    return not any(x0 - 0.2 < x < x1 + 0.2 and y0 - 0.2 < y < y1 + 0.2 for x0, x1, y0, y1 in room.obstacles)
+
+
+def _target(room: Room, rng: np.random.Generator) -> np.ndarray:
+    """Near the middle of a thing, in most frames one of a group."""
+    things = room.things[SHELL:]
+    grouped = [thing for thing in things if thing.group]
+    pool = grouped if grouped and rng.random() < 0.6 else things
+    thing = pool[rng.integers(len(pool))]
+    corners = np.concatenate([part.corners() for part in thing.shapes])
+    return np.asarray((corners.min(axis=0) + corners.max(axis=0)) / 2 + rng.normal(0, 0.25, 3))
+
+
+def _enough(room: Room, pose_c2w: np.ndarray) -> bool:
+    hits = cast(room.shapes, pose_c2w=pose_c2w, intrinsics=_coarse(SCANNET_SV_INTRINSICS))
+    if np.quantile(hits.depth_m, 0.1) < 0.6:
+        return False
+    seen = hits.shape[hits.shape >= 0]
+    points = np.bincount(room.instance_of_shape[seen], minlength=len(room.things) + 1) * POINT_COUNT / seen.size
+    return int(np.sum(points[SHELL + 1 :] >= 1.3 * MIN_POINTS)) >= MIN_THINGS
+
+
+def _coarse(intrinsics: Intrinsics) -> Intrinsics:
+    return replace(
+        intrinsics,
+        fx=intrinsics.fx / _COARSE,
+        fy=intrinsics.fy / _COARSE,
+        cx=(intrinsics.cx + 0.5) / _COARSE - 0.5,
+        cy=(intrinsics.cy + 0.5) / _COARSE - 0.5,
+        width=intrinsics.width // _COARSE,
+        height=intrinsics.height // _COARSE,
+    )

@@ -1,0 +1,39 @@
+"""What every test gets: stores of its own, so that no test reads or writes what belongs to the user."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ditr.data.dataset import Dataset, open_dataset
+from ditr.spec.registry import Registry
+
+# Two workers on two cores: more threads would only take turns. Read by torch and OpenMP when they are first imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made data and feature maps, shared by the tests of one worker: they are keyed by content."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_stores(tmp_path: Path, session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every store variable points below pytest's temporary folders; the registry stays the project's."""
+    monkeypatch.setenv("DITR_CACHE", str(session_cache))
+    for variable in ("DITR_RUNS", "DITR_DATA", "DITR_WEIGHTS"):
+        monkeypatch.setenv(variable, str(tmp_path / variable.removeprefix("DITR_").lower()))
+    monkeypatch.delenv("DITR_REGISTRY", raising=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(session_cache: Path) -> Dataset:
+    """``synthrooms_tiny``, made once a session: two frames to train on, two to evaluate."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DITR_CACHE", str(session_cache))
+        patch.delenv("DITR_REGISTRY", raising=False)
+        return open_dataset("synthrooms_tiny", registry=Registry())
