@@ -28,6 +28,29 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pooled:
+    """All F frames of a table end to end, without the predictions that are too small: G, K and P over all frames."""
+
+    num_frames: int
+    gt_counts: np.ndarray
+    """(G,) bool: large enough to be looked for."""
+    gt_frame: np.ndarray
+    """(G,) int64 index of the frame in the table; so is pred_frame."""
+    scores: np.ndarray
+    """(K,) float64."""
+    excusable: np.ndarray
+    """(K,) float64 share of the prediction's points that are void or on ground truth too small to count."""
+    pred_frame: np.ndarray
+    """(K,) int64."""
+    pair_gt: np.ndarray
+    """(P,) int64 0..G-1, ascending."""
+    pair_pred: np.ndarray
+    """(P,) int64 0..K-1, ascending within a ground-truth instance."""
+    pair_iou: np.ndarray
+    """(P,) float64."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcomes:
     """What became of predictions and ground truth of F frames at one IoU threshold; E true and false positives."""
 
@@ -73,7 +96,8 @@ def scores(table: MatchTable) -> Scores:
 
 def average_precision(table: MatchTable, *, thresholds: Sequence[float]) -> np.ndarray:
     """(len(thresholds),) AP of all frames pooled; NaN without ground truth that counts, 0 if nothing was predicted."""
-    return np.array([pooled_ap(outcomes(table, threshold=threshold)) for threshold in thresholds])
+    pooled = pool(table)
+    return np.array([pooled_ap(outcomes(pooled, threshold=threshold)) for threshold in thresholds])
 
 
 def pooled_ap(found: Outcomes, *, times: np.ndarray | None = None) -> float:
@@ -84,7 +108,7 @@ def pooled_ap(found: Outcomes, *, times: np.ndarray | None = None) -> float:
 
 def precision_recall(table: MatchTable, *, threshold: float) -> PrecisionRecall:
     """The curve behind the AP at one IoU threshold; recall is NaN without ground truth that counts."""
-    return curve(outcomes(table, threshold=threshold), times=np.ones(len(table), dtype=np.int64))
+    return curve(outcomes(pool(table), threshold=threshold), times=np.ones(len(table), dtype=np.int64))
 
 
 def curve(found: Outcomes, *, times: np.ndarray) -> PrecisionRecall:
@@ -103,42 +127,53 @@ def curve(found: Outcomes, *, times: np.ndarray) -> PrecisionRecall:
     )
 
 
-def outcomes(table: MatchTable, *, threshold: float) -> Outcomes:
+def pool(table: MatchTable) -> Pooled:
+    """Lay the frames of a table end to end, once for all thresholds."""
+    frames = table.frames
+    num_gt = np.array([len(frame.gt_sizes) for frame in frames], dtype=np.int64)
+    num_pred = np.array([len(frame.scores) for frame in frames], dtype=np.int64)
+    num_pairs = np.array([len(frame.pair_gt) for frame in frames], dtype=np.int64)
+    index = np.arange(len(frames))
+    sizes = _joined([frame.sizes for frame in frames])
+    pair_gt = _joined([frame.pair_gt for frame in frames]) + np.repeat(np.cumsum(num_gt) - num_gt, num_pairs)
+    pair_pred = _joined([frame.pair_pred for frame in frames]) + np.repeat(np.cumsum(num_pred) - num_pred, num_pairs)
+    gt_counts = _joined([frame.gt_sizes for frame in frames]) >= table.min_points
+    on_small = _joined([frame.pair_points for frame in frames]) * ~gt_counts[pair_gt]
+    excused = _joined([frame.void for frame in frames]) + np.bincount(pair_pred, weights=on_small, minlength=len(sizes))
+    kept = sizes >= table.min_points
+    pairs = kept[pair_pred]
+    return Pooled(
+        num_frames=len(frames),
+        gt_counts=gt_counts,
+        gt_frame=np.repeat(index, num_gt),
+        scores=_joined([frame.scores for frame in frames])[kept],
+        excusable=excused[kept] / sizes[kept],
+        pred_frame=np.repeat(index, num_pred)[kept],
+        pair_gt=pair_gt[pairs],
+        pair_pred=(np.cumsum(kept) - 1)[pair_pred[pairs]],
+        pair_iou=_joined([frame.pair_iou for frame in frames])[pairs],
+    )
+
+
+def outcomes(pooled: Pooled, *, threshold: float) -> Outcomes:
     """Match the predictions of every frame to its ground truth at IoU above ``threshold``.
 
     A ground-truth instance takes the first unused prediction; each further one costs a false positive with the lower of
     the two scores. A prediction that reaches no instance of any size is a false positive unless more than ``threshold``
     of its points are void or on small ground truth, which is the benefit of the doubt.
     """
-    flat = _flatten(table)
-    reaches = flat.pair_iou > threshold
-    counts = flat.gt_sizes >= table.min_points
-    matched = _match(flat, pairs=np.flatnonzero(reaches & counts[flat.pair_gt]))
-    unmatched = _false_positives(flat, reaches=reaches, counts=counts, threshold=threshold)
-    score = np.concatenate([matched.score, flat.scores[unmatched]])
+    reaches = pooled.pair_iou > threshold
+    counts = pooled.gt_counts
+    matched = _match(pooled, pairs=np.flatnonzero(reaches & counts[pooled.pair_gt]))
+    unmatched = _false_positives(pooled, reaches=reaches, threshold=threshold)
+    score = np.concatenate([matched.score, pooled.scores[unmatched]])
     order = np.argsort(score, kind="stable")
     return Outcomes(
         score=score[order],
         is_true=np.concatenate([matched.is_true, np.zeros(len(unmatched), dtype=bool)])[order],
-        frame=np.concatenate([flat.gt_frame[matched.gt], flat.pred_frame[unmatched]])[order],
-        num_gt=np.bincount(flat.gt_frame[counts], minlength=len(table)),
+        frame=np.concatenate([pooled.gt_frame[matched.gt], pooled.pred_frame[unmatched]])[order],
+        num_gt=np.bincount(pooled.gt_frame[counts], minlength=pooled.num_frames),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Flat:
-    """All frames of a table end to end, without the predictions that are too small."""
-
-    gt_sizes: np.ndarray
-    gt_frame: np.ndarray
-    scores: np.ndarray
-    sizes: np.ndarray
-    void: np.ndarray
-    pred_frame: np.ndarray
-    pair_gt: np.ndarray
-    pair_pred: np.ndarray
-    pair_points: np.ndarray
-    pair_iou: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,64 +185,45 @@ class _Matched:
     gt: np.ndarray
 
 
-def _flatten(table: MatchTable) -> _Flat:
-    frames = table.frames
-    num_gt = np.array([len(frame.gt_sizes) for frame in frames], dtype=np.int64)
-    num_pred = np.array([len(frame.scores) for frame in frames], dtype=np.int64)
-    num_pairs = np.array([len(frame.pair_gt) for frame in frames], dtype=np.int64)
-    index = np.arange(len(frames))
-    sizes = _joined([frame.sizes for frame in frames])
-    pair_gt = _joined([frame.pair_gt for frame in frames]) + np.repeat(np.cumsum(num_gt) - num_gt, num_pairs)
-    pair_pred = _joined([frame.pair_pred for frame in frames]) + np.repeat(np.cumsum(num_pred) - num_pred, num_pairs)
-    kept = sizes >= table.min_points
-    pairs = kept[pair_pred]
-    return _Flat(
-        gt_sizes=_joined([frame.gt_sizes for frame in frames]),
-        gt_frame=np.repeat(index, num_gt),
-        scores=_joined([frame.scores for frame in frames])[kept],
-        sizes=sizes[kept],
-        void=_joined([frame.void for frame in frames])[kept],
-        pred_frame=np.repeat(index, num_pred)[kept],
-        pair_gt=pair_gt[pairs],
-        pair_pred=(np.cumsum(kept) - 1)[pair_pred[pairs]],
-        pair_points=_joined([frame.pair_points for frame in frames])[pairs],
-        pair_iou=_joined([frame.pair_iou for frame in frames])[pairs],
-    )
-
-
 def _joined(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64)
 
 
-def _match(flat: _Flat, *, pairs: np.ndarray) -> _Matched:
-    """Greedy, in the order of ground truth and, within it, of predictions."""
-    used: set[int] = set()
-    best: dict[int, float] = {}
-    extra: list[tuple[int, float]] = []
-    gts, preds = flat.pair_gt[pairs].tolist(), flat.pair_pred[pairs].tolist()
-    for gt, pred, score in zip(gts, preds, flat.scores[flat.pair_pred[pairs]].tolist(), strict=True):
-        if pred in used:
-            continue
-        if gt in best:  # the second prediction stays unused: at a low threshold it may yet match another instance
-            extra.append((gt, min(best[gt], score)))
-            best[gt] = max(best[gt], score)
-        else:
-            best[gt] = score
-            used.add(pred)
-    return _Matched(
-        score=np.array([*best.values(), *(score for _, score in extra)], dtype=np.float64),
-        is_true=np.arange(len(best) + len(extra)) < len(best),
-        gt=np.array([*best, *(gt for gt, _ in extra)], dtype=np.int64),
-    )
+def _match(pooled: Pooled, *, pairs: np.ndarray) -> _Matched:
+    """The best score on each ground-truth instance is true, every other one costs a false positive.
+
+    Keeping the higher score of two, one prediction after the other, leaves the highest and has cost all others.
+    """
+    free = _free(pooled.pair_gt[pairs], pooled.pair_pred[pairs])
+    gt, score = pooled.pair_gt[pairs][free], pooled.scores[pooled.pair_pred[pairs][free]]
+    order = np.lexsort((-score, gt))
+    return _Matched(gt=gt[order], score=score[order], is_true=np.diff(gt[order], prepend=-1) > 0)
 
 
-def _false_positives(flat: _Flat, *, reaches: np.ndarray, counts: np.ndarray, threshold: float) -> np.ndarray:
+def _free(gt: np.ndarray, pred: np.ndarray) -> np.ndarray:
+    """(P,) bool: no earlier ground-truth instance has taken the pair's prediction. Each takes its first free one.
+
+    Only a prediction that reaches several instances can be taken before, which below IoU 0.5 alone is possible; so the
+    loop is over the instances that such predictions reach.
+    """
+    free = np.ones(len(gt), dtype=bool)
+    contested = np.bincount(pred)[pred] > 1 if len(pred) else free
+    taken: set[int] = set()
+    last = -1
+    for pair in np.flatnonzero(np.isin(gt, gt[contested])).tolist():
+        if int(pred[pair]) in taken:
+            free[pair] = False
+        elif gt[pair] != last:
+            taken.add(int(pred[pair]))
+            last = gt[pair]
+    return free
+
+
+def _false_positives(pooled: Pooled, *, reaches: np.ndarray, threshold: float) -> np.ndarray:
     """Indices of the predictions that reach no ground truth of any size and are not excused."""
-    lost = np.ones(len(flat.scores), dtype=bool)
-    lost[flat.pair_pred[reaches]] = False
-    small = ~counts[flat.pair_gt]
-    on_small = np.bincount(flat.pair_pred[small], weights=flat.pair_points[small], minlength=len(flat.scores))
-    return np.flatnonzero(lost & ((flat.void + on_small) / flat.sizes <= threshold))
+    lost = np.ones(len(pooled.scores), dtype=bool)
+    lost[pooled.pair_pred[reaches]] = False
+    return np.flatnonzero(lost & (pooled.excusable <= threshold))
 
 
 def _from_here_on(values: np.ndarray, first: np.ndarray) -> np.ndarray:

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from ditr.evaluation.instance_ap import (
     AP_THRESHOLDS,
+    Outcomes,
     average_precision,
     outcomes,
+    pool,
     pooled_ap,
     precision_recall,
     scores,
@@ -73,6 +75,10 @@ def frames_of(seed: int, count: int) -> list[SlowFrame]:
     return [random_frame(rng) for _ in range(count)]
 
 
+def found_in(table: MatchTable, *, threshold: float) -> Outcomes:
+    return outcomes(pool(table), threshold=threshold)
+
+
 def test_the_protocol_has_nine_thresholds_and_25() -> None:
     assert pytest.approx(PROTOCOL_THRESHOLDS, abs=1e-12) == THRESHOLDS
 
@@ -116,7 +122,7 @@ def test_iou_equal_to_the_threshold_is_no_match() -> None:
 
 def test_a_duplicate_costs_one_false_positive_with_the_lower_score() -> None:
     table = one_frame([0] * 4 + [1] * 4, (0.9, [0, 1, 2, 3]), (0.8, [0, 1, 2]), (0.7, [4, 5, 6, 7]))
-    found = outcomes(table, threshold=0.5)
+    found = outcomes(pool(table), threshold=0.5)
     assert found.score == pytest.approx([0.7, 0.8, 0.9])
     assert found.is_true.tolist() == [True, False, True]
     # recall 1 at precision 2/3, .5 at 1/2, .5 at 1, then down to (0, 1): trapezoids between them
@@ -124,14 +130,14 @@ def test_a_duplicate_costs_one_false_positive_with_the_lower_score() -> None:
 
 
 def test_a_later_duplicate_with_a_higher_score_takes_over_the_score() -> None:
-    found = outcomes(one_frame([0] * 4, (0.2, [0, 1, 2, 3]), (0.8, [0, 1, 2])), threshold=0.5)
+    found = found_in(one_frame([0] * 4, (0.2, [0, 1, 2, 3]), (0.8, [0, 1, 2])), threshold=0.5)
     assert found.score == pytest.approx([0.2, 0.8])
     assert found.is_true.tolist() == [False, True]
 
 
 def test_a_second_prediction_stays_free_for_another_instance_at_a_low_threshold() -> None:
     both = list(range(8))
-    found = outcomes(one_frame([0] * 4 + [1] * 4, (0.9, [0, 1, 2, 3]), (0.8, both)), threshold=0.25)
+    found = found_in(one_frame([0] * 4 + [1] * 4, (0.9, [0, 1, 2, 3]), (0.8, both)), threshold=0.25)
     assert sorted(zip(found.score.round(3).tolist(), found.is_true.tolist(), strict=True)) == [
         (0.8, False),
         (0.8, True),
@@ -141,16 +147,16 @@ def test_a_second_prediction_stays_free_for_another_instance_at_a_low_threshold(
 
 def test_a_prediction_on_small_ground_truth_is_neither_right_nor_wrong() -> None:
     truth, on_small = [0] * 20 + [1] * 5 + [-1] * 5, list(range(20, 26))
-    found = outcomes(one_frame(truth, (0.9, list(range(20))), (0.95, on_small), min_points=6), threshold=0.5)
+    found = found_in(one_frame(truth, (0.9, list(range(20))), (0.95, on_small), min_points=6), threshold=0.5)
     assert (found.num_gt.tolist(), found.is_true.tolist()) == ([1], [True])
-    counted = outcomes(one_frame(truth, (0.9, list(range(20))), (0.95, on_small), min_points=5), threshold=0.5)
+    counted = found_in(one_frame(truth, (0.9, list(range(20))), (0.95, on_small), min_points=5), threshold=0.5)
     assert (counted.num_gt.tolist(), counted.is_true.tolist()) == ([2], [True, True])
 
 
 @pytest.mark.parametrize(("on_void", "false_positives"), [(5, 1), (6, 0)])
 def test_a_prediction_is_excused_only_by_more_void_than_the_threshold(on_void: int, false_positives: int) -> None:
     mask = [*range(10 - on_void), *range(20, 20 + on_void)]
-    found = outcomes(one_frame([0] * 20 + [-1] * 10, (0.9, mask)), threshold=0.5)
+    found = found_in(one_frame([0] * 20 + [-1] * 10, (0.9, mask)), threshold=0.5)
     assert len(found.score) == false_positives
 
 
@@ -198,7 +204,7 @@ def test_a_subset_scores_as_if_only_it_had_been_evaluated(seed: int, chosen: lis
     np.testing.assert_allclose(average_precision(subset, thresholds=THRESHOLDS), alone, atol=1e-12)
     times = np.zeros(8, dtype=np.int64)
     times[chosen] = 1
-    weighted = [pooled_ap(outcomes(table, threshold=threshold), times=times) for threshold in THRESHOLDS]
+    weighted = [pooled_ap(outcomes(pool(table), threshold=threshold), times=times) for threshold in THRESHOLDS]
     np.testing.assert_allclose(weighted, alone, atol=1e-12)
 
 
@@ -209,7 +215,7 @@ def test_a_resample_counts_a_frame_as_often_as_it_was_drawn(seed: int, times: li
     repeated = [frame for frame, count in zip(frames, times, strict=True) for _ in range(count)]
     expected = average_precision(table_of(repeated), thresholds=(0.25, 0.5))
     table = table_of(frames)
-    found = [pooled_ap(outcomes(table, threshold=t), times=np.array(times)) for t in (0.25, 0.5)]
+    found = [pooled_ap(outcomes(pool(table), threshold=t), times=np.array(times)) for t in (0.25, 0.5)]
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
@@ -229,7 +235,7 @@ def test_the_order_of_frames_does_not_matter(seed: int) -> None:
 @given(seed=st.integers(0, 2**32 - 1))
 def test_recall_never_rises_with_the_threshold(seed: int) -> None:
     table = table_of(frames_of(seed, 6))
-    true = [int(outcomes(table, threshold=threshold).is_true.sum()) for threshold in sorted(THRESHOLDS)]
+    true = [int(outcomes(pool(table), threshold=threshold).is_true.sum()) for threshold in sorted(THRESHOLDS)]
     assert true[1:] == sorted(true[1:], reverse=True)
 
 
