@@ -37,7 +37,8 @@ def _containing(tokens: Tensor, share: Tensor) -> Tensor:
     _, rows, columns = tokens.shape
     column = (share[:, 0] * columns).floor().long().clamp(0, columns - 1)
     row = (share[:, 1] * rows).floor().long().clamp(0, rows - 1)
-    return tokens.flatten(1).T[row * columns + column].float()
+    rows_of_tokens = tokens.flatten(1).T.contiguous()  # (T, C): a point then reads one stretch of memory
+    return rows_of_tokens[row * columns + column].float()
 
 
 def _mixed(tokens: Tensor, share: Tensor) -> Tensor:

@@ -1,0 +1,199 @@
+"""2D feature sources: frozen timm models that turn images into maps of tokens."""
+
+from __future__ import annotations
+
+import pickle
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from ditr import paths
+from ditr.catalog import locate_weights
+from ditr.errors import Code, DitrError
+from ditr.spec.entries import FeatureEntry, PretrainedWeights
+
+_HUB_TIMEOUT_S = 5.0
+_torchvision_operators: list[torch.library.Library] = []
+
+
+class FeatureSource:
+    """One frozen model: the tokens of its last layer after the final norm, without class and register tokens."""
+
+    def __init__(self, model: nn.Module, *, entry: FeatureEntry, device: torch.device) -> None:
+        self.entry = entry
+        self.device = device
+        self._model: Any = model.to(device).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def encode(self, images: np.ndarray | Tensor, *, input_size: tuple[int, int]) -> Tensor:
+        """Maps (B, C, Hp, Wp) float32, token rows from the top, of (B, H, W, 3) uint8 RGB images.
+
+        The image is resized to ``input_size`` (height, width in pixels) whatever its shape, by bilinear interpolation
+        with antialiasing between pixel centres (torch's interpolate), and normalised by the entry's mean and std. A
+        token is a patch of that input, so the map covers the image exactly.
+        """
+        rows, columns = grid_of(self.entry, input_size=input_size)
+        raw = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))  # a copy torch may own
+        pixels = raw.to(self.device).permute(0, 3, 1, 2).float() / 255
+        pixels = interpolate(pixels, size=input_size, mode="bilinear", antialias=True, align_corners=False)
+        tokens = self._model.forward_features((pixels - self._rgb(self.entry.mean)) / self._rgb(self.entry.std))
+        patches: Tensor = tokens[:, self.entry.prefix_tokens :]  # (B, T, C)
+        return patches.transpose(1, 2).reshape(len(patches), self.entry.channels, rows, columns)
+
+    def weights_digest(self) -> str:
+        """Hex digest of every weight, so that maps made with other weights can be told apart."""
+        digest = xxhash.xxh3_128()
+        for name, value in sorted(self._model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def _rgb(self, values: tuple[float, float, float]) -> Tensor:
+        return torch.tensor(values, device=self.device).reshape(1, 3, 1, 1)
+
+
+def load_source(entry: FeatureEntry, *, device: torch.device) -> FeatureSource:
+    """The entry's model with its weights, frozen.
+
+    Raises DitrError if the entry does not describe timm's model, or its weights are missing, damaged or not to be had.
+    Global random state stays as it is.
+    """
+    model = _pretrained(entry, entry.weights) if isinstance(entry.weights, PretrainedWeights) else _seeded(entry)
+    _check(model, entry)
+    return FeatureSource(model, entry=entry, device=device)
+
+
+def grid_of(entry: FeatureEntry, *, input_size: tuple[int, int]) -> tuple[int, int]:
+    """Hp, Wp: rows and columns of the token map."""
+    if any(pixels % entry.patch for pixels in input_size):
+        nearest = [max(1, round(pixels / entry.patch)) * entry.patch for pixels in input_size]
+        raise DitrError(
+            f"input_size {list(input_size)} is no multiple of the patch of {entry.timm}, {entry.patch} pixels",
+            code=Code.FEATURES,
+            where="features.input_size",
+            fix=f"write input_size: {nearest}",
+        )
+    return input_size[0] // entry.patch, input_size[1] // entry.patch
+
+
+def _seeded(entry: FeatureEntry) -> nn.Module:
+    seed = entry.weights.seed if not isinstance(entry.weights, PretrainedWeights) else 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _create(entry)
+
+
+def _pretrained(entry: FeatureEntry, weights: PretrainedWeights) -> nn.Module:
+    file = locate_weights(weights)
+    if file is None:
+        _ask_hub(entry, weights)
+    try:
+        return _create(entry, pretrained=True, file=file)
+    except (OSError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise _unloadable(entry, weights, file=file, reason=error) from error
+
+
+def _ask_hub(entry: FeatureEntry, weights: PretrainedWeights) -> None:
+    """Finds out with one request whether timm's download can work; its own retries would take most of a minute."""
+    config = _import_timm().get_pretrained_cfg(_known(entry))
+    if config is None or not config.hf_hub_id:
+        return  # a plain address, which timm asks once
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError
+
+    file = config.hf_hub_filename or "model.safetensors"
+    if isinstance(try_to_load_from_cache(config.hf_hub_id, file), str):
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(config.hf_hub_id, file), timeout=_HUB_TIMEOUT_S)
+    except EntryNotFoundError:
+        return  # the hub answers; timm knows the other names that the file may have
+    except Exception as error:  # whatever the hub's HTTP client raises, it is told as the reason
+        raise _unloadable(entry, weights, file=None, reason=error) from error
+
+
+def _create(entry: FeatureEntry, *, pretrained: bool = False, file: Path | None = None) -> nn.Module:
+    """timm's model; ``file`` may hold timm's names or, of DINOv2, the publisher's."""
+    model: nn.Module = _import_timm().create_model(
+        _known(entry),
+        pretrained=pretrained,
+        pretrained_cfg_overlay={"file": str(file)} if file else None,
+        num_classes=0,
+        dynamic_img_size=True,
+        **entry.timm_args,
+    )
+    return model
+
+
+def _known(entry: FeatureEntry) -> str:
+    """The entry's timm name, if timm has it."""
+    timm = _import_timm()
+    architecture, _, tag = entry.timm.partition(".")
+    if timm.is_model(architecture) and (not tag or entry.timm in timm.list_pretrained(f"{architecture}.*")):
+        return entry.timm
+    close = get_close_matches(entry.timm, timm.list_models() + timm.list_pretrained(), n=3)
+    raise DitrError(
+        f"timm {timm.__version__} has no model {entry.timm}",
+        code=Code.REGISTRY,
+        where="timm",
+        fix=f"correct the entry under registry/features{'; close names: ' + ', '.join(close) if close else ''}",
+    )
+
+
+def _check(model: nn.Module, entry: FeatureEntry) -> None:
+    """The entry's numbers are what maps are shaped and points are placed by, so each has to be the model's own."""
+    of_model: Any = model
+    patch = of_model.patch_embed.patch_size
+    found = {"channels": of_model.num_features, "patch": patch[0], "prefix_tokens": of_model.num_prefix_tokens}
+    wrong = {name: value for name, value in found.items() if value != getattr(entry, name)}
+    if wrong or patch[0] != patch[1]:
+        stated = ", ".join(f"{name}: {getattr(entry, name)}" for name in wrong)
+        raise DitrError(
+            f"the entry says {stated} of {entry.timm}, which has {', '.join(f'{k}: {v}' for k, v in wrong.items())}",
+            code=Code.REGISTRY,
+            where=entry.timm,
+            fix="correct the entry under registry/features",
+        )
+
+
+def _unloadable(entry: FeatureEntry, weights: PretrainedWeights, *, file: Path | None, reason: Exception) -> DitrError:
+    if file is not None:
+        return DitrError(
+            f"these are no weights of {entry.timm} ({_first_line(reason)})",
+            code=Code.FEATURES,
+            where=str(file),
+            fix=f"download {weights.url} again to that path",
+        )
+    return DitrError(
+        f"the weights of {entry.timm} are not on this machine and could not be downloaded ({_first_line(reason)})",
+        code=Code.FEATURES,
+        where=str(paths.weights_dir() / weights.file),
+        fix=f"download {weights.url} to {paths.weights_dir()} (or set DITR_WEIGHTS to the folder that holds"
+        f" {weights.file}); the specs directly under specs/ use an embedded source and need no download",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+def _import_timm() -> Any:
+    """timm, which imports torchvision, whose compiled operators do not load on every build of torch.
+
+    No feature source uses them, but without their schemas the import alone would fail.
+    """
+    if not hasattr(torch.ops.torchvision, "nms") and not _torchvision_operators:
+        library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _torchvision_operators.append(library)  # the schemas live as long as their library
+    import timm
+
+    return timm

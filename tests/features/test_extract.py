@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ditr.data.dataset import Dataset
+from ditr.data.info_pickle import FrameInfo, InfoFile
+from ditr.data.scannet_sv import FrameSet
+from ditr.errors import Code, DitrError
+from ditr.features import extract
+from ditr.features.extract import ensure_features, store_folder
+from ditr.features.sources import load_source
+from ditr.geometry.camera import Intrinsics
+from ditr.spec.entries import FeatureEntry, PretrainedWeights, SeededWeights
+from ditr.spec.models import FeatureSpec
+
+CPU = torch.device("cpu")
+ENTRY = FeatureEntry(
+    timm="vit_small_patch14_reg4_dinov2",
+    timm_args={"embed_dim": 32, "depth": 2, "num_heads": 2},
+    channels=32,
+    patch=14,
+    prefix_tokens=5,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    weights=SeededWeights(kind="seeded", seed=5),
+    licence="none",
+)
+SPEC = FeatureSpec(source="tiny", input_size=(42, 56))
+CAMERA = Intrinsics(fx=60, fy=60, cx=32, cy=24, width=64, height=48)
+
+
+def frames_of(root: Path, scenes: range) -> FrameSet:
+    infos = []
+    for scene in scenes:
+        name, image = f"scene{scene:04d}_00_0.bin", f"2D/scene{scene:04d}_00/color/0.jpg"
+        (root / image).parent.mkdir(parents=True)
+        pixels = np.random.default_rng(scene).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / image)
+        infos.append(
+            FrameInfo(
+                points_file=name,
+                superpoints_file=name,
+                instances_file=name,
+                semantics_file=name,
+                image=image,
+                pose_c2w=np.eye(4),
+                axis_align=np.eye(4),
+            )
+        )
+    return FrameSet(root, infos=InfoFile(dataset="made", categories={}, frames=tuple(infos)), intrinsics=CAMERA)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    monkeypatch.setenv("DITR_CACHE", str(tmp_path / "cache"))
+    train, val = frames_of(tmp_path / "data", range(3)), frames_of(tmp_path / "data", range(3, 5))
+    return Dataset(name="made", root=tmp_path / "data", digest="0123456789abcdef" * 2, train=train, val=val)
+
+
+class Steps:
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int]] = []
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self.seen.append((done, total))
+
+
+def ensure(dataset: Dataset, *, entry: FeatureEntry = ENTRY, progress: Steps | None = None):  # type: ignore[no-untyped-def]
+    frames = [dataset.train, dataset.val]
+    options = {} if progress is None else {"progress": progress}
+    return ensure_features(frames, spec=SPEC, entry=entry, dataset=dataset, device=CPU, **options)  # type: ignore[arg-type]
+
+
+def test_every_frame_gets_the_map_of_its_own_image(dataset: Dataset) -> None:
+    store, steps = ensure(dataset), Steps()
+    source = load_source(ENTRY, device=CPU)
+    for frames in (dataset.train, dataset.val):
+        for index, frame_id in enumerate(frames.ids):
+            alone = source.encode(frames.image(index)[None], input_size=SPEC.input_size)[0]
+            torch.testing.assert_close(store.read(frame_id).float(), alone, atol=5e-3, rtol=1e-3)
+    assert len({store.read(frame_id).numpy().tobytes() for frame_id in dataset.train.ids}) == 3
+    ensure(dataset, progress=steps)
+    assert steps.seen == []
+
+
+def test_only_missing_maps_are_made(dataset: Dataset) -> None:
+    store = ensure(dataset)
+    kept = {path: path.stat().st_mtime_ns for path in store.folder.glob("*.npy")}
+    store.path(dataset.val.ids[0]).unlink()
+    steps = Steps()
+    ensure(dataset, progress=steps)
+    assert steps.seen == [(0, 1), (1, 1)]
+    changed = [path for path, written in kept.items() if path.stat().st_mtime_ns != written]
+    assert changed == [store.path(dataset.val.ids[0])]
+
+
+def test_a_stopped_extraction_keeps_what_it_made(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extract, "BATCH", 2)
+    (dataset.root / "2D/scene0002_00/color/0.jpg").unlink()
+    with pytest.raises(DitrError, match="no such file"):
+        ensure(dataset)
+    store = extract.FeatureStore(store_folder(spec=SPEC, entry=ENTRY, dataset=dataset), shape=(32, 3, 4))
+    assert store.missing(dataset.train.ids) == [dataset.train.ids[2]]
+
+
+def test_the_folder_follows_everything_that_changes_a_map_and_nothing_else(dataset: Dataset) -> None:
+    pretrained = PretrainedWeights(kind="pretrained", file="a.pth", url="https://example.org/a")
+    moved = pretrained.model_copy(update={"url": "https://example.org/b"})
+
+    def folder(spec: FeatureSpec = SPEC, name: str = "made", **changes: object) -> Path:
+        of = Dataset(name=name, root=dataset.root, digest=dataset.digest, train=dataset.train, val=dataset.val)
+        return store_folder(spec=spec, entry=ENTRY.model_copy(update=changes), dataset=of)
+
+    same = [
+        folder(),
+        folder(description="other words", licence="other"),
+        folder(SPEC.model_copy(update={"sampling": "nearest"})),
+    ]
+    assert len(set(same)) == 1
+    assert folder(weights=pretrained) == folder(weights=moved)
+    other_size = SPEC.model_copy(update={"input_size": (56, 56)})
+    others = [
+        folder(),
+        folder(weights=pretrained),
+        folder(weights=SeededWeights(kind="seeded", seed=6)),
+        folder(mean=(0.5, 0.5, 0.5)),
+        folder(other_size),
+        folder(name="other"),
+    ]
+    assert len(set(others)) == len(others)
+
+
+def test_the_manifest_says_what_the_maps_are(dataset: Dataset) -> None:
+    store = ensure(dataset)
+    manifest = json.loads((store.folder / "manifest.json").read_text())
+    assert FeatureEntry.model_validate(manifest["entry"]) == ENTRY
+    assert manifest["input_size"] == [42, 56]
+    assert manifest["dataset_digest"] == dataset.digest
+    assert manifest["shape"] == [32, 3, 4]
+
+
+def test_maps_of_other_weights_are_never_mixed_in(dataset: Dataset) -> None:
+    store = ensure(dataset)
+    manifest = json.loads((store.folder / "manifest.json").read_text())
+    (store.folder / "manifest.json").write_text(json.dumps({**manifest, "weights_digest": "0" * 32}))
+    store.path(dataset.val.ids[0]).unlink()
+    with pytest.raises(DitrError, match="other weights") as raised:
+        ensure(dataset)
+    assert raised.value.code == Code.FEATURES
+    assert store.missing(dataset.val.ids) == [dataset.val.ids[0]]

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import pickle
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
+
+from ditr.errors import Code, DitrError
+from ditr.features.sources import FeatureSource, grid_of, load_source
+from ditr.geometry.sampling import sample_map
+from ditr.spec.entries import FeatureEntry, PretrainedWeights, SeededWeights
+from ditr.spec.registry import Registry
+
+CPU = torch.device("cpu")
+SEEDED = SeededWeights(kind="seeded", seed=5)
+PRETRAINED = PretrainedWeights(kind="pretrained", file="tiny.pth", url="https://example.org/tiny.pth")
+TINY = FeatureEntry(
+    timm="vit_small_patch14_reg4_dinov2",
+    timm_args={"embed_dim": 32, "depth": 2, "num_heads": 2},
+    channels=32,
+    patch=14,
+    prefix_tokens=5,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    weights=SEEDED,
+    licence="none",
+)
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 96, 128, 3), dtype=np.uint8)
+SIZE = (84, 112)
+
+
+def entry_with(**changes: object) -> FeatureEntry:
+    return TINY.model_copy(update=changes)
+
+
+def tiny_model(seed: int) -> nn.Module:
+    load_source(TINY, device=CPU)  # makes timm importable
+    import timm
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: nn.Module = timm.create_model(TINY.timm, num_classes=0, dynamic_img_size=True, **TINY.timm_args)
+    return model.eval()
+
+
+@pytest.fixture
+def weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DITR_WEIGHTS", str(tmp_path))
+    return tmp_path
+
+
+class PatchMeans(nn.Module):
+    """A source whose tokens are the means of its own patches, after prefix tokens that must not leak."""
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        tokens = avg_pool2d(x, 14).flatten(2).transpose(1, 2)
+        return torch.cat([tokens.new_full((len(tokens), 5, 3), 1e3), tokens], dim=1)
+
+
+def test_tokens_lie_where_the_pixels_they_were_made_of_lie() -> None:
+    # The whole way: a 640x480 image whose 16x16 cells code their row and column goes through the resize to 420x560
+    # and the source, and every pixel of the image reads the code of its own cell.
+    rows, columns = np.divmod(np.arange(480 * 640), 640)
+    cell = np.stack([rows // 16, columns // 16], axis=1)
+    image = np.concatenate([cell * [8, 6], np.zeros((len(cell), 1))], axis=1).astype(np.uint8).reshape(480, 640, 3)
+    entry = entry_with(channels=3)
+    tokens = FeatureSource(PatchMeans(), entry=entry, device=CPU).encode(image[None], input_size=(420, 560))[0]
+    assert tokens.shape == (3, 30, 40)
+    uv = torch.from_numpy(np.stack([columns, rows], axis=1))
+    read = sample_map(tokens.half(), uv, image_hw=(480, 640), mode="nearest").numpy()
+    colours = (read * entry.std + np.array(entry.mean)) * 255
+    np.testing.assert_array_equal(np.rint(colours[:, :2] / [8, 6]), cell)
+
+
+def test_the_embedded_source_changes_most_where_the_image_changes() -> None:
+    entry = Registry().features("vit_mini14_reg4")
+    before = np.random.default_rng(1).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    after = before.copy()
+    after[16 * 11 : 16 * 12, 16 * 27 : 16 * 28] = 255 - after[16 * 11 : 16 * 12, 16 * 27 : 16 * 28]
+    maps = load_source(entry, device=CPU).encode(np.stack([before, after]), input_size=(420, 560))
+    change = (maps[1] - maps[0]).norm(dim=0)
+    assert divmod(int(change.argmax()), 40) == (11, 27)
+
+
+def test_tokens_are_the_last_layer_with_the_final_norm_without_prefix_tokens() -> None:
+    source = load_source(TINY, device=CPU)
+    maps = source.encode(IMAGES, input_size=SIZE)
+    pixels = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).float() / 255
+    pixels = nn.functional.interpolate(pixels, size=SIZE, mode="bilinear", antialias=True)
+    pixels = (pixels - torch.tensor(TINY.mean)[:, None, None]) / torch.tensor(TINY.std)[:, None, None]
+    with torch.no_grad():
+        (expected,) = tiny_model(5).forward_intermediates(  # type: ignore[operator]
+            pixels, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+    assert maps.shape == (2, 32, 6, 8)
+    assert not maps.requires_grad
+    torch.testing.assert_close(maps, expected)
+
+
+def test_seeded_weights_repeat_and_leave_the_global_generator_alone() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    first, again = load_source(TINY, device=CPU), load_source(TINY, device=CPU)
+    assert torch.equal(torch.rand(3), expected)
+    other = load_source(entry_with(weights=SeededWeights(kind="seeded", seed=6)), device=CPU)
+    assert torch.equal(first.encode(IMAGES, input_size=SIZE), again.encode(IMAGES, input_size=SIZE))
+    assert first.weights_digest() == again.weights_digest() != other.weights_digest()
+
+
+@pytest.mark.parametrize("name", Registry().names("features"))
+def test_every_registered_entry_describes_its_model(name: str) -> None:
+    entry = Registry().features(name).model_copy(update={"weights": SEEDED})
+    with torch.device("meta"):
+        load_source(entry, device=torch.device("meta"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"channels": 64}, "says channels: 64 .* has channels: 32"),
+        ({"patch": 16}, "says patch: 16 .* has patch: 14"),
+        ({"prefix_tokens": 1}, "says prefix_tokens: 1 .* has prefix_tokens: 5"),
+        ({"timm": "vit_smal_patch14_reg4_dinov2"}, "no model vit_smal_patch14_reg4_dinov2"),
+        ({"timm": "vit_small_patch14_reg4_dinov2.lvd14m"}, "no model vit_small_patch14_reg4_dinov2.lvd14m"),
+    ],
+    ids=["channels", "patch", "prefix", "name", "tag"],
+)
+def test_an_entry_that_does_not_fit_its_model_is_an_error(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(DitrError, match=message) as raised:
+        load_source(entry_with(**changes), device=CPU)
+    assert raised.value.code == Code.REGISTRY
+
+
+def test_a_size_that_is_no_multiple_of_the_patch_is_an_error_with_the_nearest_that_is() -> None:
+    assert grid_of(TINY, input_size=(420, 560)) == (30, 40)
+    with pytest.raises(DitrError, match="no multiple") as raised:
+        grid_of(TINY, input_size=(480, 640))
+    assert raised.value.fix == "write input_size: [476, 644]"
+
+
+def publishers_layout(model: nn.Module) -> dict[str, Tensor]:
+    """The state as facebook publishes it: registers under another name, a class position, a mask token."""
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    class_position = torch.randn(1, 1, 32)
+    state["register_tokens"] = state.pop("reg_token")
+    state["cls_token"] = state["cls_token"] - class_position
+    state["pos_embed"] = torch.cat([class_position, state["pos_embed"]], dim=1)
+    state["mask_token"] = torch.zeros(1, 32)
+    return state
+
+
+def test_a_file_in_the_publishers_layout_gives_the_models_own_tokens(weights_folder: Path) -> None:
+    model = tiny_model(11)
+    torch.save(publishers_layout(model), weights_folder / "tiny.pth")
+    loaded = load_source(entry_with(weights=PRETRAINED), device=CPU).encode(IMAGES, input_size=SIZE)
+    expected = FeatureSource(model, entry=TINY, device=CPU).encode(IMAGES, input_size=SIZE)
+    torch.testing.assert_close(loaded, expected, atol=1e-5, rtol=1e-5)
+
+
+def incomplete(path: Path) -> None:
+    state = publishers_layout(tiny_model(11))
+    del state["blocks.1.mlp.fc1.weight"]
+    torch.save(state, path)
+
+
+class Exploit:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (Path.touch, (Path("exploited"),))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        incomplete,
+        lambda path: path.write_bytes(b"not a weight file"),
+        lambda path: path.write_bytes(pickle.dumps(Exploit(), protocol=2)),
+        lambda path: torch.save({"model": Exploit()}, path),
+    ],
+    ids=["incomplete", "garbage", "pickle", "torch pickle"],
+)
+def test_a_file_that_is_no_weights_of_the_model_is_an_error_and_runs_nothing(
+    write, weights_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(weights_folder)
+    write(weights_folder / "tiny.pth")
+    with pytest.raises(DitrError, match="no weights of vit_small_patch14_reg4_dinov2") as raised:
+        load_source(entry_with(weights=PRETRAINED), device=CPU)
+    assert raised.value.where == str(weights_folder / "tiny.pth")
+    assert PRETRAINED.url in raised.value.fix
+    assert not (weights_folder / "exploited").exists()
+
+
+def test_without_network_the_error_comes_at_the_first_request_and_says_what_to_do(
+    weights_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def no_network(host, *_args, **_options):  # type: ignore[no-untyped-def]
+        asked.append(host)
+        raise socket.gaierror(-2, "Name or service not known")
+
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(weights_folder / "hub"))
+    entry = Registry().features("dinov2_vitl14_reg4")
+    with pytest.raises(DitrError, match="could not be downloaded") as raised:
+        load_source(entry, device=CPU)
+    assert len(asked) <= 2  # one request, which may look the host up twice
+    assert raised.value.code == Code.FEATURES
+    assert isinstance(entry.weights, PretrainedWeights)
+    for needed in (entry.weights.file, entry.weights.url, str(weights_folder), "DITR_WEIGHTS", "specs/"):
+        assert needed in str(raised.value)
