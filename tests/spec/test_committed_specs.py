@@ -1,0 +1,64 @@
+"""Every spec and registry entry of the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ditr.spec.diff import diff
+from ditr.spec.identity import spec_hash, variant
+from ditr.spec.load import check_base, load_spec
+from ditr.spec.registry import Registry
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "specs").rglob("*.yaml"))
+ARMS = ("baseline", "bifusion", "fpn_inject")
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return Registry(ROOT / "registry")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_it_is_valid(file: Path, registry: Registry) -> None:
+    if file.name.startswith("_"):
+        check_base(file)
+    else:
+        load_spec(file, registry=registry)
+
+
+@pytest.mark.parametrize("folder", ["specs", "specs/scannet200_sv"])
+def test_the_arms_differ_in_fusion_and_name_only(folder: str, registry: Registry) -> None:
+    loaded = {arm: load_spec(ROOT / folder / f"{arm}.yaml", registry=registry).spec for arm in ARMS}
+    assert {arm: variant(spec.fusion) for arm, spec in loaded.items()} == {arm: arm for arm in ARMS}
+    for arm in ARMS[1:]:
+        paths = {found.path for found in diff(loaded["baseline"], loaded[arm])}
+        assert paths <= {"name", "fusion.bifusion", "fusion.injection"}
+    assert len({spec_hash(spec, registry=registry) for spec in loaded.values()}) == 3
+
+
+def test_no_arm_trains_from_scratch(registry: Registry) -> None:
+    for file in FILES:
+        if file.stem in ARMS:
+            assert load_spec(file, registry=registry).spec.checkpoint is not None
+
+
+def test_every_registry_entry_is_valid(registry: Registry) -> None:
+    for name in registry.names("datasets"):
+        registry.dataset(name)
+    for name in registry.names("features"):
+        registry.features(name)
+    for name in registry.names("checkpoints"):
+        registry.checkpoint(name)
+    assert {"synthrooms", "scannet200_sv"} <= set(registry.names("datasets"))
+
+
+def test_each_spec_names_the_schema_for_editors() -> None:
+    for file in FILES:
+        if file.name.startswith("_"):
+            continue
+        first = file.read_text().splitlines()[0]
+        assert first.startswith("# yaml-language-server: $schema=")
+        assert (file.parent / first.partition("=")[2]).resolve() == ROOT / "registry" / "spec.schema.json"

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ditr.spec.diff import diff
+from ditr.spec.dump import to_yaml
+from ditr.spec.identity import identity, run_key, spec_hash, variant
+from ditr.spec.load import load_spec
+from ditr.spec.models import FusionSpec, Spec
+from ditr.spec.problems import SpecErrors
+from ditr.spec.registry import Registry
+
+REGISTRY = Registry(Path(__file__).parent / "registry")
+GATE: dict[str, Any] = {"gate": "lite"}
+FEATURES: dict[str, Any] = {"source": "vit14", "input_size": [420, 560]}
+
+positive = st.floats(min_value=1e-8, max_value=1e8)
+probability = st.floats(min_value=0, max_value=1)
+count = st.integers(min_value=1, max_value=10**6)
+
+
+def part(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Any of the fields may be left to its default."""
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+specs = st.fixed_dictionaries(
+    {"name": st.from_regex(r"[a-z0-9][a-z0-9_]{0,8}", fullmatch=True), "dataset": st.just({"name": "rooms"})},
+    optional={
+        "description": st.text(max_size=12),
+        "tags": st.lists(st.sampled_from(["yes", "no", "null", "1e-3", "010", "a: b", "# c", "~"]), unique=True),
+        "features": st.just(FEATURES),
+        "schedule": part(
+            epochs=count,
+            learning_rate=positive,
+            weight_decay=positive,
+            decay=st.just({"kind": "constant"}) | part(power=positive).map(lambda fields: {"kind": "poly", **fields}),
+        ),
+        "augmentation": st.none()
+        | part(flip_probability=probability, elastic=st.none() | part(probability=probability)),
+        "loss": part(dice_aux=st.none() | positive, semantic=positive),
+        "model": part(voxel_size_m=positive, backbone=part(planes=st.lists(count, min_size=8, max_size=8))),
+        "seeds": st.lists(st.integers(0, 2**40), min_size=1, max_size=3, unique=True),
+        "tracking": part(mlflow=st.booleans()),
+    },
+)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(specs)
+def test_the_resolved_yaml_loads_back_to_an_equal_spec(tmp_path: Path, data: dict[str, Any]) -> None:
+    spec = Spec.model_validate(data)
+    file = tmp_path / "resolved.yaml"
+    file.write_text(to_yaml(spec), encoding="utf-8")
+    again = load_spec(file, registry=REGISTRY).spec
+    assert again == spec
+    assert spec_hash(again, registry=REGISTRY) == spec_hash(spec, registry=REGISTRY)
+    assert diff(spec, again) == ()
+
+
+@settings(max_examples=30, deadline=None)
+@given(specs, st.randoms(use_true_random=False))
+def test_the_hash_does_not_depend_on_the_order_of_keys(data: dict[str, Any], random: Any) -> None:
+    def shuffled(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        keys = list(value)
+        random.shuffle(keys)
+        return {key: shuffled(value[key]) for key in keys}
+
+    assert hash_of(shuffled(data)) == hash_of(data)
+
+
+def hash_of(data: dict[str, Any]) -> str:
+    return spec_hash(Spec.model_validate(data), registry=REGISTRY)
+
+
+def arm(**changes: Any) -> dict[str, Any]:
+    return {"name": "arm", "dataset": {"name": "rooms"}, "features": FEATURES, "fusion": {"bifusion": GATE}, **changes}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "other"},
+        {"description": "other words"},
+        {"tags": ["x"]},
+        {"seeds": [3, 4]},
+        {"tracking": {"mlflow": False}},
+        {"execution": {"device": "cpu", "workers": 0}},
+        {"loss": {}},
+        {"loss": {"semantic": 0.5}},  # the default, written out
+    ],
+)
+def test_what_changes_no_number_does_not_change_the_hash(change: dict[str, Any]) -> None:
+    assert hash_of(arm(**change)) == hash_of(arm())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset": {"name": "rooms_big"}},
+        {"features": {**FEATURES, "sampling": "nearest"}},
+        {"fusion": {"bifusion": {"gate": "lite", "dropout": 0.2}}},
+        {"fusion": {"bifusion": GATE, "injection": {}}},
+        {"model": {"voxel_size_m": 0.020000000000000004}},  # the next float after 0.02
+        {"checkpoint": {"kind": "registry", "name": "unet34c"}},
+        {"augmentation": None},
+        {"loss": {"dice_aux": 1.0}},
+        {"schedule": {"decay": {"kind": "poly", "final": 1e-9}}},
+        {"evaluation": {"min_points": 99}},
+    ],
+)
+def test_what_can_change_a_number_changes_the_hash(change: dict[str, Any]) -> None:
+    assert hash_of(arm(**change)) != hash_of(arm())
+
+
+def test_features_count_only_where_a_fusion_reads_them() -> None:
+    other = {"source": "vit14", "input_size": [462, 616]}
+    assert hash_of(arm(fusion={}, features=other)) == hash_of(arm(fusion={}, features=None))
+    assert hash_of(arm(features=other)) != hash_of(arm())
+
+
+def test_an_edited_entry_changes_the_hash_and_its_prose_does_not(tmp_path: Path) -> None:
+    spec = Spec.model_validate(arm(checkpoint={"kind": "registry", "name": "unet34c"}))
+    before = spec_hash(spec, registry=REGISTRY)
+    shutil.copytree(REGISTRY.folder, tmp_path, dirs_exist_ok=True)
+    for entry in ("datasets/rooms", "checkpoints/unet34c", "features/vit14"):
+        file = tmp_path / f"{entry}.yaml"
+        original = file.read_text()
+        file.write_text(original.replace("licence: none", "licence: other") + "description: other words\n")
+        assert spec_hash(spec, registry=Registry(tmp_path)) == before
+        edited = original.replace("texture_share: 0.4", "texture_share: 0.5").replace("0.485", "0.5")
+        file.write_text(edited.replace("sha256: null", f"sha256: {'a' * 64}"))
+        assert spec_hash(spec, registry=Registry(tmp_path)) != before
+        file.write_text(original)
+
+
+def test_the_identity_is_json_and_names_no_registry_entry() -> None:
+    text = json.dumps(identity(Spec.model_validate(arm()), registry=REGISTRY))
+    assert '"rooms"' not in text
+    assert '"vit14"' not in text
+    assert '"texture_share": 0.4' in text
+
+
+def test_seeds_get_keys_of_their_own() -> None:
+    keys = {run_key("ab" * 32, seed) for seed in range(50)} | {run_key("cd" * 32, 0)}
+    assert len(keys) == 51
+    assert all(len(key) == 10 and set(key) <= set("0123456789abcdef") for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("fusion", "expected"),
+    [
+        ({}, "baseline"),
+        ({"bifusion": GATE}, "bifusion"),
+        ({"bifusion": GATE, "injection": {}}, "fpn_inject"),
+        ({"bifusion": GATE, "injection": {"scales": [1, 2, 4, 8]}}, "fpn_inject"),
+        ({"bifusion": GATE, "injection": {"scales": [8, 4]}}, "custom"),
+        ({"injection": {}}, "custom"),
+    ],
+)
+def test_variant(fusion: dict[str, Any], expected: str) -> None:
+    assert variant(FusionSpec.model_validate(fusion)) == expected
+
+
+def test_a_diff_names_only_what_differs() -> None:
+    one, other = Spec.model_validate(arm()), Spec.model_validate(arm(fusion={}, schedule={"epochs": 3}))
+    differences = diff(one, other)
+    assert [(found.path, found.second) for found in differences] == [("fusion.bifusion", None), ("schedule.epochs", 3)]
+    assert diff(one, one) == ()
+
+
+def test_a_diff_across_kinds_shows_keys_that_only_one_has() -> None:
+    one = Spec.model_validate(arm(schedule={"decay": {"kind": "poly"}}))
+    other = Spec.model_validate(arm(schedule={"decay": {"kind": "constant"}}))
+    assert [(found.path, found.first, found.second) for found in diff(one, other)] == [
+        ("schedule.decay.kind", "poly", "constant"),
+        ("schedule.decay.power", 0.9, "absent"),
+        ("schedule.decay.final", 0.0, "absent"),
+    ]
+
+
+def test_identity_of_a_spec_with_a_broken_entry_is_refused() -> None:
+    with pytest.raises(SpecErrors):
+        hash_of(arm(dataset={"name": "broken"}))
