@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 QUIET_S = 10.0
-"""Off a terminal, seconds between two lines about the same thing."""
+"""Off a terminal, seconds between two lines about what goes on."""
 
 
 class Display(Protocol):
@@ -42,11 +42,10 @@ def open_display() -> Display:
 
 
 class Lines:
-    """A line when something ends, and every ``QUIET_S`` seconds while it goes on."""
+    """A line about what goes on every ``QUIET_S`` seconds."""
 
     def __init__(self) -> None:
-        self._began: dict[str, float] = {}
-        self._told: dict[str, float] = {}
+        self._told = time.monotonic()
 
     def __enter__(self) -> Lines:
         return self
@@ -59,30 +58,22 @@ class Lines:
     def say(self, line: str) -> None:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
+        self._told = time.monotonic()
 
     def progress(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        began = self._began.setdefault(what, now)
-        told = self._told.setdefault(what, now)
-        if done >= total:
-            self.say(f"  {what}: {total}/{total} in {now - began:.1f} s")
-            del self._began[what], self._told[what]
-        elif now - told >= QUIET_S:
+        if done < total and time.monotonic() - self._told >= QUIET_S:
             self.say(f"  {what}: {done}/{total}")
-            self._told[what] = now
 
 
 class Bars:
-    """A bar for each thing that goes on; it leaves a line when the thing ends."""
+    """A bar for each thing that goes on, gone when it ends."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)
         columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn())
-        self._bars = Progress(
-            *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console, transient=True
-        )
+        times = (TimeElapsedColumn(), TimeRemainingColumn())
+        self._bars = Progress(*columns, *times, console=self._console, transient=True)
         self._tasks: dict[str, TaskID] = {}
-        self._began: dict[str, float] = {}
 
     def __enter__(self) -> Bars:
         self._bars.start()
@@ -99,8 +90,6 @@ class Bars:
     def progress(self, what: str, done: int, total: int) -> None:
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=total)
-            self._began[what] = time.monotonic()
         self._bars.update(self._tasks[what], completed=done, total=total)
         if done >= total:
             self._bars.remove_task(self._tasks.pop(what))
-            self.say(f"  {what}: {total}/{total} in {time.monotonic() - self._began.pop(what):.1f} s")

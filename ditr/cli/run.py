@@ -78,9 +78,9 @@ def _run(planned: Sequence[PlannedRun], *, registry: Registry, display: Display)
 
 
 def _draw(folder: RunFolder, evaluation: Evaluation, frames: FrameSet) -> None:
-    from ditr.report.figures import draw_run  # matplotlib, only when a run ends
+    from ditr.report.run_pictures import draw_run
 
-    draw_run(folder, evaluation, frames)
+    draw_run(folder.panels, evaluation=evaluation, frames=frames, name=folder.path.name)
 
 
 def _plan_table(planned: Sequence[PlannedRun]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -84,16 +85,21 @@ def pick_device(execution: ExecutionSpec) -> torch.device:
     return torch.device("cpu" if lacks or execution.device == "cpu" else "cuda")
 
 
-def prepare(spec: Spec, *, seed: int, registry: Registry, device: torch.device, progress: Progress) -> Inputs:
+def prepare(
+    spec: Spec, *, seed: int, registry: Registry, device: torch.device, progress: Progress, say: Callable[[str], None]
+) -> Inputs:
     """Opens the data set and makes what is missing of it and of its features; a 3D-only run touches no features."""
     from ditr.data.dataset import open_dataset
     from ditr.data.samples import SampleSet
 
+    began = time.monotonic()
     dataset = open_dataset(spec.dataset.name, registry=registry, progress=progress)
+    say(f"  data: {dataset.name}, {len(dataset.train)} + {len(dataset.val)} frames, {_took(began)}")
     tokens, channels = None, None
     if uses_features(spec):
         from ditr.features.extract import ensure_features
 
+        began = time.monotonic()
         assert spec.features is not None, "a spec with fusion and without features does not load"
         entry = registry.features(spec.features.source)
         frames = (dataset.train, dataset.val)
@@ -101,6 +107,9 @@ def prepare(spec: Spec, *, seed: int, registry: Registry, device: torch.device, 
             frames, spec=spec.features, entry=entry, dataset=dataset, device=device, progress=progress
         )
         tokens, channels = store.read, entry.channels
+        say(f"  2D features: {spec.features.source}, maps of {store.shape}, {_took(began)}")
+    else:
+        say("  2D features: none made or read, there is no fusion")
     voxel_size_m = spec.model.voxel_size_m
     return Inputs(
         dataset=dataset,
@@ -139,7 +148,7 @@ def _missing(spec: Spec, *, registry: Registry) -> list[DitrError]:
     errors: list[DitrError] = []
     entry = registry.dataset(spec.dataset.name)
     try:
-        if isinstance(entry, FolderEntry) and not locate_dataset(spec.dataset.name, entry).is_dir():
+        if isinstance(entry, FolderEntry) and not _is_whole(spec.dataset.name, entry):
             from ditr.data.dataset import open_dataset
 
             open_dataset(spec.dataset.name, registry=registry)
@@ -151,3 +160,12 @@ def _missing(spec: Spec, *, registry: Registry) -> list[DitrError]:
     except DitrError as error:
         errors.append(error)
     return errors
+
+
+def _is_whole(name: str, entry: FolderEntry) -> bool:
+    root = locate_dataset(name, entry)
+    return all((root / file).is_file() for file in entry.infos.values())
+
+
+def _took(began: float) -> str:
+    return f"{time.monotonic() - began:.1f} s"

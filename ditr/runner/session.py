@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ditr.progress import Progress
-from ditr.runner.inputs import Inputs, StartWeights, build_model, pick_device, prepare, uses_features
+from ditr.runner.inputs import Inputs, StartWeights, build_model, pick_device, prepare
 from ditr.runner.plan import PlannedRun
 from ditr.runner.record import headline, write_provenance, write_result
 from ditr.runner.stop import Interrupted, StopSignal
@@ -61,12 +61,10 @@ class Session:
         write_text(folder.spec, to_yaml(spec))
         device = pick_device(spec.execution)
         _use_cores(device)
-        if not uses_features(spec):
-            self._say("  no fusion: no 2D features are made or read")
-        progress = host.stop.stopping(host.progress)
-        inputs = prepare(spec, seed=self._planned.seed, registry=host.registry, device=device, progress=progress)
+        seed, progress = self._planned.seed, host.stop.stopping(host.progress)
+        inputs = prepare(spec, seed=seed, registry=host.registry, device=device, progress=progress, say=self._say)
         channels = inputs.feature_channels
-        model, start = build_model(spec, seed=self._planned.seed, registry=host.registry, feature_channels=channels)
+        model, start = build_model(spec, seed=seed, registry=host.registry, feature_channels=channels)
         self._say(f"  {_start_line(start)}; {_count(model) / 1e6:.2f} M weights, on {device}")
         facts = write_provenance(self._planned, inputs=inputs, start=start, device=device)
         self._start_tracker(inputs, device)

@@ -1,0 +1,38 @@
+"""The pictures in a run's folder: precision and recall, and panels of the first frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ditr.data.scannet_sv import FrameSet
+from ditr.evaluation.evaluate import Evaluation
+from ditr.evaluation.instance_ap import precision_recall
+from ditr.report.figures import panel, pr_curve
+
+CURVES = {"IoU > 0.50": 0.50, "IoU > 0.25": 0.25}
+SHOWN_SCORE = 0.3
+"""Panels show predictions of at least this score."""
+
+
+def draw_run(folder: Path, *, evaluation: Evaluation, frames: FrameSet, name: str) -> None:
+    """Draws ``pr_curve.png`` and one ``panel_<frame>.png`` for each kept frame into ``folder``.
+
+    Parameters
+    ----------
+    frames: the set that was evaluated, for the images.
+    name: of the run, for titles.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    curves = {label: precision_recall(evaluation.table, threshold=threshold) for label, threshold in CURVES.items()}
+    pr_curve(curves, path=folder / "pr_curve.png", title=name)
+    for kept in evaluation.kept:
+        panel(
+            frames.image(kept.index),
+            uv=kept.uv,
+            instance_of_point=kept.instance_of_point,
+            masks=kept.predicted.masks,
+            scores=kept.predicted.scores,
+            min_score=SHOWN_SCORE,
+            path=folder / f"panel_{kept.frame_id}.png",
+            title=f"{name}: {kept.frame_id}",
+        )
