@@ -36,6 +36,8 @@ class Thing:
     surfaces: tuple[Surface, ...] = ()
     group: int = 0
     """Things of one group above 0 differ only in fine texture."""
+    annotated: bool = True
+    """Whether the ground truth knows it; what it does not know has instance and class 0."""
 
     def moved(self, rotation: np.ndarray, shift: np.ndarray) -> Thing:
         """The thing turned about the origin, then shifted."""
@@ -276,6 +278,8 @@ FLOOR_THINGS: tuple[tuple[Callable[[Rng], Thing], float, bool], ...] = (
     (plant, 1.0, True), (box, 1.5, False),
 )  # fmt: skip
 """Maker, how often, and whether it stands at a wall."""
+LARGE_THINGS: tuple[Callable[[Rng], Thing], ...] = (table, couch, bed, cabinet, bookshelf)
+"""What a room gets first, while there is space."""
 
 
 def _legs(width: float, depth: float, height: float, material: Material, *, thick: float) -> list[Shape]:

@@ -96,7 +96,7 @@ def _shade(
     facing = np.clip(-(rays * normals).sum(axis=1) / distance, 0, 1)
     here = rays + pose_c2w[:3, 3].astype(np.float32)
     light = np.full((len(points), 3), room.ambient, dtype=np.float32)
-    light += np.float32(0.08) * normals[:, 2:3]
+    light += np.where(normals[:, 2:3] < 0, np.float32(-0.3), np.float32(0.08)) * normals[:, 2:3]  # the floor's glow
     for lamp in room.lights:
         light += _lit(lamp, here, normals)
     light *= _contact(room, here)[:, None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ditr.data.synthrooms.furniture import FLOOR_THINGS, Rng, Surface, Thing, paint
+from ditr.data.synthrooms.furniture import FLOOR_THINGS, LARGE_THINGS, Rng, Surface, Thing, paint, wood
 from ditr.data.synthrooms.groups import Panel, panel
 from ditr.data.synthrooms.shapes import Shape, rotation_z, shape
 from ditr.data.synthrooms.small_things import door, surface_thing, wall_thing
@@ -16,6 +16,7 @@ from ditr.data.synthrooms.textures import Material
 Rect = tuple[float, float, float, float]
 MIN_THINGS, MAX_THINGS = 8, 20
 _TRIES = 40
+_UNANNOTATED_SHARE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +45,9 @@ class Room:
 
     @property
     def instance_of_shape(self) -> np.ndarray:
-        """(P,) int64 instance ids from 1."""
-        return np.repeat(np.arange(len(self.things)) + 1, [len(thing.shapes) for thing in self.things])
+        """(P,) int64 instance ids from 1; 0 where nobody annotated the thing."""
+        ids = [index + 1 if thing.annotated else 0 for index, thing in enumerate(self.things)]
+        return np.repeat(ids, [len(thing.shapes) for thing in self.things])
 
 
 SHELL = 6
@@ -54,10 +56,13 @@ SHELL = 6
 
 def furnish(rng: Rng, *, texture_share: float) -> Room:
     """A random room of 8 to 20 things, of which about ``texture_share`` belong to texture-only groups."""
-    wanted = int(rng.integers(10, MAX_THINGS - 1))
-    plan = _Plan(rng=rng, size=np.array([rng.uniform(3.4, 6.0), rng.uniform(3.2, 5.2), rng.uniform(2.4, 2.9)]))
+    wanted = int(rng.integers(13, MAX_THINGS))
+    plan = _Plan(rng=rng, size=rng.uniform([3.6, 3.4, 2.4], [5.8, 5.0, 2.8]))
     if rng.random() < 0.7:
         plan.hang((door(rng),), door(rng).size, low=0.0)
+    for maker in rng.permutation(len(LARGE_THINGS))[:3]:
+        thing = LARGE_THINGS[maker](rng)
+        plan.stand((thing,), thing.size, at_wall=True)
     _add_groups(plan, round(texture_share * wanted))
     decoys = int(rng.integers(1, 3))
     for _ in range(decoys):
@@ -154,7 +159,8 @@ class _Plan:
         left = self.rng.uniform(-1, 1) * (spot.width - thing.size[0]) / 2
         away = self.rng.uniform(-1, 1) * max(0.0, spot.depth - thing.size[1]) / 2
         offset = np.array([spot.x + left, spot.y + away, spot.z])
-        self.things.append(thing.moved(turn, turn @ offset + shift))
+        annotated = bool(self.rng.random() > _UNANNOTATED_SHARE)
+        self.things.append(replace(thing.moved(turn, turn @ offset + shift), annotated=annotated))
         self.spots += [
             (rest, turn, shift)
             for rest in (_rest(spot, -spot.width / 2, left - thing.size[0] / 2),
@@ -188,9 +194,9 @@ def _add_groups(plan: _Plan, wanted: int) -> None:
 def _add_one(plan: _Plan) -> None:
     plan.tries += 1
     kind = plan.rng.random()
-    if kind < 0.35 and plan.lay():
+    if kind < 0.45 and plan.lay():
         return
-    if kind < 0.5:
+    if kind < 0.57:
         thing = wall_thing(plan.rng)
         low = plan.rng.uniform(0.8, 1.2) if thing.size[2] < 1.2 else plan.rng.uniform(0.1, 0.4)
         plan.hang((thing,), thing.size, low=low)
@@ -203,21 +209,25 @@ def _add_one(plan: _Plan) -> None:
 
 def _shell(rng: Rng, size: np.ndarray) -> tuple[Thing, ...]:
     width, depth, height = (float(v) for v in size)
-    tone = rng.uniform(0.55, 0.85) * (1 + rng.normal(0, 0.06, 3))
+    tone = rng.uniform(0.55, 0.85) * (1 + rng.normal(0, 0.04, 3))
     walls = [Material(colour=tuple(np.clip(tone * rng.uniform(0.93, 1.04), 0, 0.95))) for _ in range(4)]
-    accent = rng.random() < 0.4
-    if accent:
+    if rng.random() < 0.4:
         walls[rng.integers(4)] = replace(paint(rng, dark=0.3), pattern="plain")
-    floor = paint(rng, pattern="planks" if rng.random() < 0.6 else "tiles", dark=0.25, light=0.6)
-    floor = replace(floor, period_m=0.12 if floor.pattern == "planks" else rng.uniform(0.25, 0.4))
+    if rng.random() < 0.6:
+        floor = replace(wood(rng), pattern="planks", period_m=0.12)
+    else:
+        grey = rng.uniform(0.3, 0.65) * (1 + rng.normal(0, 0.05, 3))
+        floor = Material(
+            colour=tuple(grey), pattern="tiles", period_m=rng.uniform(0.25, 0.4), contrast=tuple(0.05 * grey)
+        )
     thick, ceiling = 0.1, Material(colour=(0.88, 0.88, 0.86))
     spans = (
         ("floor", (width / 2, depth / 2, -thick / 2), (width + 1, depth + 1, thick), floor),
         ("ceiling", (width / 2, depth / 2, height + thick / 2), (width + 1, depth + 1, thick), ceiling),
-        ("wall", (width / 2, depth + thick / 2, height / 2), (width, thick, height), walls[0]),
-        ("wall", (-thick / 2, depth / 2, height / 2), (thick, depth, height), walls[1]),
-        ("wall", (width / 2, -thick / 2, height / 2), (width, thick, height), walls[2]),
-        ("wall", (width + thick / 2, depth / 2, height / 2), (thick, depth, height), walls[3]),
+        ("wall", (width / 2, depth + thick / 2, height / 2), (width + 1, thick, height + 1), walls[0]),
+        ("wall", (-thick / 2, depth / 2, height / 2), (thick, depth + 1, height + 1), walls[1]),
+        ("wall", (width / 2, -thick / 2, height / 2), (width + 1, thick, height + 1), walls[2]),
+        ("wall", (width + thick / 2, depth / 2, height / 2), (thick, depth + 1, height + 1), walls[3]),
     )
     return tuple(
         Thing(name=name, shapes=(shape("box", at=at, size=extent, material=skin),), size=extent)

@@ -23,11 +23,11 @@ def sense_colour(view: View, *, rng: Rng) -> np.ndarray:
 
 def sense_depth(view: View, *, rng: Rng) -> np.ndarray:
     """(H, W) uint16 millimetres, 0 = missing: at edges, grazing angles, far away, in a few blotches."""
-    true = view.hits.depth_m
+    true = np.where(np.isfinite(view.hits.depth_m), view.hits.depth_m, 0).astype(np.float32)  # 0 is missing, below
     sigma = 0.0008 + 0.001 * np.square(np.maximum(true - 0.4, 0))
     measured = true + sigma * rng.standard_normal(true.shape, dtype=np.float32)
     chance = rng.random(true.shape, dtype=np.float32)
-    missing = ~np.isfinite(true) | (true < 0.35)
+    missing = true < 0.35
     missing |= chance < 0.004
     missing |= (view.facing < _GRAZING_COSINE) & (chance < 1 - view.facing / _GRAZING_COSINE)
     missing |= (true > _FAR_M) & (chance < (true - _FAR_M) / 2)
@@ -38,10 +38,9 @@ def sense_depth(view: View, *, rng: Rng) -> np.ndarray:
 
 def _edges(depth: np.ndarray) -> np.ndarray:
     """Pixels beside a jump in depth."""
-    finite = np.where(np.isfinite(depth), depth, 100.0)
     jump = np.zeros(depth.shape, dtype=bool)
-    across = np.abs(np.diff(finite, axis=1)) > _EDGE_RATIO * finite[:, 1:]
-    down = np.abs(np.diff(finite, axis=0)) > _EDGE_RATIO * finite[1:]
+    across = np.abs(np.diff(depth, axis=1)) > _EDGE_RATIO * depth[:, 1:]
+    down = np.abs(np.diff(depth, axis=0)) > _EDGE_RATIO * depth[1:]
     jump[:, 1:] |= across
     jump[:, :-1] |= across
     jump[1:] |= down
