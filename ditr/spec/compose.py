@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ditr.spec.places import DISCRIMINATORS
 from ditr.spec.problems import Origin, Problem, did_you_mean, shown_path
 from ditr.spec.source import Value, parse, read_source
-
-DISCRIMINATORS = ("kind", "gate")
-"""Keys that name which part of a union is meant; a child that names another one replaces the whole part."""
 
 
 @dataclass
@@ -32,7 +30,7 @@ class Composed:
 
 def compose(path: Path, *, overrides: Sequence[str] = ()) -> Composed:
     """The merged tree of ``path``; mistakes are collected, never raised."""
-    composed = _with_parents(path.absolute(), chain=())
+    composed = _with_parents(Path(os.path.normpath(path.absolute())), chain=())
     changes: Value | None = None
     for text in overrides:
         change, problems = _override(text)
@@ -89,7 +87,7 @@ def _parent(path: Path, extends: Value, *, chain: tuple[Path, ...]) -> tuple[Pat
     if parent in chain:
         names = [shown_path(file) for file in (*chain[chain.index(parent) :], parent)]
         return None, f"a cycle: {' -> '.join(names)}"
-    if not parent.is_file():
+    if not os.path.isfile(parent):  # false, not an error, for names that no file can have
         here = parent.parent
         others = [file.name for file in sorted(here.glob("*.yaml")) if file != path] if here.is_dir() else []
         return None, f"no such file: {shown_path(parent)}{did_you_mean(parent.name, others)}"

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from collections.abc import Mapping
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import MaxLen, MinLen
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from ditr.spec.problems import PathSteps, Problem, allowed, did_you_mean, dotted
+from ditr.spec.places import Place, all_paths, bare, is_model, is_union, locate, tags
+from ditr.spec.problems import Problem, allowed, did_you_mean, dotted
 from ditr.spec.source import Value
 
 _HINTS: Mapping[str, str] = {
@@ -35,11 +34,11 @@ def check(value: Value, annotation: Any) -> tuple[Any, list[Problem]]:
 
 def explain(error: ErrorDetails, value: Value, annotation: Any) -> Problem | None:
     """One error of pydantic as a problem; None for those that only follow from another one."""
-    place = _locate(annotation, error["loc"])
+    place = locate(annotation, error["loc"])
     written = value.at(place.path)
     if error["type"] in ("missing", "union_tag_not_found"):
         if place.path and isinstance(place.path[-1], int):  # an item of a fixed-length list
-            place = _locate(annotation, error["loc"][:-1])
+            place = locate(annotation, error["loc"][:-1])
             written = value.nearest(place.path)
             return Problem(written.origin, dotted(place.path), _wrong_length(place, written))
         if error["type"] == "union_tag_not_found":
@@ -50,7 +49,7 @@ def explain(error: ErrorDetails, value: Value, annotation: Any) -> Problem | Non
     if error["type"] == "extra_forbidden":
         return Problem(written.key or written.origin, dotted(place.path), _unknown_key(place, annotation))
     if error["loc"][-1:] == ("[key]",):
-        keys = get_args(_bare(get_args(place.annotation_above)[0]))
+        keys = get_args(bare(get_args(place.annotation_above)[0]))
         what = f"unknown key{allowed(str(place.path[-1]), keys)}"
         return Problem(written.key or written.origin, dotted(place.path), what)
     if error["type"] == "union_tag_invalid":
@@ -60,71 +59,9 @@ def explain(error: ErrorDetails, value: Value, annotation: Any) -> Problem | Non
     return Problem(written.origin, dotted(place.path), _wrong_value(error, written, place))
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where an error is: the path without pydantic's tags, the type there and the type above."""
-
-    path: PathSteps
-    annotation: Any
-    annotation_above: Any
-    field: FieldInfo | None
-
-
-def _locate(annotation: Any, loc: tuple[str | int, ...]) -> _Place:
-    place = _Place((), _bare(annotation), None, None)
-    for step in loc:
-        if step == "[key]":
-            continue
-        here = place.annotation
-        members = [one for one in get_args(here) if _is_model(one)] if _is_union(here) else []
-        if members:
-            chosen = next((one for one in members if step in _tags(one)), None)
-            place = _Place(place.path, chosen, place.annotation_above, place.field)
-            continue
-        below, info = _step_into(here, step)
-        place = _Place((*place.path, step), _bare(below), here, info)
-    return place
-
-
-def _step_into(annotation: Any, step: str | int) -> tuple[Any, FieldInfo | None]:
-    if _is_model(annotation):
-        info = annotation.model_fields.get(step)
-        return (info.annotation if info else None), info
-    arguments = get_args(annotation)
-    if get_origin(annotation) is dict:
-        return arguments[1], None
-    if get_origin(annotation) is tuple and isinstance(step, int):
-        return arguments[0 if arguments[-1] is Ellipsis else min(step, len(arguments) - 1)], None
-    return None, None
-
-
-def _bare(annotation: Any) -> Any:
-    """Without ``Annotated`` and without an optional None."""
-    while get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    if _is_union(annotation):
-        members = [one for one in get_args(annotation) if one is not NoneType]
-        if len(members) == 1:
-            return _bare(members[0])
-        return Union[tuple(members)]  # noqa: UP007 - built at run time
-    return annotation
-
-
-def _is_union(annotation: Any) -> bool:
-    return get_origin(annotation) in (Union, UnionType)
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
-    return get_args(model.model_fields["kind"].annotation)
-
-
-def _missing(place: _Place) -> str:
+def _missing(place: Place) -> str:
     description = (place.field.description or "") if place.field else ""
-    if not description and _is_model(place.annotation):
+    if not description and is_model(place.annotation):
         description = place.annotation.__doc__ or ""
     if not description:
         return "missing"
@@ -132,44 +69,35 @@ def _missing(place: _Place) -> str:
     return f"missing; {first[:1].lower()}{first[1:]}"
 
 
-def _kind_missing(error: ErrorDetails, value: Value, place: _Place) -> Problem:
+def _kind_missing(error: ErrorDetails, value: Value, place: Place) -> Problem:
     key = error["ctx"]["discriminator"].strip("'")
     above = value.nearest(place.path)
-    kinds = [tag for one in get_args(place.annotation) for tag in _tags(one)]
+    kinds = [tag for one in get_args(place.annotation) for tag in tags(one)]
     return Problem(above.key or above.origin, dotted((*place.path, key)), f"missing; allowed: {', '.join(kinds)}")
 
 
-def _kind_unknown(error: ErrorDetails, written: Value, place: _Place) -> Problem:
+def _kind_unknown(error: ErrorDetails, written: Value, place: Place) -> Problem:
     key = error["ctx"]["discriminator"].strip("'")
-    kinds = [tag for one in get_args(place.annotation) for tag in _tags(one)]
+    kinds = [tag for one in get_args(place.annotation) for tag in tags(one)]
     chosen = written.at((key,)) or written
     what = f"unknown {key} {shown(chosen)}{allowed(chosen.text, kinds)}"
     return Problem(chosen.origin, dotted((*place.path, key)), what)
 
 
-def _unknown_key(place: _Place, annotation: Any) -> str:
+def _unknown_key(place: Place, annotation: Any) -> str:
     key = str(place.path[-1])
     what = f"unknown key{allowed(key, list(place.annotation_above.model_fields))}"
     if "did you mean" in what:
         return what
-    above = _locate(annotation, place.path[:-1]).annotation
-    for sibling in get_args(above) if _is_union(above) else ():
+    above = locate(annotation, place.path[:-1]).annotation
+    for sibling in get_args(above) if is_union(above) else ():
         if key in sibling.model_fields:
-            return f"{what}; '{key}' is for kind {' or '.join(_tags(sibling))}"
-    elsewhere = [path for path in _all_paths(annotation) if path.rpartition(".")[2] == key]
+            return f"{what}; '{key}' is for kind {' or '.join(tags(sibling))}"
+    elsewhere = [path for path in all_paths(annotation) if path.rpartition(".")[2] == key]
     return what.replace("; allowed", f"; did you mean '{elsewhere[0]}'? allowed", 1) if elsewhere else what
 
 
-def _all_paths(annotation: Any, above: str = "") -> Iterator[str]:
-    annotation = _bare(annotation)
-    for model in get_args(annotation) if _is_union(annotation) else (annotation,):
-        if _is_model(model):
-            for name, info in model.model_fields.items():
-                yield f"{above}{name}"
-                yield from _all_paths(info.annotation, f"{above}{name}.")
-
-
-def _wrong_value(error: ErrorDetails, written: Value, place: _Place) -> str:
+def _wrong_value(error: ErrorDetails, written: Value, place: Place) -> str:
     kind, context = error["type"], error.get("ctx", {})
     is_what = f"is {shown(written)}"
     help_ = _typing_help(kind, written, place)
@@ -197,9 +125,9 @@ def _not_one_of(options: tuple[Any, ...], written: Value, hint: str | None) -> s
     return f"must be {must}; is {shown(written)}{did_you_mean(written.text, names) if words else ''}"
 
 
-def _or_null(place: _Place) -> str:
+def _or_null(place: Place) -> str:
     annotation = place.field.annotation if place.field else None
-    return " or null" if _is_union(annotation) and NoneType in get_args(annotation) else ""
+    return " or null" if is_union(annotation) and NoneType in get_args(annotation) else ""
 
 
 _BOUNDS = {
@@ -219,7 +147,7 @@ _TYPES = {
 _AS_BOOL = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
-def _typing_help(kind: str, written: Value, place: _Place) -> str:
+def _typing_help(kind: str, written: Value, place: Place) -> str:
     """How to write what was probably meant."""
     data, text = written.data, written.text.strip()
     if data is None:
@@ -242,7 +170,7 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text) is not None
 
 
-def _wrong_length(place: _Place, written: Value) -> str:
+def _wrong_length(place: Place, written: Value) -> str:
     arguments = get_args(place.annotation)
     metadata = place.field.metadata if place.field else ()
     least = next((one.min_length for one in metadata if isinstance(one, MinLen)), None)
@@ -268,4 +196,5 @@ def shown(written: Value) -> str:
         return f"a list of {len(written.data)}"
     if written.data is None:
         return "empty" if not written.text else written.text
-    return f"'{written.text}'" if isinstance(written.data, str) else written.text
+    text = written.text if len(written.text) <= 60 else f"{written.text[:57]}..."
+    return f"'{text}'" if isinstance(written.data, str) else text

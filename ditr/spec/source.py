@@ -185,6 +185,9 @@ class _Reader:
         return text
 
     def whole_number(self, text: str, path: PathSteps, origin: Origin) -> int:
+        if len(text) > 300:  # more than any float holds, and Python refuses to read numbers much longer
+            self.say(origin, path, f"a number of {len(text)} digits is too long")
+            return 0
         if re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", text):
             return int(text)
         digits = text.replace("_", "")
@@ -232,6 +235,10 @@ _SYNTAX = (
     (r"expected ',' or", "this bracket is not closed, or a comma is missing after an item"),
     (r"end of stream", "this quote is not closed"),
     (r"could not find expected ':'", "a key without a colon"),
+    (r"sequence entries are not allowed", "a list cannot begin here; put each '- item' on a line of its own"),
+    (r"expected the node content", "a value is missing here, or must be put in quotes"),
+    (r"expected '<document start>'", "this does not belong to the map above; check the indentation"),
+    (r"expected (alphabetic|URI|'>')", "a value cannot start with '&', '*' or '!'; put the value in quotes"),
     (r"undefined alias", "an alias (*name) is not supported; write the value or use 'extends'"),
 )
 

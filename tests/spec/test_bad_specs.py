@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ditr.spec.load import load_spec
 from ditr.spec.problems import SpecErrors
@@ -74,3 +77,35 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_mistake(tmp_path: Path) 
     file.write_bytes(b"\xef\xbb\xbfname: arm\r\ndataset: {name: rooms}\r\nschedule: {learning_rate: 1e-3}\r\n")
     spec = load_spec(file, registry=Registry(HERE / "registry")).spec
     assert (spec.name, spec.schedule.learning_rate) == ("arm", 0.001)
+
+
+FRAGMENTS = ["\t", "- ", ": ", "{", "]", "null", "&a ", "*a", "!!str ", "'", '"', "#", "\n", "  ", "1e400", "0x", "|\n"]
+FRAGMENTS += [
+    "? ",
+    "---\n",
+    "%A\n",
+    "\x00",
+    "\u2028",
+    "<<: ",
+    "@",
+    "!<",
+    "9" * 5000,
+    ".inf",
+    "~: 1",
+    "[a]: 1",
+    "1: 2",
+    "{}",
+]
+TEXT = "extends: base.yaml\nname: arm\nfusion:\n  bifusion: {gate: lite}\n  injection: {scales: [8, 4]}\nseeds: [0]\n"
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, len(TEXT)), st.integers(0, 4), st.sampled_from(FRAGMENTS)), max_size=3))
+def test_whatever_is_written_is_a_spec_or_a_message(tmp_path: Path, edits: list[tuple[int, int, str]]) -> None:
+    text = TEXT
+    for position, cut, fragment in edits:
+        text = text[:position] + fragment + text[position + cut :]
+    (tmp_path / "base.yaml").write_text((HERE / "good/base.yaml").read_text())
+    (tmp_path / "arm.yaml").write_text(text, encoding="utf-8")
+    with contextlib.suppress(SpecErrors):
+        load_spec(tmp_path / "arm.yaml", registry=Registry(HERE / "registry"))
