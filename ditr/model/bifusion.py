@@ -54,8 +54,8 @@ class BiFusion(nn.Module):
         rows = points.valid.nonzero().squeeze(1)
         if len(rows) == 0:
             return Fused(features=features, balance_loss=features.new_zeros(()), statistics={})
-        in_3d = self.head(self.adapt_3d(features[rows]))
-        in_2d = self.head(self.adapt_2d(points.values[rows]))
+        in_3d = self.head(self.adapt_3d(features.index_select(0, rows)))
+        in_2d = self.head(self.adapt_2d(points.values.index_select(0, rows)))
         alpha = self.gate(in_2d, in_3d)
         fused = alpha * in_2d + (1 - alpha) * in_3d
         fused = self.squeeze(fused, sample_of_point[rows], samples=samples)
@@ -97,7 +97,7 @@ class SqueezeExcite(nn.Module):
     def forward(self, features: Tensor, sample_of_row: Tensor, *, samples: int) -> Tensor:
         """(M, width) rows of ``samples`` frames."""
         weights: Tensor = self.layers(segment_mean(features, sample_of_row, count=samples))
-        return features * weights[sample_of_row]
+        return features * weights.index_select(0, sample_of_row)
 
 
 def _gate_statistics(alpha: Tensor) -> dict[str, Tensor]:

@@ -62,7 +62,7 @@ class EsamSingleView(nn.Module):
         voxels = voxelise(batch, voxel_size_m=self.voxel_size_m)
         points = self._read_2d(batch, statistics=statistics)
         out = self.backbone(voxels.tensor, inject=self._inject(points, voxels, statistics=statistics))
-        features, balance_loss = self._fuse(out.F[voxels.voxel_of_point], points, voxels, statistics=statistics)
+        features, balance_loss = self._fuse(out.F.index_select(0, voxels.voxel_of_point), points, voxels, statistics=statistics)
         return ModelOutput(
             samples=self._decode(features, batch),
             balance_loss=balance_loss,

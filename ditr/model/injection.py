@@ -63,7 +63,7 @@ class Injection(nn.Module):
         added = level.tensor.F.new_zeros(len(level.mask), projection.linear.out_features)
         if len(rows) == 0:
             return added
-        return added.index_copy(0, rows, projection(level.tensor.F[rows]))
+        return added.index_copy(0, rows, projection(level.tensor.F.index_select(0, rows)))
 
 
 class Projection(nn.Module):

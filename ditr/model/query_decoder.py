@@ -49,7 +49,7 @@ class ScanNetMixQueryDecoder(nn.Module):
         mask_features = {"superpoint": self.x_mask(superpoint_features)}
         if "point" in self.mask_levels:
             mask_features["point"] = self.x_pts_mask(point_features)
-        x = self.query_proj(superpoint_features[queries])
+        x = self.query_proj(superpoint_features.index_select(0, queries))
         heads = [self._head(x, mask_features, level=self.mask_levels[0])]
         layers = zip(self.cross_attn_layers, self.self_attn_layers, self.ffn_layers, strict=True)
         for (cross, own, feedforward), level in zip(layers, self.mask_levels[1:], strict=True):

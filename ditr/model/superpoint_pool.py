@@ -42,7 +42,7 @@ class GeoAwarePooling(nn.Module):
         """(N, C) features and (N, 3) metres of points in superpoints (N,) 0..count-1, none of which is empty."""
         shape = self.pts_proj1(_normalise(xyz, superpoints, count=count))
         code = segment_max(shape, superpoints, count=count)
-        weights = 2 * self.pts_proj2(torch.cat([shape, code[superpoints]], dim=1))
+        weights = 2 * self.pts_proj2(torch.cat([shape, code.index_select(0, superpoints)], dim=1))
         pooled = segment_mean(features * weights, superpoints, count=count) + code
         return PooledSuperpoints(features=pooled, point_weights=weights.squeeze(1))
 
@@ -65,4 +65,4 @@ def _normalise(xyz: Tensor, superpoints: Tensor, *, count: int) -> Tensor:
     centre = segment_mean(xyz, superpoints, count=count)
     extent = segment_max(xyz, superpoints, count=count) + segment_max(-xyz, superpoints, count=count)
     side = extent.amax(dim=1, keepdim=True)
-    return (xyz - centre[superpoints]) / (side[superpoints] + 0.01)
+    return (xyz - centre.index_select(0, superpoints)) / (side.index_select(0, superpoints) + 0.01)
