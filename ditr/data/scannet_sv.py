@@ -27,6 +27,8 @@ _POINT_FEATURES = 6
 class FrameSet:
     """The frames of one split, read when asked for; cheap to pickle, so that loader workers can hold it.
 
+    Every method takes the frame's index and raises ``DitrError`` with the path of what is missing or broken.
+
     Parameters
     ----------
     root: folder of the data set.
@@ -44,69 +46,93 @@ class FrameSet:
         return len(self.ids)
 
     def frame(self, index: int) -> Frame:
-        """Points and labels of frame ``index``; ``DitrError`` with the path of what is missing or broken."""
+        """Points and labels, of one count, and the camera."""
         info = self.infos.frames[index]
-        points_path = self.root / POINTS / info.points_file
-        points = _read(points_path, np.dtype(np.float32), width=_POINT_FEATURES)
-        count = len(points)
-        superpoints = self._ids(SUPERPOINTS, info.superpoints_file, count)
-        instances = self._ids(INSTANCES, info.instances_file, count)
-        semantics = self._ids(SEMANTICS, info.semantics_file, count, highest=MAX_RAW_ID)
-        if not np.isfinite(points).all():
-            raise _broken(points_path, f"{np.sum(~np.isfinite(points).all(axis=1))} points are not finite")
-        if not np.isfinite(info.pose_c2w).all():
-            where = self.root / "pose_centered" / info.scene / f"{info.number}.npy"
-            raise _broken(where, f"the pose of frame {info.id} is not finite; its info pickle holds the same matrix")
-        present = np.zeros(int(superpoints.max()) + 1, dtype=bool)
-        present[superpoints] = True
-        if not present.all():
-            missing = np.flatnonzero(~present)
-            raise _broken(
-                self.root / SUPERPOINTS / info.superpoints_file,
-                f"superpoint ids are not contiguous: {missing[0]} and {len(missing) - 1} more below "
-                f"{superpoints.max()} have no point",
-            )
+        points = self.points(index)
+        labels = {
+            SUPERPOINTS: self.superpoints(index),
+            INSTANCES: self.instance_ids(index),
+            SEMANTICS: self.semantic_ids(index),
+        }
+        for kind, ids in labels.items():
+            if len(ids) != len(points):
+                raise _broken(self.root / kind / f"{info.id}.bin", f"{len(ids)} ids for {len(points)} points")
         return Frame(
             id=info.id,
             scene=info.scene,
             points=points,
-            superpoints=superpoints,
-            instance_ids=instances,
-            semantic_ids=semantics,
+            superpoints=labels[SUPERPOINTS],
+            instance_ids=labels[INSTANCES],
+            semantic_ids=labels[SEMANTICS],
             image_path=self.root / info.image,
-            pose_c2w=info.pose_c2w,
+            pose_c2w=self.pose(index),
             intrinsics=self.intrinsics,
         )
 
     def image(self, index: int) -> np.ndarray:
-        """Colour image (H, W, 3) uint8 of frame ``index``; ``DitrError`` if missing, damaged or of another size."""
+        """(H, W, 3) uint8 colour, of the size that the intrinsics are for."""
         path = self.root / self.infos.frames[index].image
-        image = read_image(path).astype(np.uint8, copy=False)
+        image = read_image(path)
         expected = (self.intrinsics.height, self.intrinsics.width, 3)
-        if image.shape != expected:
-            raise _broken(path, f"the image is {image.shape}, not {expected}: the intrinsics would not fit")
+        if image.shape != expected or image.dtype != np.uint8:
+            raise _broken(path, f"the image is {image.shape} {image.dtype}, not {expected} uint8 as the intrinsics say")
         return image
 
-    def _ids(self, kind: str, name: str, count: int, *, highest: int | None = None) -> np.ndarray:
-        path = self.root / kind / name
-        ids = _read(path, np.dtype(np.int64))
-        if len(ids) != count:
-            raise _broken(path, f"{len(ids)} ids for {count} points")
-        if ids.min() < 0 or (highest is not None and ids.max() > highest):
-            bound = f"0 to {highest}" if highest is not None else "0 and above"
-            raise _broken(path, f"ids from {ids.min()} to {ids.max()}, allowed are {bound}")
+    def points(self, index: int) -> np.ndarray:
+        """(N, 6) float32: x, y, z in metres in the centred world, r, g, b in 0..255; all finite."""
+        path = self.root / POINTS / self.infos.frames[index].points_file
+        points = _read(path, np.dtype(np.float32), width=_POINT_FEATURES)
+        if not np.isfinite(points).all():
+            raise _broken(path, f"{np.sum(~np.isfinite(points).all(axis=1))} points are not finite")
+        if points[:, 3:].min() < 0 or points[:, 3:].max() > 255:
+            raise _broken(path, f"colours from {points[:, 3:].min()} to {points[:, 3:].max()}, allowed are 0 to 255")
+        return points
+
+    def superpoints(self, index: int) -> np.ndarray:
+        """(N,) int64, 0..S-1, every one present."""
+        path = self.root / SUPERPOINTS / self.infos.frames[index].superpoints_file
+        ids = _read_ids(path)
+        different = np.unique(ids)
+        if different[-1] != len(different) - 1:
+            raise _broken(
+                path, f"superpoint ids are not contiguous: {len(different)} different ones, the highest {different[-1]}"
+            )
         return ids
+
+    def instance_ids(self, index: int) -> np.ndarray:
+        """(N,) int64, 0 = unannotated."""
+        return _read_ids(self.root / INSTANCES / self.infos.frames[index].instances_file)
+
+    def semantic_ids(self, index: int) -> np.ndarray:
+        """(N,) int64 raw ScanNet200 ids, 0 = unannotated."""
+        return _read_ids(self.root / SEMANTICS / self.infos.frames[index].semantics_file, highest=MAX_RAW_ID)
+
+    def pose(self, index: int) -> np.ndarray:
+        """(4, 4) float64, camera to centred world; finite."""
+        info = self.infos.frames[index]
+        if not np.isfinite(info.pose_c2w).all():
+            where = self.root / "pose_centered" / info.scene / f"{info.number}.npy"
+            raise _broken(where, f"the pose of frame {info.id} is not finite; its info pickle holds the same matrix")
+        return info.pose_c2w
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Any image file as an array (H, W[, 3]); ``DitrError`` if missing or damaged."""
+    """An image file as it is stored, (H, W[, channels]); ``DitrError`` if missing or damaged."""
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB") if image.mode not in ("I;16", "I") else image)
+            return np.asarray(image)
     except FileNotFoundError as error:
         raise _missing(path) from error
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise _broken(path, f"the image is damaged ({error})") from error
+
+
+def _read_ids(path: Path, *, highest: int | None = None) -> np.ndarray:
+    ids = _read(path, np.dtype(np.int64))
+    if ids.min() < 0 or (highest is not None and ids.max() > highest):
+        bound = f"0 to {highest}" if highest is not None else "0 and above"
+        raise _broken(path, f"ids from {ids.min()} to {ids.max()}, allowed are {bound}")
+    return ids
 
 
 def _read(path: Path, dtype: np.dtype[Any], *, width: int = 1) -> np.ndarray:
@@ -117,7 +143,7 @@ def _read(path: Path, dtype: np.dtype[Any], *, width: int = 1) -> np.ndarray:
         raise _missing(path) from error
     row = dtype.itemsize * width
     if not raw or len(raw) % row:
-        raise _broken(path, f"{len(raw)} bytes are no multiple of {row} ({width} x {dtype})")
+        raise _broken(path, f"{len(raw)} bytes, which is no positive multiple of {row} ({width} x {dtype})")
     values = np.frombuffer(bytearray(raw), dtype=dtype)
     return values.reshape(-1, width) if width > 1 else values
 

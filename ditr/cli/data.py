@@ -1,0 +1,160 @@
+"""``ditr data make | check | show | ls``: data sets by registry name or folder."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ditr.catalog import locate_dataset
+from ditr.cli.display import Display, open_display
+from ditr.cli.tables import text_table
+from ditr.errors import Code, DitrError
+from ditr.spec.entries import SplitEntry, SynthRoomsEntry
+from ditr.spec.registry import Registry
+
+if TYPE_CHECKING:
+    from ditr.data.check import CheckReport
+    from ditr.data.dataset import Dataset
+
+DatasetArgument = Annotated[
+    str, typer.Argument(metavar="DATASET", help="A name from registry/datasets, or a folder.", show_default=False)
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to ``app``."""
+    group = typer.Typer(no_args_is_help=True, help="Make, check and look at data sets.")
+    group.command("make")(make)
+    group.command("check")(check)
+    group.command("show")(show)
+    group.command("ls")(list_datasets)
+    app.add_typer(group, name="data")
+
+
+def make(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An embedded data set of registry/datasets.")],
+    scenes: Annotated[
+        int | None, typer.Option(min=2, help="Rooms in all; a quarter of them, at least one, is for val.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames a room.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Another seed gives other rooms.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to make it in; default is the cache.")] = None,
+) -> None:
+    """Make an embedded data set now; runs make theirs when they first need it."""
+    from ditr.data.dataset import make_once, open_folder
+
+    entry = _changed(_embedded(name), scenes=scenes, frames=frames, seed=seed)
+    root = locate_dataset(name, entry) if out is None else out.resolve()
+    if out is not None and root.exists():
+        raise DitrError("the folder already exists", code=Code.DATASET, where=str(root), fix="name a new folder")
+    with open_display() as display:
+        make_once(entry, root, progress=display.progress)
+        dataset = open_folder(root, name=name)
+        display.say(f"{root}")
+        display.say(f"train {len(dataset.train)} frames, val {len(dataset.val)} frames, digest {dataset.digest}")
+
+
+def check(dataset: DatasetArgument) -> None:
+    """Read every file of a data set; list what is wrong with it and what is in it. Exit code 1 if anything is wrong."""
+    from ditr.data.check import check_dataset
+
+    with open_display() as display:
+        opened = _open(dataset, display)
+        report = check_dataset(opened, progress=display.progress)
+        display.say(f"{opened.root}\n")
+        display.say(_written(report))
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def show(
+    dataset: DatasetArgument,
+    frame: Annotated[str, typer.Argument(metavar="FRAME", help="Frame id, such as scene0012_00_200.")],
+    out: Annotated[Path | None, typer.Option(help="PNG to write; default is <frame>.png here.")] = None,
+) -> None:
+    """Draw a frame: colour, depth, instances, superpoints, points."""
+    from ditr.data.panel import draw_frame
+
+    with open_display() as display:
+        opened = _open(dataset, display)
+        for frames in (opened.train, opened.val):
+            if frame in frames.ids:
+                path = out or Path(f"{frame}.png")
+                draw_frame(frames, frames.ids.index(frame), path=path)
+                display.say(str(path))
+                return
+    known = (*opened.train.ids, *opened.val.ids)
+    close = difflib.get_close_matches(frame, known, n=3, cutoff=0.3) or known[:3]
+    raise DitrError(
+        f"data set {dataset} has no frame {frame!r}",
+        code=Code.DATASET,
+        where=str(opened.root),
+        fix=f"use one of its {len(known)} frames, such as {', '.join(close)}",
+    )
+
+
+def list_datasets() -> None:
+    """List the data sets of the registry and whether they are here."""
+    registry = Registry()
+    rows = []
+    for name in registry.names("datasets"):
+        entry = registry.dataset(name)
+        root = locate_dataset(name, entry)
+        if isinstance(entry, SynthRoomsEntry):
+            size = f"{entry.train.scenes}x{entry.train.frames} + {entry.val.scenes}x{entry.val.frames}"
+            state = "made" if root.is_dir() else "made on first use"
+        else:
+            size, state = "-", "here" if root.is_dir() else "missing"
+        rows.append((name, entry.kind, size, state, str(root)))
+    typer.echo(text_table(("name", "kind", "scenes x frames", "state", "folder"), rows), nl=False)
+
+
+def _embedded(name: str) -> SynthRoomsEntry:
+    entry = Registry().dataset(name)
+    if not isinstance(entry, SynthRoomsEntry):
+        raise DitrError(
+            f"data set {name!r} is a folder that you bring, it cannot be made",
+            code=Code.DATASET,
+            where=str(locate_dataset(name, entry)),
+            fix="`ditr data ls` lists the embedded ones",
+        )
+    return entry
+
+
+def _changed(entry: SynthRoomsEntry, *, scenes: int | None, frames: int | None, seed: int | None) -> SynthRoomsEntry:
+    train, val = entry.train.scenes, entry.val.scenes
+    if scenes is not None:
+        val = max(1, scenes // 4)
+        train = scenes - val
+    return entry.model_copy(
+        update={
+            "seed": entry.seed if seed is None else seed,
+            "train": SplitEntry(scenes=train, frames=frames or entry.train.frames),
+            "val": SplitEntry(scenes=val, frames=frames or entry.val.frames),
+        }
+    )
+
+
+def _open(dataset: str, display: Display) -> Dataset:
+    from ditr.data.dataset import open_dataset, open_folder
+
+    registry = Registry()
+    folder = Path(dataset)
+    if dataset not in registry.names("datasets") and folder.is_dir():
+        return open_folder(folder.resolve(), name=folder.name)
+    return open_dataset(dataset, registry=registry, progress=display.progress)
+
+
+def _written(report: CheckReport) -> str:
+    lines = [text_table(("what", "value"), sorted(report.statistics.items()))]
+    if not report.problems:
+        lines.append("no problems")
+    for problem in report.problems:
+        lines.append(f"{problem.kind}: {problem.count} problem{'s' if problem.count > 1 else ''}")
+        lines += [f"  {example}" for example in problem.examples]
+        if problem.count > len(problem.examples):
+            lines.append(f"  and {problem.count - len(problem.examples)} more")
+    return "\n".join(lines)
