@@ -1,0 +1,197 @@
+"""What this machine has of what ditr needs, and what to do about each thing it lacks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+
+from ditr import paths
+from ditr.catalog import locate_checkpoint, locate_dataset, locate_weights
+from ditr.errors import DitrError
+from ditr.spec.entries import FolderEntry, PretrainedWeights
+from ditr.spec.models import RegisteredCheckpoint
+from ditr.spec.registry import Registry
+
+_OLDEST_PYTHON = (3, 11)
+_LOW_DISK_GB = 5.0
+_SET_UP = "run `make setup`; its log is build/setup.log"
+
+
+class State(StrEnum):
+    """How a finding is to be read."""
+
+    OK = "ok"
+    ABSENT = "absent"
+    """Not here, and only needed by specs that name it."""
+    SLOW = "slow"
+    """Works, but a GPU of this machine is not used."""
+    PROBLEM = "problem"
+    """No experiment can run until it is fixed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of `ditr doctor`; ``fix`` is empty only when ``state`` is OK."""
+
+    group: str
+    name: str
+    state: State
+    found: str
+    fix: str = ""
+
+
+def examine(registry: Registry) -> tuple[Finding, ...]:
+    """Every check, in the order they are read; none of them raises, downloads, or makes a file."""
+    return (*_software(), *_stores(), *_registered(registry))
+
+
+def _software() -> Iterator[Finding]:
+    checks: tuple[tuple[str, Callable[[], tuple[State, str, str]]], ...] = (
+        ("Python", _python),
+        ("torch", _torch),
+        ("MinkowskiEngine", _minkowski_engine),
+        ("timm", _timm),
+        ("mlflow", lambda: (State.OK, metadata.version("mlflow"), "")),
+        ("duckdb", lambda: (State.OK, metadata.version("duckdb"), "")),
+    )
+    for name, check in checks:
+        try:
+            state, found, fix = check()
+        except (ImportError, OSError, RuntimeError, DitrError) as error:
+            state, found, fix = State.PROBLEM, _first_line(error), _SET_UP
+        yield Finding(group="software", name=name, state=state, found=found, fix=fix)
+
+
+def _python() -> tuple[State, str, str]:
+    found = f"{sys.version.split()[0]}, {sys.executable}"
+    if sys.version_info[:2] < _OLDEST_PYTHON:
+        return State.PROBLEM, found, "install Python 3.11 or newer, then `make setup PYTHON=python3.11`"
+    return State.OK, found, ""
+
+
+def _torch() -> tuple[State, str, str]:
+    import torch
+
+    if torch.cuda.is_available():
+        card = torch.cuda.get_device_properties(0)
+        return State.OK, f"{torch.__version__} on {card.name}, {card.total_memory / 2**30:.0f} GiB", ""
+    found = f"{torch.__version__} on the CPU, {os.cpu_count()} cores"
+    if gpu := gpu_name():
+        wanted = torch.__version__.split("+")[0]
+        return State.SLOW, f"{found}, though there is {gpu}", f"TORCH=torch=={wanted} make setup"
+    return State.OK, found, ""
+
+
+def _minkowski_engine() -> tuple[State, str, str]:
+    import torch
+
+    from ditr.model.sparse import engine_has_cuda
+
+    version = metadata.version("MinkowskiEngine")
+    if engine_has_cuda():
+        return State.OK, f"{version} with CUDA", ""
+    if gpu_name() or torch.cuda.is_available():
+        fix = f"install CUDA {torch.version.cuda or 'with nvcc'} so that `nvcc` runs, remove .venv, then `make setup`"
+        return State.SLOW, f"{version} for the CPU only, though there is a GPU", fix
+    return State.OK, f"{version} for the CPU", ""
+
+
+def _timm() -> tuple[State, str, str]:
+    import torch
+
+    from ditr.features import sources
+
+    registry = Registry()
+    seeded = [entry for entry in map(registry.features, registry.names("features")) if entry.weights.kind == "seeded"]
+    if seeded:
+        sources.load_source(seeded[0], device=torch.device("cpu"))
+    return State.OK, f"{metadata.version('timm')}, torchvision {metadata.version('torchvision')}", ""
+
+
+def gpu_name() -> str:
+    """The first NVIDIA GPU as its driver names it, whatever torch can do with it; empty without one."""
+    if shutil.which("nvidia-smi") is None:
+        return ""
+    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    first = listing.stdout.partition("\n")[0]
+    return first.partition(": ")[2].partition(" (")[0] if listing.returncode == 0 else ""
+
+
+def _stores() -> Iterator[Finding]:
+    stores = {
+        "registry": (paths.registry_dir(), "DITR_REGISTRY"),
+        "runs": (paths.runs_dir(), "DITR_RUNS"),
+        "cache": (paths.cache_dir(), "DITR_CACHE"),
+        "data": (paths.data_dir(), "DITR_DATA"),
+        "weights": (paths.weights_dir(), "DITR_WEIGHTS"),
+    }
+    for name, (folder, variable) in stores.items():
+        state, found, fix = _store(folder, variable=variable, written=name in {"runs", "cache"})
+        yield Finding(group="stores", name=name, state=state, found=found, fix=fix)
+
+
+def _store(folder: Path, *, variable: str, written: bool) -> tuple[State, str, str]:
+    """``written``: ditr makes the folder itself when it is first needed; the others are only read."""
+    if not folder.exists() and variable == "DITR_REGISTRY":
+        return State.PROBLEM, f"{folder} does not exist", f"run from the checkout, or set {variable} to its registry/"
+    standing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free_gb = shutil.disk_usage(standing).free / 1e9
+    found = f"{folder}, {free_gb:.0f} GB free" + ("" if folder.exists() else ", not made yet")
+    if not standing.is_dir() or (written and not os.access(standing, os.W_OK | os.X_OK)):
+        return State.PROBLEM, f"{folder} cannot be written", f"set {variable} to a folder of yours"
+    if written and free_gb < _LOW_DISK_GB:
+        return State.PROBLEM, found, f"free {_LOW_DISK_GB:.0f} GB there, or set {variable} to a larger disk"
+    return State.OK, found, ""
+
+
+def _registered(registry: Registry) -> Iterator[Finding]:
+    """Which of the things that specs can name are on this machine."""
+    for group, names, check in (
+        ("data sets", registry.names("datasets"), _dataset),
+        ("2D weights", registry.names("features"), _weights),
+        ("checkpoints", registry.names("checkpoints"), _checkpoint),
+    ):
+        for name in names:
+            try:
+                state, found, fix = check(name, registry)
+            except DitrError as error:
+                state, found, fix = State.ABSENT, error.what, error.fix
+            yield Finding(group=group, name=name, state=state, found=found, fix=fix)
+
+
+def _dataset(name: str, registry: Registry) -> tuple[State, str, str]:
+    entry = registry.dataset(name)
+    folder = locate_dataset(name, entry)
+    if folder.is_dir():
+        return State.OK, str(folder), ""
+    if isinstance(entry, FolderEntry):
+        return State.ABSENT, f"no folder {folder}", f"put the prepared data set there (DITR_DATA is {paths.data_dir()})"
+    return State.OK, "made when a run first needs it", ""
+
+
+def _weights(name: str, registry: Registry) -> tuple[State, str, str]:
+    weights = registry.features(name).weights
+    if not isinstance(weights, PretrainedWeights):
+        return State.OK, "seeded, needs no download", ""
+    file = locate_weights(weights)
+    if file is not None:
+        return State.OK, str(file), ""
+    fix = f"timm downloads them when first needed; without a network put {weights.url} into {paths.weights_dir()}"
+    return State.ABSENT, f"no {paths.weights_dir() / weights.file}", fix
+
+
+def _checkpoint(name: str, registry: Registry) -> tuple[State, str, str]:
+    file = locate_checkpoint(RegisteredCheckpoint(kind="registry", name=name), registry=registry)
+    return State.OK, f"{file.path}, sha256 {file.sha256[:12]}", ""
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"
