@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def project_dir() -> Path:
-    """The nearest folder at or above the working directory that holds ``registry/``, else the checkout ditr runs from."""
+    """The nearest folder at or above the working directory that holds ``registry/``, else ditr's own checkout."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "registry" / "datasets").is_dir():
