@@ -81,48 +81,46 @@ def fit(
     def save() -> None:
         state.save(at, model=model, optimizer=optimizer, plan=plan)
 
-    with _deterministic_on_cpu(device):
-        while True:
-            if at.epoch > at.validated and _validation_due(schedule, epochs_done=at.epoch):
-                if should_stop():
-                    return _result(at, finished=False)
-                sink.log(at.epoch * steps, {f"val/{name}": value for name, value in validate(at.epoch).items()})
-                at.validated = at.epoch
-                save()
-            if at.epoch == schedule.epochs:
-                return _result(at, finished=True)
+    while True:
+        if at.epoch > at.validated and _validation_due(schedule, epochs_done=at.epoch):
+            if should_stop():
+                return _result(at, finished=False)
+            sink.log(at.epoch * steps, {f"val/{name}": value for name, value in validate(at.epoch).items()})
+            at.validated = at.epoch
+            save()
+        if at.epoch == schedule.epochs:
+            return _result(at, finished=True)
 
-            model.train()
-            lr = _set_learning_rate(optimizer, learning_rate(schedule, at.epoch))
-            train.set_epoch(at.epoch)
-            what = f"epoch {at.epoch + 1}/{schedule.epochs}"
-            progress(what, at.step, steps)
-            idle_since = time.perf_counter()
-            for batch in batches(
-                train, batch_size=schedule.batch_size, shuffle=True, workers=spec.execution.workers, first_batch=at.step
-            ):
-                if should_stop():
-                    save()
-                    return _result(at, finished=False)
-                began = time.perf_counter()
-                torch.manual_seed(derive_seed(seed, "step", at.epoch, at.step))  # so no generator's state needs keeping
-                step = at.epoch * steps + at.step + 1
+        model.train()
+        lr = _set_learning_rate(optimizer, learning_rate(schedule, at.epoch))
+        train.set_epoch(at.epoch)
+        what = f"epoch {at.epoch + 1}/{schedule.epochs}"
+        progress(what, at.step, steps)
+        idle_since = time.perf_counter()
+        for batch in batches(
+            train, batch_size=schedule.batch_size, shuffle=True, workers=spec.execution.workers, first_batch=at.step
+        ):
+            if should_stop():
+                save()
+                return _result(at, finished=False)
+            began = time.perf_counter()
+            torch.manual_seed(derive_seed(seed, "step", at.epoch, at.step))  # so no generator's state needs keeping
+            step = at.epoch * steps + at.step + 1
+            with _reproducible_on_cpu(device):
                 metrics = _train_step(
                     model, batch.to(device), criterion=criterion, optimizer=optimizer, clip=schedule.grad_clip_norm
                 )
-                metrics |= {"lr": lr, "data_ms": 1e3 * (began - idle_since), "step_ms": _ms_since(began, device=device)}
-                idle_since = time.perf_counter()
-                at.add(metrics, mem_mb=_memory_mb(device))
-                sink.log(step, {f"train/{name}": value for name, value in metrics.items()})
-                progress(what, at.step, steps)
+            metrics |= {"lr": lr, "data_ms": 1e3 * (began - idle_since), "step_ms": _ms_since(began, device=device)}
+            idle_since = time.perf_counter()
+            at.add(metrics, mem_mb=_memory_mb(device))
+            sink.log(step, {f"train/{name}": value for name, value in metrics.items()})
+            progress(what, at.step, steps)
 
-            sink.log(
-                at.epoch * steps + steps, {f"epoch/{name}": value for name, value in _epoch_means(at, device).items()}
-            )
-            at.begin_epoch()
-            save()
-            if device.type == "cuda":
-                torch.cuda.empty_cache()  # gives torch's cache back to the sparse library, which allocates beside it
+        sink.log(at.epoch * steps + steps, {f"epoch/{name}": value for name, value in _epoch_means(at, device).items()})
+        at.begin_epoch()
+        save()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # gives torch's cache back to the sparse library, which allocates beside it
 
 
 def _train_step(
@@ -196,14 +194,23 @@ def _epoch_means(at: Ledger, device: torch.device) -> dict[str, float]:
 
 
 @contextmanager
-def _deterministic_on_cpu(device: torch.device) -> Iterator[None]:
-    """Sums in a fixed order: without it, torch adds gradients of indexed rows in whatever order its threads come."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(before or device.type == "cpu")
+def _reproducible_on_cpu(device: torch.device) -> Iterator[None]:
+    """Sums in a fixed order.
+
+    Otherwise torch adds gradients of indexed rows in the order in which its threads come, and the sparse library lists
+    the pairs of a kernel map so: hence one thread. The other cores read and augment the next samples.
+    """
+    if device.type != "cpu":
+        yield
+        return
+    deterministic, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.set_num_threads(threads)
 
 
 def _result(at: Ledger, *, finished: bool) -> FitResult:
