@@ -16,7 +16,7 @@ from ditr.model.output import ModelOutput, SampleOutput
 from ditr.model.pyramid import PointFeatures, build_pyramid
 from ditr.model.query_decoder import PointGroups, ScanNetMixQueryDecoder, select_queries
 from ditr.model.res16unet import Inject, Res16UNet
-from ditr.model.sparse import Voxels, voxelise
+from ditr.model.sparse import Voxels, one_thread, voxelise
 from ditr.model.superpoint_pool import GeoAwarePooling, PooledSuperpoints
 from ditr.seeds import derive_seed
 from ditr.spec.models import FusionSpec, ModelSpec
@@ -59,10 +59,13 @@ class EsamSingleView(nn.Module):
     def forward(self, batch: Batch) -> ModelOutput:
         """In training, queries are a random share of each sample's superpoints, seeded by the sample; else all."""
         statistics: dict[str, Tensor] = {}
-        voxels = voxelise(batch, voxel_size_m=self.voxel_size_m)
         points = self._read_2d(batch, statistics=statistics)
-        out = self.backbone(voxels.tensor, inject=self._inject(points, voxels, statistics=statistics))
-        features, balance_loss = self._fuse(out.F.index_select(0, voxels.voxel_of_point), points, voxels, statistics=statistics)
+        with one_thread():
+            voxels = voxelise(batch, voxel_size_m=self.voxel_size_m)
+            out = self.backbone(voxels.tensor, inject=self._inject(points, voxels, statistics=statistics))
+        features, balance_loss = self._fuse(
+            out.F.index_select(0, voxels.voxel_of_point), points, voxels, statistics=statistics
+        )
         return ModelOutput(
             samples=self._decode(features, batch),
             balance_loss=balance_loss,

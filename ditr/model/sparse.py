@@ -88,6 +88,21 @@ def engine_has_cuda() -> bool:
     return bool(ME.is_cuda_available())
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Voxelise and run the sparse network's forward pass in here, or gradients on the CPU change from run to run.
+
+    With several threads MinkowskiEngine orders the pairs of a kernel map by which thread came first, and a kernel's
+    gradient sums in that order. Maps are made once, in the forward pass; whatever comes later may use all threads.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def voxelise(batch: Batch, *, voxel_size_m: float) -> Voxels:
     """Floor the elastic coordinates to voxels and average the colours in each (reference: ESAM section 2.2)."""
     corners = [torch.floor(sample.elastic_xyz / voxel_size_m) for sample in batch]
@@ -97,6 +112,7 @@ def voxelise(batch: Batch, *, voxel_size_m: float) -> Voxels:
     field = ME.TensorField(
         features=torch.cat([sample.colour for sample in batch]),
         coordinates=coordinates,
+        coordinate_manager=_manager(coordinates.device),
         quantization_mode=ME.SparseTensorQuantizationMode.UNWEIGHTED_AVERAGE,
     )
     # Once: a second sparse() of the same field makes a map with a new random key.
@@ -107,6 +123,12 @@ def voxelise(batch: Batch, *, voxel_size_m: float) -> Voxels:
         voxel_of_point=field.inverse_mapping(tensor.coordinate_map_key).long(),
         sizes=tuple(len(sample.elastic_xyz) for sample in batch),
     )
+
+
+def _manager(device: torch.device) -> Any:
+    """A fresh one an iteration; its default would set the process's threads to the number of cores."""
+    kind = ME.CoordinateMapType.CUDA if device.type == "cuda" else ME.CoordinateMapType.CPU
+    return ME.CoordinateManager(D=3, num_threads=torch.get_num_threads(), coordinate_map_type=kind)
 
 
 def with_features(tensor: SparseTensor, features: Tensor) -> SparseTensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ditr.data.batch import Batch, Sample
 from ditr.errors import Code, DitrError
+from ditr.geometry.sampling import sample_map
 from ditr.model.esam import EsamSingleView
 from ditr.model.output import ModelOutput
 from ditr.model.sparse import ME
@@ -185,3 +186,46 @@ def test_no_sparse_tensor_outlives_its_iteration(build: Build, batch: Batch) -> 
     finally:
         gc.enable()
     assert alive == []
+
+
+def test_gradients_are_the_same_every_time_on_several_threads(build: Build, make_sample: Callable[..., Sample]) -> None:
+    batch = Batch(samples=(make_sample(1, points=6000), make_sample(2, points=5000)))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        gradients = []
+        for _ in range(4):
+            model = randomise(build(FPN_INJECT))
+            torch.manual_seed(0)  # dropout
+            loss_of(model(batch)).backward()
+            gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    for again in gradients[1:]:
+        assert all(
+            torch.equal(a, b) for a, b in zip(gradients[0], again, strict=True) if a is not None and b is not None
+        )
+
+
+def test_every_part_reads_what_the_reference_says(build: Build, batch: Batch) -> None:
+    """Superpoints from the rigid coordinates, point masks with the elastic ones, 2D features at each point's pixel."""
+    moved = Batch(samples=tuple(replace(sample, xyz=sample.xyz + 5) for sample in batch))
+    model = build(BIFUSION).eval()
+    seen: dict[str, tuple[Any, ...]] = {}
+    model.pool.register_forward_pre_hook(lambda _, args: seen.update(pool=args))
+    model.decoder.register_forward_pre_hook(lambda _, args: seen.update(decoder=args))
+    assert model.bifusion is not None
+    model.bifusion.register_forward_pre_hook(lambda _, args: seen.update(bifusion=args))
+    model(moved)
+
+    first, last = moved.samples
+    assert torch.equal(seen["pool"][1], torch.cat([first.xyz, last.xyz]))
+    assert torch.equal(seen["pool"][2], torch.cat([first.superpoints, last.superpoints + 9]))
+    assert torch.equal(seen["decoder"][1][:, :3], last.elastic_xyz)
+    points = seen["bifusion"][1]
+    assert torch.equal(points.valid, torch.cat([first.uv_valid, last.uv_valid]))
+    expected = torch.cat(
+        [sample_map(s.tokens, s.uv, image_hw=s.image_hw, mode="bilinear") for s in moved if s.tokens is not None]
+    )
+    assert torch.equal(points.values, expected)
