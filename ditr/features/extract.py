@@ -24,7 +24,7 @@ from ditr.spec.entries import FeatureEntry
 from ditr.spec.models import FeatureSpec
 
 BATCH = 8
-"""Images encoded at once; changes no number."""
+"""Images encoded at once."""
 
 
 def ensure_features(

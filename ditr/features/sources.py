@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from ditr import paths
 from ditr.catalog import locate_weights
 from ditr.errors import Code, DitrError
-from ditr.spec.entries import FeatureEntry, PretrainedWeights
+from ditr.spec.entries import FeatureEntry, PretrainedWeights, SeededWeights
 
 _HUB_TIMEOUT_S = 5.0
 _torchvision_operators: list[torch.library.Library] = []
@@ -64,7 +64,8 @@ def load_source(entry: FeatureEntry, *, device: torch.device) -> FeatureSource:
     Raises DitrError if the entry does not describe timm's model, or its weights are missing, damaged or not to be had.
     Global random state stays as it is.
     """
-    model = _pretrained(entry, entry.weights) if isinstance(entry.weights, PretrainedWeights) else _seeded(entry)
+    weights = entry.weights
+    model = _seeded(entry, weights) if isinstance(weights, SeededWeights) else _pretrained(entry, weights)
     _check(model, entry)
     return FeatureSource(model, entry=entry, device=device)
 
@@ -82,10 +83,9 @@ def grid_of(entry: FeatureEntry, *, input_size: tuple[int, int]) -> tuple[int, i
     return input_size[0] // entry.patch, input_size[1] // entry.patch
 
 
-def _seeded(entry: FeatureEntry) -> nn.Module:
-    seed = entry.weights.seed if not isinstance(entry.weights, PretrainedWeights) else 0
+def _seeded(entry: FeatureEntry, weights: SeededWeights) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(weights.seed)
         return _create(entry)
 
 

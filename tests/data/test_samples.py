@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -166,6 +168,16 @@ def test_batches_do_not_depend_on_the_number_of_workers(frames: FrameSet, store:
     assert [len(batch) for batch in helped] == [3, 3, 1]
     for one, two in zip(alone, helped, strict=True):
         assert [values(sample) for sample in one] == [values(sample) for sample in two]
+
+
+def test_an_interrupt_of_the_terminal_does_not_lose_the_workers(frames: FrameSet) -> None:
+    # Ctrl-C reaches the workers too; the parent wants to finish its step and save, so they have to carry on.
+    pending = batches(training_set(frames), batch_size=1, shuffle=False, workers=2)
+    seen = [next(pending).samples[0].frame_id for _ in range(2)]  # one of each worker: both have started
+    for process in psutil.Process().children(recursive=True):
+        if "forkserver" in " ".join(process.cmdline()):
+            process.send_signal(signal.SIGINT)
+    assert seen + [batch.samples[0].frame_id for batch in pending] == list(frames.ids)
 
 
 def test_an_interrupted_epoch_continues_with_the_batches_that_were_left(frames: FrameSet) -> None:
