@@ -90,12 +90,15 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0
     sys.stdout.flush()
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store_uri(runs)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    server = subprocess.Popen(command, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"})
+    # Without the job runners, seven processes that only MLflow's language-model features need.
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    server = subprocess.Popen(command, env=os.environ | quiet)
     try:
         code = server.wait()
     except KeyboardInterrupt:
         server.terminate()
-        code = server.wait() and 0
+        server.wait()
+        code = 0
     raise typer.Exit(code)
 
 

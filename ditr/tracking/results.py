@@ -122,7 +122,7 @@ class Results:
         import pyarrow.parquet
 
         with self._reading(sql) as connection:
-            table = connection.execute(sql).to_arrow_table()
+            table = connection.sql(sql).to_arrow_table()
         pyarrow.parquet.write_table(table, target)
 
     def _record(self, folders: tuple[RunFolder, ...]) -> None:

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+from typer.testing import CliRunner
+
+from ditr.cli.main import app, main
+from ditr.cli.tables import text_table
+from ditr.paths import runs_dir
+from ditr.tracking.results import Results
+from ditr.tracking.run_folder import RunFolder, RunState, write_json
+
+
+@pytest.fixture
+def runs() -> Path:
+    """Two runs, one of them dead in the middle of its work."""
+    for index, (name, state) in enumerate((("base", "finished"), ("fpn", "running"))):
+        folder = RunFolder(runs_dir() / f"{name}-s0-000000000{index}")
+        begun = folder.begin(
+            RunState(
+                run_key=f"000000000{index}", spec_hash="ab" * 32, name=name, variant="baseline", seed=0,
+                state="running", started_at=f"2026-01-0{index + 1}T00:00:00+00:00",
+            )
+        )  # fmt: skip
+        if state == "finished":
+            write_json(folder.result, {"ap50": 0.25, "device": "[red]cpu", "checkpoint": None})
+            folder.set_state(replace(begun, state="finished", wall_s=12.5))
+        Results(runs_dir() / "results.duckdb").record(folder)
+    return runs_dir()
+
+
+def query(sql: str, *options: str) -> str:
+    asked = CliRunner().invoke(app, ["query", sql, *options], catch_exceptions=False)
+    assert asked.exit_code == 0
+    return asked.stdout
+
+
+SQL = "select name, ap50, checkpoint, device from results order by name"
+
+
+def test_table_shows_values_as_they_are(runs: Path) -> None:
+    lines = query(SQL).splitlines()
+    assert [line.split() for line in lines] == [
+        ["name", "ap50", "checkpoint", "device"],
+        ["base", "0.25", "-", "[red]cpu"],
+        ["fpn", "-", "-", "-"],
+    ]
+
+
+def test_csv_and_json_read_back(runs: Path) -> None:
+    assert list(csv.reader(query(SQL, "--format", "csv").splitlines()))[1] == ["base", "0.25", "", "[red]cpu"]
+    assert json.loads(query(SQL, "--format", "json"))[1] == {
+        "name": "fpn",
+        "ap50": None,
+        "checkpoint": None,
+        "device": None,
+    }
+    assert json.loads(query("select 'nan'::double as x", "--format", "json")) == [{"x": "nan"}], "JSON has no NaN"
+
+
+def test_parquet_goes_to_a_file(runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    query(SQL, "--format", "parquet", "--out", str(file))
+    assert pyarrow.parquet.read_table(file).column("ap50").to_pylist() == [0.25, None]
+
+
+def test_a_wrong_column_is_one_message_and_exit_code_2(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ditr", "query", "select ap5 from results"])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    said = capsys.readouterr().err
+    assert "ap5" in said
+    assert "results: run_key, name, variant" in said
+    assert "Traceback" not in said
+
+
+def test_ls_shows_a_dead_run_as_interrupted(runs: Path) -> None:
+    lines = CliRunner().invoke(app, ["ls"], catch_exceptions=False).stdout.splitlines()
+    assert lines[1].split()[:5] == ["base-s0-0000000000", "baseline", "0", "finished", "0.25"]
+    assert lines[2].split()[:5] == ["fpn-s0-0000000001", "baseline", "0", "interrupted", "-"]
+
+
+def test_ls_without_runs_says_how_to_start() -> None:
+    assert "ditr run specs/fpn_inject.yaml" in CliRunner().invoke(app, ["ls"], catch_exceptions=False).stdout
+
+
+def test_rebuild_restores_a_deleted_file(runs: Path) -> None:
+    (runs / "results.duckdb").unlink()
+    CliRunner().invoke(app, ["results", "rebuild"], catch_exceptions=False)
+    assert query("select count(*) as n from results", "--format", "csv") == "n\n2\n"
+
+
+def test_ui_without_runs_says_what_to_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["ditr", "ui"])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    assert "ditr run" in capsys.readouterr().err
+
+
+def test_no_cell_of_a_table_is_cut_or_wrapped() -> None:
+    long = "x" * 300
+    assert text_table(("a", "b"), [(long, 1), ("y", 12345.678)]).splitlines() == [
+        f"{'a':<300}{'b':>9}",
+        f"{long}{'1':>9}",
+        f"{'y':<300}{'12345.7':>9}",
+    ]

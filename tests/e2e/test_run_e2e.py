@@ -1,0 +1,238 @@
+"""The real command on two frames to train on and two to evaluate: three arms, skip, repeat, stop and go on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ditr.data.dataset import Dataset
+from ditr.paths import project_dir
+
+pytestmark = pytest.mark.slow
+
+ARMS = ("baseline", "bifusion", "fpn_inject")
+SMALL = (
+    "dataset.name=synthrooms_tiny",
+    "checkpoint=null",
+    "schedule.epochs=2",
+    "schedule.batch_size=1",
+    "schedule.validate_every=1",
+    "execution.workers=0",
+    "tracking.panels=1",
+)
+NOT_COMPARED = ("step_ms", "infer_ms", "peak_mem_mb", "git", "dirty")
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Runs ditr as a user does, with stores of its own."""
+
+    stores: Path
+    cache: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.stores / "runs"
+
+    def environment(self) -> dict[str, str]:
+        own = {"DITR_RUNS": self.runs, "DITR_DATA": self.stores / "data", "DITR_WEIGHTS": self.stores / "weights"}
+        return os.environ | {name: str(path) for name, path in own.items()} | {"DITR_CACHE": str(self.cache)}
+
+    def ditr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments), cwd=project_dir(), env=self.environment(), capture_output=True, text=True, timeout=300
+        )
+
+    def folder(self, name: str) -> Path:
+        (folder,) = self.runs.glob(f"{name}-s0-*")
+        return folder
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "ditr.cli.main", *arguments]
+
+
+def run_arguments(*arms: str, extra: tuple[str, ...] = ()) -> list[str]:
+    overrides = [part for override in (*SMALL, *extra) for part in ("--set", override)]
+    return ["run", *(f"specs/{arm}.yaml" for arm in arms), *overrides]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, session_cache: Path, tiny_dataset: Dataset) -> Shell:
+    """All three arms, run by one command."""
+    shell = Shell(tmp_path_factory.mktemp("e2e"), session_cache)
+    ran = shell.ditr(*run_arguments(*ARMS))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return shell
+
+
+def logged(folder: Path, *, without_times: bool = True) -> list[tuple[int, dict[str, float]]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    times = ("_ms", "_mb") if without_times else ()
+    return [
+        (row["step"], {name: value for name, value in row["metrics"].items() if not name.endswith(times)})
+        for row in rows
+    ]
+
+
+def result(folder: Path) -> dict[str, Any]:
+    content = json.loads((folder / "result.json").read_text())
+    return {name: value for name, value in content.items() if name not in NOT_COMPARED}
+
+
+def assert_same_numbers(one: Path, other: Path) -> None:
+    assert logged(one) == logged(other)
+    assert result(one) == result(other)
+    weights = "checkpoints/model.safetensors"
+    assert (one / weights).read_bytes() == (other / weights).read_bytes()
+
+
+def test_three_arms_are_three_rows_by_variant(done: Shell) -> None:
+    sql = "select variant, seed, ap50, state, epochs, feature_source, scales from results order by variant"
+    asked = done.ditr("query", sql, "--format", "csv")
+    assert asked.returncode == 0, asked.stderr
+    rows = list(csv.DictReader(asked.stdout.splitlines()))
+    assert [row["variant"] for row in rows] == list(ARMS)
+    assert {row["state"] for row in rows} == {"finished"}
+    assert all(0 <= float(row["ap50"]) <= 1 for row in rows)
+    assert [row["feature_source"] for row in rows] == ["", "vit_mini14_reg4", "vit_mini14_reg4"]
+    assert [row["scales"] for row in rows] == ["", "", "8,4,2,1"]
+
+
+def test_frames_and_metrics_are_rows_too(done: Shell) -> None:
+    sql = (
+        "select r.variant, (select count(*) from frames f where f.run_key = r.run_key) as frames, "
+        "(select count(*) from metrics m where m.run_key = r.run_key and m.name = 'train/loss') as steps "
+        "from results r order by r.variant"
+    )
+    asked = done.ditr("query", sql, "--format", "json")
+    assert json.loads(asked.stdout) == [{"variant": arm, "frames": 2, "steps": 4} for arm in ARMS]
+
+
+def test_a_run_folder_holds_the_whole_run(done: Shell) -> None:
+    folder = done.folder("fpn_inject")
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    expected = {
+        "spec.resolved.yaml",
+        "provenance.json",
+        "state.json",
+        "metrics.jsonl",
+        "frames.jsonl",
+        "result.json",
+        "matches.parquet",
+        "log.txt",
+        "checkpoints/state.pt",
+        "checkpoints/model.safetensors",
+        "panels/pr_curve.png",
+    }
+    assert expected <= files
+    assert sum(name.startswith("panels/panel_") for name in files) == 1
+    assert not [name for name in files if Path(name).name.startswith(".")], "no temporary file is left"
+
+
+def test_the_resolved_spec_is_the_same_experiment(done: Shell) -> None:
+    folder = done.folder("fpn_inject")
+    again = done.ditr("run", str(folder / "spec.resolved.yaml"))
+    assert again.returncode == 0, again.stderr
+    assert "finished before" in again.stdout
+
+
+def test_mlflow_has_an_experiment_with_a_parent_and_a_child_for_each_arm(done: Shell) -> None:
+    script = f"""
+import json
+from mlflow import MlflowClient
+client = MlflowClient("sqlite:///{done.runs / "mlflow.db"}")
+experiment = client.get_experiment_by_name("synthrooms_tiny")
+runs = client.search_runs([experiment.experiment_id])
+print(json.dumps([{{
+    "id": run.info.run_id, "status": run.info.status, "tags": run.data.tags, "metrics": run.data.metrics,
+    "params": run.data.params, "datasets": [given.dataset.digest for given in run.inputs.dataset_inputs],
+    "steps": [metric.step for metric in client.get_metric_history(run.info.run_id, "train/loss")],
+    "files": [file.path for file in client.list_artifacts(run.info.run_id)],
+}} for run in runs]))
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    runs = json.loads(told.stdout.splitlines()[-1])
+    parents = {run["id"]: run for run in runs if run["tags"]["ditr.level"] == "spec"}
+    children = [run for run in runs if run["tags"]["ditr.level"] == "run"]
+    assert len(parents) == len(children) == 3
+    for run in children:
+        assert parents[run["tags"]["mlflow.parentRunId"]]["tags"]["ditr.variant"] == run["tags"]["ditr.variant"]
+        assert run["status"] == "FINISHED"
+        assert run["steps"] == [1, 2, 3, 4]
+        assert run["params"]["learning_rate"] == "0.0005"
+        assert len(run["datasets"]) == 1
+        assert {"spec.resolved.yaml", "provenance.json", "result.json", "panels"} <= set(run["files"])
+        folder = done.runs / run["tags"]["ditr.folder"]
+        assert run["metrics"]["final/ap50"] == result(folder)["ap50"]
+
+
+def test_a_finished_run_is_skipped_and_says_so(done: Shell) -> None:
+    before = (done.folder("baseline") / "state.json").read_bytes()
+    again = done.ditr(*run_arguments("baseline"))
+    assert again.returncode == 0, again.stderr
+    assert "finished before, skipped (--force runs it again)" in again.stdout
+    assert (done.folder("baseline") / "state.json").read_bytes() == before
+
+
+def test_force_runs_again_with_the_same_numbers(done: Shell) -> None:
+    again = done.ditr(*run_arguments("baseline"), "--force")
+    assert again.returncode == 0, again.stderr
+    (kept,) = (done.runs / ".replaced").glob("baseline-*")
+    assert_same_numbers(done.folder("baseline"), kept)
+
+
+def test_a_stopped_run_goes_on_to_the_numbers_of_one_that_never_stopped(done: Shell, tmp_path: Path) -> None:
+    shell = Shell(tmp_path, done.cache)
+    process = subprocess.Popen(
+        command(*run_arguments("fpn_inject")),
+        cwd=project_dir(),
+        env=shell.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_rows(shell, 1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, out + err
+    assert "stopped and saved; to go on: ditr run specs/fpn_inject.yaml --set" in err
+    folder = shell.folder("fpn_inject")
+    assert json.loads((folder / "state.json").read_text())["state"] == "interrupted"
+    assert "interrupted" in shell.ditr("ls").stdout
+    assert not (folder / "result.json").exists()
+
+    resumed = shell.ditr(*run_arguments("fpn_inject"))
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert "goes on" in resumed.stdout
+    assert_same_numbers(folder, done.folder("fpn_inject"))
+
+
+def test_missing_data_is_said_before_anything_starts(done: Shell, tmp_path: Path) -> None:
+    shell = Shell(tmp_path, done.cache)
+    ran = shell.ditr("run", "specs/baseline.yaml", "specs/scannet200_sv/fpn_inject.yaml")
+    assert ran.returncode == 2
+    assert str(tmp_path / "data" / "scannet200-sv") in ran.stderr
+    assert "DITR_DATA" in ran.stderr
+    assert "ditr run specs/fpn_inject.yaml" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not shell.runs.exists(), "nothing was started"
+
+
+def wait_for_rows(shell: Shell, count: int) -> None:
+    for _ in range(1200):
+        files = list(shell.runs.glob("*/metrics.jsonl"))
+        if files and files[0].read_text().count("\n") >= count:
+            return
+        time.sleep(0.1)
+    raise AssertionError("training did not start")

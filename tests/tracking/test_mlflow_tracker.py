@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ditr.tracking.mlflow_tracker import PARENT_TAG, MlflowTracker, store_uri
+from ditr.tracking.run_folder import RunFolder, RunState, write_json
+
+# Of libraries under MLflow, not of ditr.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture(scope="session")
+def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database; making it takes seconds, copying it none."""
+    from mlflow import MlflowClient
+
+    runs = tmp_path_factory.mktemp("mlflow")
+    MlflowClient(store_uri(runs)).search_experiments()
+    return runs / "mlflow.db"
+
+
+@pytest.fixture
+def folder(make_run, migrated_store: Path) -> RunFolder:  # type: ignore[no-untyped-def]
+    made: RunFolder = make_run("base", key="0000000001", state="running")
+    shutil.copy(migrated_store, made.path.parent / "mlflow.db")
+    return made
+
+
+def tracker(folder: RunFolder) -> MlflowTracker:
+    return MlflowTracker(folder, dataset="tiny", dataset_digest="d1" * 16, dataset_root=folder.path.parent)
+
+
+def state_of(folder: RunFolder) -> RunState:
+    state = folder.state()
+    assert state is not None
+    return state
+
+
+def client(folder: RunFolder) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(store_uri(folder.path.parent))
+
+
+def losses(folder: RunFolder, run_id: str) -> list[tuple[int, float]]:
+    return [(metric.step, metric.value) for metric in client(folder).get_metric_history(run_id, "loss")]
+
+
+def test_a_resumed_run_goes_on_in_the_same_mlflow_run_and_logs_nothing_twice(folder: RunFolder) -> None:
+    first = tracker(folder)
+    run_id = first.start(state_of(folder), params={"epochs": 2})
+    first.sync()
+    folder.log(3, {"loss": 0.125})
+    first.finish(replace(state_of(folder), state="interrupted"))
+    assert client(folder).get_run(run_id).info.status == "KILLED"
+
+    # The training state was saved before step 3: the second session logs it again.
+    second = tracker(folder)
+    assert second.start(replace(state_of(folder), mlflow_run=run_id), params={"epochs": 2}) == run_id
+    folder.rewind_metrics(3, {"loss": 0.125})
+    for step in (3, 4):
+        folder.log(step, {"loss": 1 / 2**step})
+    write_json(folder.result, {"ap50": 0.5, "infer_ms": None})
+    second.finish(replace(state_of(folder), state="finished"))
+    assert losses(folder, run_id) == [(0, 1.0), (1, 0.5), (2, 1 / 3), (3, 0.125), (4, 0.0625)]
+    run = client(folder).get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["final/ap50"] == 0.5
+    assert run.data.params == {"epochs": "2"}
+    assert [given.dataset.digest for given in run.inputs.dataset_inputs] == ["d1" * 16]
+
+
+def test_seeds_of_one_spec_share_a_parent(folder: RunFolder, make_run) -> None:  # type: ignore[no-untyped-def]
+    other = make_run("base", key="0000000002", state="running")
+    runs = []
+    for one in (folder, other):
+        following = tracker(one)
+        runs.append(following.start(state_of(one), params={}))
+        following.finish(replace(state_of(one), state="failed", error="no room"))
+    parents = {client(folder).get_run(run_id).data.tags[PARENT_TAG] for run_id in runs}
+    assert len(parents) == 1
+    assert client(folder).get_run(runs[0]).data.tags["ditr.error"] == "no room"
+
+
+def test_a_deleted_store_is_made_again_from_the_folder(folder: RunFolder) -> None:
+    following = tracker(folder)
+    new = following.start(replace(state_of(folder), mlflow_run="0" * 32), params={})
+    following.finish(replace(state_of(folder), state="interrupted"))
+    assert new != "0" * 32
+    assert losses(folder, new) == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
+
+
+@pytest.mark.slow
+def test_processes_that_make_the_store_at_once_wait_for_each_other(make_run) -> None:  # type: ignore[no-untyped-def]
+    folders = [make_run("base", key=f"000000000{index}", state="running") for index in range(2)]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        runs = pool.map(_track, [folder.path for folder in folders], chunksize=1)
+    assert [losses(folder, run_id)[0] for folder, run_id in zip(folders, runs, strict=True)] == [(0, 1.0)] * 2
+
+
+def _track(path: Path) -> str:
+    folder = RunFolder(path)
+    following = tracker(folder)
+    run_id = following.start(state_of(folder), params={})
+    following.finish(replace(state_of(folder), state="interrupted"))
+    return run_id
