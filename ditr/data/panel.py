@@ -58,7 +58,7 @@ def _depth(figure, axis, frames: FrameSet, index: int) -> None:  # type: ignore[
     shown = axis.imshow(np.where(depth > 0, depth, np.nan), cmap="viridis_r")
     axis.set_facecolor("black")
     axis.set_title(f"depth, {np.mean(depth > 0):.1%} measured")
-    figure.colorbar(shown, ax=axis, shrink=0.8, label="m")
+    figure.colorbar(shown, ax=axis, location="bottom", shrink=0.5, aspect=40, pad=0.01, label="m")
 
 
 def _scatter(axis, uv: np.ndarray, colours: np.ndarray, image: np.ndarray, title: str) -> None:  # type: ignore[no-untyped-def]
@@ -73,10 +73,10 @@ def _scatter(axis, uv: np.ndarray, colours: np.ndarray, image: np.ndarray, title
 
 def _cloud(axis, frame: Frame, colours: np.ndarray, title: str) -> None:  # type: ignore[no-untyped-def]
     xyz = frame.points[::2, :3]
-    axis.scatter(*xyz.T, c=colours[::2], s=1.6, linewidths=0, depthshade=False)
+    axis.scatter(*xyz.T, c=colours[::2], s=3.0, linewidths=0, depthshade=False)
     forward = frame.pose_c2w[:3, 2]
-    axis.view_init(elev=38, azim=float(np.degrees(np.arctan2(-forward[1], -forward[0]))) + 25)
-    axis.set_box_aspect(np.maximum(np.ptp(xyz, axis=0), 0.1), zoom=1.25)
+    axis.view_init(elev=30, azim=float(np.degrees(np.arctan2(-forward[1], -forward[0]))) + 25)
+    axis.set_box_aspect(np.maximum(np.ptp(xyz, axis=0), 0.1), zoom=1.9)
     axis.set_title(title)
     axis.set_axis_off()
 

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import shutil
+import threading
+
+import pytest
+
+from ditr.data import dataset as dataset_module
+from ditr.data.dataset import make_once, open_dataset, open_folder
+from ditr.errors import DitrError
+from ditr.spec.entries import SplitEntry, SynthRoomsEntry
+from ditr.spec.registry import Registry
+
+ENTRY = SynthRoomsEntry(
+    kind="synthrooms",
+    seed=0,
+    train=SplitEntry(scenes=1, frames=1),
+    val=SplitEntry(scenes=1, frames=1),
+    texture_share=0.4,
+)
+
+
+def test_a_made_data_set_is_found_again_without_making_it(tiny_dataset, monkeypatch):
+    monkeypatch.setattr(dataset_module, "make", None)
+    again = open_dataset("synthrooms_tiny", registry=Registry())
+    assert again.root == tiny_dataset.root
+    assert again.digest == tiny_dataset.digest
+    assert not {i[:12] for i in again.train.ids} & {i[:12] for i in again.val.ids}
+
+
+def test_two_at_once_make_it_once(tmp_path, monkeypatch):
+    calls = []
+
+    def slow_make(entry, folder, *, workers, progress):
+        calls.append(folder)
+        assert not folder.exists()
+        folder.mkdir()
+        (folder / "manifest.json").write_text("{}")
+
+    monkeypatch.setattr(dataset_module, "make", slow_make)
+    threads = [threading.Thread(target=make_once, args=(ENTRY, tmp_path / "set")) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1
+
+
+def test_a_missing_folder_says_where_it_is_looked_for_and_what_to_run_instead(tmp_path, monkeypatch):
+    monkeypatch.setenv("DITR_DATA", str(tmp_path / "mine"))
+    with pytest.raises(DitrError) as caught:
+        open_dataset("scannet200_sv", registry=Registry())
+    text = str(caught.value)
+    assert str(tmp_path / "mine/scannet200-sv") in text
+    assert "DITR_DATA" in text
+    assert "registry/datasets/scannet200_sv.yaml" in text
+    assert "ditr run specs/fpn_inject.yaml" in text
+
+
+def test_an_incomplete_folder_names_the_file_it_lacks(tmp_path, monkeypatch):
+    monkeypatch.setenv("DITR_DATA", str(tmp_path))
+    (tmp_path / "scannet200-sv").mkdir()
+    with pytest.raises(DitrError, match="lacks scannet200_sv_oneformer3d_infos_train"):
+        open_dataset("scannet200_sv", registry=Registry())
+
+
+def test_one_reader_serves_a_folder_of_the_user(tiny_dataset, tmp_path, monkeypatch):
+    """The embedded set, moved to where ScanNet200-SV is looked for, is read as if it were that."""
+    monkeypatch.setenv("DITR_DATA", str(tmp_path))
+    shutil.copytree(tiny_dataset.root, tmp_path / "scannet200-sv")
+    (tmp_path / "scannet200-sv/manifest.json").unlink()
+    opened = open_dataset("scannet200_sv", registry=Registry())
+    assert opened.train.ids == tiny_dataset.train.ids
+    assert opened.train.frame(0).points.shape == (20_000, 6)
+    before = opened.digest
+    assert len(before) == 32
+    (tmp_path / "scannet200-sv/2D/scene9001_00/color/0.jpg").write_bytes(b"another")
+    assert open_folder(opened.root, name="scannet200_sv").digest != before

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pickle
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ditr.data.scannet_sv import FrameSet
+from ditr.errors import DitrError
+
+
+@pytest.fixture
+def broken_copy(tiny_dataset, tmp_path):
+    """A copy of the tiny set that a test may break."""
+    root = tmp_path / "copy"
+    shutil.copytree(tiny_dataset.root, root)
+    return FrameSet(root, infos=tiny_dataset.train.infos, intrinsics=tiny_dataset.train.intrinsics)
+
+
+def test_a_frame_has_the_documented_shapes(tiny_dataset):
+    frame = tiny_dataset.train.frame(0)
+    assert frame.points.shape == (20_000, 6)
+    assert frame.points.dtype == np.float32
+    for ids in (frame.superpoints, frame.instance_ids, frame.semantic_ids):
+        assert ids.shape == (20_000,)
+        assert ids.dtype == np.int64
+    assert frame.id.startswith(frame.scene)
+    assert frame.image_path.is_file()
+    assert tiny_dataset.train.image(0).shape == (480, 640, 3)
+
+
+def test_a_frame_set_survives_pickling_for_loader_workers(tiny_dataset):
+    back = pickle.loads(pickle.dumps(tiny_dataset.val))
+    assert back.ids == tiny_dataset.val.ids
+    assert np.array_equal(back.frame(1).points, tiny_dataset.val.frame(1).points)
+
+
+def test_arrays_are_writable_and_belong_to_the_caller(tiny_dataset):
+    first = tiny_dataset.train.frame(0)
+    first.points[:] = 0
+    assert tiny_dataset.train.frame(0).points.any()
+
+
+@pytest.mark.parametrize("kind", ["points", "super_points", "instance_mask", "semantic_mask"])
+def test_a_missing_or_short_file_is_named(broken_copy, kind):
+    path = broken_copy.root / kind / f"{broken_copy.ids[0]}.bin"
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(DitrError, match="multiple of") as caught:
+        broken_copy.frame(0)
+    assert caught.value.where == str(path)
+    path.unlink()
+    with pytest.raises(DitrError, match="no such file") as caught:
+        broken_copy.frame(0)
+    assert caught.value.where == str(path)
+
+
+@pytest.mark.parametrize("kind", ["super_points", "instance_mask", "semantic_mask"])
+def test_labels_of_another_count_are_an_error(broken_copy, kind):
+    path = broken_copy.root / kind / f"{broken_copy.ids[0]}.bin"
+    path.write_bytes(path.read_bytes() + bytes(8))
+    with pytest.raises(DitrError, match="20001 ids for 20000 points"):
+        broken_copy.frame(0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "message"),
+    [
+        ("semantic_mask", 1358, "0 to 1357"),
+        ("semantic_mask", -1, "0 to 1357"),
+        ("instance_mask", -1, "0 and above"),
+        ("super_points", 5000, "not contiguous"),
+        ("super_points", -1, "0 and above"),
+    ],
+)
+def test_ids_out_of_range_are_an_error(broken_copy, kind, value, message):
+    path = broken_copy.root / kind / f"{broken_copy.ids[0]}.bin"
+    ids = np.fromfile(path, dtype=np.int64)
+    ids[7] = value
+    ids.tofile(path)
+    with pytest.raises(DitrError, match=message):
+        broken_copy.frame(0)
+
+
+def test_nan_points_and_impossible_colours_are_errors(broken_copy):
+    path = broken_copy.root / "points" / f"{broken_copy.ids[0]}.bin"
+    points = np.fromfile(path, dtype=np.float32).reshape(-1, 6)
+    points[3, 4] = 256
+    points.tofile(path)
+    with pytest.raises(DitrError, match="allowed are 0 to 255"):
+        broken_copy.frame(0)
+    points[3, 1] = np.nan
+    points.tofile(path)
+    with pytest.raises(DitrError, match="1 points are not finite"):
+        broken_copy.frame(0)
+
+
+def test_a_nan_pose_names_the_frame(broken_copy):
+    info = broken_copy.infos.frames[0]
+    infos = replace(broken_copy.infos, frames=(replace(info, pose_c2w=np.full((4, 4), -np.inf)),))
+    frames = FrameSet(broken_copy.root, infos=infos, intrinsics=broken_copy.intrinsics)
+    with pytest.raises(DitrError, match=info.id) as caught:
+        frames.frame(0)
+    assert "pose_centered" in caught.value.where
+
+
+def test_images_missing_damaged_or_of_another_size(broken_copy):
+    path = broken_copy.root / broken_copy.infos.frames[0].image
+    whole = path.read_bytes()
+    path.write_bytes(whole[:2000])
+    with pytest.raises(DitrError, match="damaged"):
+        broken_copy.image(0)
+    Image.new("RGB", (320, 240)).save(path)
+    with pytest.raises(DitrError, match="intrinsics"):
+        broken_copy.image(0)
+    path.unlink()
+    with pytest.raises(DitrError, match="no such file"):
+        broken_copy.image(0)
