@@ -12,8 +12,8 @@ from ditr.cli.display import Display, open_display
 from ditr.cli.tables import text_table
 from ditr.errors import DitrError
 from ditr.paths import runs_dir
-from ditr.runner.inputs import require_inputs
 from ditr.runner.plan import PlannedRun, plan
+from ditr.runner.requirements import require_inputs
 from ditr.runner.run import Outcome, run_all
 from ditr.runner.session import Host
 from ditr.runner.stop import StopSignal

@@ -29,6 +29,7 @@ def draw_run(folder: Path, *, evaluation: Evaluation, frames: FrameSet, name: st
         panel(
             frames.image(kept.index),
             uv=kept.uv,
+            uv_valid=kept.uv_valid,
             instance_of_point=kept.instance_of_point,
             masks=kept.predicted.masks,
             scores=kept.predicted.scores,

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ditr.catalog import CheckpointFile, locate_checkpoint, locate_dataset
+from ditr.catalog import CheckpointFile, locate_checkpoint
 from ditr.errors import Code, DitrError
 from ditr.progress import Progress
 from ditr.seeds import derive_seed
-from ditr.spec.entries import FolderEntry
 from ditr.spec.models import ExecutionSpec, Spec
 from ditr.spec.registry import Registry
 
@@ -46,24 +45,6 @@ class StartWeights:
 def uses_features(spec: Spec) -> bool:
     """Whether any part of the fusion reads 2D features."""
     return spec.fusion.bifusion is not None or spec.fusion.injection is not None
-
-
-def require_inputs(specs: Sequence[Spec], *, registry: Registry) -> None:
-    """Looks for all data and weights that the specs name before the first of them starts.
-
-    Raises
-    ------
-    DitrError: with every missing thing.
-    """
-    missing: dict[str, DitrError] = {}
-    for spec in specs:
-        for error in _missing(spec, registry=registry):
-            missing.setdefault(str(error), error)
-    if len(missing) == 1:
-        raise next(iter(missing.values()))
-    if missing:
-        each = "\n".join(missing)
-        raise DitrError(f"{len(missing)} things are missing, so nothing was started\n{each}", code=Code.RUN)
 
 
 def pick_device(execution: ExecutionSpec) -> torch.device:
@@ -142,29 +123,6 @@ def build_model(
         return model, None
     file = locate_checkpoint(spec.checkpoint, registry=registry)
     return model, StartWeights(file=file, report=load_weights(model, file.path, format=file.format))
-
-
-def _missing(spec: Spec, *, registry: Registry) -> list[DitrError]:
-    errors: list[DitrError] = []
-    entry = registry.dataset(spec.dataset.name)
-    try:
-        if isinstance(entry, FolderEntry) and not _is_whole(spec.dataset.name, entry):
-            from ditr.data.dataset import open_dataset
-
-            open_dataset(spec.dataset.name, registry=registry)
-    except DitrError as error:
-        errors.append(error)
-    try:
-        if spec.checkpoint is not None:
-            locate_checkpoint(spec.checkpoint, registry=registry)
-    except DitrError as error:
-        errors.append(error)
-    return errors
-
-
-def _is_whole(name: str, entry: FolderEntry) -> bool:
-    root = locate_dataset(name, entry)
-    return all((root / file).is_file() for file in entry.infos.values())
 
 
 def _took(began: float) -> str:

@@ -82,11 +82,11 @@ def _run_one(run: PlannedRun, *, host: Host, results: Results) -> Outcome:
         state = replace(session.state, state="failed", error=str(error) or type(error).__name__)
     state = _ended(state, since=began)
     run.folder.set_state(state)
-    results.record(run.folder)
     try:
+        results.record(run.folder)
         session.close(state)
     except Exception as error:
-        run.folder.append_log(f"tracking failed: {traceback.format_exc()}")
+        run.folder.append_log(f"recording failed: {traceback.format_exc()}")
         failure = failure or error
     return Outcome(planned=run, state=state, error=failure, interrupted=state.state == "interrupted")
 

@@ -133,7 +133,7 @@ class Session:
         if "val/ap50" in metrics:
             self._say(_validation_line(epoch, metrics))
         if self._tracker is not None and ("epoch/loss" in metrics or "val/ap50" in metrics):
-            self._tracker.sync()
+            self._send(self._tracker)
 
     def rewind(self, step: int, metrics: Mapping[str, float]) -> None:
         """Forgets what an earlier session logged from this point on."""
@@ -150,6 +150,13 @@ class Session:
         self._tracker = tracker
         self.state = replace(self.state, mlflow_run=run_id)
         self._planned.folder.set_state(self.state)
+
+    def _send(self, tracker: MlflowTracker) -> None:
+        try:
+            tracker.sync()
+        except Exception as error:
+            # The metrics are in the folder and training goes on; close() sends them again and raises if that fails.
+            self._say(f"  MLflow did not take the metrics, to be sent again: {type(error).__name__}: {error}")
 
     def _say(self, line: str) -> None:
         self._host.say(line)

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
+from ditr.errors import DitrError
 from ditr.paths import project_dir
 from ditr.runner.plan import PlannedRun, plan
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.registry import Registry
-from ditr.tracking.run_folder import RunFolder, RunState, State
+from ditr.tracking.run_folder import RunFolder, RunState, State, write_json
 
 REGISTRY = Registry()
 
@@ -76,3 +78,17 @@ def test_a_changed_number_is_another_run_and_a_changed_word_is_not(tmp_path: Pat
 
     assert key("schedule.learning_rate=0.002") != key()
     assert key("description=words", "execution.workers=0", "tracking.mlflow=false") == key()
+
+
+def test_a_finished_run_does_not_stand_for_changed_weights(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"first")
+    spec = load("baseline", f"checkpoint={{kind: file, path: {weights}, format: ditr}}")
+    (run,) = plan([spec], registry=REGISTRY, runs=tmp_path, force=False)
+    folder = begin(run, "finished")
+    write_json(folder.provenance, {"start_weights": {"sha256": hashlib.sha256(b"first").hexdigest()}})
+    assert planned([spec], tmp_path) == [("baseline-s0", "finished")]
+    weights.write_bytes(b"second")
+    with pytest.raises(DitrError, match="another one"):
+        planned([spec], tmp_path)
+    assert planned([spec], tmp_path, force=True) == [("baseline-s0", "again")]
