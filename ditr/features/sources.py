@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pickle
 from difflib import get_close_matches
 from pathlib import Path
@@ -187,9 +188,10 @@ def _first_line(error: Exception) -> str:
 def _import_timm() -> Any:
     """timm, which imports torchvision, whose compiled operators do not load on every build of torch.
 
-    No feature source uses them, but without their schemas the import alone would fail.
+    No feature source uses them, but without their schemas the import alone would fail. Where they do load, torchvision
+    defines the schemas itself, and a second definition would abort the process.
     """
-    if not hasattr(torch.ops.torchvision, "nms") and not _torchvision_operators:
+    if not _torchvision_operators and not _torchvision_loads():
         library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -197,3 +199,14 @@ def _import_timm() -> Any:
     import timm
 
     return timm
+
+
+def _torchvision_loads() -> bool:
+    """Whether torchvision's operators fit this torch; importing torchvision then loads the same file again, for free."""
+    spec = importlib.util.find_spec("torchvision")
+    assert spec is not None and spec.origin is not None, "timm requires torchvision"
+    try:
+        torch.ops.load_library(Path(spec.origin).parent / "_C.so")
+    except OSError:
+        return False
+    return True
