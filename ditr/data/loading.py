@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import resource
 import signal
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
@@ -23,6 +24,7 @@ def batches(
     The batches are the same whatever the number of worker processes. ``first_batch`` leaves out that many from the
     front without reading them, so that an interrupted epoch continues where it stopped.
     """
+    _allow_open_files()
     loader = DataLoader(
         samples,
         batch_sampler=batch_indices(samples, batch_size=batch_size, shuffle=shuffle)[first_batch:],
@@ -40,6 +42,13 @@ def batch_indices(samples: SampleSet, *, batch_size: int, shuffle: bool) -> list
     if shuffle:
         order = np.random.default_rng(derive_seed(samples.seed, "order", samples.epoch)).permutation(order)
     return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
+
+
+def _allow_open_files() -> None:
+    """Every tensor that waits between a worker and this process holds a file open; the usual soft limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _context() -> BaseContext:

@@ -202,11 +202,12 @@ def _import_timm() -> Any:
 
 
 def _torchvision_loads() -> bool:
-    """Whether torchvision's operators fit this torch; importing torchvision then loads the same file again, for free."""
+    """Whether torchvision's operators fit this torch; importing torchvision afterwards loads the same file for free."""
     spec = importlib.util.find_spec("torchvision")
-    assert spec is not None and spec.origin is not None, "timm requires torchvision"
+    assert spec is not None, "timm requires torchvision"
+    assert spec.origin is not None, "torchvision is a package"
     try:
-        torch.ops.load_library(Path(spec.origin).parent / "_C.so")
+        torch.ops.load_library(Path(spec.origin).parent / "_C.so")  # type: ignore[no-untyped-call]
     except OSError:
         return False
     return True
