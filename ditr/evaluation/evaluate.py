@@ -82,7 +82,7 @@ def evaluate(
             progress("evaluate", index, len(samples))
             found, reported, infer_ms = _infer(model, sample, spec=spec, device=device)
             matches = table.add(sample.frame_id, found, sample.targets.instance_of_point.numpy())
-            rows.append({**reported, **_row(sample, matches, spec=spec), "infer_ms": infer_ms})
+            rows.append({**_numbers(reported), **_row(sample, matches, spec=spec), "infer_ms": infer_ms})
             if index < keep:
                 kept.append(_keep(sample, found, index=index))
     progress("evaluate", len(samples), len(samples))
@@ -140,6 +140,10 @@ def _row(sample: Sample, matches: FrameMatches, *, spec: EvaluationSpec) -> Row:
         "depth_ok": _number(sample.depth_ok_ratio),
         "boundary_ok": _number(sample.boundary_ok_ratio),
     }
+
+
+def _numbers(reported: dict[str, float]) -> Row:
+    return {name: _number(value) for name, value in reported.items()}
 
 
 def _number(value: float) -> float | None:

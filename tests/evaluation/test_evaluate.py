@@ -63,6 +63,7 @@ class Answers(nn.Module):
     def __init__(self, masks: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.masks = masks
+        self.reported = {"fusion_2d_ratio": 0.25}
         self.modes: list[tuple[bool, bool]] = []
 
     def forward(self, batch: Batch) -> ModelOutput:
@@ -73,7 +74,7 @@ class Answers(nn.Module):
         sample = SampleOutput(
             heads=(head,), semantic_logits=torch.zeros(len(masks), 201), query_superpoints=torch.arange(len(masks))
         )
-        return ModelOutput(samples=(sample,), balance_loss=None, statistics={"fusion_2d_ratio": 0.25})
+        return ModelOutput(samples=(sample,), balance_loss=None, statistics=dict(self.reported))
 
 
 def perfect(truth: Tensor) -> Tensor:
@@ -161,3 +162,12 @@ def test_progress_ends_at_the_total() -> None:
         progress=lambda what, done, total: calls.append((what, done, total)),
     )
     assert calls == [("evaluate", 0, 2), ("evaluate", 1, 2), ("evaluate", 2, 2)]
+
+
+def test_a_ratio_that_a_frame_does_not_have_is_left_out_of_the_mean() -> None:
+    model = Answers(perfect)
+    numbers = iter([0.5, math.nan, 0.25])
+    model.register_forward_pre_hook(lambda *_: model.reported.update(fusion_2d_ratio=next(numbers)))
+    found = evaluate(model, Frames(3), spec=SPEC, device=CPU, workers=0)  # type: ignore[arg-type]
+    assert [row["fusion_2d_ratio"] for row in found.frames] == [0.5, None, 0.25]
+    assert found.statistics["fusion_2d_ratio"] == pytest.approx(0.375)
