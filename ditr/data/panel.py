@@ -57,8 +57,8 @@ def _depth(figure, axis, frames: FrameSet, index: int) -> None:  # type: ignore[
     depth = read_image(path) / 1000.0
     shown = axis.imshow(np.where(depth > 0, depth, np.nan), cmap="viridis_r")
     axis.set_facecolor("black")
-    axis.set_title(f"depth, {np.mean(depth > 0):.1%} measured")
-    figure.colorbar(shown, ax=axis, location="bottom", shrink=0.5, aspect=40, pad=0.01, label="m")
+    axis.set_title(f"depth in m, {np.mean(depth > 0):.1%} measured")
+    figure.colorbar(shown, ax=axis, location="bottom", shrink=0.5, aspect=40, pad=0.01)
 
 
 def _scatter(axis, uv: np.ndarray, colours: np.ndarray, image: np.ndarray, title: str) -> None:  # type: ignore[no-untyped-def]

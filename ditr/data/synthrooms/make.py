@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
+import signal
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -37,8 +38,9 @@ def make(entry: SynthRoomsEntry, folder: Path, *, workers: int, progress: Progre
         raise DitrError(
             f"scene numbers go up to {last - 1}, but names have four digits", code=Code.DATASET, fix="use fewer scenes"
         )
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    beside.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    beside.chmod(0o755)
     try:
         _fill(entry, beside, workers=workers, progress=progress)
         beside.replace(folder)
@@ -97,8 +99,13 @@ def _run(tasks: Sequence[FrameTask], workers: int) -> Iterator[FrameRecord]:
         return
     # a fresh interpreter each: forking a process that runs threads (torch, a progress display) can hang
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
+    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_leave_interrupts) as pool:
         yield from pool.map(make_frame, tasks)
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C is the parent's to answer; workers finish their frame and end with the pool."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _infos(records: Sequence[FrameRecord]) -> InfoFile:
