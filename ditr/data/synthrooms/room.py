@@ -56,7 +56,7 @@ SHELL = 6
 
 def furnish(rng: Rng, *, texture_share: float) -> Room:
     """A random room of 8 to 20 things, of which about ``texture_share`` belong to texture-only groups."""
-    wanted = int(rng.integers(13, MAX_THINGS))
+    wanted = int(rng.integers(10, MAX_THINGS + 1))
     plan = _Plan(rng=rng, size=rng.uniform([3.6, 3.4, 2.4], [5.8, 5.0, 2.8]))
     if rng.random() < 0.7:
         plan.hang((door(rng),), door(rng).size, low=0.0)
