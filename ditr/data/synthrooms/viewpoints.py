@@ -14,8 +14,9 @@ from ditr.geometry.camera import SCANNET_SV_INTRINSICS, Intrinsics
 from ditr.seeds import derive_seed
 
 _TRIES = 200
+_TRIES_A_TARGET = 50
 _COARSE = 8
-_CANDIDATES = 6
+_CANDIDATES = 4
 MIN_THINGS = 3
 MIN_POINTS = 100
 
@@ -23,7 +24,8 @@ MIN_POINTS = 100
 def choose_viewpoint(room: Room, *, seed: int) -> np.ndarray:
     """(4, 4) camera to room: inside it at 1.2 to 1.8 m, at least three things with 100 of 20,000 points in view.
 
-    Of the first few such views the one that shows most things.
+    It looks at a thing drawn for it, so that the views of a room differ; of the first few such views it is the one that
+    shows most things.
     """
     found: list[tuple[int, int, np.ndarray]] = []
     for attempt in range(_TRIES):
@@ -31,7 +33,8 @@ def choose_viewpoint(room: Room, *, seed: int) -> np.ndarray:
         eye = np.append(room.size[:2] * rng.uniform(0.08, 0.92, 2), rng.uniform(1.2, 1.8))
         if not _free(room, eye):
             continue
-        target = _target(room, rng)
+        aim = np.random.default_rng(derive_seed(seed, "target", attempt // _TRIES_A_TARGET))
+        target = _target(room, aim)
         if not 1.6 < np.linalg.norm(target - eye) < 4.2:
             continue
         pose = look_at(eye, target, roll=rng.normal(0, 0.03))
