@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from ditr.spec.models import BackboneSpec, Part, Probability
 
-SYNTHROOMS_VERSION = 1
+SYNTHROOMS_VERSION = 2
 """Raised when the generator's output changes; part of the data's folder name and of every identity."""
 
 
