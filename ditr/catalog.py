@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from ditr import paths
 from ditr.errors import Code, DitrError
-from ditr.spec.entries import SYNTHROOMS_VERSION, FolderEntry, PretrainedWeights, SynthRoomsEntry
+from ditr.spec.entries import SYNTHROOMS_VERSION, FolderEntry, PretrainedWeights, SeededWeights, SynthRoomsEntry
 from ditr.spec.identity import canonical_json
 from ditr.spec.models import Checkpoint, RegisteredCheckpoint
 from ditr.spec.registry import Registry
@@ -69,6 +70,17 @@ def locate_weights(weights: PretrainedWeights) -> Path | None:
     """The user's file of these weights, or None: then they are timm's to download."""
     path = paths.weights_dir() / weights.file
     return path if path.is_file() else None
+
+
+def weights_stamp(weights: SeededWeights | PretrainedWeights) -> str | None:
+    """What tells a 2D source's weights from others without loading them; None if only timm's own download has them.
+
+    Seeded weights are drawn by torch as timm's constructor asks, so they can differ between versions of the two.
+    """
+    if isinstance(weights, SeededWeights):
+        return f"seed {weights.seed}, torch {version('torch')}, timm {version('timm')}"
+    path = locate_weights(weights)
+    return None if path is None else f"sha256 {sha256_of(path)}"
 
 
 def sha256_of(path: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from filelock import FileLock
 
 from ditr import paths
+from ditr.catalog import weights_stamp
 from ditr.data.dataset import Dataset
 from ditr.data.scannet_sv import FrameSet
 from ditr.errors import Code, DitrError
@@ -39,18 +39,20 @@ def ensure_features(
     """The store with one map for every frame; what is missing is computed, whatever is there stays.
 
     Several processes may ask at once: one computes, the others wait. Raises DitrError if the source cannot be loaded,
-    an image is missing or damaged, or the folder's maps were made with other weights than the source has now.
+    an image is missing or damaged, or the folder's maps were made with other weights than the source has now. The last
+    is looked at even if no map is missing: a weight file can change under its name.
     """
     rows, columns = grid_of(entry, input_size=spec.input_size)
     store = FeatureStore(store_folder(spec=spec, entry=entry, dataset=dataset), shape=(entry.channels, rows, columns))
-    if not _missing(frames, store):
+    stamp = weights_stamp(entry.weights)
+    if not _missing(frames, store) and _stamped(store, stamp):
         return store
     store.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(store.folder / ".lock"):
         missing = _missing(frames, store)  # another process may have made them meanwhile
-        if missing:
+        if missing or not _stamped(store, stamp):
             source = load_source(entry, device=device)
-            _agree_on_manifest(store, source=source, spec=spec, dataset=dataset)
+            _agree_on_manifest(store, source=source, stamp=stamp, spec=spec, dataset=dataset)
             _extract(missing, source=source, spec=spec, store=store, progress=progress)
     return store
 
@@ -68,6 +70,12 @@ def _missing(frames: Sequence[FrameSet], store: FeatureStore) -> list[tuple[Fram
     return [(part, index) for part in frames for index, frame_id in enumerate(part.ids) if frame_id in absent]
 
 
+def _stamped(store: FeatureStore, stamp: str | None) -> bool:
+    """Whether the maps are known to be of these weights; without a file here, their manifest's word is taken."""
+    manifest = store.manifest()
+    return manifest is not None and (stamp is None or manifest.get("weights_stamp") == stamp)
+
+
 def _extract(
     missing: list[tuple[FrameSet, int]],
     *,
@@ -76,7 +84,8 @@ def _extract(
     store: FeatureStore,
     progress: Progress,
 ) -> None:
-    progress("2D features", 0, len(missing))
+    if missing:
+        progress("2D features", 0, len(missing))
     done = 0
     for part in _batches(missing):
         images = np.stack([frames.image(index) for frames, index in part])
@@ -98,29 +107,30 @@ def _batches(missing: list[tuple[FrameSet, int]]) -> Iterator[list[tuple[FrameSe
         start = stop
 
 
-def _agree_on_manifest(store: FeatureStore, *, source: FeatureSource, spec: FeatureSpec, dataset: Dataset) -> None:
+def _agree_on_manifest(
+    store: FeatureStore, *, source: FeatureSource, stamp: str | None, spec: FeatureSpec, dataset: Dataset
+) -> None:
     """Writes what the folder's maps are made of; maps of two different sets of weights never share a folder."""
-    path = store.folder / "manifest.json"
+    before = store.manifest()
     manifest: dict[str, Any] = {
         "source": spec.source,
         "entry": source.entry.model_dump(mode="json"),
         "weights_digest": source.weights_digest(),
+        "weights_stamp": stamp,
         "input_size": list(spec.input_size),
         "dataset": dataset.name,
         "dataset_digest": dataset.digest,
         "shape": list(store.shape),
         "dtype": "float16",
     }
-    if path.exists() and json.loads(path.read_text())["weights_digest"] != manifest["weights_digest"]:
+    if before is not None and before["weights_digest"] != manifest["weights_digest"]:
         raise DitrError(
             f"the maps in this folder were made with other weights than {spec.source} has now",
             code=Code.FEATURES,
             where=str(store.folder),
             fix=f"restore the weights, or delete {store.folder} to make all maps again",
         )
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(manifest, indent=2) + "\n")
-    os.replace(unfinished, path)
+    store.write_manifest(manifest)
 
 
 def _numeric_content(entry: FeatureEntry) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +63,18 @@ class FeatureStore:
             np.save(file, half.numpy(), allow_pickle=False)
         os.replace(unfinished, path)
 
+    def manifest(self) -> dict[str, Any] | None:
+        """What the folder's maps are made of; None where nothing was made yet."""
+        path = self._manifest_path()
+        return dict(json.loads(path.read_text())) if path.is_file() else None
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Replaces the manifest, whole or not at all."""
+        path = self._manifest_path()
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        unfinished.write_text(json.dumps(manifest, indent=2) + "\n")
+        os.replace(unfinished, path)
+
     def missing(self, frame_ids: Iterable[str]) -> list[str]:
         """The ids that have no map yet, in their order."""
         present = {entry.name for entry in os.scandir(self.folder)} if self.folder.is_dir() else set()
@@ -69,6 +83,9 @@ class FeatureStore:
     def path(self, frame_id: str) -> Path:
         """Where the frame's map is, or would be."""
         return self.folder / f"{frame_id}.npy"
+
+    def _manifest_path(self) -> Path:
+        return self.folder / "manifest.json"
 
     def _unusable(self, frame_id: str, what: str) -> DitrError:
         path = self.path(frame_id)

@@ -154,3 +154,41 @@ def test_maps_of_other_weights_are_never_mixed_in(dataset: Dataset) -> None:
         ensure(dataset)
     assert raised.value.code == Code.FEATURES
     assert store.missing(dataset.val.ids) == [dataset.val.ids[0]]
+
+
+def swap_in(folder: Path, seed: int) -> None:
+    """A weight file under the one name that the entry knows."""
+    tiny = ENTRY.model_copy(update={"weights": SeededWeights(kind="seeded", seed=seed)})
+    torch.save(load_source(tiny, device=CPU)._model.state_dict(), folder / "tiny.pth")
+
+
+def test_a_weight_file_swapped_under_its_name_is_noticed_though_no_map_is_missing(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DITR_WEIGHTS", str(tmp_path))
+    weights = PretrainedWeights(kind="pretrained", file="tiny.pth", url="https://example.org/tiny.pth")
+    entry = ENTRY.model_copy(update={"weights": weights})
+    swap_in(tmp_path, seed=1)
+    ensure(dataset, entry=entry)
+    ensure(dataset, entry=entry)
+    swap_in(tmp_path, seed=2)
+    with pytest.raises(DitrError, match="other weights"):
+        ensure(dataset, entry=entry)
+    swap_in(tmp_path, seed=1)
+    ensure(dataset, entry=entry)
+    (tmp_path / "tiny.pth").unlink()
+    ensure(dataset, entry=entry)  # the maps are still those of the weights in the manifest
+
+
+def test_seeded_weights_are_compared_again_by_other_versions_of_their_makers(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ensure(dataset)
+    monkeypatch.setattr(extract, "weights_stamp", lambda weights: "seed 5, torch 9, timm 9")
+    ensure(dataset)  # the same weights, whatever made them
+    manifest = store.manifest()
+    assert manifest is not None
+    assert manifest["weights_stamp"] == "seed 5, torch 9, timm 9"
+    store.write_manifest({**manifest, "weights_digest": "0" * 32, "weights_stamp": "seed 5, torch 8, timm 8"})
+    with pytest.raises(DitrError, match="other weights"):
+        ensure(dataset)
