@@ -12,13 +12,15 @@ from filelock import FileLock
 
 from ditr.catalog import locate_dataset
 from ditr.data.info_pickle import read_infos
-from ditr.data.scannet_sv import INFO_FILES, POINTS, FrameSet
+from ditr.data.scannet_sv import INFO_FILES, INSTANCES, POINTS, SEMANTICS, SUPERPOINTS, FrameSet
 from ditr.data.synthrooms import MANIFEST, make
 from ditr.errors import Code, DitrError
 from ditr.geometry.camera import SCANNET_SV_INTRINSICS, Intrinsics
 from ditr.progress import Progress, silent
 from ditr.spec.entries import FolderEntry, SynthRoomsEntry
 from ditr.spec.registry import Registry
+
+_HEAD_BYTES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,9 @@ class Dataset:
     name: str
     root: Path
     digest: str
-    """Of what was read: embedded data by content, folders by info pickles and file sizes; keys feature stores."""
+    """Of what was read; keys feature stores. Embedded data by content; folders by info pickles, sizes and the first
+    4 KiB of each file of points and labels, which a second preparation changes in every frame (its draws have no seed).
+    """
     train: FrameSet
     val: FrameSet
 
@@ -56,10 +60,14 @@ def open_folder(
     info_files: dict[str, str] = INFO_FILES,
     intrinsics: Intrinsics = SCANNET_SV_INTRINSICS,
 ) -> Dataset:
-    """A folder in the layout of ScanNet200-SV; its digest is the manifest's if it has one."""
+    """A folder in the layout of ScanNet200-SV; its digest is the manifest's if it has one.
+
+    ``DitrError`` for a frame in both splits: a score on frames that were trained on says nothing.
+    """
     train, val = (
         FrameSet(root, infos=read_infos(root / info_files[split]), intrinsics=intrinsics) for split in ("train", "val")
     )
+    _require_disjoint(train, val, where=root / info_files["val"])
     manifest = root / MANIFEST
     if manifest.is_file():
         digest = str(json.loads(manifest.read_text())["digest"])
@@ -76,6 +84,17 @@ def make_once(entry: SynthRoomsEntry, root: Path, *, progress: Progress = silent
     with FileLock(root.with_name(f".{root.name}.lock")):
         if not (root / MANIFEST).is_file():
             make(entry, root, workers=len(os.sched_getaffinity(0)), progress=progress)
+
+
+def _require_disjoint(train: FrameSet, val: FrameSet, *, where: Path) -> None:
+    shared = sorted(set(train.ids) & set(val.ids))
+    if shared:
+        raise DitrError(
+            f"{len(shared)} of its {len(val)} frames are in the training split too, the first is {shared[0]}",
+            code=Code.DATASET,
+            where=str(where),
+            fix="take them out of one of the two info pickles; `ditr data check` also finds shared scenes",
+        )
 
 
 def _require_folder(name: str, entry: FolderEntry, root: Path) -> None:
@@ -101,7 +120,23 @@ def _folder_digest(root: Path, info_files: dict[str, str], splits: tuple[FrameSe
         digest.update((root / file).read_bytes())
     for frames in splits:
         for info in frames.infos.frames:
-            for path in (root / POINTS / info.points_file, root / info.image):
-                size = path.stat().st_size if path.is_file() else -1
-                digest.update(f"{path.relative_to(root)}\0{size}\0".encode())
+            _add(digest, root / info.image, head_bytes=0)
+            for path in (
+                root / POINTS / info.points_file,
+                root / SUPERPOINTS / info.superpoints_file,
+                root / INSTANCES / info.instances_file,
+                root / SEMANTICS / info.semantics_file,
+            ):
+                _add(digest, path, head_bytes=_HEAD_BYTES)
     return digest.hexdigest()
+
+
+def _add(digest: xxhash.xxh3_128, path: Path, *, head_bytes: int) -> None:
+    """Name, size and first bytes of one file; a missing one counts as such."""
+    try:
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        if head_bytes:
+            with path.open("rb", buffering=0) as file:
+                digest.update(file.read(head_bytes))
+    except FileNotFoundError:
+        digest.update(f"{path.name}\0missing\0".encode())

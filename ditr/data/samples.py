@@ -52,6 +52,11 @@ class SampleSet(Dataset[Sample]):
         self._augmentation = augmentation
         self._tokens = tokens
 
+    @property
+    def augmented(self) -> bool:
+        """Whether points are moved: such samples are for training only."""
+        return self._augmentation is not None
+
     def set_epoch(self, epoch: int) -> None:
         """Samples read from now on are those of ``epoch``."""
         self.epoch = epoch

@@ -74,6 +74,7 @@ def evaluate(
 
     ``samples`` must not be augmented. The model is in evaluation mode meanwhile and as it was afterwards.
     """
+    assert not samples.augmented, "augmented samples are no test"
     table = MatchTable(min_points=spec.min_points)
     rows: list[Row] = []
     kept: list[KeptFrame] = []

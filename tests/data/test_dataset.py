@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import shutil
 import threading
+from dataclasses import replace
 
 import pytest
 
 from ditr.data import dataset as dataset_module
 from ditr.data.dataset import make_once, open_dataset, open_folder
+from ditr.data.info_pickle import read_infos, write_infos
+from ditr.data.scannet_sv import INFO_FILES
 from ditr.errors import DitrError
 from ditr.spec.entries import SplitEntry, SynthRoomsEntry
 from ditr.spec.registry import Registry
@@ -75,4 +78,19 @@ def test_one_reader_serves_a_folder_of_the_user(tiny_dataset, tmp_path, monkeypa
     before = opened.digest
     assert len(before) == 32
     (tmp_path / "scannet200-sv/2D/scene9001_00/color/0.jpg").write_bytes(b"another")
-    assert open_folder(opened.root, name="scannet200_sv").digest != before
+    changed = open_folder(opened.root, name="scannet200_sv").digest
+    assert changed != before
+    # A second preparation writes other points and superpoints into files of the same size.
+    superpoints = tmp_path / "scannet200-sv/super_points" / f"{opened.val.ids[0]}.bin"
+    superpoints.write_bytes(bytes(reversed(superpoints.read_bytes())))
+    assert open_folder(opened.root, name="scannet200_sv").digest != changed
+
+
+def test_a_frame_in_both_splits_is_refused(tiny_dataset, tmp_path):
+    """Its score would be one on frames that were trained on."""
+    shutil.copytree(tiny_dataset.root, tmp_path / "set")
+    train, val = (tmp_path / "set" / file for file in INFO_FILES.values())
+    infos = read_infos(val)
+    write_infos(val, replace(infos, frames=(*infos.frames, read_infos(train).frames[0])))
+    with pytest.raises(DitrError, match="1 of its 3 frames are in the training split too"):
+        open_folder(tmp_path / "set", name="set")

@@ -23,6 +23,7 @@ class Frames:
 
     seed = 0
     epoch = 0
+    augmented = False
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -83,6 +84,13 @@ def perfect(truth: Tensor) -> Tensor:
 
 def run(masks: Callable[[Tensor], Tensor], *, count: int = 3, keep: int = 0) -> Evaluation:
     return evaluate(Answers(masks), Frames(count), spec=SPEC, device=CPU, workers=0, keep=keep)  # type: ignore[arg-type]
+
+
+def test_augmented_samples_are_not_scored() -> None:
+    frames = Frames(1)
+    frames.augmented = True
+    with pytest.raises(AssertionError, match="augmented"):
+        evaluate(Answers(perfect), frames, spec=SPEC, device=CPU, workers=0)  # type: ignore[arg-type]
 
 
 def test_a_perfect_model_scores_one_and_every_frame_says_what_it_held() -> None:
