@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ditr.catalog import CheckpointFile, locate_checkpoint
 from ditr.errors import Code, DitrError
@@ -32,6 +32,8 @@ class Inputs:
     val: SampleSet
     feature_channels: int | None
     """None in a 3D-only run."""
+    features: dict[str, Any] | None
+    """What the feature maps are made of, by their manifest; None in a 3D-only run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ def prepare(
     began = time.monotonic()
     dataset = open_dataset(spec.dataset.name, registry=registry, progress=progress)
     say(f"  data: {dataset.name}, {len(dataset.train)} + {len(dataset.val)} frames, {_took(began)}")
-    tokens, channels = None, None
+    tokens, channels, manifest = None, None, None
     if uses_features(spec):
         from ditr.features.extract import ensure_features
 
@@ -87,7 +89,7 @@ def prepare(
         store = ensure_features(
             frames, spec=spec.features, entry=entry, dataset=dataset, device=device, progress=progress
         )
-        tokens, channels = store.read, entry.channels
+        tokens, channels, manifest = store.read, entry.channels, store.manifest()
         say(f"  2D features: {spec.features.source}, maps of {store.shape}, {_took(began)}")
     else:
         say("  2D features: none made or read, there is no fusion")
@@ -99,6 +101,7 @@ def prepare(
         ),
         val=SampleSet(dataset.val, seed=seed, voxel_size_m=voxel_size_m, augmentation=None, tokens=tokens),
         feature_channels=channels,
+        features=manifest,
     )
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ditr.catalog import sha256_of
-from ditr.errors import Code, DitrError
-from ditr.paths import project_dir
+from ditr.runner.unchanged import Present
 from ditr.spec.identity import run_key, spec_hash, variant
 from ditr.spec.load import LoadedSpec
-from ditr.spec.models import FileCheckpoint, Spec
+from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
 from ditr.tracking.run_folder import RunFolder, find_run
 
@@ -56,19 +53,27 @@ def plan(specs: Sequence[LoadedSpec], *, registry: Registry, runs: Path, force: 
 
     Raises
     ------
-    DitrError: a finished run started from a weight file that has changed since.
+    DitrError: a finished run read a file that has changed since.
     """
     planned: list[PlannedRun] = []
+    present = Present(registry)
     for loaded in specs:
         digest = spec_hash(loaded.spec, registry=registry)
         for seed in loaded.spec.seeds:
             first = next((run for run in planned if run.key == run_key(digest, seed)), None)
-            planned.append(_planned(loaded, seed, digest, runs=runs, force=force, first=first))
+            planned.append(_planned(loaded, seed, digest, runs=runs, force=force, first=first, present=present))
     return tuple(planned)
 
 
 def _planned(
-    loaded: LoadedSpec, seed: int, digest: str, *, runs: Path, force: bool, first: PlannedRun | None
+    loaded: LoadedSpec,
+    seed: int,
+    digest: str,
+    *,
+    runs: Path,
+    force: bool,
+    first: PlannedRun | None,
+    present: Present,
 ) -> PlannedRun:
     key = run_key(digest, seed)
     found = first.folder if first else find_run(runs, key)
@@ -76,7 +81,7 @@ def _planned(
     other_name = folder.path.name != f"{loaded.spec.name}-s{seed}-{key}"
     status: Status = "same" if first else _status(folder, force=force)
     if status == "finished":
-        _require_same_weights(loaded.spec, folder)
+        present.require_same(loaded.spec, folder)
     return PlannedRun(
         spec=loaded.spec,
         source=loaded.path,
@@ -100,18 +105,3 @@ def _status(folder: RunFolder, *, force: bool) -> Status:
     if force:
         return "again"
     return "finished" if state.state == "finished" else "resume"
-
-
-def _require_same_weights(spec: Spec, folder: RunFolder) -> None:
-    """A file checkpoint is in the identity by its path: the run that is skipped must have read the same bytes."""
-    if not isinstance(spec.checkpoint, FileCheckpoint) or not folder.provenance.is_file():
-        return
-    file = project_dir() / spec.checkpoint.path
-    before = json.loads(folder.provenance.read_text())["start_weights"]["sha256"]
-    if file.is_file() and sha256_of(file) != before:
-        raise DitrError(
-            f"this file is another one than {folder.path.name} started from",
-            code=Code.CHECKPOINT,
-            where=str(file),
-            fix="Restore it, give the new weights another path, or run again with --force.",
-        )

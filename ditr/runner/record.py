@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ditr import provenance
 from ditr.runner.inputs import Inputs, StartWeights, uses_features
 from ditr.runner.plan import PlannedRun
+from ditr.runner.unchanged import provenance_of, require_same_as_before
 from ditr.spec.models import Checkpoint, Spec
 from ditr.tracking.run_folder import RunFolder, write_json, write_text
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 SPLIT = "val"
 """The split that results are about."""
+_OF_A_SESSION = ("git", "device", "threads")
 
 
 def headline(planned: PlannedRun, *, device: torch.device) -> dict[str, Any]:
@@ -54,22 +57,45 @@ def headline(planned: PlannedRun, *, device: torch.device) -> dict[str, Any]:
 def write_provenance(
     planned: PlannedRun, *, inputs: Inputs, start: StartWeights | None, device: torch.device
 ) -> dict[str, Any]:
-    """Writes and returns ``provenance.json``, and ``dirty.patch`` if the checkout has uncommitted changes."""
+    """Writes and returns ``provenance.json``, and ``dirty.patch`` if the checkout has uncommitted changes.
+
+    Of the sessions before, in which the training was begun, code and device are kept under ``earlier_sessions``.
+
+    Raises
+    ------
+    DitrError: the training goes on, and the files it reads are not those that it was begun with.
+    """
     import torch
 
+    folder = planned.folder
+    before = provenance_of(folder) if folder.training_state.is_file() else None
     facts = provenance.collect() | {
         "command": sys.argv,
         "spec": str(planned.source),
         "overrides": list(planned.overrides),
         "dataset": {"name": inputs.dataset.name, "root": str(inputs.dataset.root), "digest": inputs.dataset.digest},
+        "features": inputs.features,
         "start_weights": _start_weights(start),
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
     }
-    write_json(planned.folder.provenance, facts)
-    if facts["git"] and facts["git"]["dirty"]:
-        write_text(planned.folder.path / "dirty.patch", provenance.dirty_patch())
+    patch = provenance.dirty_patch() if facts["git"] and facts["git"]["dirty"] else ""
+    if patch:
+        facts["git"]["patch_sha256"] = hashlib.sha256(patch.encode()).hexdigest()
+    facts["earlier_sessions"] = []
+    if before is not None:
+        require_same_as_before(before, facts, folder=folder)
+        facts["earlier_sessions"] = [*before.get("earlier_sessions", []), {key: before[key] for key in _OF_A_SESSION}]
+        _keep_patch(folder, number=len(facts["earlier_sessions"]))
+    write_json(folder.provenance, facts)
+    if patch:
+        write_text(folder.path / "dirty.patch", patch)
     return facts
+
+
+def code_changed(facts: dict[str, Any]) -> bool:
+    """Whether sessions of one training ran different code."""
+    return any(session["git"] != facts["git"] for session in facts["earlier_sessions"])
 
 
 def write_result(
@@ -106,7 +132,7 @@ def write_result(
         "unmatched_samples": _total(folder, "train/unmatched_samples"),
         "device": facts["device"],
         "git": git.get("commit"),
-        "dirty": git.get("dirty"),
+        "dirty": None if facts["git"] is None else git["dirty"] or code_changed(facts),
         "statistics": {name: _number(value) for name, value in evaluation.statistics.items()},
         "start_weights": facts["start_weights"],
     }
@@ -114,6 +140,12 @@ def write_result(
     evaluation.table.save(folder.matches)
     write_json(folder.result, result)
     return result
+
+
+def _keep_patch(folder: RunFolder, *, number: int) -> None:
+    patch = folder.path / "dirty.patch"
+    if patch.is_file():
+        patch.rename(folder.path / f"dirty.session{number}.patch")
 
 
 def _features(spec: Spec) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ditr.progress import Progress
 from ditr.runner.inputs import Inputs, StartWeights, build_model, pick_device, prepare
 from ditr.runner.plan import PlannedRun
-from ditr.runner.record import headline, write_provenance, write_result
+from ditr.runner.record import code_changed, headline, write_provenance, write_result
 from ditr.runner.stop import Interrupted, StopSignal
 from ditr.spec.dump import to_yaml
 from ditr.spec.registry import Registry
@@ -67,6 +67,8 @@ class Session:
         model, start = build_model(spec, seed=seed, registry=host.registry, feature_channels=channels)
         self._say(f"  {_start_line(start)}; {_count(model) / 1e6:.2f} M weights, on {device}")
         facts = write_provenance(self._planned, inputs=inputs, start=start, device=device)
+        if code_changed(facts):
+            self._say("  begun with other code than runs now: the result counts as dirty, provenance.json says both")
         self._start_tracker(inputs, device)
         fitted, evaluation = self._train(model, inputs, device)
         from ditr.model.checkpoint import save_weights

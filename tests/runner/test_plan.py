@@ -89,6 +89,6 @@ def test_a_finished_run_does_not_stand_for_changed_weights(tmp_path: Path) -> No
     write_json(folder.provenance, {"start_weights": {"sha256": hashlib.sha256(b"first").hexdigest()}})
     assert planned([spec], tmp_path) == [("baseline-s0", "finished")]
     weights.write_bytes(b"second")
-    with pytest.raises(DitrError, match="another one"):
+    with pytest.raises(DitrError, match="changed since this run read it: the checkpoint"):
         planned([spec], tmp_path)
     assert planned([spec], tmp_path, force=True) == [("baseline-s0", "again")]

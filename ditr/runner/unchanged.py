@@ -1,0 +1,108 @@
+"""Files that a run reads and its identity only names: whoever skips or continues a run must find the same ones."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+from ditr.catalog import locate_checkpoint, locate_dataset, weights_stamp
+from ditr.errors import Code, DitrError
+from ditr.runner.inputs import uses_features
+from ditr.spec.entries import FolderEntry, SeededWeights
+from ditr.spec.models import RegisteredCheckpoint, Spec
+from ditr.spec.registry import Registry
+from ditr.tracking.run_folder import RunFolder
+
+_READ = {
+    "data set": ("dataset", "digest"),
+    "checkpoint": ("start_weights", "sha256"),
+    "2D source's weights": ("features", "weights_digest"),
+}
+"""What decides a run's numbers, and where its provenance says which it was."""
+
+
+class Present:
+    """What lies on this machine now, each file read once."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._dataset_digest = cache(self._digest_of)
+        self._stamp = cache(lambda source: weights_stamp(registry.features(source).weights))
+
+    def require_same(self, spec: Spec, folder: RunFolder) -> None:
+        """For a finished run that is to be skipped. What its identity pins is left out, and what is not here any more.
+
+        Raises
+        ------
+        DitrError: the run read another file than lies here now.
+        """
+        before = provenance_of(folder)
+        if before is None:
+            return
+        read = {
+            "checkpoint": (_noted(before, "start_weights", "sha256"), self._checkpoint(spec)),
+            "2D source's weights": (_noted(before, "features", "weights_stamp"), self._weights(spec)),
+            "data set": (_noted(before, "dataset", "digest"), self._dataset(spec)),
+        }
+        _refuse(folder, [what for what, (then, now) in read.items() if None not in (then, now) and then != now])
+
+    def _checkpoint(self, spec: Spec) -> str | None:
+        checkpoint = spec.checkpoint
+        if checkpoint is None:
+            return None
+        if isinstance(checkpoint, RegisteredCheckpoint) and self._registry.checkpoint(checkpoint.name).sha256:
+            return None  # pinned
+        try:
+            return locate_checkpoint(checkpoint, registry=self._registry).sha256
+        except DitrError:
+            return None  # not here, and a finished run does not need it
+
+    def _weights(self, spec: Spec) -> str | None:
+        if spec.features is None or not uses_features(spec):
+            return None
+        source = spec.features.source
+        return None if isinstance(self._registry.features(source).weights, SeededWeights) else self._stamp(source)
+
+    def _dataset(self, spec: Spec) -> str | None:
+        name = spec.dataset.name
+        entry = self._registry.dataset(name)
+        if not isinstance(entry, FolderEntry):
+            return None  # made from what the identity holds
+        root = locate_dataset(name, entry)
+        here = all((root / file).is_file() for file in entry.infos.values())
+        return self._dataset_digest(name) if here else None
+
+    def _digest_of(self, name: str) -> str:
+        from ditr.data.dataset import open_dataset
+
+        return open_dataset(name, registry=self._registry).digest
+
+
+def provenance_of(folder: RunFolder) -> dict[str, Any] | None:
+    """What the folder's last session wrote; None where none came so far."""
+    return dict(json.loads(folder.provenance.read_text())) if folder.provenance.is_file() else None
+
+
+def require_same_as_before(before: dict[str, Any], facts: dict[str, Any], *, folder: RunFolder) -> None:
+    """For a run that goes on: half of a training on one data set and half on another is a number of neither.
+
+    Raises
+    ------
+    DitrError: what this session would read is not what the session before read.
+    """
+    _refuse(folder, [what for what, keys in _READ.items() if _noted(before, *keys) != _noted(facts, *keys)])
+
+
+def _noted(facts: dict[str, Any], part: str, key: str) -> str | None:
+    return (facts.get(part) or {}).get(key)
+
+
+def _refuse(folder: RunFolder, changed: list[str]) -> None:
+    if changed:
+        raise DitrError(
+            f"changed since this run read it: the {' and the '.join(changed)}",
+            code=Code.RUN,
+            where=str(folder.path),
+            fix="Restore it (provenance.json says what it was), or run again from the start with --force.",
+        )

@@ -1,0 +1,132 @@
+"""A run is skipped or continued only on the very files that it read."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ditr import provenance
+from ditr.catalog import weights_stamp
+from ditr.data.dataset import Dataset, open_dataset
+from ditr.errors import DitrError
+from ditr.paths import project_dir
+from ditr.progress import silent
+from ditr.runner.inputs import Inputs, prepare
+from ditr.runner.plan import PlannedRun, plan
+from ditr.runner.record import code_changed, write_provenance
+from ditr.runner.unchanged import Present
+from ditr.spec.load import load_spec
+from ditr.spec.models import Spec
+from ditr.spec.registry import Registry
+from ditr.tracking.run_folder import RunFolder, write_json
+
+REGISTRY = Registry()
+CPU = torch.device("cpu")
+
+
+def load(name: str, *overrides: str) -> Spec:
+    return load_spec(project_dir() / "specs" / f"{name}.yaml", registry=REGISTRY, overrides=overrides).spec
+
+
+def finished(path: Path, **facts: Any) -> RunFolder:
+    path.mkdir(exist_ok=True)
+    folder = RunFolder(path)
+    write_json(folder.provenance, {"start_weights": None, "features": None} | facts)
+    return folder
+
+
+def test_a_finished_run_does_not_stand_for_another_weight_file_of_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DITR_WEIGHTS", str(tmp_path))
+    spec = load("fpn_inject", "features.source=dinov2_vitl14_reg4")
+    weights = REGISTRY.features("dinov2_vitl14_reg4").weights
+    file = tmp_path / "dinov2_vitl14_reg4_pretrain.pth"
+    file.write_bytes(b"first")
+    folder = finished(tmp_path / "run", features={"weights_stamp": weights_stamp(weights)})
+    Present(REGISTRY).require_same(spec, folder)
+    file.write_bytes(b"second")
+    with pytest.raises(DitrError, match="the 2D source's weights"):
+        Present(REGISTRY).require_same(spec, folder)
+    Present(REGISTRY).require_same(load("baseline", "features.source=dinov2_vitl14_reg4"), folder)
+    file.unlink()
+    Present(REGISTRY).require_same(spec, folder)  # a finished run needs no weights
+
+
+def test_a_finished_run_does_not_stand_for_an_unpinned_checkpoint_that_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DITR_WEIGHTS", str(tmp_path))
+    spec = load("scannet200_sv/baseline")
+    (tmp_path / REGISTRY.checkpoint("mask3d_scannet200").file).write_bytes(b"other")
+    folder = finished(tmp_path / "run", start_weights={"sha256": hashlib.sha256(b"first").hexdigest()})
+    with pytest.raises(DitrError, match="the checkpoint"):
+        Present(REGISTRY).require_same(spec, folder)
+
+
+def test_a_finished_run_does_not_stand_for_a_folder_that_was_prepared_again(
+    tiny_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DITR_DATA", str(tmp_path))
+    root = tmp_path / "scannet200-sv"
+    shutil.copytree(tiny_dataset.root, root)
+    (root / "manifest.json").unlink()
+    opened = open_dataset("scannet200_sv", registry=REGISTRY)
+    spec = load("scannet200_sv/baseline")
+    folder = finished(tmp_path / "run", dataset={"digest": opened.digest})
+    Present(REGISTRY).require_same(spec, folder)
+    points = root / "points" / f"{opened.train.ids[0]}.bin"
+    points.write_bytes(points.read_bytes()[24:] + points.read_bytes()[:24])
+    with pytest.raises(DitrError, match="the data set"):
+        Present(REGISTRY).require_same(spec, folder)
+
+
+@pytest.fixture
+def begun(tiny_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[PlannedRun, Inputs]:
+    """A training on commit ``a`` that has saved its state."""
+    code_is(monkeypatch, "a")
+    loaded = load_spec(
+        project_dir() / "specs/bifusion.yaml",
+        registry=REGISTRY,
+        overrides=["dataset.name=synthrooms_tiny", "checkpoint=null"],
+    )
+    (planned,) = plan([loaded], registry=REGISTRY, runs=tmp_path, force=False)
+    planned.folder.training_state.parent.mkdir(parents=True)
+    inputs = prepare(planned.spec, seed=0, registry=REGISTRY, device=CPU, progress=silent, say=lambda line: None)
+    write_provenance(planned, inputs=inputs, start=None, device=CPU)
+    planned.folder.training_state.touch()
+    return planned, inputs
+
+
+def code_is(monkeypatch: pytest.MonkeyPatch, commit: str) -> None:
+    monkeypatch.setattr(provenance, "collect", lambda: {"git": {"commit": commit, "dirty": False}})
+
+
+def test_a_training_goes_on_only_with_the_maps_it_was_begun_with(begun: tuple[PlannedRun, Inputs]) -> None:
+    planned, inputs = begun
+    assert inputs.features is not None
+    before = planned.folder.provenance.read_text()
+    assert inputs.features["weights_digest"] in before
+    other = Inputs(**{**inputs.__dict__, "features": inputs.features | {"weights_digest": "0" * 32}})
+    with pytest.raises(DitrError, match="changed since this run read it: the 2D source's weights"):
+        write_provenance(planned, inputs=other, start=None, device=CPU)
+    assert planned.folder.provenance.read_text() == before
+    planned.folder.training_state.unlink()  # nothing was trained yet: it may begin anew
+    write_provenance(planned, inputs=other, start=None, device=CPU)
+
+
+def test_code_that_changed_between_two_sessions_is_not_forgotten(
+    begun: tuple[PlannedRun, Inputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned, inputs = begun
+    same = write_provenance(planned, inputs=inputs, start=None, device=CPU)
+    assert not code_changed(same)
+    code_is(monkeypatch, "b")
+    facts = write_provenance(planned, inputs=inputs, start=None, device=CPU)
+    assert [session["git"]["commit"] for session in facts["earlier_sessions"]] == ["a", "a"]
+    assert code_changed(facts)
