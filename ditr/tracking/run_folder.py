@@ -81,8 +81,10 @@ class RunFolder:
             raise DitrError(f"unreadable run state: {error}", code=Code.RUN, where=str(file), fix=fix) from error
 
     def begin(self, state: RunState) -> RunState:
-        """Makes the folder and marks it as running in this process."""
+        """Makes the folder and marks it as running in this process; a line of metrics that a crash cut off goes."""
         (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        if self.metrics.is_file() and not self.metrics.read_bytes().endswith(b"\n"):
+            write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in self.logged()))
         running = replace(state, state="running", ended_at=None, error=None, pid=os.getpid(), host=socket.gethostname())
         self.set_state(running)
         return running

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ditr.errors import DitrError
+from ditr.tracking.results import Results
 from ditr.tracking.run_folder import RunFolder, find_run, run_folders, write_text
 
 
@@ -15,6 +16,17 @@ def test_metrics_survive_a_line_cut_off_by_a_crash(tmp_path: Path) -> None:
     with folder.metrics.open("a") as file:
         file.write('{"step": 2, "metr')
     assert [(row["step"], row["metrics"]) for row in folder.logged()] == [(1, {"loss": 0.5})]
+
+
+def test_a_run_that_lost_power_goes_on_with_whole_lines(make_run) -> None:  # type: ignore[no-untyped-def]
+    folder = make_run("base", key="0123456789", state="interrupted")
+    with folder.metrics.open("a") as file:
+        file.write('{"step": 3, "metr')
+    results = Results(folder.path.parent / "results.duckdb")
+    folder.begin(folder.state())
+    results.record(folder)
+    folder.log(3, {"loss": 0.25})
+    assert [row["step"] for row in folder.logged()] == [0, 1, 2, 3]
 
 
 def test_a_resumed_run_replaces_what_it_logs_again(tmp_path: Path) -> None:
