@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from ditr.cli import data, doctor, results, run, spec
+from ditr.cli import data, doctor, results, run, spec, ui
 from ditr.errors import DitrError
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for group in (spec, data, run, results, doctor):
+for group in (run, results, ui, spec, data, doctor):
     group.register(app)
 
 

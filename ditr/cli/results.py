@@ -1,4 +1,4 @@
-"""``ditr query | ls | ui | results rebuild``: reading what runs left."""
+"""``ditr query | ls | results rebuild``: reading what runs left."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import math
-import os
-import subprocess
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -35,7 +33,6 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to ``app``."""
     app.command()(query)
     app.command("ls")(list_runs)
-    app.command()(ui)
     group = typer.Typer(no_args_is_help=True, help="Look after runs/results.duckdb.")
     group.callback()(_group)
     group.command()(rebuild)
@@ -76,30 +73,6 @@ def list_runs() -> None:
         return
     columns = ("run", "variant", "seed", "state", "ap50", "wall_s", "started_at")
     sys.stdout.write(text_table(columns, rows))
-
-
-def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000) -> None:
-    """Open the MLflow UI of the runs on this machine; Ctrl-C ends it."""
-    from ditr.tracking.mlflow_tracker import store_uri
-
-    runs = runs_dir()
-    if not (runs / "mlflow.db").is_file():
-        fix = "Run an experiment first: ditr run specs/fpn_inject.yaml"
-        raise DitrError("nothing is tracked yet", code=Code.RUN, where=str(runs / "mlflow.db"), fix=fix)
-    sys.stdout.write(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)\n")
-    sys.stdout.flush()
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store_uri(runs)]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    # Without the job runners, seven processes that only MLflow's language-model features need.
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    server = subprocess.Popen(command, env=os.environ | quiet)
-    try:
-        code = server.wait()
-    except KeyboardInterrupt:
-        server.terminate()
-        server.wait()
-        code = 0
-    raise typer.Exit(code)
 
 
 def rebuild() -> None:

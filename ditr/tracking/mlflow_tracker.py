@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
@@ -17,13 +18,39 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PARENT_TAG = "mlflow.parentRunId"
+FINAL = "final/"
+"""Prefix of results: a run's own, and in its parent the means over the seeds that finished."""
+VIEW = "ditr"
+"""Key of the view of an experiment that shows the results of its arms as columns."""
 _STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+_WORST_FIRST = ("FAILED", "RUNNING", "KILLED", "FINISHED")
+_SHOWN = [
+    *(f"metrics.`{FINAL}{name}`" for name in ("ap50", "ap", "ap25", "wall_s")),
+    *(f"params.`{name}`" for name in ("gate", "scales", "epochs", "seed")),
+]
+_EXPERIMENT_TAGS = {
+    # Makes the UI show what it has for training rather than for language models.
+    "mlflow.experimentKind": "custom_model_development",
+    f"mlflow.sharedViewState.{VIEW}": json.dumps(
+        {"selectedColumns": _SHOWN, "orderByKey": "attributes.start_time", "orderByAsc": True}
+    ),
+}
 _METRICS_A_CALL = 1000
+_RESULTS = ("ap", "ap50", "ap25", "step_ms", "infer_ms", "peak_mem_mb", "params_m")
 
 
 def store_uri(runs: Path) -> str:
     """Address of the MLflow store of a runs folder."""
     return f"sqlite:///{runs / 'mlflow.db'}"
+
+
+def pages(runs: Path) -> dict[str, str]:
+    """By name of experiment, newest first, the part of the UI's address that shows its arms with their results."""
+    client = _client(runs)
+    query = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
+    wanted = f"tags.`mlflow.sharedViewState.{VIEW}` LIKE '%'"
+    found = client.search_experiments(filter_string=wanted, order_by=["last_update_time DESC"])
+    return {experiment.name: f"#/experiments/{experiment.experiment_id}/runs?{query}" for experiment in found}
 
 
 class MlflowTracker:
@@ -42,13 +69,15 @@ class MlflowTracker:
 
         Parameters
         ----------
-        params: about 20 headline parameters; the whole spec is an artefact.
+        params: about 20 headline parameters, None for what the run has not; the whole spec is an artefact.
         """
+        given = {name: str(value) for name, value in params.items() if value is not None}
         self._client = _client(self._runs)
         with _lock(self._runs):
             experiment = self._experiment()
-            parent = self._parent(experiment, state)
-        self.run_id = self._continue(state) or self._create(experiment, parent, state, params=params)
+            self._parent = self._find_parent(experiment, state) or self._create_parent(experiment, state, params=given)
+        self.run_id = self._continue(state) or self._create(experiment, state, params=given)
+        self._sum_up(experiment)
         self._client.log_artifact(self.run_id, str(self.folder.spec))
         self._client.log_artifact(self.run_id, str(self.folder.provenance))
         self._monitor = self._start_monitor()
@@ -76,17 +105,17 @@ class MlflowTracker:
         if state.error:
             self._client.set_tag(self.run_id, "ditr.error", state.error[:500])
         if state.state == "finished":
-            self._send_result()
+            self._send_result(wall_s=state.wall_s)
         self._client.set_terminated(self.run_id, status=_STATUS[state.state])
-        parent = self._client.get_run(self.run_id).data.tags[PARENT_TAG]
-        self._client.set_terminated(parent, status=_STATUS[state.state])
+        self._sum_up(self._client.get_run(self.run_id).info.experiment_id)
 
-    def _send_result(self) -> None:
+    def _send_result(self, *, wall_s: float) -> None:
         self._client.log_artifact(self.run_id, str(self.folder.result))
         result = json.loads(self.folder.result.read_text())
-        for name in ("ap", "ap50", "ap25", "step_ms", "infer_ms", "peak_mem_mb", "wall_s", "params_m"):
-            if result.get(name) is not None:
-                self._client.log_metric(self.run_id, f"final/{name}", result[name])
+        final = {name: result.get(name) for name in _RESULTS} | {"wall_s": wall_s}
+        for name, value in final.items():
+            if value is not None:
+                self._client.log_metric(self.run_id, f"{FINAL}{name}", value)
         if self.folder.panels.is_dir():
             self._client.log_artifacts(self.run_id, str(self.folder.panels), "panels")
 
@@ -95,15 +124,36 @@ class MlflowTracker:
         if found is not None:
             return str(found.experiment_id)
         artefacts = (self._runs / "mlartifacts").as_uri()
-        return str(self._client.create_experiment(self.dataset, artifact_location=artefacts))
+        return str(self._client.create_experiment(self.dataset, artifact_location=artefacts, tags=_EXPERIMENT_TAGS))
 
-    def _parent(self, experiment: str, state: RunState) -> str:
+    def _find_parent(self, experiment: str, state: RunState) -> str | None:
         wanted = f"tags.`ditr.level` = 'spec' and tags.`ditr.spec_hash` = '{state.spec_hash}'"
         found = self._client.search_runs([experiment], wanted, max_results=1)
-        if found:
-            return str(found[0].info.run_id)
-        tags = {"ditr.level": "spec", "ditr.spec_hash": state.spec_hash, "ditr.variant": state.variant}
-        return str(self._client.create_run(experiment, tags=tags, run_name=state.name).info.run_id)
+        return str(found[0].info.run_id) if found else None
+
+    def _create_parent(self, experiment: str, state: RunState, *, params: Mapping[str, str]) -> str:
+        tags = _tags(self.folder, state) | {"ditr.level": "spec"}
+        run_id = str(self._client.create_run(experiment, tags=tags, run_name=state.name).info.run_id)
+        self._log_params(run_id, {name: value for name, value in params.items() if name != "seed"})
+        return run_id
+
+    def _sum_up(self, experiment: str) -> None:
+        """Gives the parent the status of its seeds together, and the means of the results of those that finished."""
+        with _lock(self._runs):
+            wanted = f"tags.`{PARENT_TAG}` = '{self._parent}'"
+            found = self._client.search_runs([experiment], wanted, order_by=["attributes.start_time ASC"])
+            seeds = {run.data.tags["ditr.run_key"]: run for run in found}.values()  # a seed that ran again counts once
+            status = next(one for one in _WORST_FIRST if any(run.info.status == one for run in seeds))
+            if status == "RUNNING":
+                self._client.update_run(self._parent, status=status)
+            else:
+                self._client.set_terminated(self._parent, status=status)
+            finished = [run.data.metrics for run in seeds if run.info.status == "FINISHED"]
+            for name in sorted({name for metrics in finished for name in metrics if name.startswith(FINAL)}):
+                values = [metrics[name] for metrics in finished if name in metrics]
+                self._client.log_metric(self._parent, name, fmean(values))
+            if finished:
+                self._client.log_metric(self._parent, f"{FINAL}seeds", len(finished))
 
     def _continue(self, state: RunState) -> str | None:
         from mlflow.exceptions import MlflowException
@@ -129,25 +179,24 @@ class MlflowTracker:
                     return count
         return sum(1 for _ in self.folder.logged())
 
-    def _create(self, experiment: str, parent: str, state: RunState, *, params: Mapping[str, Any]) -> str:
-        from mlflow.entities import Param
-
-        provenance = json.loads(self.folder.provenance.read_text())
-        tags = {
-            PARENT_TAG: parent,
+    def _create(self, experiment: str, state: RunState, *, params: Mapping[str, str]) -> str:
+        tags = _tags(self.folder, state) | {
+            PARENT_TAG: self._parent,
             "ditr.level": "run",
             "ditr.run_key": state.run_key,
-            "ditr.spec_hash": state.spec_hash,
-            "ditr.variant": state.variant,
             "ditr.state": "running",
             "ditr.folder": self.folder.path.name,
-            "mlflow.source.git.commit": str((provenance["git"] or {}).get("commit", "unknown")),
         }
         run = self._client.create_run(experiment, tags=tags, run_name=f"{state.name}-s{state.seed}")
         run_id = str(run.info.run_id)
-        self._client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])
+        self._log_params(run_id, params)
         self._log_dataset(run_id)
         return run_id
+
+    def _log_params(self, run_id: str, params: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        self._client.log_batch(run_id, params=[Param(name, value) for name, value in params.items()])
 
     def _log_dataset(self, run_id: str) -> None:
         from mlflow.entities import Dataset as MlflowDataset
@@ -170,6 +219,18 @@ class MlflowTracker:
         monitor = SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=store_uri(self._runs))  # type: ignore[no-untyped-call]
         monitor.start()  # type: ignore[no-untyped-call]
         return monitor
+
+
+def _tags(folder: RunFolder, state: RunState) -> dict[str, str]:
+    """What a run and its parent are found by; the names with ``mlflow.`` fill columns of the UI."""
+    provenance = json.loads(folder.provenance.read_text())
+    return {
+        "ditr.spec_hash": state.spec_hash,
+        "ditr.variant": state.variant,
+        "mlflow.source.name": str(provenance.get("spec", "unknown")),
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": str((provenance["git"] or {}).get("commit", "unknown")),
+    }
 
 
 def _client(runs: Path) -> MlflowClient:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import multiprocessing
 import shutil
 from dataclasses import replace
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ditr.tracking.mlflow_tracker import PARENT_TAG, MlflowTracker, store_uri
+from ditr.tracking.mlflow_tracker import PARENT_TAG, MlflowTracker, pages, store_uri
 from ditr.tracking.run_folder import RunFolder, RunState, write_json
 
 # Of libraries under MLflow, not of ditr.
@@ -79,16 +80,45 @@ def test_a_resumed_run_goes_on_in_the_same_mlflow_run_and_logs_nothing_twice(fol
     assert [given.dataset.digest for given in run.inputs.dataset_inputs] == ["d1" * 16]
 
 
-def test_seeds_of_one_spec_share_a_parent(folder: RunFolder, make_run) -> None:  # type: ignore[no-untyped-def]
+def test_a_parent_sums_up_its_seeds(folder: RunFolder, make_run) -> None:  # type: ignore[no-untyped-def]
     other = make_run("base", key="0000000002", state="running")
-    runs = []
-    for one in (folder, other):
-        following = tracker(one)
-        runs.append(following.start(state_of(one), params={}))
-        following.finish(replace(state_of(one), state="failed", error="no room"))
-    parents = {client(folder).get_run(run_id).data.tags[PARENT_TAG] for run_id in runs}
-    assert len(parents) == 1
-    assert client(folder).get_run(runs[0]).data.tags["ditr.error"] == "no room"
+    first, second = tracker(folder), tracker(other)
+    runs = [first.start(state_of(folder), params={"seed": 0, "epochs": 2, "gate": None})]
+    runs.append(second.start(replace(state_of(other), run_key="0000000002"), params={"seed": 1, "epochs": 2}))
+    (parent,) = {client(folder).get_run(run_id).data.tags[PARENT_TAG] for run_id in runs}
+
+    def summary() -> tuple[str, float | None, float | None]:
+        run = client(folder).get_run(parent)
+        return run.info.status, run.data.metrics.get("final/ap50"), run.data.metrics.get("final/seeds")
+
+    assert client(folder).get_run(parent).data.params == {"epochs": "2"}
+    assert summary() == ("RUNNING", None, None)
+    write_json(folder.result, {"ap50": 0.5})
+    first.finish(replace(state_of(folder), state="finished", wall_s=7.0))
+    assert client(folder).get_run(runs[0]).data.metrics["final/wall_s"] == 7.0
+    assert summary() == ("RUNNING", 0.5, 1)
+    second.finish(replace(state_of(other), state="failed", error="no room"))
+    assert client(folder).get_run(runs[1]).data.tags["ditr.error"] == "no room"
+    assert summary() == ("FAILED", 0.5, 1)
+
+    # Run again with --force, the failed seed is a new MLflow run and counts once.
+    again = tracker(other)
+    again.start(replace(state_of(other), run_key="0000000002"), params={"seed": 1, "epochs": 2})
+    assert summary()[0] == "RUNNING"
+    write_json(other.result, {"ap50": 0.25})
+    again.finish(replace(state_of(other), state="finished"))
+    assert summary() == ("FINISHED", 0.375, 2)
+
+
+def test_the_page_of_an_experiment_is_a_view_that_it_holds(folder: RunFolder) -> None:
+    following = tracker(folder)
+    following.start(state_of(folder), params={})
+    following.finish(replace(state_of(folder), state="interrupted"))
+    (page,) = pages(folder.path.parent).values()
+    experiment = client(folder).get_experiment_by_name("tiny")
+    assert page.startswith(f"#/experiments/{experiment.experiment_id}/runs?")
+    view = json.loads(experiment.tags["mlflow.sharedViewState." + page.partition("viewStateShareKey=")[2]])
+    assert "metrics.`final/ap50`" in view["selectedColumns"]
 
 
 def test_a_deleted_store_is_made_again_from_the_folder(folder: RunFolder) -> None:
