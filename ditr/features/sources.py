@@ -152,6 +152,8 @@ def _check(model: nn.Module, entry: FeatureEntry) -> None:
     of_model: Any = model
     patch = of_model.patch_embed.patch_size
     found = {"channels": of_model.num_features, "patch": patch[0], "prefix_tokens": of_model.num_prefix_tokens}
+    if isinstance(entry.weights, PretrainedWeights):  # they were trained on images normalised so
+        found |= {name: tuple(of_model.pretrained_cfg[name]) for name in ("mean", "std")}
     wrong = {name: value for name, value in found.items() if value != getattr(entry, name)}
     if wrong or patch[0] != patch[1]:
         stated = ", ".join(f"{name}: {getattr(entry, name)}" for name in wrong)
@@ -160,6 +162,13 @@ def _check(model: nn.Module, entry: FeatureEntry) -> None:
             code=Code.REGISTRY,
             where=entry.timm,
             fix="correct the entry under registry/features",
+        )
+    if isinstance(of_model.norm, nn.Identity):
+        raise DitrError(
+            f"{entry.timm} has its final norm after the pooling of tokens, so its tokens are not normalised",
+            code=Code.REGISTRY,
+            where=entry.timm,
+            fix="name a model whose last layer ends in a norm",
         )
 
 

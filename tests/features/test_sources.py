@@ -126,10 +126,11 @@ def test_every_registered_entry_describes_its_model(name: str) -> None:
         ({"channels": 64}, "says channels: 64 .* has channels: 32"),
         ({"patch": 16}, "says patch: 16 .* has patch: 14"),
         ({"prefix_tokens": 1}, "says prefix_tokens: 1 .* has prefix_tokens: 5"),
+        ({"timm_args": {**TINY.timm_args, "fc_norm": 1}}, "its tokens are not normalised"),
         ({"timm": "vit_smal_patch14_reg4_dinov2"}, "no model vit_smal_patch14_reg4_dinov2"),
         ({"timm": "vit_small_patch14_reg4_dinov2.lvd14m"}, "no model vit_small_patch14_reg4_dinov2.lvd14m"),
     ],
-    ids=["channels", "patch", "prefix", "name", "tag"],
+    ids=["channels", "patch", "prefix", "norm", "name", "tag"],
 )
 def test_an_entry_that_does_not_fit_its_model_is_an_error(changes: dict[str, object], message: str) -> None:
     with pytest.raises(DitrError, match=message) as raised:
@@ -153,6 +154,14 @@ def publishers_layout(model: nn.Module) -> dict[str, Tensor]:
     state["pos_embed"] = torch.cat([class_position, state["pos_embed"]], dim=1)
     state["mask_token"] = torch.zeros(1, 32)
     return state
+
+
+def test_published_weights_get_the_images_that_they_were_trained_on(weights_folder: Path) -> None:
+    torch.save(tiny_model(seed=9).state_dict(), weights_folder / PRETRAINED.file)
+    half = (0.5, 0.5, 0.5)
+    with pytest.raises(DitrError, match=r"says mean: \(0.5, 0.5, 0.5\).*which has mean: \(0.485, 0.456, 0.406\)"):
+        load_source(entry_with(weights=PRETRAINED, mean=half), device=CPU)
+    load_source(entry_with(mean=half), device=CPU)  # random weights were trained on none
 
 
 def test_a_file_in_the_publishers_layout_gives_the_models_own_tokens(weights_folder: Path) -> None:
