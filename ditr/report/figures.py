@@ -62,13 +62,14 @@ def panel(
     coloured = np.where(matched >= 0, matched, num_gt + predicted)
     colours = np.vstack([_palette(num_gt), _greys(len(shown))])
     found = len(set(partner[partner >= 0].tolist()))
-    caption = f"{len(shown)} of {len(masks)} predictions score {min_score:.2f} or more"
+    chosen = f"{len(shown)} of {len(masks)} predictions, those that score {min_score:.2f} or more"
+    caption = f"found {found} of {num_gt} (grey: no match): {chosen}" if len(masks) else "no predictions"
     figure = Figure(figsize=(11, 8.9), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=13, x=0.01, ha="left")
     axes = figure.subplots(2, 2).ravel()
     _picture(axes[0], image, "image", faded=False)
     _picture(axes[1], image, f"ground truth: {num_gt} instances")
-    _picture(axes[2], image, f"{caption}: {found} of {num_gt} found (grey: none)")
+    _picture(axes[2], image, caption)
     _picture(axes[3], image, "disagreement (share of all points)")
     for where, ax, index in ((instance_of_point >= 0, axes[1], instance_of_point), (predicted >= 0, axes[2], coloured)):
         drawn = where & uv_valid

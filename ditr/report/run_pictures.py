@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 
 from ditr.data.scannet_sv import FrameSet
@@ -10,8 +11,11 @@ from ditr.evaluation.instance_ap import precision_recall
 from ditr.report.figures import panel, pr_curve
 
 CURVES = {"IoU > 0.50": 0.50, "IoU > 0.25": 0.25}
-SHOWN_SCORE = 0.3
-"""Panels show predictions of at least this score."""
+MATCH_IOU = 0.5
+"""Panels show the predictions from the score on at which precision and recall at this IoU are in best balance."""
+NONE_FOUND = ". No prediction of the run matches anything: the best are shown"
+SHOWN_OF_NONE = 8
+"""So many then."""
 
 
 def draw_run(folder: Path, *, evaluation: Evaluation, frames: FrameSet, name: str) -> None:
@@ -25,15 +29,18 @@ def draw_run(folder: Path, *, evaluation: Evaluation, frames: FrameSet, name: st
     folder.mkdir(parents=True, exist_ok=True)
     curves = {label: precision_recall(evaluation.table, threshold=threshold) for label, threshold in CURVES.items()}
     pr_curve(curves, path=folder / "pr_curve.png", title=name)
+    best = precision_recall(evaluation.table, threshold=MATCH_IOU).best_score
+    found = isfinite(best)
     for kept in evaluation.kept:
+        scores = kept.predicted.scores
         panel(
             frames.image(kept.index),
             uv=kept.uv,
             uv_valid=kept.uv_valid,
             instance_of_point=kept.instance_of_point,
             masks=kept.predicted.masks,
-            scores=kept.predicted.scores,
-            min_score=SHOWN_SCORE,
+            scores=scores,
+            min_score=best if found else float(scores[:SHOWN_OF_NONE].min(initial=1)),
             path=folder / f"panel_{kept.frame_id}.png",
-            title=f"{name}: {kept.frame_id}",
+            title=f"{name}: {kept.frame_id}" + ("" if found else NONE_FOUND),
         )
