@@ -74,10 +74,10 @@ class Session:
         from ditr.model.checkpoint import save_weights
 
         save_weights(model, folder.weights)
-        host.draw(folder, evaluation, inputs.dataset.val)
         write_result(
             self._planned, inputs=inputs, evaluation=evaluation, fitted=fitted, params=_count(model), facts=facts
         )
+        host.draw(folder, evaluation, inputs.dataset.val)  # last: a picture that fails costs no number
 
     def close(self, state: RunState) -> None:
         """Tells the tracker how it ended; raises what the tracker raises, when all files of the run are written."""

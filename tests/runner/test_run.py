@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from ditr.data.dataset import Dataset
 from ditr.errors import Code, DitrError
 from ditr.paths import project_dir
 from ditr.progress import silent
@@ -26,10 +29,10 @@ Work = Callable[[Session], None]
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Callable[[Work], None]:
-    def replace(by: Work) -> None:
+    def put(by: Work) -> None:
         monkeypatch.setattr(Session, "work", by)
 
-    return replace
+    return put
 
 
 def plan_seeds(runs: Path, *seeds: int, force: bool = False) -> tuple[PlannedRun, ...]:
@@ -127,6 +130,22 @@ def test_force_keeps_the_old_run_aside(tmp_path: Path, work: Callable[[Work], No
     assert (kept / "metrics.jsonl").read_text().count("\n") == 1
     assert any(str(kept) in line for line in said)
     assert results.query("select count(*) from metrics").rows == ((1,),)
+
+
+def test_a_picture_that_fails_costs_no_number(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    def fail(*arguments: object) -> NoReturn:
+        raise ValueError("no such colour")
+
+    small = ["dataset.name=synthrooms_tiny", "checkpoint=null", "schedule.epochs=1", "execution.workers=0"]
+    spec = load_spec(
+        project_dir() / "specs/baseline.yaml", registry=REGISTRY, overrides=[*small, "tracking.mlflow=false"]
+    )
+    planned = plan([spec], registry=REGISTRY, runs=tmp_path, force=False)
+    results = Results(tmp_path / "results.duckdb")
+    (outcome,) = run_all(planned, host=replace(host(StopSignal()), draw=fail), results=results)
+    assert isinstance(outcome.error, ValueError)
+    (row,) = results.query("select state, ap50 is not null from results").rows
+    assert row == ("failed", True)
 
 
 def test_a_tracking_failure_comes_after_everything_is_safe(
