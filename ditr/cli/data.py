@@ -35,7 +35,9 @@ def register(app: typer.Typer) -> None:
 
 
 def make(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="An embedded data set of registry/datasets.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="An embedded data set of registry/datasets.", show_default=False)
+    ],
     scenes: Annotated[
         int | None, typer.Option(min=2, help="Rooms in all; a quarter of them, at least one, is for val.")
     ] = None,
@@ -72,8 +74,10 @@ def check(dataset: DatasetArgument) -> None:
 
 def show(
     dataset: DatasetArgument,
-    frame: Annotated[str, typer.Argument(metavar="FRAME", help="Frame id, such as scene0012_00_200.")],
-    out: Annotated[Path | None, typer.Option(help="PNG to write; default is <frame>.png here.")] = None,
+    frame: Annotated[
+        str, typer.Argument(metavar="FRAME", help="Frame id, such as scene0012_00_200.", show_default=False)
+    ],
+    out: Annotated[Path | None, typer.Option(help="PNG to write; default is FRAME.png here.")] = None,
 ) -> None:
     """Draw a frame: colour, depth, instances, superpoints, points."""
     from ditr.data.panel import draw_frame

@@ -13,7 +13,12 @@ from ditr.errors import DitrError
 app = typer.Typer(
     name="ditr",
     help="Does fusing 2D foundation features into a 3D backbone help, and by how much?",
+    epilog=(
+        "Exit codes: 0 done, 1 a check or a run failed, 2 you have to change something, 130 interrupted.  \n"
+        "Stores: DITR_RUNS, DITR_CACHE, DITR_DATA and DITR_WEIGHTS choose folders; `ditr doctor` shows them."
+    ),
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
@@ -22,7 +27,7 @@ for group in (run, results, ui, spec, data, doctor):
 
 
 def main() -> None:
-    """Entry point; exit code 0 done, 1 a check failed, 2 the user must change something, 130 interrupted."""
+    """Entry point; exit code 0 done, 1 a check or a run failed, 2 the user must change something, 130 interrupted."""
     try:
         app()
     except DitrError as error:

@@ -40,11 +40,22 @@ def register(app: typer.Typer) -> None:
 
 
 def query(
-    sql: Annotated[str, typer.Argument(help="One SELECT over the tables results, frames and metrics.")],
+    sql: Annotated[
+        str,
+        typer.Argument(
+            metavar="SQL", help="One SELECT over the tables results, frames and metrics.", show_default=False
+        ),
+    ],
     format: Annotated[Format, typer.Option(help="How the answer is written.")] = Format.TABLE,
-    out: Annotated[Path | None, typer.Option(help="Write the answer to this file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the answer to this file instead.")] = None,
 ) -> None:
-    """Ask the results in SQL; read-only, no files and no network."""
+    """Ask the results in SQL; read-only, no files and no network.
+
+    Tables: `results`, a row a run; `frames`, a row a run and frame of its evaluation; `metrics`, a row a run, step and
+    name. The column `run_key` joins them, and `describe results` lists columns.
+
+    Example: `ditr query "select variant, avg(ap50) from results where state = 'finished' group by variant"`
+    """
     results = Results(runs_dir() / "results.duckdb")
     if format is Format.PARQUET:
         results.query_to_parquet(sql, _parquet_target(out))

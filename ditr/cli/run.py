@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditr.cli.display import Display, open_display
+from ditr.cli.options import Overrides
 from ditr.cli.tables import text_table
 from ditr.errors import DitrError
 from ditr.paths import runs_dir
@@ -46,21 +47,24 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    specs: Annotated[list[Path], typer.Argument(metavar="SPEC...", help="Spec files.")],
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a value in every spec.")
-    ] = None,
+    specs: Annotated[list[Path], typer.Argument(metavar="SPEC", help="Spec files.", show_default=False)],
+    overrides: Overrides = None,
     force: Annotated[bool, typer.Option("--force", help="Run finished runs again, and unfinished ones anew.")] = False,
 ) -> None:
-    """Train and evaluate specs: what is missing is made, what is finished is skipped, what was stopped goes on."""
+    """Train and evaluate specs: what is missing is made, what is finished is skipped, what was stopped goes on.
+
+    Each spec runs once for each of its seeds. Ctrl-C saves and stops; the same command goes on from there.
+    """
     registry = Registry()
-    command = " ".join(["ditr run", *map(str, specs), *(f"--set {override}" for override in set_ or ())])
-    loaded = [load_spec(path, registry=registry, overrides=tuple(set_ or ())) for path in specs]
+    command = " ".join(["ditr run", *map(str, specs), *(f"--set {override}" for override in overrides or ())])
+    loaded = [load_spec(path, registry=registry, overrides=tuple(overrides or ())) for path in specs]
     planned = plan(loaded, registry=registry, runs=runs_dir(), force=force)
     with open_display() as display:
         display.say(_plan_table(planned))
         outcomes = _run(planned, registry=registry, display=display)
-    typer.echo("\n" + _result_table(outcomes), nl=False)
+        if any(run.runs for run in planned):
+            display.say("")
+    typer.echo(_result_table(outcomes), nl=False)
     typer.echo(_troubles(outcomes, command), err=True, nl=False)
     raise typer.Exit(_exit_code(outcomes))
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ditr.cli.options import Overrides
 from ditr.cli.tables import text_table
 from ditr.spec.diff import diff
 from ditr.spec.identity import spec_hash, variant
@@ -15,11 +16,6 @@ from ditr.spec.load import LoadedSpec, check_base, load_spec
 from ditr.spec.problems import Problem, SpecErrors, shown_path
 from ditr.spec.registry import Registry
 from ditr.spec.schema import schema_text
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Change one value, such as `schedule.epochs=2`; repeatable."),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def validate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Spec files.", show_default=False)],
+    files: Annotated[list[Path], typer.Argument(metavar="SPEC", help="Spec files.", show_default=False)],
     overrides: Overrides = None,
 ) -> None:
     """Check spec files and say everything that is wrong with them.

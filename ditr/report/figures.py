@@ -13,6 +13,7 @@ from ditr.evaluation.instance_ap import PrecisionRecall
 
 CURVE_COLOURS = ("#0b6e4f", "#d1495b", "#30638e", "#edae49", "#6f4e7c", "#8d99ae")
 RIGHT, MISSED, INVENTED = "#2a9d4b", "#d62839", "#f4a300"
+GREY = "#555555"
 MATCH_IOU = 0.5
 
 
@@ -62,8 +63,8 @@ def panel(
     coloured = np.where(matched >= 0, matched, num_gt + predicted)
     colours = np.vstack([_palette(num_gt), _greys(len(shown))])
     found = len(set(partner[partner >= 0].tolist()))
-    chosen = f"{len(shown)} of {len(masks)} predictions, those that score {min_score:.2f} or more"
-    caption = f"found {found} of {num_gt} (grey: no match): {chosen}" if len(masks) else "no predictions"
+    chosen = f"{len(shown)} of {len(masks)} predictions, score {min_score:.2f} or more"
+    caption = f"{found} of {num_gt} found; {chosen}" if len(masks) else "no predictions"
     figure = Figure(figsize=(11, 8.9), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=13, x=0.01, ha="left")
     axes = figure.subplots(2, 2).ravel()
@@ -74,6 +75,7 @@ def panel(
     for where, ax, index in ((instance_of_point >= 0, axes[1], instance_of_point), (predicted >= 0, axes[2], coloured)):
         drawn = where & uv_valid
         _points(ax, uv[drawn], colours[index[drawn]])
+    _keys(axes[2], {"matches no instance": GREY})
     _disagreement(axes[3], uv, uv_valid=uv_valid, truth=instance_of_point, matched=matched, predicted=predicted)
     figure.savefig(path)
 
@@ -111,20 +113,28 @@ def _points(axes: Axes, uv: np.ndarray, colours: np.ndarray | str) -> None:
     axes.scatter(uv[:, 0], uv[:, 1], s=3.5, c=colours, linewidths=0)
 
 
+def _keys(axes: Axes, colours: Mapping[str, str]) -> None:
+    """A legend of colours by name."""
+    for name, colour in colours.items():
+        axes.scatter([], [], s=40, c=colour, label=name)
+    axes.legend(loc="lower left", frameon=True, framealpha=0.9, fontsize=9, ncols=len(colours))
+
+
 def _disagreement(
     axes: Axes, uv: np.ndarray, *, uv_valid: np.ndarray, truth: np.ndarray, matched: np.ndarray, predicted: np.ndarray
 ) -> None:
     right = (truth >= 0) & (matched == truth)
     missed = (truth >= 0) & ~right
     invented = (truth < 0) & (predicted >= 0)
+    keys = {}
     for name, colour, where in (
         ("right", RIGHT, right),
         ("missed or wrong", MISSED, missed),
         ("on void", INVENTED, invented),
     ):
         _points(axes, uv[where & uv_valid], colour)
-        axes.scatter([], [], s=40, c=colour, label=f"{name} {100 * where.mean():.0f}%")
-    axes.legend(loc="lower left", frameon=True, framealpha=0.9, fontsize=9, ncols=3)
+        keys[f"{name} {100 * where.mean():.0f}%"] = colour
+    _keys(axes, keys)
 
 
 def _palette(count: int) -> np.ndarray:

@@ -8,6 +8,8 @@ from types import FrameType, TracebackType
 
 from ditr.progress import Progress
 
+STOPPING = b"\nstopping: this step ends and is saved; once more stops at once\n"
+
 
 class Interrupted(Exception):
     """The user asked to stop, at a place where nothing is half done."""
@@ -52,3 +54,5 @@ class StopSignal:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        # Not through sys.stderr: its buffer may be in use where the signal came.
+        os.write(2, STOPPING)

@@ -186,7 +186,7 @@ def test_a_finished_run_is_skipped_and_says_so(done: Shell) -> None:
 
 
 def test_force_runs_again_with_the_same_numbers(done: Shell) -> None:
-    again = done.ditr(*run_arguments("baseline"), "--force")
+    again = done.ditr(*run_arguments("baseline", extra=("tracking.mlflow=false",)), "--force")
     assert again.returncode == 0, again.stderr
     (kept,) = (done.runs / ".replaced").glob("baseline-*")
     assert_same_numbers(done.folder("baseline"), kept)
