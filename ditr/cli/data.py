@@ -149,6 +149,9 @@ def _open(dataset: str, display: Display) -> Dataset:
     folder = Path(dataset)
     if dataset not in registry.names("datasets") and folder.is_dir():
         return open_folder(folder.resolve(), name=folder.name)
+    if len(folder.parts) > 1 or dataset.startswith("."):
+        fix = "Name a folder that is there, or a data set of `ditr data ls`."
+        raise DitrError("no such folder", code=Code.DATASET, where=dataset, fix=fix)
     return open_dataset(dataset, registry=registry, progress=display.progress)
 
 

@@ -56,6 +56,9 @@ def query(
 
     Example: `ditr query "select variant, avg(ap50) from results where state = 'finished' group by variant"`
     """
+    if out is not None and not out.parent.is_dir():
+        fix = "Make it, or name a file in another folder."
+        raise DitrError("no such folder to write to", code=Code.QUERY, where=str(out.parent), fix=fix)
     results = Results(runs_dir() / "results.duckdb")
     if format is Format.PARQUET:
         results.query_to_parquet(sql, _parquet_target(out))

@@ -11,7 +11,7 @@ import typer
 from ditr.cli.display import Display, open_display
 from ditr.cli.options import Overrides
 from ditr.cli.tables import text_table
-from ditr.errors import DitrError
+from ditr.errors import Code, DitrError
 from ditr.paths import runs_dir
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.requirements import require_inputs
@@ -71,6 +71,7 @@ def run(
 
 def _run(planned: Sequence[PlannedRun], *, registry: Registry, display: Display) -> tuple[Outcome, ...]:
     require_inputs([run.spec for run in planned if run.runs], registry=registry)
+    _make_folder(runs_dir())
     results = Results(runs_dir() / "results.duckdb")
     with StopSignal() as stop:
         host = Host(registry=registry, progress=display.progress, say=display.say, stop=stop, draw=_draw)
@@ -79,6 +80,15 @@ def _run(planned: Sequence[PlannedRun], *, registry: Registry, display: Display)
         except KeyboardInterrupt:
             display.say("stopped at once; the same command goes on from the last saved state")
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _make_folder(runs: Path) -> None:
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fix = "Let DITR_RUNS name a folder that can be made and written."
+        what = f"cannot make the folder of runs: {error.strerror}"
+        raise DitrError(what, code=Code.ENVIRONMENT, where=str(runs), fix=fix) from error
 
 
 def _draw(folder: RunFolder, evaluation: Evaluation, frames: FrameSet) -> None:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from ditr.cli.main import app, main
 from ditr.cli.tables import text_table
+from ditr.errors import DitrError
 from ditr.paths import runs_dir
 from ditr.tracking.results import Results
 from ditr.tracking.run_folder import RunFolder, RunState, write_json
@@ -68,6 +69,12 @@ def test_parquet_goes_to_a_file(runs: Path, tmp_path: Path) -> None:
     file = tmp_path / "rows.parquet"
     query(SQL, "--format", "parquet", "--out", str(file))
     assert pyarrow.parquet.read_table(file).column("ap50").to_pylist() == [0.25, None]
+
+
+def test_a_file_in_a_missing_folder_is_refused(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(DitrError, match="no such folder") as told:
+        query(SQL, "--out", str(tmp_path / "none" / "rows.csv"))
+    assert told.value.where == str(tmp_path / "none")
 
 
 def test_a_wrong_column_is_one_message_and_exit_code_2(
