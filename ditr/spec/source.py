@@ -105,8 +105,10 @@ def parse(text: str, *, file: str, override: bool = False) -> Source:
     if directive and not override:
         line = text[: directive.end()].count("\n") + 1
         return Source(None, [Problem(Origin(file, line, 1), "", "a YAML directive; remove this line")])
+    yaml = YAML()
+    yaml.composer.warn_double_anchors = False  # every anchor is refused below, at its own place
     try:
-        node = YAML().compose(text)
+        node = yaml.compose(text)
     except YAMLError as error:
         return Source(None, [_syntax_problem(error, text, start)])
     except RecursionError:
@@ -125,20 +127,20 @@ class _Reader:
     file: str
     override: bool
     problems: list[Problem] = field(default_factory=list)
-    anchored: dict[str, Value | None] = field(default_factory=dict)
-    """What each anchor stands for; None while it is being read."""
+    anchored: dict[int, Value | None] = field(default_factory=dict)
+    """What each anchored node (its id) stands for; None while it is being read."""
 
     def value(self, node: Node, *, path: PathSteps, key: Node | None) -> Value:
         origin = self.origin(node)
         key_origin = None if key is None else self.origin(key)
         if not node.anchor:
             return self.content(node, path, origin, key_origin)
-        if node.anchor in self.anchored:  # YAML gives the anchored node itself in place of an alias
+        if id(node) in self.anchored:  # YAML gives the anchored node itself in place of an alias
             self.say(key_origin or origin, path, "an alias (*name) is not supported; write the value or use 'extends'")
-            return replace(self.anchored[node.anchor] or Value(None, origin), key=key_origin)
-        self.anchored[node.anchor] = None
+            return replace(self.anchored[id(node)] or Value(None, origin), key=key_origin)
+        self.anchored[id(node)] = None
         self.say(origin, path, f"an anchor (&{node.anchor}) is not supported; share values through 'extends'")
-        self.anchored[node.anchor] = value = self.content(node, path, origin, key_origin)
+        self.anchored[id(node)] = value = self.content(node, path, origin, key_origin)
         return value
 
     def content(self, node: Node, path: PathSteps, origin: Origin, key_origin: Origin | None) -> Value:

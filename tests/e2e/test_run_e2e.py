@@ -170,7 +170,7 @@ print(json.dumps([{{
         assert parents[run["tags"]["mlflow.parentRunId"]]["tags"]["ditr.variant"] == run["tags"]["ditr.variant"]
         assert run["status"] == "FINISHED"
         assert run["steps"] == [1, 2, 3, 4]
-        assert run["params"]["learning_rate"] == "0.0005"
+        assert run["params"]["learning_rate"] == "0.0001"
         assert len(run["datasets"]) == 1
         assert {"spec.resolved.yaml", "provenance.json", "result.json", "panels"} <= set(run["files"])
         folder = done.runs / run["tags"]["ditr.folder"]
