@@ -39,8 +39,9 @@ def main(path: str) -> int:
         sampling=spec.features.sampling,
         query_fraction=spec.loss.query_fraction,
     ).eval()
-    for weight in (*model.injection.parameters(), *model.bifusion.parameters()) if model.injection else ():
-        torch.nn.init.normal_(weight, std=0.02)
+    for name, weight in model.named_parameters():
+        if name.startswith(("injection.", "bifusion.")):
+            torch.nn.init.normal_(weight, std=0.02)
     batch = _batch(spec.model.voxel_size_m, shape=shape, registry=registry)
     with torch.no_grad():
         on_cpu = _named(model(batch))
