@@ -111,6 +111,10 @@ class CheckpointEntry(Part):
     """Where the file can be had."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
     """Pinned digest; null where the publisher's file could not be had, then the digest found is recorded."""
+    key_prefix: str = ""
+    """What the file puts before the model's names, such as `model.` of a Lightning checkpoint."""
+    entries: PositiveInt
+    """How many entries of the 3D-only model the file must set: a wrong count stops the run."""
     backbone: BackboneSpec
     """The backbone that the weights are of."""
     voxel_size_m: PositiveFloat

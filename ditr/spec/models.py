@@ -29,6 +29,9 @@ class DatasetSpec(Part):
 
     name: str
     """An entry of registry/datasets."""
+    broken_frames: Literal["refuse", "exclude"] = "refuse"
+    """What a run does about frames with missing, truncated or senseless files: refuse to start, or leave them out and
+    count them in the results."""
 
 
 class FeatureSpec(Part):
@@ -151,8 +154,8 @@ class LossSpec(Part):
     mask_dice: NonNegative = 1.0
     dice_final: NonNegative = 4.0
     """Factor of the last head's dice term."""
-    dice_aux: NonNegative | None = None
-    """Factor of the earlier heads' dice terms; null means 4 / batch_size of the step, as in ESAM."""
+    dice_aux: NonNegative = 0.25
+    """Factor of the earlier heads' dice terms; ESAM's is 4 / batch size of the step, which is this at its batch of 16."""
     semantic: NonNegative = 0.5
     query_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Least share of a frame's superpoints drawn as training queries; the share is uniform between this and 1."""
@@ -204,6 +207,8 @@ class FileCheckpoint(Part):
     """Path of the file, relative to the project folder or absolute."""
     format: Literal["mask3d", "esam", "ditr"]
     """mask3d: the backbone's entries must match; esam and ditr: every entry of the 3D-only model must match."""
+    key_prefix: str = ""
+    """What the file puts before the model's names, such as `model.` of a Lightning checkpoint."""
 
 
 Checkpoint = Annotated[RegisteredCheckpoint | FileCheckpoint, Field(discriminator="kind")]
@@ -259,6 +264,10 @@ class Spec(Part):
     loss: LossSpec = LossSpec()
     schedule: ScheduleSpec = ScheduleSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
+    esam_compat: bool = False
+    """Reproduce what ESAM does and ditr by default does not: the first instance of a frame without background is lost,
+    earlier heads' dice terms weigh 4 / batch size of the step, the last epoch of a poly decay trains at its final rate,
+    and AP averages nine thresholds, 0.50 to 0.90, not ten."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)] = (0,)
     """One run each."""
     tracking: TrackingSpec = TrackingSpec()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RESULT_COLUMNS = {
     "run_key": "VARCHAR PRIMARY KEY",
+    "kind": "VARCHAR",
     "name": "VARCHAR",
     "variant": "VARCHAR",
     "seed": "BIGINT",
@@ -27,6 +28,9 @@ RESULT_COLUMNS = {
     "dataset": "VARCHAR",
     "dataset_digest": "VARCHAR",
     "split": "VARCHAR",
+    "n_frames": "BIGINT",
+    "excluded_frames": "BIGINT",
+    "intrinsics": "VARCHAR",
     "feature_source": "VARCHAR",
     "sampling": "VARCHAR",
     "pooling": "VARCHAR",
@@ -44,6 +48,9 @@ RESULT_COLUMNS = {
     "infer_ms": "DOUBLE",
     "peak_mem_mb": "DOUBLE",
     "unmatched_samples": "BIGINT",
+    "nan_windows": "BIGINT",
+    "esam_compat": "BOOLEAN",
+    "esam_differences": "VARCHAR",
     "wall_s": "DOUBLE",
     "device": "VARCHAR",
     "git": "VARCHAR",
@@ -52,7 +59,8 @@ RESULT_COLUMNS = {
     "started_at": "TIMESTAMP",
     "folder": "VARCHAR",
 }
-"""One row a run. Scales are written as ``8,4,2,1``; what a run has no value for yet is null."""
+"""One row a run, an evaluation or an imported log (``kind`` run, eval, imported). Scales are written as ``8,4,2,1``; what
+a run has no value for yet is null."""
 
 FRAME_COLUMNS = {
     "run_key": "VARCHAR",
@@ -184,7 +192,7 @@ def _result_row(folder: RunFolder) -> dict[str, Any]:
         raise DitrError("not a run folder", code=Code.RUN, where=str(folder.path), fix="Name a folder in runs/.")
     result = json.loads(folder.result.read_text()) if folder.result.is_file() else {}
     known = {name: result.get(name) for name in RESULT_COLUMNS}
-    identity = {"run_key": state.run_key, "name": state.name, "variant": state.variant, "seed": state.seed}
+    identity = {"run_key": state.run_key, "kind": state.kind, "name": state.name, "variant": state.variant, "seed": state.seed}
     status = {"state": state.state, "started_at": state.started_at, "wall_s": state.wall_s, "folder": folder.path.name}
     return known | identity | {"spec_hash": state.spec_hash} | status
 

@@ -18,6 +18,8 @@ from filelock import FileLock, Timeout
 from ditr.errors import Code, DitrError
 
 State = Literal["running", "interrupted", "failed", "finished"]
+Kind = Literal["run", "eval", "imported"]
+"""A training with its evaluation, an evaluation of given weights, or what another program's log says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +30,12 @@ class RunState:
     spec_hash: str
     name: str
     variant: str
-    seed: int
+    seed: int | None
+    """None where nothing is drawn (an evaluation), or nobody knows (an imported log)."""
     state: State
     started_at: str
     """ISO 8601, UTC, of the first session."""
+    kind: Kind = "run"
     ended_at: str | None = None
     wall_s: float = 0.0
     """Seconds over all sessions so far."""
