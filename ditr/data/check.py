@@ -123,12 +123,14 @@ def _check_frame(frames: FrameSet, index: int, found: _Found) -> None:
 def _check_counts(frames: FrameSet, index: int, columns: dict[str, np.ndarray | None], found: _Found) -> None:
     for kind, values in columns.items():
         if values is not None and len(values) != POINT_COUNT:
-            path = frames.root / kind / f"{frames.ids[index]}.bin"
+            path = frames.path(index, kind)
             found.add("counts", f"{path}: {len(values)} points, not {POINT_COUNT}")
 
 
 def _check_stored_pose(frames: FrameSet, index: int, found: _Found) -> None:
     info = frames.infos.frames[index]
+    if not info.centred:  # its pose is the raw one, which the folder's pose_centered is not
+        return
     path = frames.root / "pose_centered" / info.scene / f"{info.number}.npy"
     try:
         stored = np.load(path, allow_pickle=False)
@@ -145,8 +147,8 @@ def _check_pixels(
     frames: FrameSet, index: int, points: np.ndarray, pose: np.ndarray, image: np.ndarray | None, found: _Found
 ) -> None:
     """Every point is a back-projected pixel: it falls on a pixel's centre, and has its colour and depth."""
-    where = frames.root / POINTS / f"{frames.ids[index]}.bin"
-    seen = project(points[:, :3], pose_c2w=pose, intrinsics=frames.intrinsics)
+    where = frames.path(index, POINTS)
+    seen = project(points[:, :3], pose_c2w=pose, intrinsics=frames.intrinsics_of(index))
     if not seen.valid.all():
         found.add("reprojection", f"{where}: {np.sum(~seen.valid)} points fall outside the image")
         return
@@ -176,7 +178,7 @@ def _check_depth(
     depth = found.read("depth", lambda _: read_image(path), index)
     if depth is None:
         return
-    expected = (frames.intrinsics.height, frames.intrinsics.width)
+    expected = (frames.intrinsics_of(index).height, frames.intrinsics_of(index).width)
     if depth.shape != expected or depth.dtype not in (np.uint16, np.int32):
         found.add("depth", f"{path}: {depth.shape} {depth.dtype}, not {expected} uint16")
         return

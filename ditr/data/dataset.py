@@ -13,6 +13,7 @@ from filelock import FileLock
 from ditr.catalog import locate_dataset
 from ditr.data.info_pickle import read_infos
 from ditr.data.scannet_sv import INFO_FILES, INSTANCES, POINTS, SEMANTICS, SUPERPOINTS, FrameSet
+from ditr.data.scene_intrinsics import intrinsics_file, intrinsics_sentence, read_scene_intrinsics
 from ditr.data.synthrooms import MANIFEST, make
 from ditr.errors import Code, DitrError
 from ditr.geometry.camera import SCANNET_SV_INTRINSICS, Intrinsics
@@ -35,6 +36,14 @@ class Dataset:
     """
     train: FrameSet
     val: FrameSet
+
+    @property
+    def intrinsics(self) -> str:
+        """Which intrinsics the frames use, in one sentence for the results."""
+        infos = (*self.train.infos.frames, *self.val.infos.frames)
+        scenes = {info.scene for info in infos}
+        with_file = scenes & (self.train.scene_intrinsics.keys() | self.val.scene_intrinsics.keys())
+        return intrinsics_sentence(self.train.intrinsics, scenes=len(scenes), with_file=len(with_file))
 
 
 def open_dataset(name: str, *, registry: Registry, progress: Progress = silent) -> Dataset:
@@ -64,8 +73,11 @@ def open_folder(
 
     ``DitrError`` for a frame in both splits: a score on frames that were trained on says nothing.
     """
+    infos = {split: read_infos(root / info_files[split]) for split in ("train", "val")}
+    scenes = {info.scene for split in infos.values() for info in split.frames}
+    of_scenes = read_scene_intrinsics(root, scenes=scenes, default=intrinsics)
     train, val = (
-        FrameSet(root, infos=read_infos(root / info_files[split]), intrinsics=intrinsics) for split in ("train", "val")
+        FrameSet(root, infos=split, intrinsics=intrinsics, scene_intrinsics=of_scenes) for split in infos.values()
     )
     _require_disjoint(train, val, where=root / info_files["val"])
     manifest = root / MANIFEST
@@ -119,15 +131,12 @@ def _folder_digest(root: Path, info_files: dict[str, str], splits: tuple[FrameSe
     for file in info_files.values():
         digest.update((root / file).read_bytes())
     for frames in splits:
-        for info in frames.infos.frames:
+        for index, info in enumerate(frames.infos.frames):
             _add(digest, root / info.image, head_bytes=0)
-            for path in (
-                root / POINTS / info.points_file,
-                root / SUPERPOINTS / info.superpoints_file,
-                root / INSTANCES / info.instances_file,
-                root / SEMANTICS / info.semantics_file,
-            ):
-                _add(digest, path, head_bytes=_HEAD_BYTES)
+            for kind in (POINTS, SUPERPOINTS, INSTANCES, SEMANTICS):
+                _add(digest, frames.path(index, kind), head_bytes=_HEAD_BYTES)
+    for scene in sorted(splits[0].scene_intrinsics):
+        digest.update(intrinsics_file(root, scene).read_bytes())
     return digest.hexdigest()
 
 

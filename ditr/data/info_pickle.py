@@ -28,30 +28,30 @@ _REBUILD = "rebuild it with ESAM's tools/create_data.py, or make the embedded da
 class FrameInfo:
     """One frame of a split. File names are relative to their folder of the data set, the image to its root."""
 
+    scene: str
+    """``scene0000_00``."""
+    number: str
+    """The frame's number in its scene, as written in file names."""
     points_file: str
     superpoints_file: str
     instances_file: str
     semantics_file: str
     image: str
     pose_c2w: np.ndarray
-    """(4, 4) float64, camera to centred world, metres; may hold NaN, which the reader of the frame reports."""
+    """(4, 4) float64, camera to the world that the stored points are in, metres; may hold NaN, which the reader of the
+    frame reports."""
     axis_align: np.ndarray
     """(4, 4) float64; nothing here uses it, it is kept so that what was read can be written again."""
 
+    features_file: str | None = None
+    """``clip_feat_path`` as it stands in the pickle; nothing here reads the file."""
+    centred: bool = True
+    """False for frames of multi-view infos: their points and poses are in the scan's raw world."""
+
     @property
     def id(self) -> str:
-        """``<scene>_<frame>``."""
-        return self.points_file.removesuffix(".bin")
-
-    @property
-    def scene(self) -> str:
-        """``scene0000_00``."""
-        return self.id[:12]
-
-    @property
-    def number(self) -> str:
-        """The frame's number in its scene, as written in file names."""
-        return self.id[13:]
+        """``<scene>_<number>``."""
+        return f"{self.scene}_{self.number}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +114,8 @@ def _frame_info(entry: object, where: str) -> FrameInfo:
     if not lidar_path.endswith(".bin") or len(lidar_path) < len("scene0000_00_0.bin"):
         raise _broken(where, f"lidar_path {lidar_path!r} is not of the form <scene>_<frame>.bin")
     return FrameInfo(
+        scene=lidar_path[:12],
+        number=lidar_path[13:].removesuffix(".bin"),
         points_file=lidar_path,
         superpoints_file=_get(entry, "super_pts_path", str, where),
         instances_file=_get(entry, "pts_instance_mask_path", str, where),

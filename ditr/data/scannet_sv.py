@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,28 +29,64 @@ _POINT_FEATURES = 6
 class FrameSet:
     """The frames of one split, read when asked for; cheap to pickle, so that loader workers can hold it.
 
-    Every method takes the frame's index and raises ``DitrError`` with the path of what is missing or broken.
+    Every reading method takes the frame's index and raises ``DitrError`` with the path of what is missing or broken.
+    What it gives is in the centred world, whose origin is the mean of the frame's points: frames of multi-view infos,
+    which are stored in their scan's raw world, are moved there.
 
     Parameters
     ----------
     root: folder of the data set.
     infos: the split's info file.
-    intrinsics: of every colour image.
+    intrinsics: of the colour images of every scene that ``scene_intrinsics`` does not name.
+    scene_intrinsics: scene -> those of its images, of the same size.
     """
 
-    def __init__(self, root: Path, *, infos: InfoFile, intrinsics: Intrinsics) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        infos: InfoFile,
+        intrinsics: Intrinsics,
+        scene_intrinsics: Mapping[str, Intrinsics] = {},
+    ) -> None:
         self.root = root
         self.infos = infos
         self.intrinsics = intrinsics
+        self.scene_intrinsics = dict(scene_intrinsics)
         self.ids = tuple(info.id for info in infos.frames)
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def without(self, frame_ids: Collection[str]) -> FrameSet:
+        """The frames that are not named, in their order; ids of other sets are passed over."""
+        left = tuple(info for info in self.infos.frames if info.id not in frame_ids)
+        return FrameSet(
+            self.root,
+            infos=replace(self.infos, frames=left),
+            intrinsics=self.intrinsics,
+            scene_intrinsics=self.scene_intrinsics,
+        )
+
+    def intrinsics_of(self, index: int) -> Intrinsics:
+        """Of the frame's colour image."""
+        return self.scene_intrinsics.get(self.infos.frames[index].scene, self.intrinsics)
+
+    def path(self, index: int, kind: str) -> Path:
+        """The frame's file of a kind: ``POINTS``, ``SUPERPOINTS``, ``INSTANCES`` or ``SEMANTICS``."""
+        info = self.infos.frames[index]
+        files = {
+            POINTS: info.points_file,
+            SUPERPOINTS: info.superpoints_file,
+            INSTANCES: info.instances_file,
+            SEMANTICS: info.semantics_file,
+        }
+        return self.root / kind / files[kind]
+
     def frame(self, index: int) -> Frame:
         """Points and labels, of one count, and the camera."""
         info = self.infos.frames[index]
-        points = self.points(index)
+        points, origin = self._centred_points(index)
         labels = {
             SUPERPOINTS: self.superpoints(index),
             INSTANCES: self.instance_ids(index),
@@ -56,7 +94,7 @@ class FrameSet:
         }
         for kind, ids in labels.items():
             if len(ids) != len(points):
-                raise _broken(self.root / kind / f"{info.id}.bin", f"{len(ids)} ids for {len(points)} points")
+                raise _broken(self.path(index, kind), f"{len(ids)} ids for {len(points)} points")
         return Frame(
             id=info.id,
             scene=info.scene,
@@ -65,32 +103,27 @@ class FrameSet:
             instance_ids=labels[INSTANCES],
             semantic_ids=labels[SEMANTICS],
             image_path=self.root / info.image,
-            pose_c2w=self.pose(index),
-            intrinsics=self.intrinsics,
+            pose_c2w=self._pose_from(index, origin),
+            intrinsics=self.intrinsics_of(index),
         )
 
     def image(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 colour, of the size that the intrinsics are for."""
         path = self.root / self.infos.frames[index].image
         image = read_image(path)
-        expected = (self.intrinsics.height, self.intrinsics.width, 3)
+        intrinsics = self.intrinsics_of(index)
+        expected = (intrinsics.height, intrinsics.width, 3)
         if image.shape != expected or image.dtype != np.uint8:
             raise _broken(path, f"the image is {image.shape} {image.dtype}, not {expected} uint8 as the intrinsics say")
         return image
 
     def points(self, index: int) -> np.ndarray:
         """(N, 6) float32: x, y, z in metres in the centred world, r, g, b in 0..255; all finite."""
-        path = self.root / POINTS / self.infos.frames[index].points_file
-        points = _read(path, np.dtype(np.float32), width=_POINT_FEATURES)
-        if not np.isfinite(points).all():
-            raise _broken(path, f"{np.sum(~np.isfinite(points).all(axis=1))} points are not finite")
-        if points[:, 3:].min() < 0 or points[:, 3:].max() > 255:
-            raise _broken(path, f"colours from {points[:, 3:].min()} to {points[:, 3:].max()}, allowed are 0 to 255")
-        return points
+        return self._centred_points(index)[0]
 
     def superpoints(self, index: int) -> np.ndarray:
         """(N,) int64, 0..S-1, every one present."""
-        path = self.root / SUPERPOINTS / self.infos.frames[index].superpoints_file
+        path = self.path(index, SUPERPOINTS)
         ids = _read_ids(path)
         different = np.unique(ids)
         if different[-1] != len(different) - 1:
@@ -101,19 +134,42 @@ class FrameSet:
 
     def instance_ids(self, index: int) -> np.ndarray:
         """(N,) int64, 0 = unannotated."""
-        return _read_ids(self.root / INSTANCES / self.infos.frames[index].instances_file)
+        return _read_ids(self.path(index, INSTANCES))
 
     def semantic_ids(self, index: int) -> np.ndarray:
         """(N,) int64 raw ScanNet200 ids, 0 = unannotated."""
-        return _read_ids(self.root / SEMANTICS / self.infos.frames[index].semantics_file, highest=MAX_RAW_ID)
+        return _read_ids(self.path(index, SEMANTICS), highest=MAX_RAW_ID)
 
     def pose(self, index: int) -> np.ndarray:
         """(4, 4) float64, camera to centred world; finite."""
+        centred = self.infos.frames[index].centred
+        return self._pose_from(index, np.zeros(3) if centred else self._centred_points(index)[1])
+
+    def _centred_points(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The points, and where in the stored world their origin lies: (3,) float64."""
+        path = self.path(index, POINTS)
+        points = _read(path, np.dtype(np.float32), width=_POINT_FEATURES)
+        if not np.isfinite(points).all():
+            raise _broken(path, f"{np.sum(~np.isfinite(points).all(axis=1))} points are not finite")
+        if points[:, 3:].min() < 0 or points[:, 3:].max() > 255:
+            raise _broken(path, f"colours from {points[:, 3:].min()} to {points[:, 3:].max()}, allowed are 0 to 255")
+        if self.infos.frames[index].centred:
+            return points, np.zeros(3)
+        origin = points[:, :3].mean(axis=0, dtype=np.float64)
+        points[:, :3] = points[:, :3] - origin  # in float64, then rounded once
+        return points, origin
+
+    def _pose_from(self, index: int, origin: np.ndarray) -> np.ndarray:
+        """The stored pose with ``origin`` of the stored world as the world's."""
         info = self.infos.frames[index]
         if not np.isfinite(info.pose_c2w).all():
-            where = self.root / "pose_centered" / info.scene / f"{info.number}.npy"
-            raise _broken(where, f"the pose of frame {info.id} is not finite; its info pickle holds the same matrix")
-        return info.pose_c2w
+            stored = f"pose_centered/{info.scene}/{info.number}.npy" if info.centred else info.image
+            raise _broken(
+                self.root / stored, f"the pose of frame {info.id} is not finite; its info pickle holds the same matrix"
+            )
+        pose = info.pose_c2w.copy()
+        pose[:3, 3] -= origin
+        return pose
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -13,6 +13,8 @@ from ditr.errors import DitrError
 def one_frame(frame_id: str = "scene0001_02_400") -> FrameInfo:
     file = f"{frame_id}.bin"
     return FrameInfo(
+        scene=frame_id[:12],
+        number=frame_id[13:],
         points_file=file,
         superpoints_file=file,
         instances_file=file,

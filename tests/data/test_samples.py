@@ -43,6 +43,8 @@ def write_frames(root: Path, number: int, *, looking_away: bool = False) -> Fram
         np.full(COUNT, 4).tofile(root / SEMANTICS / name)
         infos.append(
             FrameInfo(
+                scene=f"scene0000_{index:02d}",
+                number="0",
                 points_file=name,
                 superpoints_file=name,
                 instances_file=name,

@@ -44,6 +44,8 @@ def frames_of(root: Path, scenes: range) -> FrameSet:
         Image.fromarray(pixels).save(root / image)
         infos.append(
             FrameInfo(
+                scene=f"scene{scene:04d}_00",
+                number="0",
                 points_file=name,
                 superpoints_file=name,
                 instances_file=name,

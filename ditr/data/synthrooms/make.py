@@ -119,6 +119,8 @@ def _infos(records: Sequence[FrameRecord]) -> InfoFile:
 def _info(record: FrameRecord) -> FrameInfo:
     file = f"{record.id}.bin"
     return FrameInfo(
+        scene=record.id[:12],
+        number=record.id[13:],
         points_file=file,
         superpoints_file=file,
         instances_file=file,
