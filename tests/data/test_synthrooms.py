@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from ditr.data.classes import CLASS_NAMES, raw_id_on_disk
+from ditr.data.oversegmentation import oversegment
 from ditr.data.scannet_sv import read_image
 from ditr.data.synthrooms import content_digest, make
 from ditr.data.synthrooms.groups import cut, panel
 from ditr.data.synthrooms.render import cast
 from ditr.data.synthrooms.room import MAX_THINGS, MIN_THINGS, SHELL, furnish
 from ditr.data.synthrooms.shapes import intersect, rotation_z, shape
-from ditr.data.synthrooms.superpoints import oversegment
 from ditr.data.synthrooms.textures import FINE_KINDS, Material, fine
 from ditr.errors import DitrError
 from ditr.geometry.camera import SCANNET_SV_INTRINSICS, Intrinsics, project

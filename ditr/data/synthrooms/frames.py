@@ -11,12 +11,12 @@ import numpy as np
 from PIL import Image
 
 from ditr.data.classes import raw_id_on_disk
+from ditr.data.oversegmentation import oversegment
 from ditr.data.scannet_sv import INSTANCES, POINT_COUNT, POINTS, SEMANTICS, SUPERPOINTS
 from ditr.data.synthrooms.render import View, render
 from ditr.data.synthrooms.room import Room, furnish
 from ditr.data.synthrooms.sensor import sense_colour, sense_depth
 from ditr.data.synthrooms.shapes import rotation_z
-from ditr.data.synthrooms.superpoints import oversegment
 from ditr.data.synthrooms.viewpoints import MIN_POINTS, choose_viewpoint
 from ditr.geometry.camera import SCANNET_SV_INTRINSICS, backproject
 from ditr.seeds import derive_seed
