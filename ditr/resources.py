@@ -1,0 +1,168 @@
+"""How much memory work takes, at its peak: on a GPU all that this process holds there, else its resident memory.
+
+Torch's own counter misses what the sparse library allocates beside it, and its maps live only while a step does; so the
+device is asked while the model runs, and torch for its peak (reference: ESAM section 7.3).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+MIB = 2**20
+RESIDENT = "resident memory of the process"
+RESIDENT_EVER = "resident memory of the process since it began"
+GPU_OWN = "this process on the GPU"
+GPU_ALL = "all processes on the GPU"
+
+
+class MemoryMeter(Protocol):
+    """Measures one stretch of work after another."""
+
+    of: str
+    """Whose memory the numbers are, in words."""
+
+    def begin(self) -> None:
+        """A stretch of work begins: what came before does not count."""
+
+    def look(self) -> None:
+        """Called when much is allocated, such as after a part of the model ran."""
+
+    def peak_mb(self) -> float:
+        """Most MiB in use since ``begin``, what was there before included."""
+
+
+class Gpu(Protocol):
+    """What a meter asks of a GPU; MiB."""
+
+    def used_mb(self) -> float:
+        """By everything, now."""
+
+    def own_mb(self) -> float | None:
+        """By this process, now; None where the driver does not tell."""
+
+    def reserved_mb(self) -> float:
+        """By torch, now."""
+
+    def peak_reserved_mb(self) -> float:
+        """By torch at most, since ``forget_peak``."""
+
+    def forget_peak(self) -> None: ...
+
+
+def memory_meter(device: torch.device) -> MemoryMeter:
+    """The meter for work on ``device``; processes that read data are not counted."""
+    return GpuMeter(TorchGpu(device)) if device.type == "cuda" else ResidentMeter()
+
+
+@contextmanager
+def watching(meter: MemoryMeter, model: torch.nn.Module) -> Iterator[None]:
+    """Looks at the memory each time a part of ``model`` has run: then its maps and its output are alive."""
+    hooks = [part.register_forward_hook(lambda *_: meter.look()) for part in model.children()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class GpuMeter:
+    """Torch's peak, and the most that was in use beside torch at any look.
+
+    The driver says what is this process's when a stretch begins. Where it does not (a container without the host's
+    process ids), everything in use on the GPU counts, and ``of`` says so.
+    """
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self.of = GPU_ALL
+        self.begin()
+
+    def begin(self) -> None:
+        own = self._gpu.own_mb()
+        self.of = GPU_ALL if own is None else GPU_OWN
+        self._others = 0.0 if own is None else max(0.0, self._gpu.used_mb() - own)
+        self._beside = 0.0
+        self._gpu.forget_peak()
+
+    def look(self) -> None:
+        self._beside = max(self._beside, self._gpu.used_mb() - self._others - self._gpu.reserved_mb())
+
+    def peak_mb(self) -> float:
+        self.look()
+        return self._beside + self._gpu.peak_reserved_mb()
+
+
+class ResidentMeter:
+    """The kernel's high-water mark of this process, set back to what is in use when a stretch begins."""
+
+    def __init__(self) -> None:
+        self.of = RESIDENT
+        self.begin()
+
+    def begin(self) -> None:
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:  # not every kernel allows it; ``of`` says what the number is then
+            self.of = RESIDENT_EVER
+
+    def look(self) -> None:
+        """The kernel misses nothing."""
+
+    def peak_mb(self) -> float:
+        status = Path("/proc/self/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
+
+
+class TorchGpu:
+    """A GPU that torch and MinkowskiEngine use."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def used_mb(self) -> float:
+        import torch
+
+        free, total = torch.cuda.mem_get_info(self._device)
+        return (total - free) / MIB
+
+    def own_mb(self) -> float | None:
+        import pynvml  # type: ignore[import-untyped]
+        import torch
+
+        uuid = str(torch.cuda.get_device_properties(self._device).uuid)
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError:
+            return None
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        except pynvml.NVMLError:  # a slice of a GPU, for one
+            return None
+        finally:
+            pynvml.nvmlShutdown()
+        own = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
+        return None if not own or None in own else sum(own) / MIB
+
+    def reserved_mb(self) -> float:
+        import torch
+
+        return torch.cuda.memory_reserved(self._device) / MIB
+
+    def peak_reserved_mb(self) -> float:
+        import torch
+
+        return torch.cuda.max_memory_reserved(self._device) / MIB
+
+    def forget_peak(self) -> None:
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(self._device)
