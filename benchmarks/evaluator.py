@@ -65,7 +65,7 @@ def table_of(frames: list[SlowFrame], *, repeat: int = 1) -> MatchTable:
 
 def fast(frames: list[SlowFrame], *, repeat: int = 1) -> tuple[float, float, float]:
     found = scores(table_of(frames, repeat=repeat))
-    return found.ap, found.ap50, found.ap25
+    return found.ap_to_90, found.ap50, found.ap25
 
 
 def streamed(frames: list[SlowFrame], *, repeat: int) -> tuple[float, float]:

@@ -34,6 +34,7 @@ class SampleSet(Dataset[Sample]):
     voxel_size_m: unit of the elastic distortion.
     augmentation: None evaluates: every point stays where it is.
     tokens: reads a frame's (C, Hp, Wp) float16 map by its id; None in a 3D-only run. Must be picklable.
+    esam_compat: frames without background lose their first instance, as in ESAM (see ``make_targets``).
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class SampleSet(Dataset[Sample]):
         voxel_size_m: float,
         augmentation: AugmentationSpec | None,
         tokens: Callable[[str], Tensor] | None,
+        esam_compat: bool = False,
     ) -> None:
         self.frames = frames
         self.seed = seed
@@ -51,6 +53,7 @@ class SampleSet(Dataset[Sample]):
         self._voxel_size_m = voxel_size_m
         self._augmentation = augmentation
         self._tokens = tokens
+        self._esam_compat = esam_compat
 
     @property
     def augmented(self) -> bool:
@@ -82,7 +85,9 @@ class SampleSet(Dataset[Sample]):
             uv_valid=torch.from_numpy(projection.valid),
             image_hw=(frame.intrinsics.height, frame.intrinsics.width),
             tokens=None if self._tokens is None else self._read_tokens(frame, projection, read=self._tokens),
-            targets=make_targets(frame.instance_ids, frame.semantic_ids, frame.superpoints),
+            targets=make_targets(
+                frame.instance_ids, frame.semantic_ids, frame.superpoints, esam_compat=self._esam_compat
+            ),
             depth_ok_ratio=float(projection.depth_ok.mean()),
             boundary_ok_ratio=float(projection.boundary_ok.mean()),
         )

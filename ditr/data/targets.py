@@ -9,15 +9,23 @@ from ditr.data.batch import Targets
 from ditr.data.classes import IGNORED, MAPPING, NUM_CLASSES, NUM_STUFF, swap_chair_and_floor
 
 
-def make_targets(instance_ids: np.ndarray, semantic_ids: np.ndarray, superpoints: np.ndarray) -> Targets:
+def make_targets(
+    instance_ids: np.ndarray, semantic_ids: np.ndarray, superpoints: np.ndarray, *, esam_compat: bool = False
+) -> Targets:
     """Targets of N points, from (N,) int64 ids as they lie on disk and (N,) superpoints 0..S-1.
 
     Things are the annotated instances on points of classes 2..199, numbered by ascending id, whether or not the frame
-    has any background (ESAM's preparation loses the first one of a frame without). A superpoint belongs to an instance
-    or class that has more than half of its points, so at most to one of each.
+    has any background. A superpoint belongs to an instance or class that has more than half of its points, so at most
+    to one of each.
+
+    With ``esam_compat`` a frame without any background point loses the instance with the smallest id, as in ESAM, which
+    takes the smallest number of a frame to be the background's: its points become void and its mask and label go, the
+    classes of its points stay.
     """
     classes = MAPPING[swap_chair_and_floor(semantic_ids)]
     thing = (instance_ids != 0) & (classes >= NUM_STUFF) & (classes != IGNORED)
+    if esam_compat and thing.all():
+        thing = instance_ids != instance_ids.min()
     ids, numbers = np.unique(instance_ids[thing], return_inverse=True)
     instance_of_point = np.full(len(instance_ids), -1, dtype=np.int64)
     instance_of_point[thing] = numbers

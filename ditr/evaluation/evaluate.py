@@ -16,7 +16,7 @@ from torch import nn
 from ditr.data.batch import Batch, Sample
 from ditr.data.loading import batches
 from ditr.data.samples import SampleSet
-from ditr.evaluation.instance_ap import Scores, scores
+from ditr.evaluation.instance_ap import AP_THRESHOLDS, ESAM_THRESHOLDS, Scores, scores
 from ditr.evaluation.instances import Instances
 from ditr.evaluation.match_table import FrameMatches, MatchTable
 from ditr.evaluation.postprocess import instances
@@ -69,10 +69,12 @@ def evaluate(
     workers: int,
     progress: Progress = silent,
     keep: int = 0,
+    esam_compat: bool = False,
 ) -> Evaluation:
     """Score ``model`` on all ``samples`` against their own targets; the first ``keep`` frames are kept for pictures.
 
-    ``samples`` must not be augmented. The model is in evaluation mode meanwhile and as it was afterwards.
+    ``samples`` must not be augmented. With ``esam_compat`` AP is the mean over ESAM's nine thresholds; for its ground
+    truth the samples need to be made so too. The model is in evaluation mode meanwhile and as it was afterwards.
     """
     assert not samples.augmented, "augmented samples are no test"
     table = MatchTable(min_points=spec.min_points)
@@ -88,7 +90,7 @@ def evaluate(
                 kept.append(_keep(sample, found, index=index))
     progress("evaluate", len(samples), len(samples))
     return Evaluation(
-        scores=scores(table),
+        scores=scores(table, thresholds=ESAM_THRESHOLDS if esam_compat else AP_THRESHOLDS),
         table=table,
         frames=tuple(rows),
         statistics=_means(rows),
@@ -132,6 +134,7 @@ def _row(sample: Sample, matches: FrameMatches, *, spec: EvaluationSpec) -> Row:
         "frame_id": sample.frame_id,
         "scene": sample.frame_id.rpartition("_")[0],
         "n_points": len(sample.xyz),
+        "n_void": int((sample.targets.instance_of_point < 0).sum()),
         "n_superpoints": sample.num_superpoints,
         "n_gt": int(counts.sum()),
         "n_gt_small": int((~counts).sum()),

@@ -13,8 +13,10 @@ import numpy as np
 
 from ditr.evaluation.match_table import MatchTable
 
-AP_THRESHOLDS = (0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90)
-"""Nine: the protocol's range ends before 0.95."""
+AP_THRESHOLDS = (0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95)
+"""IoU above which a prediction is right; AP is the mean over the ten."""
+ESAM_THRESHOLDS = AP_THRESHOLDS[:-1]
+"""Nine: ESAM's range ends before 0.95."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +24,13 @@ class Scores:
     """AP in 0..1; NaN where there is no ground truth."""
 
     ap: float
-    """Mean over the nine thresholds."""
+    """The one of the two means below that was asked for."""
     ap50: float
     ap25: float
+    ap_to_90: float
+    """Mean over nine thresholds, 0.50 to 0.90: what ESAM reports."""
+    ap_to_95: float
+    """Mean over ten thresholds, 0.50 to 0.95."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +94,21 @@ class PrecisionRecall:
         return float(self.score[np.flatnonzero(f1 == f1.max())[-1]])
 
 
-def scores(table: MatchTable) -> Scores:
-    """AP, AP50 and AP25 of a table."""
-    values = average_precision(table, thresholds=(*AP_THRESHOLDS, 0.25))
-    return Scores(ap=float(values[:-1].mean()), ap50=float(values[0]), ap25=float(values[-1]))
+def scores(table: MatchTable, *, thresholds: Sequence[float] = AP_THRESHOLDS) -> Scores:
+    """AP, AP50 and AP25 of a table; AP is the mean over ``thresholds``, some or all of ``AP_THRESHOLDS``."""
+    every = (*AP_THRESHOLDS, 0.25)
+    values = dict(zip(every, average_precision(table, thresholds=every).tolist(), strict=True))
+
+    def mean(chosen: Sequence[float]) -> float:
+        return float(np.mean([values[threshold] for threshold in chosen]))
+
+    return Scores(
+        ap=mean(thresholds),
+        ap50=values[0.50],
+        ap25=values[0.25],
+        ap_to_90=mean(ESAM_THRESHOLDS),
+        ap_to_95=mean(AP_THRESHOLDS),
+    )
 
 
 def average_precision(table: MatchTable, *, thresholds: Sequence[float]) -> np.ndarray:

@@ -93,13 +93,20 @@ def prepare(
         say(f"  2D features: {spec.features.source}, maps of {store.shape}, {_took(began)}")
     else:
         say("  2D features: none made or read, there is no fusion")
-    voxel_size_m = spec.model.voxel_size_m
+    voxel_size_m, compat = spec.model.voxel_size_m, spec.esam_compat
     return Inputs(
         dataset=dataset,
         train=SampleSet(
-            dataset.train, seed=seed, voxel_size_m=voxel_size_m, augmentation=spec.augmentation, tokens=tokens
+            dataset.train,
+            seed=seed,
+            voxel_size_m=voxel_size_m,
+            augmentation=spec.augmentation,
+            tokens=tokens,
+            esam_compat=compat,
         ),
-        val=SampleSet(dataset.val, seed=seed, voxel_size_m=voxel_size_m, augmentation=None, tokens=tokens),
+        val=SampleSet(
+            dataset.val, seed=seed, voxel_size_m=voxel_size_m, augmentation=None, tokens=tokens, esam_compat=compat
+        ),
         feature_channels=channels,
         features=manifest,
     )

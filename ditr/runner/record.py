@@ -14,6 +14,7 @@ from ditr import provenance
 from ditr.runner.inputs import Inputs, StartWeights, uses_features
 from ditr.runner.plan import PlannedRun
 from ditr.runner.unchanged import provenance_of, require_same_as_before
+from ditr.spec.esam import esam_differences
 from ditr.spec.models import Checkpoint, Spec
 from ditr.tracking.run_folder import RunFolder, write_json, write_text
 
@@ -50,6 +51,7 @@ def headline(planned: PlannedRun, *, device: torch.device) -> dict[str, Any]:
         "learning_rate": spec.schedule.learning_rate,
         "weight_decay": spec.schedule.weight_decay,
         "decay": spec.schedule.decay.kind,
+        "esam_compat": spec.esam_compat,
         "device": str(device),
     }
 
@@ -130,6 +132,13 @@ def write_result(
         "infer_ms": _number(evaluation.infer_ms),
         "peak_mem_mb": fitted.peak_mem_mb,
         "unmatched_samples": _total(folder, "train/unmatched_samples"),
+        "esam_compat": spec.esam_compat,
+        "esam_differences": esam_differences(
+            spec,
+            trained_on=len(inputs.train),
+            evaluated=len(evaluation.frames),
+            without_background=sum(row["n_void"] == 0 for row in evaluation.frames),
+        ),
         "device": facts["device"],
         "git": git.get("commit"),
         "dirty": None if facts["git"] is None else git["dirty"] or code_changed(facts),

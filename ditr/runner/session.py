@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from ditr.progress import Progress
@@ -103,13 +103,13 @@ class Session:
                 workers=spec.execution.workers,
                 progress=progress,
                 keep=spec.tracking.panels,
+                esam_compat=spec.esam_compat,
             )
 
         def validate(epochs_done: int) -> Mapping[str, float]:
             last.clear()
             last[epochs_done] = assess()
-            scores = last[epochs_done].scores
-            return {"ap": scores.ap, "ap50": scores.ap50, "ap25": scores.ap25} | last[epochs_done].statistics
+            return asdict(last[epochs_done].scores) | last[epochs_done].statistics
 
         fitted = fit(
             model,

@@ -155,14 +155,14 @@ class LossSpec(Part):
     dice_final: NonNegative = 4.0
     """Factor of the last head's dice term."""
     dice_aux: NonNegative = 0.25
-    """Factor of the earlier heads' dice terms; ESAM's is 4 / batch size of the step, which is this at its batch of 16."""
+    """Factor of the earlier heads' dice terms; ESAM's is 4 / batch size, this at its 16 (see esam_compat)."""
     semantic: NonNegative = 0.5
     query_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Least share of a frame's superpoints drawn as training queries; the share is uniform between this and 1."""
 
 
 class PolyDecay(Part):
-    """Polynomial decay by epoch; the last epoch trains at ``final`` (0 in ESAM)."""
+    """Polynomial decay by epoch to ``final`` after the last epoch; with ``esam_compat`` in the last epoch."""
 
     kind: Literal["poly"]
     power: PositiveFloat = 0.9
@@ -267,7 +267,8 @@ class Spec(Part):
     esam_compat: bool = False
     """Reproduce what ESAM does and ditr by default does not: the first instance of a frame without background is lost,
     earlier heads' dice terms weigh 4 / batch size of the step, the last epoch of a poly decay trains at its final rate,
-    and AP averages nine thresholds, 0.50 to 0.90, not ten."""
+    and AP averages nine thresholds, 0.50 to 0.90, not ten. Never reproduced is keeping one random point of a voxel:
+    always all its points are averaged."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)] = (0,)
     """One run each."""
     tracking: TrackingSpec = TrackingSpec()

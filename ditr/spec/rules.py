@@ -20,6 +20,7 @@ from ditr.spec.models import (
     DatasetSpec,
     FeatureSpec,
     FusionSpec,
+    LossSpec,
     ModelSpec,
     PolyDecay,
     RegisteredCheckpoint,
@@ -152,6 +153,15 @@ def decay_goes_down(schedule: ScheduleSpec) -> Iterator[Finding]:
         yield Finding(("schedule", "decay", "final"), what, (("schedule", "learning_rate"),))
 
 
+def compat_weighs_dice_itself(loss: LossSpec, esam_compat: bool) -> Iterator[Finding]:
+    default = LossSpec().dice_aux
+    if esam_compat and loss.dice_aux != default:
+        what = (
+            f"esam_compat weighs these terms 4 / batch size of the step, whatever is said here; leave it at {default}"
+        )
+        yield Finding(("loss", "dice_aux"), f"{what}; is {loss.dice_aux}", (("esam_compat",),))
+
+
 RULES: tuple[Callable[..., Iterator[Finding]], ...] = (
     dataset_is_known,
     features_are_known,
@@ -165,6 +175,7 @@ RULES: tuple[Callable[..., Iterator[Finding]], ...] = (
     tags_are_unique,
     ranges_ascend,
     decay_goes_down,
+    compat_weighs_dice_itself,
 )
 
 

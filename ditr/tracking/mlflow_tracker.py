@@ -36,7 +36,7 @@ _EXPERIMENT_TAGS = {
     ),
 }
 _METRICS_A_CALL = 1000
-_RESULTS = ("ap", "ap50", "ap25", "step_ms", "infer_ms", "peak_mem_mb", "params_m")
+_RESULTS = ("ap", "ap50", "ap25", "ap_to_90", "ap_to_95", "step_ms", "infer_ms", "peak_mem_mb", "params_m")
 
 
 def store_uri(runs: Path) -> str:

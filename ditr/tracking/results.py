@@ -41,6 +41,8 @@ RESULT_COLUMNS = {
     "ap": "DOUBLE",
     "ap50": "DOUBLE",
     "ap25": "DOUBLE",
+    "ap_to_90": "DOUBLE",
+    "ap_to_95": "DOUBLE",
     "valid_ratio": "DOUBLE",
     "fusion_2d_ratio": "DOUBLE",
     "params_m": "DOUBLE",
@@ -192,7 +194,13 @@ def _result_row(folder: RunFolder) -> dict[str, Any]:
         raise DitrError("not a run folder", code=Code.RUN, where=str(folder.path), fix="Name a folder in runs/.")
     result = json.loads(folder.result.read_text()) if folder.result.is_file() else {}
     known = {name: result.get(name) for name in RESULT_COLUMNS}
-    identity = {"run_key": state.run_key, "kind": state.kind, "name": state.name, "variant": state.variant, "seed": state.seed}
+    identity = {
+        "run_key": state.run_key,
+        "kind": state.kind,
+        "name": state.name,
+        "variant": state.variant,
+        "seed": state.seed,
+    }
     status = {"state": state.state, "started_at": state.started_at, "wall_s": state.wall_s, "folder": folder.path.name}
     return known | identity | {"spec_hash": state.spec_hash} | status
 

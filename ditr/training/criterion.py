@@ -11,11 +11,9 @@ from torch.nn import functional
 
 from ditr.data.batch import Batch, Targets
 from ditr.model.output import HeadOutput, ModelOutput, SampleOutput
+from ditr.spec.esam import ESAM_AUX_DICE
 from ditr.spec.models import LossSpec
 from ditr.training.matching import Matches, match
-
-ESAM_DICE_AUX = 4.0
-"""ESAM divides this by the batch size for the dice terms of all heads but the last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +35,8 @@ class Criterion:
     """Instance loss over all heads plus semantic loss of the last head's queries."""
 
     spec: LossSpec
+    esam_compat: bool = False
+    """The earlier heads' dice terms weigh 4 / B, with the B samples of this step, rather than ``spec.dice_aux``."""
 
     def __call__(self, output: ModelOutput, batch: Batch) -> Losses:
         """The loss of B samples; every mean over samples is explicit, so point counts may differ between them."""
@@ -80,7 +80,7 @@ class Criterion:
         return parts
 
     def _dice_aux(self, *, batch_size: int) -> float:
-        return ESAM_DICE_AUX / batch_size if self.spec.dice_aux is None else self.spec.dice_aux
+        return ESAM_AUX_DICE / batch_size if self.esam_compat else self.spec.dice_aux
 
 
 @dataclass(frozen=True, kw_only=True)

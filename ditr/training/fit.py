@@ -73,7 +73,7 @@ def fit(
     schedule = spec.schedule
     steps = math.ceil(len(train) / schedule.batch_size)
     plan = {"seed": seed, "epochs": schedule.epochs, "batch_size": schedule.batch_size, "samples": len(train)}
-    criterion = Criterion(spec.loss)
+    criterion = Criterion(spec.loss, esam_compat=spec.esam_compat)
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
     at = state.restore(model=model, optimizer=optimizer, plan=plan)
@@ -92,7 +92,7 @@ def fit(
             return _result(at, finished=True)
 
         model.train()
-        lr = _set_learning_rate(optimizer, learning_rate(schedule, at.epoch))
+        lr = _set_learning_rate(optimizer, learning_rate(schedule, at.epoch, esam_compat=spec.esam_compat))
         train.set_epoch(at.epoch)
         what = f"epoch {at.epoch + 1}/{schedule.epochs}"
         progress(what, at.step, steps)

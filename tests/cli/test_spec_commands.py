@@ -67,7 +67,7 @@ def test_show_names_the_origin_of_every_value(
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[2:]}
     assert rows["dataset.name"].split()[1:] == ["synthrooms", "specs/_base.yaml:2"]
     assert rows["schedule.epochs"].split()[1:] == ["2", "--set", "schedule.epochs=2"]
-    assert rows["loss.dice_aux"].split()[1:] == ["null", "default"]
+    assert rows["loss.dice_aux"].split()[1:] == ["1.0", "specs/_base.yaml:18"]
     assert rows["fusion.injection.scales"].endswith("specs/fpn_inject.yaml:7")
     assert "[420, 560]" in rows["features.input_size"]
 

@@ -103,6 +103,7 @@ def test_a_perfect_model_scores_one_and_every_frame_says_what_it_held() -> None:
         "frame_id": "scene0001_00_2",
         "scene": "scene0001_00",
         "n_points": 60,
+        "n_void": 15,
         "n_superpoints": 12,
         "n_gt": 2,
         "n_gt_small": 1,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ditr.evaluation.instance_ap import (
-    AP_THRESHOLDS,
+    ESAM_THRESHOLDS,
     Outcomes,
     average_precision,
     outcomes,
@@ -27,7 +27,7 @@ from tests.reference.slow_scannet_eval import (
 )
 
 MIN_POINTS = 12
-THRESHOLDS = (*AP_THRESHOLDS, 0.25)
+THRESHOLDS = (*ESAM_THRESHOLDS, 0.25)
 
 
 def random_frame(rng: np.random.Generator) -> SlowFrame:
@@ -79,8 +79,21 @@ def found_in(table: MatchTable, *, threshold: float) -> Outcomes:
     return outcomes(pool(table), threshold=threshold)
 
 
-def test_the_protocol_has_nine_thresholds_and_25() -> None:
+def test_esams_protocol_has_nine_thresholds_and_25() -> None:
     assert pytest.approx(PROTOCOL_THRESHOLDS, abs=1e-12) == THRESHOLDS
+
+
+def test_ap_is_the_mean_over_ten_thresholds_or_esams_nine_and_both_are_always_there() -> None:
+    frames = frames_of(7, 40)
+    ten = [0.5 + 0.05 * step for step in range(10)]
+    slow = slow_average_precision(frames, thresholds=[*ten, 0.25], min_points=MIN_POINTS)
+    assert slow[9] != sum(slow[:9]) / 9, "else the two means are one"
+    fixed, compat = scores(table_of(frames)), scores(table_of(frames), thresholds=ESAM_THRESHOLDS)
+    assert fixed.ap == pytest.approx(sum(slow[:10]) / 10, abs=1e-9)
+    assert compat.ap == pytest.approx(sum(slow[:9]) / 9, abs=1e-9)
+    for found in (fixed, compat):
+        assert (found.ap_to_90, found.ap_to_95) == (compat.ap, fixed.ap)
+        assert (found.ap50, found.ap25) == pytest.approx((slow[0], slow[10]), abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -88,7 +101,7 @@ def test_equals_the_slow_transcription_on_random_frames(seed: int) -> None:
     frames = frames_of(seed, 40)
     expected = slow_average_precision(frames, thresholds=PROTOCOL_THRESHOLDS, min_points=MIN_POINTS)
     np.testing.assert_allclose(average_precision(table_of(frames), thresholds=THRESHOLDS), expected, atol=1e-9)
-    found = scores(table_of(frames))
+    found = scores(table_of(frames), thresholds=ESAM_THRESHOLDS)
     np.testing.assert_allclose(
         (found.ap, found.ap50, found.ap25), slow_scores(frames, min_points=MIN_POINTS), atol=1e-9
     )

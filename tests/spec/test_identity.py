@@ -45,7 +45,7 @@ specs = st.fixed_dictionaries(
         ),
         "augmentation": st.none()
         | part(flip_probability=probability, elastic=st.none() | part(probability=probability)),
-        "loss": part(dice_aux=st.none() | positive, semantic=positive),
+        "loss": part(dice_aux=positive, semantic=positive),
         "model": part(voxel_size_m=positive, backbone=part(planes=st.lists(count, min_size=8, max_size=8))),
         "seeds": st.lists(st.integers(0, 2**40), min_size=1, max_size=3, unique=True),
         "tracking": part(mlflow=st.booleans()),

@@ -1,0 +1,46 @@
+"""In which points a run does not do what ESAM does (reference: ESAM section 8.1), in words for its row of results."""
+
+from __future__ import annotations
+
+from ditr.spec.models import PolyDecay, Spec
+
+ESAM_AUX_DICE = 4.0
+"""ESAM divides this by the batch size of the step for the dice terms of all heads but the last."""
+
+
+def esam_differences(spec: Spec, *, trained_on: int | None, evaluated: int, without_background: int) -> str:
+    """The differences, each with its number in the reference, joined by "; "; empty where there is none.
+
+    Only what ``Spec.esam_compat`` decides is compared: another learning rate is no difference in this sense.
+
+    Parameters
+    ----------
+    trained_on: frames of the training; None where weights were evaluated without one.
+    evaluated: frames of the evaluation.
+    without_background: those of them in which every point is on an instance.
+    """
+    if spec.esam_compat:
+        return ""
+    training = [] if trained_on is None else _of_training(spec, frames=trained_on)
+    first = (
+        f"Q1 no instance is lost in frames without background ({without_background} of the {evaluated} evaluated;"
+        " ESAM loses each one's first)"
+    )
+    last = "Q6 ap is the mean over 0.50 to 0.95 (ESAM: to 0.90, here ap_to_90)"
+    return "; ".join([first, *training, last])
+
+
+def _of_training(spec: Spec, *, frames: int) -> list[str]:
+    found = []
+    steps = {min(frames, spec.schedule.batch_size), frames % spec.schedule.batch_size} - {0}
+    esam = [ESAM_AUX_DICE / samples for samples in sorted(steps, reverse=True)]
+    factor = spec.loss.dice_aux
+    if spec.loss.mask_dice and esam != [factor]:
+        theirs = ", ".join(f"{one:g}" for one in esam[:1]) + "".join(
+            f", {one:g} in an epoch's last" for one in esam[1:]
+        )
+        found.append(f"Q3 earlier heads' dice weighs {factor:g} in every step (ESAM: {theirs})")
+    if isinstance(spec.schedule.decay, PolyDecay) and spec.schedule.epochs > 1:
+        final = spec.schedule.decay.final
+        found.append(f"Q4 the last epoch's learning rate is above the decay's final {final:g} (ESAM: equal to it)")
+    return found
