@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from filelock import FileLock
 
 from ditr.catalog import locate_dataset
 from ditr.data.info_pickle import read_infos
-from ditr.data.scannet_sv import INFO_FILES, INSTANCES, POINTS, SEMANTICS, SUPERPOINTS, FrameSet
+from ditr.data.scannet_sv import INFO_FILES, INSTANCES, MULTI_VIEW_INFO_FILES, POINTS, SEMANTICS, SUPERPOINTS, FrameSet
 from ditr.data.scene_intrinsics import intrinsics_file, intrinsics_sentence, read_scene_intrinsics
 from ditr.data.synthrooms import MANIFEST, make
 from ditr.errors import Code, DitrError
@@ -66,13 +67,16 @@ def open_folder(
     root: Path,
     *,
     name: str,
-    info_files: dict[str, str] = INFO_FILES,
+    info_files: Mapping[str, str] | None = None,
     intrinsics: Intrinsics = SCANNET_SV_INTRINSICS,
 ) -> Dataset:
-    """A folder in the layout of ScanNet200-SV; its digest is the manifest's if it has one.
+    """A folder in the layout of ScanNet200-SV or -MV; its digest is the manifest's if it has one.
 
-    ``DitrError`` for a frame in both splits: a score on frames that were trained on says nothing.
+    ``info_files`` names each split's; by default they have ESAM's names, those for single frames if the folder has
+    both kinds. ``DitrError`` for a frame in both splits: a score on frames that were trained on says nothing.
     """
+    if info_files is None:
+        info_files = _usual_info_files(root)
     infos = {split: read_infos(root / info_files[split]) for split in ("train", "val")}
     scenes = {info.scene for split in infos.values() for info in split.frames}
     of_scenes = read_scene_intrinsics(root, scenes=scenes, default=intrinsics)
@@ -109,6 +113,12 @@ def _require_disjoint(train: FrameSet, val: FrameSet, *, where: Path) -> None:
         )
 
 
+def _usual_info_files(root: Path) -> dict[str, str]:
+    single = any((root / file).is_file() for file in INFO_FILES.values())
+    multi_view = any((root / file).is_file() for file in MULTI_VIEW_INFO_FILES.values())
+    return MULTI_VIEW_INFO_FILES if multi_view and not single else INFO_FILES
+
+
 def _require_folder(name: str, entry: FolderEntry, root: Path) -> None:
     missing = [file for file in entry.infos.values() if not (root / file).is_file()]
     if root.is_dir() and not missing:
@@ -126,7 +136,7 @@ def _require_folder(name: str, entry: FolderEntry, root: Path) -> None:
     )
 
 
-def _folder_digest(root: Path, info_files: dict[str, str], splits: tuple[FrameSet, ...]) -> str:
+def _folder_digest(root: Path, info_files: Mapping[str, str], splits: tuple[FrameSet, ...]) -> str:
     digest = xxhash.xxh3_128()
     for file in info_files.values():
         digest.update((root / file).read_bytes())

@@ -21,6 +21,10 @@ INFO_FILES = {
     "train": "scannet200_sv_oneformer3d_infos_train.pkl",
     "val": "scannet200_sv_oneformer3d_infos_val.pkl",
 }
+MULTI_VIEW_INFO_FILES = {
+    "train": "scannet200_mv_oneformer3d_infos_train.pkl",
+    "val": "scannet200_mv_oneformer3d_infos_val.pkl",
+}
 POINT_COUNT = 20_000
 """Points a frame as the preparation writes them; the reader takes any number."""
 _POINT_FEATURES = 6

@@ -98,7 +98,8 @@ def test_code_is_refused_and_named(tmp_path, monkeypatch, protocol):
 @pytest.mark.parametrize(
     "pose",
     [
-        pytest.param(np.arange(16).reshape(4, 4), id="int64"),
+        pytest.param(np.ones((4, 4), dtype=bool), id="bool"),
+        pytest.param(np.ones((4, 4), dtype=complex), id="complex"),
         pytest.param(np.array([["a"] * 4] * 4, dtype=object), id="objects"),
         pytest.param(np.float64(1.0), id="scalar"),
         pytest.param({1, 2}, id="set"),
@@ -119,7 +120,7 @@ def test_damaged_and_foreign_files_say_what_is_wrong(tmp_path):
     path.write_bytes(pickle.dumps(content(np.eye(4)))[:-30])
     with pytest.raises(DitrError, match="cannot be read as a pickle"):
         read_infos(path)
-    path.write_bytes(pickle.dumps([1, 2]))
+    path.write_bytes(pickle.dumps({1: 2}))
     with pytest.raises(DitrError, match="no 'metainfo'"):
         read_infos(path)
     path.write_bytes(pickle.dumps(content(np.eye(3))))
@@ -129,14 +130,14 @@ def test_damaged_and_foreign_files_say_what_is_wrong(tmp_path):
 
 def test_a_frame_listed_twice_is_an_error(tmp_path):
     write_infos(tmp_path / "a.pkl", InfoFile(dataset="d", categories={}, frames=(one_frame(), one_frame())))
-    with pytest.raises(DitrError, match="scene0001_02_400 is listed twice"):
+    with pytest.raises(DitrError, match="scene0001_02_400 is listed 2 times"):
         read_infos(tmp_path / "a.pkl")
 
 
 def test_a_pickle_cannot_change_what_the_reader_lends_it(tmp_path):
     """BUILD with slot state on the lent ``numpy.dtype`` would swap its function for another."""
     (tmp_path / "a.pkl").write_bytes(b"cnumpy\ndtype\n(N(S'_function'\nS'other'\ndtb.")
-    with pytest.raises(DitrError, match="sets no attributes"):
+    with pytest.raises(DitrError, match="a change of '_function'"):
         read_infos(tmp_path / "a.pkl")
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(content(np.eye(4))))
     assert np.array_equal(read_infos(tmp_path / "a.pkl").frames[0].pose_c2w, np.eye(4))

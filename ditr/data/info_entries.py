@@ -1,0 +1,192 @@
+"""One entry of an info pickle: checked, and brought to one form (reference: ESAM section 1.4)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from ditr.data.frame_list import FRAME_ID
+
+NUM_POINT_FEATURES = 6
+_SCENE = re.compile(r"scene\d{4}_\d{2}")
+_IMAGES = "2D"
+_SINGLE = {
+    "pts_path": "pts_paths",
+    "super_pts_path": "super_pts_paths",
+    "pts_instance_mask_path": "pts_instance_mask_paths",
+    "pts_semantic_mask_path": "pts_semantic_mask_paths",
+    "img_path": "img_paths",
+    "pose": "poses",
+}
+"""Key of a single frame -> key of the list in a multi-view entry."""
+_FEATURES = ("clip_feat_path", "clip_feat_paths")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameInfo:
+    """One frame of a split. File names are relative to their folder of the data set, the image to its root."""
+
+    scene: str
+    """``scene0000_00``."""
+    number: str
+    """The frame's number in its scene, as written in file names."""
+    points_file: str
+    superpoints_file: str
+    instances_file: str
+    semantics_file: str
+    image: str
+    pose_c2w: np.ndarray
+    """(4, 4) float64, camera to the world that the stored points are in, metres; may hold NaN, which the reader of the
+    frame reports."""
+    axis_align: np.ndarray
+    """(4, 4) float64; nothing here uses it, it is kept so that what was read can be written again."""
+    features_file: str | None = None
+    """``clip_feat_path`` as it stands in the pickle; nothing here reads the file."""
+    centred: bool = True
+    """False for frames of multi-view infos: their points and poses are in the scan's raw world."""
+
+    @property
+    def id(self) -> str:
+        """``<scene>_<number>``."""
+        return f"{self.scene}_{self.number}"
+
+
+class BrokenEntryError(Exception):
+    """Says what is wrong with one entry, and names it."""
+
+
+def single_entries(entry: object) -> tuple[list[dict[Any, Any]], bool]:
+    """The entry itself, or one like v1's for each frame of a multi-view entry; and whether they are centred."""
+    if not isinstance(entry, dict):
+        raise BrokenEntryError(f"it is a {type(entry).__name__}, not a dict")
+    if "pts_paths" not in entry:
+        return [entry], True
+    keys = dict([*_SINGLE.items(), *([_FEATURES] if _FEATURES[1] in entry else [])])
+    try:
+        lists = {key: get(entry, plural, list) for key, plural in keys.items()}
+        if len({len(items) for items in lists.values()}) != 1:
+            lengths = ", ".join(f"{len(items)} {keys[key]}" for key, items in lists.items())
+            raise BrokenEntryError(f"its lists are of different lengths: {lengths}")
+        annotated = entry if "axis_align_matrix" in entry else get(entry, "annos", dict)
+        shared = {"point_cloud": get(entry, "point_cloud", dict), "annos": annotated}
+        if not lists["pts_path"]:
+            raise BrokenEntryError("it has no frames")
+    except BrokenEntryError as error:
+        raise BrokenEntryError(f"scan {_scan(entry)}: {error}") from error
+    return [shared | dict(zip(lists, items, strict=True)) for items in zip(*lists.values(), strict=True)], False
+
+
+def frame_info(entry: dict[Any, Any], *, centred: bool) -> FrameInfo:
+    """The frame of a single entry, v1 or v2; its five files must be of one frame."""
+    if "lidar_points" not in entry and "pts_path" not in entry:
+        raise BrokenEntryError("it has neither 'lidar_points' nor 'pts_path'")
+    if "lidar_points" in entry:  # v2
+        points = get(entry, "lidar_points", dict)
+        path, features = get(points, "lidar_path", str), get(points, "num_pts_feats", int)
+        annotated = entry
+    else:
+        path, features = get(entry, "pts_path", str), get(get(entry, "point_cloud", dict), "num_features", int)
+        annotated = get(entry, "annos", dict)
+    try:
+        return _frame_info(entry, points=path, features=features, annotated=annotated, centred=centred)
+    except BrokenEntryError as error:
+        raise BrokenEntryError(f"{path}: {error}") from error
+
+
+def get(holder: object, key: str, kind: type | tuple[type, ...]) -> Any:
+    """``holder[key]``, a ``kind``."""
+    if not isinstance(holder, dict) or key not in holder:
+        raise BrokenEntryError(f"has no {key!r}")
+    if not isinstance(holder[key], kind):
+        expected = kind.__name__ if isinstance(kind, type) else " or ".join(each.__name__ for each in kind)
+        raise BrokenEntryError(f"{key!r} is a {type(holder[key]).__name__}, not a {expected}")
+    return holder[key]
+
+
+def _frame_info(
+    entry: dict[Any, Any], *, points: str, features: int, annotated: dict[Any, Any], centred: bool
+) -> FrameInfo:
+    if features != NUM_POINT_FEATURES:
+        raise BrokenEntryError(f"{features} features a point, not {NUM_POINT_FEATURES}")
+    points_file = _below("points", points)
+    superpoints_file = _below("super_points", get(entry, "super_pts_path", str))
+    instances_file = _below("instance_mask", get(entry, "pts_instance_mask_path", str))
+    semantics_file = _below("semantic_mask", get(entry, "pts_semantic_mask_path", str))
+    image = _image(get(entry, "img_path", str))
+    scene, number = _frame_of(points_file)
+    for file in (superpoints_file, instances_file, semantics_file):
+        if _frame_of(file) != (scene, number):
+            raise BrokenEntryError(f"{file!r} is of another frame")
+    _check_image(image, scene=scene, number=number)
+    return FrameInfo(
+        scene=scene,
+        number=number,
+        points_file=points_file,
+        superpoints_file=superpoints_file,
+        instances_file=instances_file,
+        semantics_file=semantics_file,
+        image=image,
+        pose_c2w=_matrix(entry, "pose"),
+        axis_align=_matrix(annotated, "axis_align_matrix"),
+        features_file=get(entry, _FEATURES[0], str) if _FEATURES[0] in entry else None,
+        centred=centred,
+    )
+
+
+def _below(folder: str, stored: str) -> str:
+    """The path below the data set's ``folder``; what stands before that in the pickle is where it was made."""
+    parts = PurePosixPath(stored).parts
+    if folder in parts:
+        parts = parts[len(parts) - parts[::-1].index(folder) :]
+    return _inside(parts, stored)
+
+
+def _image(stored: str) -> str:
+    """The path below the data set's root: ESAM's own pickles hold it as it was seen from ESAM's folder."""
+    parts = PurePosixPath(stored).parts
+    if _IMAGES in parts:
+        parts = parts[len(parts) - 1 - parts[::-1].index(_IMAGES) :]
+    return _inside(parts, stored)
+
+
+def _inside(parts: tuple[str, ...], stored: str) -> str:
+    if not parts or ".." in parts or parts[0] == "/":
+        raise BrokenEntryError(f"path {stored!r} leaves the data set's folder")
+    return "/".join(parts)
+
+
+def _frame_of(file: str) -> tuple[str, str]:
+    """Scene and number of ``<scene>_<number>.bin`` or ``<scene>/<number>.bin``."""
+    path = PurePosixPath(file)
+    name = path.stem if FRAME_ID.fullmatch(path.stem) else f"{path.parent.name}_{path.stem}"
+    found = FRAME_ID.fullmatch(name)
+    if path.suffix != ".bin" or found is None:
+        raise BrokenEntryError(f"{file!r} is not of the form <scene>_<number>.bin or <scene>/<number>.bin")
+    return found["scene"], found["number"]
+
+
+def _check_image(image: str, *, scene: str, number: str) -> None:
+    """Images may be named otherwise; but where the path says a scene or a number, it is the frame's."""
+    path = PurePosixPath(image)
+    scenes = {part for part in path.parts if _SCENE.fullmatch(part)}
+    if (scenes and scene not in scenes) or (path.stem.isdecimal() and int(path.stem) != int(number)):
+        raise BrokenEntryError(f"image {image!r} is of another frame")
+
+
+def _matrix(holder: dict[Any, Any], key: str) -> np.ndarray:
+    try:
+        matrix = np.asarray(get(holder, key, (np.ndarray, list)))
+    except ValueError:  # rows of different lengths
+        matrix = np.empty(0)
+    if matrix.shape != (4, 4) or matrix.dtype.kind not in "iuf":
+        raise BrokenEntryError(f"{key!r} is not a 4x4 matrix of numbers")
+    return matrix.astype(np.float64)
+
+
+def _scan(entry: dict[Any, Any]) -> str:
+    cloud = entry.get("point_cloud")
+    return str(cloud.get("lidar_idx", "?")) if isinstance(cloud, dict) else "?"
