@@ -1,4 +1,4 @@
-"""``ditr data make | check | show | ls``: data sets by registry name or folder."""
+"""``ditr data make | check | show | ls``: data sets by registry name or folder; see also ``data_prepare``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditr.catalog import locate_dataset
+from ditr.cli import data_prepare
 from ditr.cli.display import Display, open_display
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
     group.command("check")(check)
     group.command("show")(show)
     group.command("ls")(list_datasets)
+    data_prepare.register(group)
     app.add_typer(group, name="data")
 
 

@@ -1,0 +1,190 @@
+"""Info pickles of a prepared folder, from its files and lists (reference: ESAM sections 1.4 to 1.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ditr.data.classes import THING_NAMES
+from ditr.data.frame_lists import FRAME_STEP, listed_frames, split_id
+from ditr.data.info_pickle import FrameInfo, InfoFile, write_infos
+from ditr.data.prepare.scene_text import read_axis_alignment, scene_text_path
+from ditr.data.scannet_sv import INFO_FILES, INSTANCES, POINTS, SEMANTICS, SUPERPOINTS
+from ditr.errors import Code, DitrError
+from ditr.progress import Progress, silent
+
+FEATURES_TEMPLATE = "clip_feat/{scene}/{frame}.pt"
+"""Where the fork keeps the feature map of ``2D/<scene>/color/<frame>.jpg``: without the folder ``color``."""
+_POSES = "pose_centered"
+_EXAMPLES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedSplit:
+    """What was written for one split."""
+
+    path: Path
+    frames: int
+    lacking: tuple[str, ...]
+    """Listed frames that were left out, each with the first file that it lacks."""
+    unaligned_scenes: int
+    """Scenes without ``3D/<scene>/<scene>.txt``, whose axis alignment is written as the identity."""
+    features_path: Path | None = None
+    features_named: int = 0
+    """Frames with a ``clip_feat_path``: those whose number is a multiple of 200."""
+    features_there: int = 0
+    """Those of them whose file exists now."""
+
+
+def pack(
+    root: Path,
+    *,
+    info_files: Mapping[str, str] = INFO_FILES,
+    features: str | None = None,
+    skip_missing: bool = False,
+    progress: Progress = silent,
+) -> dict[str, PackedSplit]:
+    """Writes the info pickle of each split, in the order of the lists, and with ``features`` also its ``_clip.pkl``.
+
+    ``features`` is a template of ``clip_feat_path`` relative to ``root``, such as ``FEATURES_TEMPLATE``. ``DitrError``
+    where listed frames lack a file, unless ``skip_missing`` leaves them out; nothing is written then.
+    """
+    if features is not None:
+        _require_template(features)
+    lists = listed_frames(root)
+    total = sum(map(len, lists.values()))
+    found: dict[str, tuple[list[FrameInfo], list[str]]] = {}
+    alignments: dict[str, np.ndarray | None] = {}
+    done = 0
+    for split, frames in lists.items():
+        infos, lacking = found.setdefault(split, ([], []))
+        for frame_id in frames:
+            _add(root, frame_id, alignments=alignments, infos=infos, lacking=lacking)
+            done += 1
+            progress("frames", done, total)
+    _require_frames(root, found, skip_missing=skip_missing)
+    return {
+        split: _write(root, info_files[split], infos, lacking, alignments, features)
+        for split, (infos, lacking) in found.items()
+    }
+
+
+def _add(
+    root: Path,
+    frame_id: str,
+    *,
+    alignments: dict[str, np.ndarray | None],
+    infos: list[FrameInfo],
+    lacking: list[str],
+) -> None:
+    """Adds the frame to ``infos``, or to ``lacking`` with the reason."""
+    scene, number = split_id(frame_id)
+    file, image = f"{frame_id}.bin", f"2D/{scene}/color/{number}.jpg"
+    needed = [*(f"{kind}/{file}" for kind in (POINTS, SUPERPOINTS, INSTANCES, SEMANTICS)), image]
+    missing = next((name for name in needed if not (root / name).is_file()), None)
+    pose_file = f"{_POSES}/{scene}/{number}.npy"
+    pose = None if missing else _read_pose(root / pose_file)
+    if missing or pose is None:
+        lacking.append(f"{frame_id}: {missing or pose_file}")
+        return
+    if scene not in alignments:
+        text = scene_text_path(root, scene)
+        alignments[scene] = read_axis_alignment(text) if text.is_file() else None
+    alignment = alignments[scene]
+    infos.append(
+        FrameInfo(
+            scene=scene,
+            number=number,
+            points_file=file,
+            superpoints_file=file,
+            instances_file=file,
+            semantics_file=file,
+            image=image,
+            pose_c2w=pose,
+            axis_align=np.eye(4) if alignment is None else alignment,
+        )
+    )
+
+
+def _read_pose(path: Path) -> np.ndarray | None:
+    """(4, 4) float64, or None where there is no such file."""
+    try:
+        pose = np.asarray(np.load(path, allow_pickle=False))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError) as error:
+        raise _broken_pose(path, f"cannot be read ({error})") from error
+    if pose.shape != (4, 4) or pose.dtype != np.float64:
+        raise _broken_pose(path, f"is {pose.shape} {pose.dtype}, not (4, 4) float64")
+    return pose
+
+
+def _broken_pose(path: Path, what: str) -> DitrError:
+    return DitrError(what, code=Code.DATASET, where=str(path), fix="delete the file and prepare its frame again")
+
+
+def _require_frames(root: Path, found: Mapping[str, tuple[list[FrameInfo], list[str]]], *, skip_missing: bool) -> None:
+    frames = sum(len(infos) for infos, _ in found.values())
+    lacking = [entry for _, entries in found.values() for entry in entries]
+    if frames and (skip_missing or not lacking):
+        return
+    examples = "".join(f"\n  {entry}" for entry in lacking[:_EXAMPLES])
+    raise DitrError(
+        f"{len(lacking)} of {frames + len(lacking)} listed frames lack a file, the first are:{examples}",
+        code=Code.DATASET,
+        where=str(root),
+        fix=(
+            "prepare them with `ditr data prepare`, or leave them out with --skip-missing"
+            if frames
+            else "no frame is prepared here; name the folder that holds points/, super_points/ and so on"
+        ),
+    )
+
+
+def _write(
+    root: Path,
+    name: str,
+    infos: Sequence[FrameInfo],
+    lacking: Sequence[str],
+    alignments: Mapping[str, np.ndarray | None],
+    features: str | None,
+) -> PackedSplit:
+    path = root / name
+    write_infos(path, _info_file(infos))
+    unaligned = sum(alignments[scene] is None for scene in {info.scene for info in infos})
+    packed = PackedSplit(path=path, frames=len(infos), lacking=tuple(lacking), unaligned_scenes=unaligned)
+    if features is None:
+        return packed
+    with_features = [replace(info, features_file=_features_file(features, info)) for info in infos]
+    features_path = path.with_name(f"{path.stem}_clip.pkl")
+    write_infos(features_path, _info_file(with_features))
+    named = [info.features_file for info in with_features if info.features_file is not None]
+    there = sum((root / file).is_file() for file in named)
+    return replace(packed, features_path=features_path, features_named=len(named), features_there=there)
+
+
+def _info_file(infos: Sequence[FrameInfo]) -> InfoFile:
+    categories = {name: label for label, name in enumerate(THING_NAMES)}
+    return InfoFile(dataset="scannet200_sv", categories=categories, frames=tuple(infos))
+
+
+def _features_file(template: str, info: FrameInfo) -> str | None:
+    """None for frames between the multiples of 200, which the fork leaves without a path too."""
+    if int(info.number) % FRAME_STEP:
+        return None
+    return template.replace("{scene}", info.scene).replace("{frame}", info.number)
+
+
+def _require_template(template: str) -> None:
+    rest = template.replace("{scene}", "", 1).replace("{frame}", "", 1)
+    complete = "{scene}" in template and "{frame}" in template and not {"{", "}"} & set(rest)
+    if not complete or Path(template).is_absolute() or ".." in Path(template).parts:
+        raise DitrError(
+            f"{template!r} is no template of feature files",
+            code=Code.DATASET,
+            where="--features-template",
+            fix=f"use {{scene}} and {{frame}} once each in a path below the folder, such as {FEATURES_TEMPLATE}",
+        )

@@ -1,0 +1,51 @@
+"""Superpoints of a frame: from the masks of any segmenter, or an over-segmentation (reference: ESAM section 1.2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from scipy.cluster.vq import kmeans, vq
+
+from ditr.data.scannet_sv import read_image
+from ditr.errors import Code, DitrError
+
+UNCOVERED = -1
+_CLUSTERS = 10
+_STARTS = 10
+
+
+def read_mask_image(path: Path, *, height: int, width: int) -> np.ndarray:
+    """(H, W) int64 segment of each pixel, ``UNCOVERED`` where no mask lies.
+
+    The file is an 8 or 16 bit label image, one channel, 0 = uncovered. Painting masks from the largest to the smallest
+    gives what ESAM has.
+    """
+    labels = read_image(path)
+    if labels.shape != (height, width) or labels.dtype.kind not in "ui" or labels.min() < 0:
+        raise DitrError(
+            f"the mask image is {labels.shape} {labels.dtype}, not ({height}, {width}) of whole numbers",
+            code=Code.DATASET,
+            where=str(path),
+            fix="write label images of the depth image's size: one channel of 8 or 16 bits, 0 where no mask lies",
+        )
+    return labels.astype(np.int64) - 1
+
+
+def group_points(segments: np.ndarray, xyzrgb: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
+    """(N,) int64 superpoints 0..S-1, each present, of points with ``segments`` (N,) and ``xyzrgb`` (N, 6).
+
+    Uncovered points are clustered by k-means over metres and 0..255 colours, so that colour decides; fewer than ten
+    of them are one superpoint. ESAM does the same with other means: its clustering is scikit-learn's, started by
+    k-means++ and without a seed, while this is scipy's, the best of ten random starts, drawn from ``rng``.
+    """
+    groups = segments.astype(np.int64)
+    uncovered = groups == UNCOVERED
+    first = groups.max() + 1
+    if uncovered.sum() < _CLUSTERS:
+        groups[uncovered] = first
+    else:
+        left = xyzrgb[uncovered].astype(np.float64)
+        centres, _ = kmeans(left, _CLUSTERS, iter=_STARTS, rng=rng)
+        groups[uncovered] = first + vq(left, centres)[0]
+    return np.unique(groups, return_inverse=True)[1].astype(np.int64)
