@@ -63,7 +63,7 @@ def prepare(
     masks: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of <scene>/<frame>.png, 8 or 16 bit, 0 = no mask; default is masks of --source.", metavar="DIR"
+            help="Folder of SCENE/FRAME.png, 8 or 16 bit, 0 = no mask; default is masks of --source.", metavar="DIR"
         ),
     ] = None,
     intrinsics: Annotated[
@@ -106,6 +106,13 @@ def pack(
             help="Path of a feature map below FOLDER; default `clip_feat/{scene}/{frame}.pt`.", metavar="TEMPLATE"
         ),
     ] = None,
+    image_root: Annotated[
+        str,
+        typer.Option(
+            help="Put before image paths, such as `./data/scannet200-sv`: ESAM opens them from its own folder.",
+            metavar="DIR",
+        ),
+    ] = "",
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Leave out listed frames that lack a file, instead of refusing.")
     ] = False,
@@ -118,7 +125,13 @@ def pack(
         raise typer.BadParameter("it is used with --features only", param_hint="--features-template")
     template = (features_template or FEATURES_TEMPLATE) if features else None
     with open_display() as display:
-        splits = pack_folder(folder.resolve(), features=template, skip_missing=skip_missing, progress=display.progress)
+        splits = pack_folder(
+            folder.resolve(),
+            features=template,
+            image_root=image_root,
+            skip_missing=skip_missing,
+            progress=display.progress,
+        )
         display.say(_packed(splits))
 
 
@@ -180,7 +193,7 @@ def _packed(splits: Mapping[str, PackedSplit]) -> str:
             f"{split}: {packed.frames} frames in {packed.path.name}, {len(packed.lacking)} listed ones left out"
         )
         if packed.unaligned_scenes:
-            lines.append(f"  {packed.unaligned_scenes} scenes have no 3D/<scene>/<scene>.txt: identity as alignment")
+            lines.append(f"  {packed.unaligned_scenes} scenes have no text file in 3D: identity as alignment")
         if packed.features_path is not None:
             lines.append(
                 f"  {packed.features_path.name} names {packed.features_named} feature maps, "

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ditr.data.classes import THING_NAMES
-from ditr.data.frame_lists import FRAME_STEP, listed_frames, split_id
 from ditr.data.info_pickle import FrameInfo, InfoFile, write_infos
 from ditr.data.prepare.scene_text import read_axis_alignment, scene_text_path
 from ditr.data.scannet_sv import INFO_FILES, INSTANCES, POINTS, SEMANTICS, SUPERPOINTS
+from ditr.data.splits import FRAME_STEP, listed_frames, split_id
 from ditr.errors import Code, DitrError
 from ditr.progress import Progress, silent
 
@@ -44,13 +44,15 @@ def pack(
     *,
     info_files: Mapping[str, str] = INFO_FILES,
     features: str | None = None,
+    image_root: str = "",
     skip_missing: bool = False,
     progress: Progress = silent,
 ) -> dict[str, PackedSplit]:
     """Writes the info pickle of each split, in the order of the lists, and with ``features`` also its ``_clip.pkl``.
 
-    ``features`` is a template of ``clip_feat_path`` relative to ``root``, such as ``FEATURES_TEMPLATE``. ``DitrError``
-    where listed frames lack a file, unless ``skip_missing`` leaves them out; nothing is written then.
+    ``features`` is a template of ``clip_feat_path`` relative to ``root``, such as ``FEATURES_TEMPLATE``; ``image_root``
+    is for ESAM, see ``write_infos``. ``DitrError``, and nothing written, where listed frames lack a file, unless
+    ``skip_missing`` leaves them out, and where a split has no frame at all.
     """
     if features is not None:
         _require_template(features)
@@ -67,7 +69,7 @@ def pack(
             progress("frames", done, total)
     _require_frames(root, found, skip_missing=skip_missing)
     return {
-        split: _write(root, info_files[split], infos, lacking, alignments, features)
+        split: _write(root / info_files[split], infos, lacking, alignments, features=features, image_root=image_root)
         for split, (infos, lacking) in found.items()
     }
 
@@ -127,42 +129,43 @@ def _broken_pose(path: Path, what: str) -> DitrError:
 
 
 def _require_frames(root: Path, found: Mapping[str, tuple[list[FrameInfo], list[str]]], *, skip_missing: bool) -> None:
-    frames = sum(len(infos) for infos, _ in found.values())
+    empty = [split for split, (infos, _) in found.items() if not infos]
     lacking = [entry for _, entries in found.values() for entry in entries]
-    if frames and (skip_missing or not lacking):
+    if not empty and (skip_missing or not lacking):
         return
+    frames = sum(len(infos) for infos, _ in found.values())
     examples = "".join(f"\n  {entry}" for entry in lacking[:_EXAMPLES])
     raise DitrError(
         f"{len(lacking)} of {frames + len(lacking)} listed frames lack a file, the first are:{examples}",
         code=Code.DATASET,
         where=str(root),
         fix=(
-            "prepare them with `ditr data prepare`, or leave them out with --skip-missing"
-            if frames
-            else "no frame is prepared here; name the folder that holds points/, super_points/ and so on"
+            f"prepare a frame of {' and '.join(empty)} at least: neither pickle may be empty"
+            if empty
+            else "prepare them with `ditr data prepare`, or leave them out with --skip-missing"
         ),
     )
 
 
 def _write(
-    root: Path,
-    name: str,
+    path: Path,
     infos: Sequence[FrameInfo],
     lacking: Sequence[str],
     alignments: Mapping[str, np.ndarray | None],
+    *,
     features: str | None,
+    image_root: str,
 ) -> PackedSplit:
-    path = root / name
-    write_infos(path, _info_file(infos))
+    write_infos(path, _info_file(infos), image_root=image_root)
     unaligned = sum(alignments[scene] is None for scene in {info.scene for info in infos})
     packed = PackedSplit(path=path, frames=len(infos), lacking=tuple(lacking), unaligned_scenes=unaligned)
     if features is None:
         return packed
     with_features = [replace(info, features_file=_features_file(features, info)) for info in infos]
     features_path = path.with_name(f"{path.stem}_clip.pkl")
-    write_infos(features_path, _info_file(with_features))
+    write_infos(features_path, _info_file(with_features), image_root=image_root)
     named = [info.features_file for info in with_features if info.features_file is not None]
-    there = sum((root / file).is_file() for file in named)
+    there = sum((path.parent / file).is_file() for file in named)
     return replace(packed, features_path=features_path, features_named=len(named), features_there=there)
 
 

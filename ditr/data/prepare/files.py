@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ditr.data.frame_lists import split_id
 from ditr.data.prepare.frame import PreparedFrame
 from ditr.data.scannet_sv import INSTANCES, POINT_COUNT, POINTS, SEMANTICS, SUPERPOINTS
+from ditr.data.splits import split_id
 
 POSES = "pose_centered"
 _PART = ".part"

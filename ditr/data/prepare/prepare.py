@@ -12,13 +12,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ditr.data.frame_lists import listed_frames, split_id
 from ditr.data.pack import PackedSplit, pack
 from ditr.data.prepare.files import sweep_parts
 from ditr.data.prepare.manifest import PrepareSettings, claim_folder, write_manifest
 from ditr.data.prepare.scan import LABEL_MAP, read_label_map
 from ditr.data.prepare.work import FrameOutcome, ScanTask, make_scan
 from ditr.data.scannet_sv import INFO_FILES
+from ditr.data.splits import listed_frames, split_id
 from ditr.errors import Code, DitrError
 from ditr.progress import Progress, silent
 

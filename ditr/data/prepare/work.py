@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 
-from ditr.data.frame_lists import split_id
 from ditr.data.oversegmentation import oversegment
 from ditr.data.prepare.files import is_prepared, write_frame, write_whole
 from ditr.data.prepare.frame import build_frame
@@ -19,6 +18,7 @@ from ditr.data.prepare.scan import Scan, read_scan
 from ditr.data.prepare.scene_text import read_depth_intrinsics, scene_text_path
 from ditr.data.prepare.superpoints import read_mask_image
 from ditr.data.scene_intrinsics import intrinsics_file
+from ditr.data.splits import split_id
 from ditr.errors import DitrError
 from ditr.geometry.camera import Intrinsics
 
