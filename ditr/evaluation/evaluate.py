@@ -22,6 +22,7 @@ from ditr.evaluation.match_table import FrameMatches, MatchTable
 from ditr.evaluation.postprocess import instances
 from ditr.model.output import ModelOutput
 from ditr.progress import Progress, silent
+from ditr.resources import memory_meter, watching
 from ditr.spec.models import EvaluationSpec
 
 _NOT_AVERAGED = ("frame_id", "scene", "infer_ms")
@@ -57,6 +58,10 @@ class Evaluation:
     """Mean over frames of every number in the rows: counts, coverage, what the model reports."""
     infer_ms: float
     """Median over frames of forward pass and post-processing, data reading apart; NaN without frames."""
+    peak_mem_mb: float
+    """Most MiB in use meanwhile, the model and what else was there before included."""
+    memory_of: str
+    """Whose memory that is, in words."""
     kept: tuple[KeptFrame, ...]
 
 
@@ -80,7 +85,8 @@ def evaluate(
     table = MatchTable(min_points=spec.min_points)
     rows: list[Row] = []
     kept: list[KeptFrame] = []
-    with _evaluating(model):
+    memory = memory_meter(device)
+    with _evaluating(model), watching(memory, model):
         for index, (sample,) in enumerate(batches(samples, batch_size=1, shuffle=False, workers=workers)):
             progress("evaluate", index, len(samples))
             found, reported, infer_ms = _infer(model, sample, spec=spec, device=device)
@@ -95,6 +101,8 @@ def evaluate(
         frames=tuple(rows),
         statistics=_means(rows),
         infer_ms=float(np.median([row["infer_ms"] for row in rows])) if rows else float("nan"),
+        peak_mem_mb=memory.peak_mb(),
+        memory_of=memory.of,
         kept=tuple(kept),
     )
 

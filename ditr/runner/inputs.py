@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ditr.catalog import CheckpointFile, locate_checkpoint
 from ditr.errors import Code, DitrError
@@ -19,8 +19,18 @@ if TYPE_CHECKING:
 
     from ditr.data.dataset import Dataset
     from ditr.data.samples import SampleSet
+    from ditr.data.scannet_sv import FrameSet
     from ditr.model.checkpoint import LoadReport
     from ditr.model.esam import EsamSingleView
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The frames of an evaluation without a training."""
+
+    split: Literal["train", "val"] = "val"
+    frames: int | None = None
+    """The first so many of the split; None all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,19 +39,31 @@ class Inputs:
 
     dataset: Dataset
     train: SampleSet
-    val: SampleSet
+    evaluated: SampleSet
+    split: str
+    """Of the evaluated frames."""
+    split_frames: int
+    """Frames of that split, evaluated or not."""
     feature_channels: int | None
     """None in a 3D-only run."""
     features: dict[str, Any] | None
     """What the feature maps are made of, by their manifest; None in a 3D-only run."""
+    excluded: tuple[str, ...]
+    """Ids of broken frames that were left out, as the spec asks for."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StartWeights:
-    """Where training starts from."""
+class LoadedWeights:
+    """A file, and what it gave the model."""
 
     file: CheckpointFile
     report: LoadReport
+
+    def lines(self) -> tuple[str, ...]:
+        """The file, then what it gave each part of the model."""
+        file = self.file
+        head = f"{file.format} weights {file.path.name}, sha256 {file.sha256[:12]}: {self.report.matched} entries set"
+        return (head, *(f"  {line}" for line in self.report.lines()))
 
 
 def uses_features(spec: Spec) -> bool:
@@ -69,15 +91,32 @@ def pick_device(execution: ExecutionSpec) -> torch.device:
 
 
 def prepare(
-    spec: Spec, *, seed: int, registry: Registry, device: torch.device, progress: Progress, say: Callable[[str], None]
+    spec: Spec,
+    *,
+    seed: int,
+    registry: Registry,
+    device: torch.device,
+    progress: Progress,
+    say: Callable[[str], None],
+    only: Selection | None = None,
 ) -> Inputs:
-    """Opens the data set and makes what is missing of it and of its features; a 3D-only run touches no features."""
+    """Opens the data set, checks its files, and makes what is missing of it and of its features.
+
+    A 3D-only run touches no features. A run trains and is evaluated on the validation split; ``only`` evaluates, and
+    then features are made for no other frames.
+    """
     from ditr.data.dataset import open_dataset
     from ditr.data.samples import SampleSet
+    from ditr.data.screening import screen
 
     began = time.monotonic()
-    dataset = open_dataset(spec.dataset.name, registry=registry, progress=progress)
+    whole = open_dataset(spec.dataset.name, registry=registry, progress=progress)
+    screened = screen(whole, policy=spec.dataset.broken_frames, progress=progress)
+    dataset = screened.dataset
     say(f"  data: {dataset.name}, {len(dataset.train)} + {len(dataset.val)} frames, {_took(began)}")
+    if screened.excluded:
+        say(f"  left out: {len(screened.excluded)} broken frames, named in provenance.json")
+    split, whole_split, evaluated = _selected(dataset, only or Selection())
     tokens, channels, manifest = None, None, None
     if uses_features(spec):
         from ditr.features.extract import ensure_features
@@ -85,7 +124,7 @@ def prepare(
         began = time.monotonic()
         assert spec.features is not None, "a spec with fusion and without features does not load"
         entry = registry.features(spec.features.source)
-        frames = (dataset.train, dataset.val)
+        frames = (dataset.train, evaluated) if only is None else (evaluated,)
         store = ensure_features(
             frames, spec=spec.features, entry=entry, dataset=dataset, device=device, progress=progress
         )
@@ -104,17 +143,20 @@ def prepare(
             tokens=tokens,
             esam_compat=compat,
         ),
-        val=SampleSet(
-            dataset.val, seed=seed, voxel_size_m=voxel_size_m, augmentation=None, tokens=tokens, esam_compat=compat
+        evaluated=SampleSet(
+            evaluated, seed=seed, voxel_size_m=voxel_size_m, augmentation=None, tokens=tokens, esam_compat=compat
         ),
+        split=split,
+        split_frames=len(whole_split),
         feature_channels=channels,
         features=manifest,
+        excluded=screened.excluded,
     )
 
 
 def build_model(
     spec: Spec, *, seed: int, registry: Registry, feature_channels: int | None
-) -> tuple[EsamSingleView, StartWeights | None]:
+) -> tuple[EsamSingleView, LoadedWeights | None]:
     """The model on the CPU, initialised from the seed, then from the checkpoint; None where there is no checkpoint."""
     import torch
 
@@ -132,7 +174,16 @@ def build_model(
     if spec.checkpoint is None:
         return model, None
     file = locate_checkpoint(spec.checkpoint, registry=registry)
-    return model, StartWeights(file=file, report=load_weights(model, file.path, format=file.format))
+    report = load_weights(model, file.path, format=file.format, key_prefix=file.key_prefix, entries=file.entries)
+    return model, LoadedWeights(file=file, report=report)
+
+
+def _selected(dataset: Dataset, selection: Selection) -> tuple[str, FrameSet, FrameSet]:
+    """Name of the split, all its frames, and those of them to evaluate."""
+    split = dataset.train if selection.split == "train" else dataset.val
+    if selection.frames is None:
+        return selection.split, split, split
+    return selection.split, split, split.without(frozenset(split.ids[selection.frames :]))
 
 
 def _took(began: float) -> str:

@@ -18,18 +18,24 @@ Status = Literal["new", "resume", "again", "finished", "same", "busy"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedRun:
-    """One spec with one seed."""
+class Planned:
+    """What is to be made of one spec, and where to."""
 
     spec: Spec
     source: Path
     """The spec file."""
     overrides: tuple[str, ...]
-    seed: int
     spec_hash: str
     key: str
     variant: str
     folder: RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun(Planned):
+    """A training of one spec with one seed."""
+
+    seed: int
     status: Status
     """new and again start, resume goes on; finished was done before, same is another run of this plan, busy runs in
     another process now."""

@@ -6,13 +6,14 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from ditr import provenance
-from ditr.runner.inputs import Inputs, StartWeights, uses_features
-from ditr.runner.plan import PlannedRun
+from ditr.runner.inputs import Inputs, LoadedWeights, uses_features
+from ditr.runner.plan import Planned, PlannedRun
 from ditr.runner.unchanged import provenance_of, require_same_as_before
 from ditr.spec.esam import esam_differences
 from ditr.spec.models import Checkpoint, Spec
@@ -24,18 +25,30 @@ if TYPE_CHECKING:
     from ditr.evaluation.evaluate import Evaluation
     from ditr.training.fit import FitResult
 
-SPLIT = "val"
-"""The split that results are about."""
 _OF_A_SESSION = ("git", "device", "threads")
 
 
 def headline(planned: PlannedRun, *, device: torch.device) -> dict[str, Any]:
     """The parameters that are shown beside each other when runs are compared; the resolved spec has all of them."""
     spec = planned.spec
+    return headline_of_model(planned, device=device) | {
+        "seed": planned.seed,
+        "checkpoint": _checkpoint(spec.checkpoint),
+        "augmentation": spec.augmentation is not None,
+        "epochs": spec.schedule.epochs,
+        "batch_size": spec.schedule.batch_size,
+        "learning_rate": spec.schedule.learning_rate,
+        "weight_decay": spec.schedule.weight_decay,
+        "decay": spec.schedule.decay.kind,
+    }
+
+
+def headline_of_model(planned: Planned, *, device: torch.device) -> dict[str, Any]:
+    """Those of them that do not depend on how the weights came about."""
+    spec = planned.spec
     bifusion, injection = spec.fusion.bifusion, spec.fusion.injection
     return _features(spec) | {
         "variant": planned.variant,
-        "seed": planned.seed,
         "dataset": spec.dataset.name,
         "voxel_size_m": spec.model.voxel_size_m,
         "planes": _joined(spec.model.backbone.planes),
@@ -44,24 +57,21 @@ def headline(planned: PlannedRun, *, device: torch.device) -> dict[str, Any]:
         "injection_target": injection.target if injection else None,
         "projection": injection.projection if injection else None,
         "init": injection.init if injection else None,
-        "checkpoint": _checkpoint(spec.checkpoint),
-        "augmentation": spec.augmentation is not None,
-        "epochs": spec.schedule.epochs,
-        "batch_size": spec.schedule.batch_size,
-        "learning_rate": spec.schedule.learning_rate,
-        "weight_decay": spec.schedule.weight_decay,
-        "decay": spec.schedule.decay.kind,
         "esam_compat": spec.esam_compat,
         "device": str(device),
     }
 
 
 def write_provenance(
-    planned: PlannedRun, *, inputs: Inputs, start: StartWeights | None, device: torch.device
+    planned: Planned, *, inputs: Inputs, weights: Mapping[str, LoadedWeights | None], device: torch.device
 ) -> dict[str, Any]:
     """Writes and returns ``provenance.json``, and ``dirty.patch`` if the checkout has uncommitted changes.
 
     Of the sessions before, in which the training was begun, code and device are kept under ``earlier_sessions``.
+
+    Parameters
+    ----------
+    weights: by the use that was made of them, ``start_weights`` or ``evaluated_weights``.
 
     Raises
     ------
@@ -75,9 +85,15 @@ def write_provenance(
         "command": sys.argv,
         "spec": str(planned.source),
         "overrides": list(planned.overrides),
-        "dataset": {"name": inputs.dataset.name, "root": str(inputs.dataset.root), "digest": inputs.dataset.digest},
+        "dataset": {
+            "name": inputs.dataset.name,
+            "root": str(inputs.dataset.root),
+            "digest": inputs.dataset.digest,
+            "intrinsics": inputs.dataset.intrinsics,
+            "excluded_frames": list(inputs.excluded),
+        },
         "features": inputs.features,
-        "start_weights": _start_weights(start),
+        **{use: _weights(loaded) for use, loaded in weights.items()},
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
     }
@@ -101,11 +117,11 @@ def code_changed(facts: dict[str, Any]) -> bool:
 
 
 def write_result(
-    planned: PlannedRun,
+    planned: Planned,
     *,
     inputs: Inputs,
     evaluation: Evaluation,
-    fitted: FitResult,
+    fitted: FitResult | None,
     params: int,
     facts: dict[str, Any],
 ) -> dict[str, Any]:
@@ -113,42 +129,68 @@ def write_result(
 
     Parameters
     ----------
+    fitted: None where weights were evaluated without a training.
     params: number of weights of the model.
-    facts: the run's provenance.
+    facts: the provenance.
     """
     spec, folder = planned.spec, planned.folder
     git = facts["git"] or {}
     result = _features(spec) | {
         "dataset": inputs.dataset.name,
         "dataset_digest": inputs.dataset.digest,
-        "split": SPLIT,
-        "epochs": fitted.epochs_done,
-        "checkpoint": _checkpoint(spec.checkpoint),
+        "excluded_frames": len(inputs.excluded),
+        "intrinsics": inputs.dataset.intrinsics,
+        "split": inputs.split,
+        "n_frames": len(evaluation.frames),
         **{name: _number(value) for name, value in asdict(evaluation.scores).items()},
         "valid_ratio": _number(evaluation.statistics.get("valid_ratio")),
         "fusion_2d_ratio": _number(evaluation.statistics.get("fusion_2d_ratio")),
         "params_m": params / 1e6,
-        "step_ms": fitted.step_ms,
         "infer_ms": _number(evaluation.infer_ms),
-        "peak_mem_mb": fitted.peak_mem_mb,
-        "unmatched_samples": _total(folder, "train/unmatched_samples"),
+        "peak_mem_mb": evaluation.peak_mem_mb,
+        "memory_of": evaluation.memory_of,
         "esam_compat": spec.esam_compat,
         "esam_differences": esam_differences(
             spec,
-            trained_on=len(inputs.train),
+            trained_on=None if fitted is None else len(inputs.train),
             evaluated=len(evaluation.frames),
             without_background=sum(row["n_void"] == 0 for row in evaluation.frames),
         ),
         "device": facts["device"],
         "git": git.get("commit"),
         "dirty": None if facts["git"] is None else git["dirty"] or code_changed(facts),
-        "statistics": {name: _number(value) for name, value in evaluation.statistics.items()},
-        "start_weights": facts["start_weights"],
+        "statistics": {name: _number(value) for name, value in evaluation.statistics.items()}
+        | {"infer_peak_mem_mb": evaluation.peak_mem_mb},
     }
+    result |= _of_weights(facts) if fitted is None else _of_training(planned, fitted, evaluation, result, facts)
     write_text(folder.frames, "".join(json.dumps(row) + "\n" for row in evaluation.frames))
     evaluation.table.save(folder.matches)
     write_json(folder.result, result)
     return result
+
+
+def _of_weights(facts: dict[str, Any]) -> dict[str, Any]:
+    """In the result of an evaluation: which weights it is about."""
+    weights = facts["evaluated_weights"]
+    return {"checkpoint": weights["file"], "evaluated_weights": weights}
+
+
+def _of_training(
+    planned: Planned, fitted: FitResult, evaluation: Evaluation, result: dict[str, Any], facts: dict[str, Any]
+) -> dict[str, Any]:
+    """In the result of a run: what the training was and what it cost."""
+    folder = planned.folder
+    peak_mb = {"train_peak_mem_mb": fitted.peak_mem_mb, "step_ms_mean": fitted.step_ms}
+    return {
+        "epochs": fitted.epochs_done,
+        "checkpoint": _checkpoint(planned.spec.checkpoint),
+        "start_weights": facts["start_weights"],
+        "step_ms": median(_logged(folder, "train/step_ms")),
+        "data_ms": fmean(_logged(folder, "train/data_ms")),
+        "peak_mem_mb": max(fitted.peak_mem_mb, evaluation.peak_mem_mb),
+        "unmatched_samples": int(sum(_logged(folder, "train/unmatched_samples"))),
+        "statistics": result["statistics"] | peak_mb,
+    }
 
 
 def _keep_patch(folder: RunFolder, *, number: int) -> None:
@@ -179,17 +221,27 @@ def _checkpoint(checkpoint: Checkpoint | None) -> str | None:
     return checkpoint.name if checkpoint.kind == "registry" else checkpoint.path
 
 
-def _start_weights(start: StartWeights | None) -> dict[str, Any] | None:
-    if start is None:
+def _weights(loaded: LoadedWeights | None) -> dict[str, Any] | None:
+    if loaded is None:
         return None
-    report = start.report
+    report = loaded.report
     return {
-        "file": str(start.file.path),
-        "sha256": start.file.sha256,
-        "format": start.file.format,
+        "file": str(loaded.file.path),
+        "sha256": loaded.file.sha256,
+        "format": loaded.file.format,
+        "key_prefix": loaded.file.key_prefix,
         "matched": report.matched,
         "missing": list(report.missing),
         "unexpected": list(report.unexpected),
+        "by_group": {
+            one.group: {
+                "matched": len(one.matched),
+                "missing": len(one.missing),
+                "unexpected": len(one.unexpected),
+            }
+            for one in report.by_group
+        },
+        "converted": dict(report.converted),
     }
 
 
@@ -199,8 +251,9 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def _total(folder: RunFolder, name: str) -> int:
-    return int(sum(row["metrics"].get(name, 0) for row in folder.logged()))
+def _logged(folder: RunFolder, name: str) -> list[float]:
+    """The metric's value in each step of the training."""
+    return [row["metrics"][name] for row in folder.logged() if name in row["metrics"]]
 
 
 def _number(value: float | None) -> float | None:

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from ditr.progress import Progress
-from ditr.runner.inputs import Inputs, StartWeights, build_model, pick_device, prepare
+from ditr.runner.inputs import Inputs, LoadedWeights, build_model, pick_device, prepare
 from ditr.runner.plan import PlannedRun
 from ditr.runner.record import code_changed, headline, write_provenance, write_result
 from ditr.runner.stop import Interrupted, StopSignal
 from ditr.spec.dump import to_yaml
+from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
 from ditr.tracking.mlflow_tracker import MlflowTracker
 from ditr.tracking.run_folder import RunFolder, RunState, write_text
@@ -21,6 +22,7 @@ from ditr.tracking.run_folder import RunFolder, RunState, write_text
 if TYPE_CHECKING:
     import torch
 
+    from ditr.data.samples import SampleSet
     from ditr.data.scannet_sv import FrameSet
     from ditr.evaluation.evaluate import Evaluation
     from ditr.model.esam import EsamSingleView
@@ -60,13 +62,14 @@ class Session:
         spec, folder, host = self._planned.spec, self._planned.folder, self._host
         write_text(folder.spec, to_yaml(spec))
         device = pick_device(spec.execution)
-        _use_cores(device)
+        use_cores(device)
         seed, progress = self._planned.seed, host.stop.stopping(host.progress)
         inputs = prepare(spec, seed=seed, registry=host.registry, device=device, progress=progress, say=self._say)
         channels = inputs.feature_channels
         model, start = build_model(spec, seed=seed, registry=host.registry, feature_channels=channels)
-        self._say(f"  {_start_line(start)}; {_count(model) / 1e6:.2f} M weights, on {device}")
-        facts = write_provenance(self._planned, inputs=inputs, start=start, device=device)
+        for line in (*_start_lines(start), f"{count_weights(model) / 1e6:.2f} M weights, on {device}"):
+            self._say(f"  {line}")
+        facts = write_provenance(self._planned, inputs=inputs, weights={"start_weights": start}, device=device)
         if code_changed(facts):
             self._say("  begun with other code than runs now: the result counts as dirty, provenance.json says both")
         self._start_tracker(inputs, device)
@@ -74,10 +77,9 @@ class Session:
         from ditr.model.checkpoint import save_weights
 
         save_weights(model, folder.weights)
-        write_result(
-            self._planned, inputs=inputs, evaluation=evaluation, fitted=fitted, params=_count(model), facts=facts
-        )
-        host.draw(folder, evaluation, inputs.dataset.val)  # last: a picture that fails costs no number
+        params = count_weights(model)
+        write_result(self._planned, inputs=inputs, evaluation=evaluation, fitted=fitted, params=params, facts=facts)
+        host.draw(folder, evaluation, inputs.evaluated.frames)  # last: a picture that fails costs no number
 
     def close(self, state: RunState) -> None:
         """Tells the tracker how it ended; raises what the tracker raises, when all files of the run are written."""
@@ -86,7 +88,6 @@ class Session:
 
     def _train(self, model: EsamSingleView, inputs: Inputs, device: torch.device) -> tuple[FitResult, Evaluation]:
         """Fits, and evaluates the final weights; the last validation is that evaluation if this session did it."""
-        from ditr.evaluation.evaluate import evaluate
         from ditr.training.fit import fit
         from ditr.training.state import TrainingState
 
@@ -94,21 +95,9 @@ class Session:
         progress = host.stop.stopping(host.progress)
         last: dict[int, Evaluation] = {}
 
-        def assess() -> Evaluation:
-            return evaluate(
-                model,
-                inputs.val,
-                spec=spec.evaluation,
-                device=device,
-                workers=spec.execution.workers,
-                progress=progress,
-                keep=spec.tracking.panels,
-                esam_compat=spec.esam_compat,
-            )
-
         def validate(epochs_done: int) -> Mapping[str, float]:
             last.clear()
-            last[epochs_done] = assess()
+            last[epochs_done] = assess(model, inputs.evaluated, spec=spec, device=device, progress=progress)
             return asdict(last[epochs_done].scores) | last[epochs_done].statistics
 
         fitted = fit(
@@ -125,7 +114,9 @@ class Session:
         )
         if not fitted.finished:
             raise Interrupted
-        return fitted, last.get(fitted.epochs_done) or assess()
+        if fitted.epochs_done not in last:
+            validate(fitted.epochs_done)
+        return fitted, last[fitted.epochs_done]
 
     def log(self, step: int, metrics: Mapping[str, float], *, epoch: int) -> None:
         """Keeps the metrics; at the end of an epoch and of a validation, says them and sends them on."""
@@ -165,6 +156,24 @@ class Session:
         self._planned.folder.append_log(line)
 
 
+def assess(
+    model: EsamSingleView, samples: SampleSet, *, spec: Spec, device: torch.device, progress: Progress
+) -> Evaluation:
+    """The one way in which a model is evaluated, after a training or without one."""
+    from ditr.evaluation.evaluate import evaluate
+
+    return evaluate(
+        model,
+        samples,
+        spec=spec.evaluation,
+        device=device,
+        workers=spec.execution.workers,
+        progress=progress,
+        keep=spec.tracking.panels,
+        esam_compat=spec.esam_compat,
+    )
+
+
 class _Sink:
     """The metric sink of a training: the first row of a resumed session replaces what was logged after the save."""
 
@@ -180,7 +189,7 @@ class _Sink:
         self._session.log(step, metrics, epoch=math.ceil(step / self._steps))
 
 
-def _use_cores(device: torch.device) -> None:
+def use_cores(device: torch.device) -> None:
     """One thread a core this process may use, unless OMP_NUM_THREADS says otherwise; recorded in the provenance."""
     import torch
 
@@ -188,17 +197,13 @@ def _use_cores(device: torch.device) -> None:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
 
 
-def _count(model: EsamSingleView) -> int:
+def count_weights(model: EsamSingleView) -> int:
+    """Numbers in the model that training changes."""
     return sum(weight.numel() for weight in model.parameters())
 
 
-def _start_line(start: StartWeights | None) -> str:
-    if start is None:
-        return "no checkpoint: all weights start fresh"
-    report = start.report
-    fresh = f"{len(report.missing)} start fresh" if report.missing else "none starts fresh"
-    unused = f", {len(report.unexpected)} of the file unused" if report.unexpected else ""
-    return f"{report.matched} tensors from {start.file.path.name}, {fresh}{unused}"
+def _start_lines(start: LoadedWeights | None) -> tuple[str, ...]:
+    return ("no checkpoint: all weights start fresh",) if start is None else start.lines()
 
 
 def _epoch_line(epoch: int, epochs: int, metrics: Mapping[str, float]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from ditr.data.samples import SampleSet
 from ditr.errors import Code, DitrError
 from ditr.model.output import ModelOutput
 from ditr.progress import Progress
+from ditr.resources import memory_meter, watching
 from ditr.seeds import derive_seed
 from ditr.spec.models import ScheduleSpec, Spec
 from ditr.training.criterion import Criterion, Losses
@@ -41,10 +41,10 @@ class FitResult:
     """What a training cost; the weights are in the model."""
 
     step_ms: float
-    """Mean milliseconds of a step (forward, loss, backward, update), without waiting for data."""
+    """Mean milliseconds of a step (copy to the device, forward, loss, backward, update), without waiting for data; the
+    first steps, which warm up, count."""
     peak_mem_mb: float
-    """Most MiB in use after a step: on CUDA by the device, as the sparse library allocates beside torch; else by this
-    process."""
+    """Most MiB in use during a step, as a ``MemoryMeter`` counts; validations apart."""
     epochs_done: int
     finished: bool
     """False if it was stopped; the state is saved and the next call goes on."""
@@ -77,6 +77,7 @@ def fit(
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
     at = state.restore(model=model, optimizer=optimizer, plan=plan)
+    memory = memory_meter(device)
 
     def save() -> None:
         state.save(at, model=model, optimizer=optimizer, plan=plan)
@@ -94,6 +95,7 @@ def fit(
         model.train()
         lr = _set_learning_rate(optimizer, learning_rate(schedule, at.epoch, esam_compat=spec.esam_compat))
         train.set_epoch(at.epoch)
+        memory.begin()
         what = f"epoch {at.epoch + 1}/{schedule.epochs}"
         progress(what, at.step, steps)
         idle_since = time.perf_counter()
@@ -106,13 +108,13 @@ def fit(
             began = time.perf_counter()
             torch.manual_seed(derive_seed(seed, "step", at.epoch, at.step))  # so no generator's state needs keeping
             step = at.epoch * steps + at.step + 1
-            with _reproducible_on_cpu(device):
+            with _reproducible_on_cpu(device), watching(memory, model):
                 metrics = _train_step(
                     model, batch.to(device), criterion=criterion, optimizer=optimizer, clip=schedule.grad_clip_norm
                 )
             metrics |= {"lr": lr, "data_ms": 1e3 * (began - idle_since), "step_ms": _ms_since(began, device=device)}
+            at.add(metrics, mem_mb=memory.peak_mb())
             idle_since = time.perf_counter()
-            at.add(metrics, mem_mb=_memory_mb(device))
             sink.log(step, {f"train/{name}": value for name, value in metrics.items()})
             progress(what, at.step, steps)
 
@@ -176,14 +178,6 @@ def _ms_since(began: float, *, device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return 1e3 * (time.perf_counter() - began)
-
-
-def _memory_mb(device: torch.device) -> float:
-    """MiB in use now (CUDA) or at most so far (CPU); see FitResult."""
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        return (total - free) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # Linux counts it in KiB
 
 
 def _epoch_means(at: Ledger, device: torch.device) -> dict[str, float]:

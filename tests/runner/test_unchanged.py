@@ -98,7 +98,7 @@ def begun(tiny_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (planned,) = plan([loaded], registry=REGISTRY, runs=tmp_path, force=False)
     planned.folder.training_state.parent.mkdir(parents=True)
     inputs = prepare(planned.spec, seed=0, registry=REGISTRY, device=CPU, progress=silent, say=lambda line: None)
-    write_provenance(planned, inputs=inputs, start=None, device=CPU)
+    write_provenance(planned, inputs=inputs, weights={"start_weights": None}, device=CPU)
     planned.folder.training_state.touch()
     return planned, inputs
 
@@ -114,19 +114,19 @@ def test_a_training_goes_on_only_with_the_maps_it_was_begun_with(begun: tuple[Pl
     assert inputs.features["weights_digest"] in before
     other = Inputs(**{**inputs.__dict__, "features": inputs.features | {"weights_digest": "0" * 32}})
     with pytest.raises(DitrError, match="changed since this run read it: the 2D source's weights"):
-        write_provenance(planned, inputs=other, start=None, device=CPU)
+        write_provenance(planned, inputs=other, weights={"start_weights": None}, device=CPU)
     assert planned.folder.provenance.read_text() == before
     planned.folder.training_state.unlink()  # nothing was trained yet: it may begin anew
-    write_provenance(planned, inputs=other, start=None, device=CPU)
+    write_provenance(planned, inputs=other, weights={"start_weights": None}, device=CPU)
 
 
 def test_code_that_changed_between_two_sessions_is_not_forgotten(
     begun: tuple[PlannedRun, Inputs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned, inputs = begun
-    same = write_provenance(planned, inputs=inputs, start=None, device=CPU)
+    same = write_provenance(planned, inputs=inputs, weights={"start_weights": None}, device=CPU)
     assert not code_changed(same)
     code_is(monkeypatch, "b")
-    facts = write_provenance(planned, inputs=inputs, start=None, device=CPU)
+    facts = write_provenance(planned, inputs=inputs, weights={"start_weights": None}, device=CPU)
     assert [session["git"]["commit"] for session in facts["earlier_sessions"]] == ["a", "a"]
     assert code_changed(facts)
