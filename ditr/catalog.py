@@ -22,6 +22,10 @@ class CheckpointFile:
     path: Path
     sha256: str
     format: str
+    key_prefix: str = ""
+    """What the file puts before the model's names."""
+    entries: int | None = None
+    """How many entries of the 3D-only model it must set, if a registry entry says so."""
 
 
 def locate_dataset(name: str, entry: SynthRoomsEntry | FolderEntry) -> Path:
@@ -43,7 +47,7 @@ def locate_checkpoint(checkpoint: Checkpoint, *, registry: Registry) -> Checkpoi
         if not own.is_file():
             fix = "Correct checkpoint.path in the spec."
             raise DitrError("no such weight file", code=Code.CHECKPOINT, where=str(own), fix=fix)
-        return CheckpointFile(own, sha256_of(own), checkpoint.format)
+        return CheckpointFile(own, sha256_of(own), checkpoint.format, key_prefix=checkpoint.key_prefix)
     entry = registry.checkpoint(checkpoint.name)
     folders = (registry.folder / "checkpoints", paths.weights_dir())
     path = next((folder / entry.file for folder in folders if (folder / entry.file).is_file()), None)
@@ -63,7 +67,7 @@ def locate_checkpoint(checkpoint: Checkpoint, *, registry: Registry) -> Checkpoi
             where=str(path),
             fix=f"Download {entry.url} again." if entry.url else "Restore the file.",
         )
-    return CheckpointFile(path, found, entry.format)
+    return CheckpointFile(path, found, entry.format, key_prefix=entry.key_prefix, entries=entry.entries)
 
 
 def locate_weights(weights: PretrainedWeights) -> Path | None:

@@ -3,63 +3,107 @@
 from __future__ import annotations
 
 import os
-import pickle
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ditr.errors import Code, DitrError
+from ditr.model.weight_checks import (
+    require_complete,
+    require_finite,
+    require_format,
+    require_same_shapes,
+    require_tensors,
+    require_under_prefix,
+)
+from ditr.model.weight_description import Description as Description
+from ditr.model.weight_description import describe as describe
+from ditr.model.weight_file import file_error, read_weight_file
+from ditr.model.weight_names import GROUPS, PLAIN_PARTS, by_group, group_of
 
-ADDED_PARTS = ("injection.", "bifusion.")
-"""Parts that the 3D-only model does not have: a file holds each of them whole or not at all."""
-REQUIRED_PARTS = {
-    "mask3d": ("backbone.",),
-    "esam": ("backbone.", "pool.", "decoder."),
-    "ditr": ("backbone.", "pool.", "decoder."),
-}
-_PICKLED = (".pth", ".pt", ".ckpt")
-_SHOWN = 4
+FORMATS = ("mask3d", "esam", "ditr")
+_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadReport:
-    """What a file gave the model."""
+class GroupReport:
+    """What a file gave one part of the model."""
 
-    matched: int
+    group: str
+    """backbone, pool, decoder, injection, bifusion or other."""
+    matched: tuple[str, ...]
     """Entries of the model that the file set."""
     missing: tuple[str, ...]
     """Entries of the model that keep their fresh initialisation."""
     unexpected: tuple[str, ...]
-    """Entries of the file that the model has no place for."""
+    """Entries of the file, by their names there, that the model has no place for."""
 
 
-def load_weights(model: nn.Module, path: Path, *, format: str) -> LoadReport:
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """What a file gave the model, in all and by group; groups that neither has are left out."""
+
+    matched: int
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    by_group: tuple[GroupReport, ...]
+    converted: Mapping[str, int]
+    """Entries stored in another precision than the model's, by the stored one."""
+
+    def lines(self) -> tuple[str, ...]:
+        """A line for each group, and one for conversions if there were any."""
+        width = max(len(one.group) for one in self.by_group)
+        lines = [f"{one.group:<{width}}  {_in_words(one)}" for one in self.by_group]
+        if self.converted:
+            kinds = ", ".join(f"{count} from {kind}" for kind, count in self.converted.items())
+            lines.append(f"{'converted':<{width}}  {kinds}")
+        return tuple(lines)
+
+
+def load_weights(
+    model: nn.Module,
+    path: Path,
+    *,
+    format: str,
+    key_prefix: str = "",
+    entries: int | None = None,
+    whole: bool = False,
+) -> LoadReport:
     """Set the model's weights from ``path``; the model is unchanged if this raises ``DitrError``.
 
-    ``mask3d``: every entry of the backbone must be there, as ``backbone.*`` or ``model.backbone.*``. ``esam`` and
-    ``ditr``: every entry of the 3D-only model must be there. Files ending in .pth, .pt or .ckpt are read as torch's
-    (tensors only, optionally under ``state_dict``), others as safetensors (reference: ESAM section 3.3).
+    Parameters
+    ----------
+    format: what must match. ``mask3d``: every entry of the backbone, whatever else the file holds but the rest of the
+        3D-only model. ``esam``: every entry of the 3D-only model, and nothing of the file is left over. ``ditr``: every
+        entry of the 3D-only model, each added part whole or not at all (reference: ESAM sections 3.3 and 10.2).
+    key_prefix: what the file puts before the model's names.
+    entries: how many entries of the 3D-only model the file must set; None does not count them.
+    whole: for evaluation: every entry of the model is set, and nothing of the file is left over.
     """
-    if format not in REQUIRED_PARTS:
-        raise ValueError(f"format is one of {', '.join(REQUIRED_PARTS)}, not {format!r}")
-    stored = _without_prefix(_read(path))
+    if format not in FORMATS:
+        raise ValueError(f"format is one of {', '.join(FORMATS)}, not {format!r}")
+    file = read_weight_file(path)
+    require_tensors(file)
+    require_under_prefix(file, prefix=key_prefix)
+    stored = {name.removeprefix(key_prefix): name for name in file.tensors if name.startswith(key_prefix)}
     wanted = dict(model.state_dict())
-    matched = {name: tensor for name, tensor in stored.items() if name in wanted}
-    _check_shapes(matched, wanted, path=path)
-    _check_complete(wanted, stored, path=path, format=format)
-    _check_finite(matched, path=path)
-    model.load_state_dict(matched, strict=False)
-    return LoadReport(
-        matched=len(matched),
-        missing=tuple(name for name in wanted if name not in matched),
-        unexpected=tuple(name for name in stored if name not in wanted),
-    )
+    matched = {name: file.tensors[there] for name, there in stored.items() if name in wanted}
+    taken = {stored[name] for name in matched}
+    unexpected = tuple(there for there in file.tensors if there not in taken)
+    require_format(tuple(stored), path=path, format=format)
+    require_same_shapes(matched, wanted, path=path)
+    require_complete(wanted, {name: file.tensors[there] for name, there in stored.items()}, path=path, format=format)
+    report = _report(wanted, matched, unexpected, key_prefix=key_prefix)
+    _require_count(report, entries=entries, path=path)
+    if whole or format == "esam":
+        _require_nothing_left(report, path=path, whole=whole)
+    ready = {name: tensor.to(wanted[name].dtype) for name, tensor in matched.items()}
+    require_finite(ready, path=path)
+    model.load_state_dict(ready, strict=False)
+    return report
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -74,87 +118,83 @@ def save_weights(model: nn.Module, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise _error("there is no such file", path=path, fix="check the path, or take a checkpoint of the registry")
-    try:
-        content = _read_pickled(path) if path.suffix in _PICKLED else load_file(path)
-    except pickle.UnpicklingError as error:
-        raise _error(
-            f"the file is damaged or holds objects besides tensors: {_first_line(error)}",
-            path=path,
-            fix="get it again; or, where it was made, re-save it with torch.save({'state_dict': ...}, path)",
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise _error(
-            f"the file is damaged or cut short: {_first_line(error)}", path=path, fix="get it again"
-        ) from error
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise _error("the file holds no weights", path=path, fix="name a file with a state dict")
-    return tensors
-
-
-def _read_pickled(path: Path) -> Mapping[str, Any]:
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    return content if isinstance(content, Mapping) else {}
-
-
-def _without_prefix(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Lightning puts the network under ``model.``."""
-    if any(name.startswith("backbone.") for name in stored):
-        return dict(stored)
-    return {name.removeprefix("model."): tensor for name, tensor in stored.items()}
-
-
-def _check_shapes(matched: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, path: Path) -> None:
-    wrong = [name for name, tensor in matched.items() if tensor.shape != wanted[name].shape]
-    if not wrong:
-        return
-    pairs = [f"{name} {tuple(matched[name].shape)}, here {tuple(wanted[name].shape)}" for name in wrong]
-    permuted = [name for name in wrong if name.endswith(".kernel") and matched[name].numel() == wanted[name].numel()]
-    raise _error(
-        f"{len(wrong)} of {len(matched)} weights have another shape than the model's: {_some(pairs, separator='; ')}",
-        path=path,
-        fix="this is another kernel layout (spconv's?): the kernels must be (kernel volume, in, out)"
-        if permuted
-        else "give `model` the planes, layers, stem and decoder that the checkpoint was trained with",
+def _report(
+    wanted: Mapping[str, Tensor], matched: Mapping[str, Tensor], unexpected: tuple[str, ...], *, key_prefix: str
+) -> LoadReport:
+    missing = tuple(name for name in wanted if name not in matched)
+    grouped = (by_group(matched), by_group(missing))
+    left = {group: tuple(n for n in unexpected if group_of(n.removeprefix(key_prefix)) == group) for group in GROUPS}
+    converted = Counter(_dtype(tensor) for name, tensor in matched.items() if tensor.dtype != wanted[name].dtype)
+    return LoadReport(
+        matched=len(matched),
+        missing=missing,
+        unexpected=unexpected,
+        by_group=tuple(
+            GroupReport(
+                group=group,
+                matched=grouped[0].get(group, ()),
+                missing=grouped[1].get(group, ()),
+                unexpected=left[group],
+            )
+            for group in GROUPS
+            if left[group] or any(group in part for part in grouped)
+        ),
+        converted=dict(converted),
     )
 
 
-def _check_complete(wanted: Mapping[str, Tensor], stored: Mapping[str, Tensor], *, path: Path, format: str) -> None:
-    required = [name for name in wanted if name.startswith(REQUIRED_PARTS[format])]
-    for part in ADDED_PARTS:
-        if any(name.startswith(part) for name in stored):
-            required += [name for name in wanted if name.startswith(part)]
-    absent = [name for name in required if name not in stored]
-    if absent:
-        raise _error(
-            f"{len(absent)} of the {len(required)} weights that a {format} checkpoint must have are missing: "
-            f"{_some(absent)}; the file has {len(stored)} entries: {_some(list(stored))}",
+def _require_count(report: LoadReport, *, entries: int | None, path: Path) -> None:
+    found = sum(len(one.matched) for one in report.by_group if one.group in PLAIN_PARTS)
+    if entries is not None and found != entries:
+        raise file_error(
+            f"the file sets {found} entries of the 3D-only model, and its registry entry says {entries}",
             path=path,
-            fix="name the checkpoint's right format, or give `model` the size that it was trained with",
+            fix="correct `entries` of the registry entry, or name the entry of this file",
         )
 
 
-def _check_finite(matched: Mapping[str, Tensor], *, path: Path) -> None:
-    broken = [name for name, tensor in matched.items() if not bool(torch.isfinite(tensor).all())]
-    if broken:
-        raise _error(
-            f"{len(broken)} weights hold values that are not finite: {_some(broken)}", path=path, fix="get it again"
+def _require_nothing_left(report: LoadReport, *, path: Path, whole: bool) -> None:
+    if report.unexpected:
+        parts = Counter(
+            name.partition(".")[0] if one.group == "other" else one.group
+            for one in report.by_group
+            for name in one.unexpected
+        )
+        named = ", ".join(f"{part} ({count})" for part, count in parts.items())
+        raise file_error(
+            f"the weights are of another model than this one: {len(report.unexpected)} entries of the file have no "
+            f"place in it, of {named}: {_some(report.unexpected)}",
+            path=path,
+            fix="give the spec the `fusion` that the weights were trained with"
+            if any(group_of(name) in ("injection", "bifusion") for name in report.unexpected)
+            else "take the weights of the single-view 3D-only model, or set `format` to what the file is",
+        )
+    if whole and report.missing:
+        parts = Counter(group_of(name) for name in report.missing)
+        named = ", ".join(f"{part} ({count})" for part, count in parts.items())
+        raise file_error(
+            f"{len(report.missing)} entries of the model are not in the file, of {named}: {_some(report.missing)}; "
+            "evaluated as they are, they would be random",
+            path=path,
+            fix="evaluate with the spec that the weights were trained with",
         )
 
 
-def _some(names: Sequence[str], *, separator: str = ", ") -> str:
+def _in_words(one: GroupReport) -> str:
+    words = []
+    if one.matched or one.missing:
+        words.append(f"{len(one.matched)} of {len(one.matched) + len(one.missing)} set")
+    if one.missing:
+        words.append(f"{len(one.missing)} start fresh")
+    if one.unexpected:
+        words.append(f"{len(one.unexpected)} of the file unused: {_some(one.unexpected)}")
+    return ", ".join(words)
+
+
+def _some(names: tuple[str, ...]) -> str:
     rest = len(names) - _SHOWN
-    return separator.join(names[:_SHOWN]) + (f"{separator}and {rest} more" if rest > 0 else "")
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _error(what: str, *, path: Path, fix: str) -> DitrError:
-    return DitrError(what, code=Code.CHECKPOINT, where=str(path), fix=fix)
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
