@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ditr.data.batch import Sample
+from ditr.data.frame import Frame
 from ditr.data.info_pickle import FrameInfo, InfoFile
 from ditr.data.loading import batch_indices, batches
 from ditr.data.samples import SampleSet
@@ -84,6 +85,21 @@ def evaluation_set(frames: FrameSet) -> SampleSet:
     return SampleSet(frames, seed=0, voxel_size_m=0.02, augmentation=None, tokens=None)
 
 
+class WithoutBackground:
+    """The frames, with every point on one of three chairs."""
+
+    def __init__(self, frames: FrameSet) -> None:
+        self.ids, self._frames = frames.ids, frames
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def frame(self, index: int) -> Frame:
+        frame = self._frames.frame(index)
+        points = np.arange(len(frame.points))
+        return dataclasses.replace(frame, instance_ids=points % 3 + 7, semantic_ids=np.full(len(points), 2))
+
+
 def values(sample: Sample) -> dict[str, object]:
     """Every value of a sample, tensors as bytes, so that two samples compare bit for bit."""
     flat = {**vars(sample), **{f"targets.{name}": value for name, value in vars(sample.targets).items()}}
@@ -119,6 +135,28 @@ def test_evaluation_moves_nothing(frames: FrameSet) -> None:
     sample, raw = evaluation_set(frames)[3], frames.frame(3)
     np.testing.assert_array_equal(sample.xyz.numpy(), raw.points[:, :3])
     np.testing.assert_array_equal(sample.elastic_xyz.numpy(), raw.points[:, :3])
+
+
+@pytest.mark.parametrize("augmentation", [None, AugmentationSpec()], ids=["evaluation", "training"])
+def test_esams_lost_instance_is_missing_in_training_and_in_evaluation_alike(
+    frames: FrameSet, augmentation: AugmentationSpec | None
+) -> None:
+    def truth(*, esam_compat: bool) -> Sample:
+        samples = SampleSet(
+            WithoutBackground(frames),  # type: ignore[arg-type]
+            seed=0,
+            voxel_size_m=0.02,
+            augmentation=augmentation,
+            tokens=None,
+            esam_compat=esam_compat,
+        )
+        return samples[0]
+
+    fixed, compat = truth(esam_compat=False), truth(esam_compat=True)
+    assert fixed.targets.instance_of_point[:6].tolist() == [0, 1, 2, 0, 1, 2]
+    assert compat.targets.instance_of_point[:6].tolist() == [-1, 0, 1, -1, 0, 1]
+    assert torch.equal(fixed.xyz, compat.xyz), "nothing else changes"
+    assert fixed.seed == compat.seed
 
 
 def test_colours_are_normalised_by_the_fixed_statistics(frames: FrameSet) -> None:

@@ -4,17 +4,33 @@ import numpy as np
 import pytest
 import torch
 
-from ditr.data.classes import CLASS_NAMES, THING_NAMES
+from ditr.data.batch import Targets
+from ditr.data.classes import CLASS_NAMES, RAW_IDS, THING_NAMES
 from ditr.data.targets import make_targets
 
 # Raw ids as they lie on disk: chair 2 and floor 3 are the other way round there.
 WALL, CHAIR, FLOOR, TABLE, DOOR, NOT_A_CLASS = 1, 2, 3, 4, 5, 1357
 
 
-def targets_of(rows: list[tuple[int, int, int]]):  # type: ignore[no-untyped-def]
+def targets_of(rows: list[tuple[int, int, int]], *, esam_compat: bool = False) -> Targets:
     """Each row is one point: instance id, raw semantic id, superpoint."""
     instance, semantic, superpoint = np.array(rows, dtype=np.int64).T
-    return make_targets(instance, semantic, superpoint)
+    return make_targets(instance, semantic, superpoint, esam_compat=esam_compat)
+
+
+def esams_relabelling(instance: np.ndarray, semantic: np.ndarray) -> tuple[list[int], list[int], list[int]]:
+    """Training ids, thing labels and evaluation ids as ESAM makes them, one by one (reference: section 2.1)."""
+    swapped = [{2: 3, 3: 2}.get(raw, raw) for raw in semantic.tolist()]
+    classes = [list(RAW_IDS).index(raw) if raw in RAW_IDS else 200 for raw in swapped]
+    ids = [-1 if c in (200, 0, 1) else i for i, c in zip(instance.tolist(), classes, strict=True)]
+    position = {old: place - 1 for place, old in enumerate(sorted(set(ids)))}  # takes for granted that -1 is first
+    relabelled = [position[old] for old in ids]
+    labels = [classes[relabelled.index(new)] - 2 for new in range(max(relabelled) + 1)]
+    evaluated = []
+    for new, c in zip(relabelled, classes, strict=True):
+        marked = -1 if c == 200 else c if c in (0, 1) else new + 2
+        evaluated.append(max(marked - 2, -1))  # how the evaluator reads it back
+    return relabelled, labels, evaluated
 
 
 def test_things_are_numbered_by_id_and_stuff_and_unannotated_points_are_background() -> None:
@@ -33,6 +49,46 @@ def test_no_instance_is_lost_in_a_frame_without_background() -> None:
     assert with_background.instance_of_point.tolist() == [0, 0, 1, 2, -1]
     assert without.labels.tolist() == with_background.labels.tolist() == [0, 1, 2]
     assert torch.equal(without.instance_masks, with_background.instance_masks[:, :3])
+
+
+@pytest.mark.parametrize("background", [(WALL,), (FLOOR,), (NOT_A_CLASS,), (WALL, FLOOR, NOT_A_CLASS), ()])
+@pytest.mark.parametrize("seed", range(4))
+def test_compat_is_esams_relabelling_and_the_default_differs_only_without_background(
+    seed: int, background: tuple[int, ...]
+) -> None:
+    rng = np.random.default_rng(seed)
+    instance = rng.choice([3, 11, 4, 25], size=60)
+    semantic = np.array([CHAIR, TABLE, DOOR])[instance % 3]
+    for raw in background:
+        semantic[rng.integers(0, 60, size=4)] = raw
+    superpoint = np.arange(60) % 7
+    esam, labels, evaluated = esams_relabelling(instance, semantic)
+    compat = make_targets(instance, semantic, superpoint, esam_compat=True)
+    fixed = make_targets(instance, semantic, superpoint)
+    assert compat.instance_of_point.tolist() == esam == evaluated
+    assert compat.labels.tolist() == labels
+    assert len(compat.instance_masks) == len(labels)
+    if background:
+        assert torch.equal(fixed.instance_of_point, compat.instance_of_point)
+        assert torch.equal(fixed.instance_masks, compat.instance_masks)
+    else:
+        assert fixed.instance_of_point.tolist() == [new + 1 for new in esam]
+
+
+def test_compat_loses_the_smallest_id_of_a_frame_without_background_and_nothing_else() -> None:
+    rows = [(6, TABLE, 1), (5, CHAIR, 0), (5, CHAIR, 0), (8, DOOR, 2)]
+    targets = targets_of(rows, esam_compat=True)
+    fixed = targets_of(rows)
+    assert targets.instance_of_point.tolist() == [0, -1, -1, 1]
+    assert [THING_NAMES[label] for label in targets.labels] == ["table", "door"]
+    assert torch.equal(targets.instance_masks, fixed.instance_masks[1:])
+    assert torch.equal(targets.semantic_masks, fixed.semantic_masks), "the points keep their class"
+
+
+def test_compat_leaves_nothing_of_a_frame_with_one_instance_alone() -> None:
+    targets = targets_of([(5, CHAIR, 0), (5, CHAIR, 1)], esam_compat=True)
+    assert targets.instance_of_point.tolist() == [-1, -1]
+    assert (targets.instance_masks.shape, targets.labels.shape) == ((0, 2), (0,))
 
 
 def test_a_superpoint_needs_more_than_half_of_its_points() -> None:

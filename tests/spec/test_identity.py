@@ -114,6 +114,7 @@ def test_what_changes_no_number_does_not_change_the_hash(change: dict[str, Any])
         {"checkpoint": {"kind": "registry", "name": "unet34c"}},
         {"augmentation": None},
         {"loss": {"dice_aux": 1.0}},
+        {"esam_compat": True},
         {"schedule": {"decay": {"kind": "poly", "final": 1e-9}}},
         {"evaluation": {"min_points": 99}},
     ],

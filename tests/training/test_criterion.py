@@ -13,6 +13,7 @@ from ditr.model.output import HeadOutput, ModelOutput, SampleOutput
 from ditr.spec.models import LossSpec
 from ditr.training.criterion import Criterion
 
+ESAM = Criterion(LossSpec(), esam_compat=True)
 LEVELS = ("superpoint", "superpoint", "point", "point")
 
 
@@ -145,7 +146,7 @@ def _mean(terms: list[Tensor], masks: Tensor) -> Tensor:
 )
 def test_equals_the_loop_reference_in_value_and_gradient(sizes: list[tuple[int, int]]) -> None:
     output, batch = make_batch(sizes)
-    losses = Criterion(LossSpec())(output, batch)
+    losses = ESAM(output, batch)
     inst, seg = reference(output, batch)
     assert losses.terms["inst_loss"] == pytest.approx(inst.item(), rel=1e-5)
     assert losses.terms["seg_loss"] == pytest.approx(seg.item(), rel=1e-5)
@@ -154,14 +155,37 @@ def test_equals_the_loop_reference_in_value_and_gradient(sizes: list[tuple[int, 
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize(("batch_size", "aux"), [(1, 4.0), (16, 0.25)])
-def test_dice_weighs_4_in_the_last_head_and_4_over_the_batch_size_before(batch_size: int, aux: float) -> None:
+@pytest.mark.parametrize(
+    ("criterion", "batch_size", "aux"),
+    [
+        (ESAM, 1, 4.0),  # also the last of ESAM's 626 steps
+        (ESAM, 5, 0.8),
+        (ESAM, 16, 0.25),
+        (Criterion(LossSpec()), 1, 0.25),
+        (Criterion(LossSpec()), 16, 0.25),
+        (Criterion(LossSpec(dice_aux=1.5)), 4, 1.5),
+    ],
+    ids=["compat 1", "compat 5", "compat 16", "default 1", "default 16", "stated"],
+)
+def test_dice_weighs_4_in_the_last_head_and_in_compat_4_over_the_step_s_samples_before(
+    criterion: Criterion, batch_size: int, aux: float
+) -> None:
     output, batch = make_batch([(40, 3)] * batch_size)
-    losses = Criterion(LossSpec())(output, batch)
+    losses = criterion(output, batch)
     plain = Criterion(LossSpec(dice_final=1.0, dice_aux=1.0))(output, batch)
     for head, factor in enumerate([aux, aux, aux, 4.0]):
         assert losses.terms[f"dice_{head}"] == pytest.approx(factor * plain.terms[f"dice_{head}"], rel=1e-6)
         assert losses.terms[f"bce_{head}"] == plain.terms[f"bce_{head}"]
+
+
+@pytest.mark.parametrize(("queries", "matched"), [([0], 1), ([3], 0)], ids=["in a thing", "in none"])
+def test_a_sample_of_a_single_query_has_a_loss(queries: list[int], matched: int) -> None:
+    sample = make_sample(0)
+    output = make_output(sample, queries=torch.tensor(queries))
+    losses = ESAM(ModelOutput(samples=(output,), balance_loss=None, statistics={}), Batch(samples=(sample,)))
+    assert losses.total.isfinite()
+    assert losses.unmatched_samples == 1 - matched
+    assert (losses.terms["bce_0"] > 0) == bool(matched)
 
 
 def test_parts_add_up_to_the_instance_loss() -> None:
@@ -184,7 +208,7 @@ def unlucky_batch() -> tuple[ModelOutput, Batch]:
 
 def test_where_esam_is_nan_the_loss_is_finite_counted_and_has_esams_gradient() -> None:
     output, batch = unlucky_batch()
-    losses = Criterion(LossSpec())(output, batch)
+    losses = ESAM(output, batch)
     inst, seg = reference(output, batch)
     assert inst.isnan()
     assert seg.isnan()

@@ -243,13 +243,33 @@ def test_a_finished_training_is_not_trained_again(training: Callable[[str], Trai
     assert_equal_bits(weights, run.weights())
 
 
-def test_the_last_epoch_at_rate_zero_moves_only_running_statistics(training: Callable[[str], Training]) -> None:
-    run = training("rate")
+@pytest.mark.parametrize("esam_compat", [True, False])
+def test_the_last_epoch_trains_unless_it_is_esams_at_rate_zero(
+    tmp_path: Path, make_samples: MakeSamples, esam_compat: bool
+) -> None:
+    spec = make_spec().model_copy(update={"esam_compat": esam_compat})
+    run = Training(tmp_path, lambda: make_samples(5), spec=spec)
     assert not run.start(stop_after=STEPS * (EPOCHS - 1) + 1).finished  # all steps of two epochs and a validation
     before = {name: tensor.clone() for name, tensor in run.weights().items()}
     run.start()
     moved = {name for name, tensor in run.weights().items() if not torch.equal(tensor, before[name])}
-    assert moved == {"points.1.running_mean", "points.1.running_var", "points.1.num_batches_tracked"}
+    statistics = {"points.1.running_mean", "points.1.running_var", "points.1.num_batches_tracked"}
+    assert moved == (statistics if esam_compat else set(before))
+
+
+def test_in_compat_the_earlier_heads_dice_weighs_4_over_the_samples_of_the_step(
+    tmp_path: Path, make_samples: MakeSamples
+) -> None:
+    def dice(*, esam_compat: bool) -> list[float]:
+        spec = make_spec(epochs=1)
+        schedule = spec.schedule.model_copy(update={"learning_rate": 1e-12})  # so that all steps see the same weights
+        spec = spec.model_copy(update={"schedule": schedule, "esam_compat": esam_compat})
+        run = Training(tmp_path / str(esam_compat), lambda: make_samples(5), spec=spec)
+        run.start()
+        return [run.log.rows[step]["train/dice_0"] for step in (1, 2, 3)]
+
+    pairs = zip(dice(esam_compat=True), dice(esam_compat=False), strict=True)
+    assert [compat / default * 0.25 for compat, default in pairs] == pytest.approx([4 / 2, 4 / 2, 4 / 1], rel=1e-5)
 
 
 def test_weight_decay_shrinks_every_parameter(tmp_path: Path, make_samples: MakeSamples) -> None:
