@@ -1,0 +1,43 @@
+"""What the labels of one frame hold."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ditr.data.classes import MAX_RAW_ID
+
+MIN_INSTANCE_POINTS = 100
+"""Smaller instances are not evaluated (reference: ESAM section 5)."""
+
+
+def label_statistics(
+    *, superpoints: np.ndarray | None, instances: np.ndarray | None, semantics: np.ndarray | None
+) -> dict[str, float]:
+    """Name -> value of (N,) ids of the points; what needs a file that cannot be read, None, is left out."""
+    values: dict[str, float] = {}
+    if superpoints is not None:
+        values["superpoints a frame"] = float(superpoints.max() + 1)
+    if instances is None:
+        return values
+    ids, instances, sizes = np.unique(instances, return_inverse=True, return_counts=True)
+    sizes = sizes[ids > 0]
+    large = np.sum(sizes >= MIN_INSTANCE_POINTS)
+    values["instances a frame"] = float(len(sizes))
+    values[f"instances a frame of {MIN_INSTANCE_POINTS} points or more"] = float(large)
+    values["unannotated share of points"] = float(1 - sizes.sum() / len(instances))
+    if superpoints is not None and len(superpoints) == len(instances):
+        values["superpoint purity"] = _purity(superpoints, instances)
+    if semantics is not None and len(semantics) == len(instances):
+        pairs = np.unique(instances * (MAX_RAW_ID + 1) + semantics) // (MAX_RAW_ID + 1)
+        several = np.bincount(pairs)[ids > 0] > 1
+        values["instances of several semantic classes a frame"] = float(several.sum())
+    return values
+
+
+def _purity(superpoints: np.ndarray, instances: np.ndarray) -> float:
+    """Share of points that are of their superpoint's most frequent instance; instances are 0, 1, ..."""
+    base = int(instances.max()) + 1
+    pairs, counts = np.unique(superpoints * base + instances, return_counts=True)
+    largest = np.zeros(int(superpoints.max()) + 1)
+    np.maximum.at(largest, pairs // base, counts)
+    return float(largest.sum() / len(superpoints))
