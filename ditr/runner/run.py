@@ -107,7 +107,7 @@ def _begin(run: PlannedRun) -> RunState:
 
 
 def _ended(state: RunState, *, since: float) -> RunState:
-    return replace(state, ended_at=now(), wall_s=round(state.wall_s + time.monotonic() - since, 3))
+    return replace(state, ended_at=now(), wall_s=round((state.wall_s or 0.0) + time.monotonic() - since, 3))
 
 
 def _move_aside(folder: RunFolder) -> str:

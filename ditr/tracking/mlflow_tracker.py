@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,9 @@ def pages(runs: Path) -> dict[str, str]:
 class MlflowTracker:
     """Follows one run. Everything sent is read from its folder, so that sending again adds nothing twice."""
 
-    def __init__(self, folder: RunFolder, *, dataset: str, dataset_digest: str, dataset_root: Path) -> None:
+    def __init__(
+        self, folder: RunFolder, *, dataset: str, dataset_digest: str | None = None, dataset_root: Path | None = None
+    ) -> None:
         self.folder = folder
         self.dataset = dataset
         self.dataset_digest = dataset_digest
@@ -109,7 +112,34 @@ class MlflowTracker:
         self._client.set_terminated(self.run_id, status=_STATUS[state.state])
         self._sum_up(self._client.get_run(self.run_id).info.experiment_id)
 
-    def _send_result(self, *, wall_s: float) -> None:
+    def publish(self, state: RunState, *, params: Mapping[str, Any]) -> str:
+        """Makes the run of a folder that is complete and has no spec, in place of all made of its key before.
+
+        It has no parent, and nobody watches the machine; what the folder does not say of the data set is left out.
+        """
+        self._client = _client(self._runs)
+        with _lock(self._runs):
+            experiment = self._experiment()
+            self._delete(state.run_key)
+        tags = _tags(self.folder, state) | _tags_of_run(self.folder, state)
+        started = _milliseconds(state.started_at)
+        run = self._client.create_run(experiment, start_time=started, tags=tags, run_name=self.folder.path.name)
+        self.run_id = str(run.info.run_id)
+        self._log_params(self.run_id, {name: str(value) for name, value in params.items() if value is not None})
+        self._client.log_artifact(self.run_id, str(self.folder.provenance))
+        self.sync()
+        self._client.set_tag(self.run_id, "ditr.state", state.state)
+        self._send_result(wall_s=state.wall_s)
+        ended = _milliseconds(state.ended_at) if state.ended_at else None
+        self._client.set_terminated(self.run_id, status=_STATUS[state.state], end_time=ended)
+        return self.run_id
+
+    def _delete(self, run_key: str) -> None:
+        everywhere = [experiment.experiment_id for experiment in self._client.search_experiments()]
+        for run in self._client.search_runs(everywhere, f"tags.`ditr.run_key` = '{run_key}'"):
+            self._client.delete_run(run.info.run_id)
+
+    def _send_result(self, *, wall_s: float | None) -> None:
         self._client.log_artifact(self.run_id, str(self.folder.result))
         result = json.loads(self.folder.result.read_text())
         final = {name: result.get(name) for name in _RESULTS} | {"wall_s": wall_s}
@@ -180,13 +210,7 @@ class MlflowTracker:
         return sum(1 for _ in self.folder.logged())
 
     def _create(self, experiment: str, state: RunState, *, params: Mapping[str, str]) -> str:
-        tags = _tags(self.folder, state) | {
-            PARENT_TAG: self._parent,
-            "ditr.level": "run",
-            "ditr.run_key": state.run_key,
-            "ditr.state": "running",
-            "ditr.folder": self.folder.path.name,
-        }
+        tags = _tags(self.folder, state) | _tags_of_run(self.folder, state) | {PARENT_TAG: self._parent}
         run = self._client.create_run(experiment, tags=tags, run_name=f"{state.name}-s{state.seed}")
         run_id = str(run.info.run_id)
         self._log_params(run_id, params)
@@ -202,6 +226,8 @@ class MlflowTracker:
         from mlflow.entities import Dataset as MlflowDataset
         from mlflow.entities import DatasetInput, InputTag
 
+        assert self.dataset_digest is not None, "a run reads a data set"
+        assert self.dataset_root is not None, "a run reads a data set"
         dataset = MlflowDataset(
             name=self.dataset,
             digest=self.dataset_digest[:36],
@@ -226,11 +252,25 @@ def _tags(folder: RunFolder, state: RunState) -> dict[str, str]:
     provenance = json.loads(folder.provenance.read_text())
     return {
         "ditr.spec_hash": state.spec_hash,
+        "ditr.kind": state.kind,
         "ditr.variant": state.variant,
-        "mlflow.source.name": str(provenance.get("spec", "unknown")),
+        "mlflow.source.name": str(provenance.get("spec") or provenance.get("source", "unknown")),
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": str((provenance["git"] or {}).get("commit", "unknown")),
     }
+
+
+def _tags_of_run(folder: RunFolder, state: RunState) -> dict[str, str]:
+    return {
+        "ditr.level": "run",
+        "ditr.run_key": state.run_key,
+        "ditr.state": "running",
+        "ditr.folder": folder.path.name,
+    }
+
+
+def _milliseconds(time: str) -> int:
+    return int(datetime.fromisoformat(time).timestamp() * 1000)
 
 
 def _client(runs: Path) -> MlflowClient:

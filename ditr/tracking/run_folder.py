@@ -37,8 +37,8 @@ class RunState:
     """ISO 8601, UTC, of the first session."""
     kind: Kind = "run"
     ended_at: str | None = None
-    wall_s: float = 0.0
-    """Seconds over all sessions so far."""
+    wall_s: float | None = 0.0
+    """Seconds over all sessions so far; None where nobody knows (an imported file without times)."""
     error: str | None = None
     mlflow_run: str | None = None
     """MLflow's id of the run, so that a resumed run continues it."""
