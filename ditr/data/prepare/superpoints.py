@@ -36,8 +36,8 @@ def group_points(segments: np.ndarray, xyzrgb: np.ndarray, *, rng: np.random.Gen
     """(N,) int64 superpoints 0..S-1, each present, of points with ``segments`` (N,) and ``xyzrgb`` (N, 6).
 
     Uncovered points are clustered by k-means over metres and 0..255 colours, so that colour decides; fewer than ten
-    of them are one superpoint. ESAM does the same with other means: its clustering is scikit-learn's, started by
-    k-means++ and without a seed, while this is scipy's, the best of ten random starts, drawn from ``rng``.
+    of them are one superpoint. It is the best of ten runs started by k-means++, as in ESAM, with two differences:
+    ``rng`` makes it repeatable, and the iterations are scipy's, which stop at another threshold than scikit-learn's.
     """
     groups = segments.astype(np.int64)
     uncovered = groups == UNCOVERED
@@ -46,6 +46,17 @@ def group_points(segments: np.ndarray, xyzrgb: np.ndarray, *, rng: np.random.Gen
         groups[uncovered] = first
     else:
         left = xyzrgb[uncovered].astype(np.float64)
-        centres, _ = kmeans(left, _CLUSTERS, iter=_STARTS, rng=rng)
+        runs = [kmeans(left, _first_centres(left, rng)) for _ in range(_STARTS)]
+        centres, _ = min(runs, key=lambda run: float(run[1]))
         groups[uncovered] = first + vq(left, centres)[0]
     return np.unique(groups, return_inverse=True)[1].astype(np.int64)
+
+
+def _first_centres(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """k-means++: each next centre is a point drawn by its squared distance to the nearest one before."""
+    centres = [points[rng.integers(len(points))]]
+    squared = ((points - centres[0]) ** 2).sum(axis=1)
+    while len(centres) < _CLUSTERS and squared.any():
+        centres.append(points[rng.choice(len(points), p=squared / squared.sum())])
+        squared = np.minimum(squared, ((points - centres[-1]) ** 2).sum(axis=1))
+    return np.stack(centres)
