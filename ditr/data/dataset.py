@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import xxhash
 from filelock import FileLock
 
 from ditr.catalog import locate_dataset
-from ditr.data.info_pickle import read_infos
+from ditr.data.info_pickle import InfoFile, read_infos, read_sound_infos
 from ditr.data.scannet_sv import INFO_FILES, INSTANCES, MULTI_VIEW_INFO_FILES, POINTS, SEMANTICS, SUPERPOINTS, FrameSet
 from ditr.data.scene_intrinsics import intrinsics_file, intrinsics_sentence, read_scene_intrinsics
 from ditr.data.synthrooms import MANIFEST, make
@@ -22,6 +22,8 @@ from ditr.progress import Progress, silent
 from ditr.spec.entries import FolderEntry, SynthRoomsEntry
 from ditr.spec.registry import Registry
 
+Report = Callable[[str, str], None]
+"""Takes the kind of a mistake and what is wrong where."""
 _HEAD_BYTES = 4096
 
 
@@ -47,19 +49,25 @@ class Dataset:
         return intrinsics_sentence(self.train.intrinsics, scenes=len(scenes), with_file=len(with_file))
 
 
-def open_dataset(name: str, *, registry: Registry, progress: Progress = silent) -> Dataset:
-    """The data set of registry entry ``name``; ``DitrError`` where the user's folder is missing or incomplete."""
+def open_dataset(
+    name: str, *, registry: Registry, progress: Progress = silent, report: Report | None = None
+) -> Dataset:
+    """The data set of registry entry ``name``; ``DitrError`` where the user's folder is missing or incomplete.
+
+    ``report`` is that of ``open_folder``.
+    """
     entry = registry.dataset(name)
     root = locate_dataset(name, entry)
     if isinstance(entry, SynthRoomsEntry):
         make_once(entry, root, progress=progress)
-        return open_folder(root, name=name)
+        return open_folder(root, name=name, report=report)
     _require_folder(name, entry, root)
     return open_folder(
         root,
         name=name,
         info_files={str(split): file for split, file in entry.infos.items()},
         intrinsics=Intrinsics(**entry.intrinsics.model_dump()),
+        report=report,
     )
 
 
@@ -69,21 +77,23 @@ def open_folder(
     name: str,
     info_files: Mapping[str, str] | None = None,
     intrinsics: Intrinsics = SCANNET_SV_INTRINSICS,
+    report: Report | None = None,
 ) -> Dataset:
     """A folder in the layout of ScanNet200-SV or -MV; its digest is the manifest's if it has one.
 
     ``info_files`` names each split's; by default they have ESAM's names, those for single frames if the folder has
-    both kinds. ``DitrError`` for a frame in both splits: a score on frames that were trained on says nothing.
+    both kinds. ``DitrError`` for broken entries of info pickles and for a frame in both splits: a score on frames that
+    were trained on says nothing. With ``report`` these are told to it instead and the sound entries are opened.
     """
     if info_files is None:
         info_files = _usual_info_files(root)
-    infos = {split: read_infos(root / info_files[split]) for split in ("train", "val")}
+    infos = {split: _read(root / info_files[split], report) for split in ("train", "val")}
     scenes = {info.scene for split in infos.values() for info in split.frames}
     of_scenes = read_scene_intrinsics(root, scenes=scenes, default=intrinsics)
     train, val = (
         FrameSet(root, infos=split, intrinsics=intrinsics, scene_intrinsics=of_scenes) for split in infos.values()
     )
-    _require_disjoint(train, val, where=root / info_files["val"])
+    _require_disjoint(train, val, where=root / info_files["val"], report=report)
     manifest = root / MANIFEST
     if manifest.is_file():
         digest = str(json.loads(manifest.read_text())["digest"])
@@ -102,9 +112,21 @@ def make_once(entry: SynthRoomsEntry, root: Path, *, progress: Progress = silent
             make(entry, root, workers=len(os.sched_getaffinity(0)), progress=progress)
 
 
-def _require_disjoint(train: FrameSet, val: FrameSet, *, where: Path) -> None:
+def _read(path: Path, report: Report | None) -> InfoFile:
+    if report is None:
+        return read_infos(path)
+    infos, broken = read_sound_infos(path)
+    for text in broken:
+        report("info pickle", f"{path}: {text}")
+    return infos
+
+
+def _require_disjoint(train: FrameSet, val: FrameSet, *, where: Path, report: Report | None) -> None:
     shared = sorted(set(train.ids) & set(val.ids))
-    if shared:
+    if report is not None:
+        for frame in shared:
+            report("frame in both splits", f"{where}: {frame} is in train too")
+    elif shared:
         raise DitrError(
             f"{len(shared)} of its {len(val)} frames are in the training split too, the first is {shared[0]}",
             code=Code.DATASET,

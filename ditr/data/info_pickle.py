@@ -22,7 +22,7 @@ from ditr.data.info_entries import NUM_POINT_FEATURES, BrokenEntryError, FrameIn
 from ditr.data.safe_pickle import load_plain
 from ditr.errors import Code, DitrError
 
-__all__ = ["FrameInfo", "InfoFile", "read_infos", "write_infos"]
+__all__ = ["FrameInfo", "InfoFile", "read_infos", "read_sound_infos", "write_infos"]
 
 INFO_VERSION = "1.1"
 _DATASET = "scannet200_sv"
@@ -46,6 +46,20 @@ def read_infos(path: Path) -> InfoFile:
     ``DitrError`` where the file is missing, holds anything but data or is no info pickle; broken entries are all looked
     at and told at once, with their count and the first ten.
     """
+    infos, broken = read_sound_infos(path)
+    if broken:
+        shown = "".join(f"\n  {line}" for line in broken[:_SHOWN])
+        more = f"\n  and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
+        count = f"{len(broken)} mistake{'s' * (len(broken) > 1)} beside {len(infos.frames)} sound frames"
+        raise _no_infos(path, f"{count}:{shown}{more}")
+    return infos
+
+
+def read_sound_infos(path: Path) -> tuple[InfoFile, tuple[str, ...]]:
+    """The frames of a split's sound entries, each once, and what is wrong with the other entries.
+
+    ``DitrError`` where the file is missing, holds anything but data or is no info pickle.
+    """
     try:
         content = load_plain(path.read_bytes(), where=str(path))
     except FileNotFoundError as error:
@@ -56,11 +70,9 @@ def read_infos(path: Path) -> InfoFile:
     broken += [f"frame {frame_id} is listed {count} times" for frame_id, count in counts.items() if count > 1]
     if not frames and not broken:
         raise _no_infos(path, "it lists no frames")
-    if broken:
-        shown = "".join(f"\n  {line}" for line in broken[:_SHOWN])
-        more = f"\n  and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
-        raise _no_infos(path, f"{len(broken)} mistake{'s' * (len(broken) > 1)} in {len(entries)} entries:{shown}{more}")
-    return InfoFile(dataset=dataset, categories=categories, frames=tuple(frames))
+    once = {frame.id: frame for frame in reversed(frames)}  # of a repeated frame the first
+    sound = tuple(frame for frame in frames if once[frame.id] is frame)
+    return InfoFile(dataset=dataset, categories=categories, frames=sound), tuple(broken)
 
 
 def write_infos(path: Path, infos: InfoFile, *, image_root: str = "") -> None:
