@@ -13,11 +13,13 @@ from torch import Tensor
 
 from ditr.catalog import sha256_of
 from ditr.model.res16unet import Res16UNet
-from ditr.model.weight_file import Container, WeightFile, read_weight_file
+from ditr.model.weight_file import Container, Inert, WeightFile, read_weight_file
 from ditr.model.weight_names import ADDED_PARTS, PLAIN_PARTS, by_group, first_parts, foreign_layout, prefix_in
 from ditr.spec.models import BackboneSpec
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+_LISTED = 8
+_SHORT = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +76,7 @@ class Description:
     bookkeeping: Mapping[str, str]
     """Epoch, iteration, versions and the like, where the file says them."""
     contents: Mapping[str, str]
-    """What else the top level holds, in words."""
+    """What else the top level holds beside weights and bookkeeping, in words."""
     inert: tuple[str, ...]
     """Types and functions that the file names and that were left out."""
 
@@ -107,7 +109,7 @@ def describe(path: Path) -> Description:
         foreign_kernels=_foreign_kernels(tensors),
         fusion=_fusion(tensors),
         bookkeeping=_bookkeeping(file.contents),
-        contents={name: _in_words(value) for name, value in file.contents.items()},
+        contents={name: _in_words(value) for name, value in file.contents.items() if not _is_short(value)},
         inert=file.inert,
     )
 
@@ -195,21 +197,23 @@ def _bookkeeping(contents: Mapping[str, object]) -> dict[str, str]:
     """Short values of the top level and of ``meta``, which mmengine writes."""
     meta = contents.get("meta")
     inner = {str(name): value for name, value in meta.items()} if isinstance(meta, Mapping) else {}
-    return {
-        name: str(value)
-        for name, value in {**contents, **inner}.items()
-        if isinstance(value, str | int | float) and len(str(value)) <= 60 and "\n" not in str(value)
-    }
+    return {name: str(value) for name, value in {**contents, **inner}.items() if _is_short(value)}
 
 
 def _in_words(value: object) -> str:
+    if value is Inert or isinstance(value, Inert):
+        return "left out"
     if isinstance(value, Mapping):
-        return f"{len(value)} entries" + (f": {', '.join(map(str, list(value)[:8]))}" if len(value) <= 8 else "")
+        names = [name for name in value if isinstance(name, str)]
+        listed = len(names) == len(value) <= _LISTED
+        return ", ".join(names) if listed and names else f"{len(value)} entries"
     if isinstance(value, list | tuple):
-        return f"{len(value)} items"
-    if isinstance(value, str) and (len(value) > 60 or "\n" in value):
-        return f"text of {len(value)} characters"
-    return "left out" if type(value).__name__ == "Inert" else str(value)
+        return f"a list of {len(value)}"
+    return str(value) if _is_short(value) else f"a {type(value).__name__}"
+
+
+def _is_short(value: object) -> bool:
+    return isinstance(value, str | int | float) and len(str(value)) <= _SHORT and "\n" not in str(value)
 
 
 def _is_finite(tensor: Tensor) -> bool:
