@@ -32,7 +32,8 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def register(places: Path, *, sha256: str, url: str = "") -> Registry:
-    text = f"format: mask3d\nfile: w.pth\nurl: '{url}'\nsha256: {sha256}\nbackbone: {{}}\nvoxel_size_m: 0.02\n"
+    text = f"format: mask3d\nfile: w.pth\nurl: '{url}'\nsha256: {sha256}\nkey_prefix: model.\nentries: 372\n"
+    text += "backbone: {}\nvoxel_size_m: 0.02\n"
     (places / "registry" / "checkpoints" / "w.yaml").write_text(text)
     return Registry(places / "registry")
 
@@ -63,6 +64,7 @@ def test_a_checkpoint_is_found_and_its_digest_checked(places: Path, folder: str)
             RegisteredCheckpoint(kind="registry", name="w"), registry=register(places, sha256=pinned)
         )
         assert (found.path, found.sha256, found.format) == (places / folder / "w.pth", digest, "mask3d")
+        assert (found.key_prefix, found.entries) == ("model.", 372)
 
 
 def test_a_damaged_checkpoint_is_refused(places: Path) -> None:
@@ -88,8 +90,9 @@ def test_a_checkpoint_file_of_the_users(places: Path) -> None:
     file = places / "mine.pth"
     file.write_bytes(WEIGHTS)
     registry = Registry(places / "registry")
-    mine = FileCheckpoint(kind="file", path=str(file), format="esam")
-    assert locate_checkpoint(mine, registry=registry).sha256 == sha256_of(file)
+    mine = FileCheckpoint(kind="file", path=str(file), format="esam", key_prefix="module.")
+    found = locate_checkpoint(mine, registry=registry)
+    assert (found.sha256, found.key_prefix, found.entries) == (sha256_of(file), "module.", None)
     with pytest.raises(DitrError, match="no such weight file"):
         locate_checkpoint(mine.model_copy(update={"path": str(file) + ".gone"}), registry=registry)
 
