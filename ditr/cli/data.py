@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from ditr.catalog import locate_dataset
 from ditr.cli import data_prepare
+from ditr.cli.check_report import written
 from ditr.cli.display import Display, open_display
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError
@@ -17,8 +19,7 @@ from ditr.spec.entries import SplitEntry, SynthRoomsEntry
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
-    from ditr.data.check import CheckReport
-    from ditr.data.dataset import Dataset
+    from ditr.data.dataset import Dataset, Report
 
 DatasetArgument = Annotated[
     str, typer.Argument(metavar="DATASET", help="A name from registry/datasets, or a folder.", show_default=False)
@@ -64,13 +65,18 @@ def make(
 def check(dataset: DatasetArgument) -> None:
     """Read every file of a data set; list what is wrong with it and what is in it. Exit code 1 if anything is wrong."""
     from ditr.data.check import check_dataset
+    from ditr.data.screening import keep_report
 
+    opening: list[tuple[str, str]] = []
     with open_display() as display:
-        opened = _open(dataset, display)
-        report = check_dataset(opened, progress=display.progress)
+        opened = _open(dataset, display, report=lambda kind, text: opening.append((kind, text)))
+        workers = len(os.sched_getaffinity(0))
+        report = check_dataset(opened, workers=workers, progress=display.progress, opening=opening)
+        if not opening:  # else a run would not get as far as asking for it
+            keep_report(opened, report)
         display.say(f"{opened.root}\n")
-        display.say(_written(report))
-    if report.problems:
+        display.say("\n".join(written(report)))
+    if not report.sound:
         raise typer.Exit(1)
 
 
@@ -144,26 +150,14 @@ def _changed(entry: SynthRoomsEntry, *, scenes: int | None, frames: int | None, 
     )
 
 
-def _open(dataset: str, display: Display) -> Dataset:
+def _open(dataset: str, display: Display, report: Report | None = None) -> Dataset:
     from ditr.data.dataset import open_dataset, open_folder
 
     registry = Registry()
     folder = Path(dataset)
     if dataset not in registry.names("datasets") and folder.is_dir():
-        return open_folder(folder.resolve(), name=folder.name)
+        return open_folder(folder.resolve(), name=folder.name, report=report)
     if len(folder.parts) > 1 or dataset.startswith("."):
         fix = "Name a folder that is there, or a data set of `ditr data ls`."
         raise DitrError("no such folder", code=Code.DATASET, where=dataset, fix=fix)
-    return open_dataset(dataset, registry=registry, progress=display.progress)
-
-
-def _written(report: CheckReport) -> str:
-    lines = [text_table(("what", "value"), sorted(report.statistics.items()))]
-    if not report.problems:
-        lines.append("no problems")
-    for problem in report.problems:
-        lines.append(f"{problem.kind}: {problem.count} problem{'s' if problem.count > 1 else ''}")
-        lines += [f"  {example}" for example in problem.examples]
-        if problem.count > len(problem.examples):
-            lines.append(f"  and {problem.count - len(problem.examples)} more")
-    return "\n".join(lines)
+    return open_dataset(dataset, registry=registry, progress=display.progress, report=report)

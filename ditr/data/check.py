@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import signal
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from ditr.data.dataset import Dataset
-from ditr.data.frame_check import HARMLESS, FrameFindings, check_frame
-from ditr.data.label_statistics import MIN_INSTANCE_POINTS
+from ditr.data.frame_check import HARMLESS as HARMLESS_IN_A_FRAME
+from ditr.data.frame_check import FrameFindings, check_frame
 from ditr.data.reprojection_summary import Reprojection, summarise
 from ditr.data.scannet_sv import FrameSet
-from ditr.data.synthrooms import MANIFEST, content_digest
+from ditr.data.split_check import check_splits
 from ditr.progress import Progress, silent
 
-REFUSED = frozenset({"scene in both splits", "digest"})
-"""Kinds that no run can leave out frames for: scores on rooms that were trained on, and data that is not what its
-digest says."""
+REFUSED = frozenset({"scene in both splits", "frame in both splits", "info pickle", "digest"})
+"""Kinds that leaving out broken frames does not mend: scores on rooms that were trained on, and data that is not what
+its digest says."""
+HARMLESS = frozenset({*HARMLESS_IN_A_FRAME, "frame list", "listed, not in the info pickle"})
+"""Kinds that take nothing from the frames that are there."""
 _EXAMPLES = 10
 _FRAMES_A_WORKER = 100
 """Fewer are checked sooner than a process starts."""
@@ -38,6 +39,13 @@ class Problem:
     count: int
     examples: tuple[str, ...]
 
+    @property
+    def effect(self) -> Literal["frame", "refused", "harmless"]:
+        """On a run: it cannot use the frame, does not start, or does without."""
+        if self.kind in REFUSED:
+            return "refused"
+        return "harmless" if self.kind in HARMLESS else "frame"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
@@ -51,10 +59,22 @@ class CheckReport:
     """Frame id -> kinds of its problems, of frames that a run cannot use."""
     reprojection: Reprojection
 
+    @property
+    def sound(self) -> bool:
+        """Nothing is wrong."""
+        return not self.problems and not self.reprojection.refused
 
-def check_dataset(dataset: Dataset, *, workers: int = 1, progress: Progress = silent) -> CheckReport:
-    """Checks files, counts, id ranges, poses, images and the agreement of points with pixels, on several processes."""
+
+def check_dataset(
+    dataset: Dataset, *, workers: int = 1, progress: Progress = silent, opening: Iterable[tuple[str, str]] = ()
+) -> CheckReport:
+    """Checks files, counts, id ranges, poses, images and the agreement of points with pixels, on several processes.
+
+    ``opening``: kind and text of what ``open_dataset`` reported.
+    """
     found = _Found()
+    for kind, text in opening:
+        found.add(kind, text)
     checked = []
     total = len(dataset.train) + len(dataset.val)
     progress("frames", 0, total)
@@ -62,14 +82,10 @@ def check_dataset(dataset: Dataset, *, workers: int = 1, progress: Progress = si
         checked.append(findings)
         found.take(findings)
         progress("frames", len(checked), total)
-    _check_splits(dataset, found)
-    statistics = {"train frames": float(len(dataset.train)), "val frames": float(len(dataset.val))}
-    statistics |= found.statistics()
-    if (dataset.root / MANIFEST).is_file():
-        statistics |= _check_manifest(dataset, found)
+    statistics = check_splits(dataset, found.add)
     return CheckReport(
         problems=found.problems(),
-        statistics=statistics,
+        statistics=statistics | found.statistics(),
         broken=found.broken,
         reprojection=summarise((f.id, f.reprojection, f.camera) for f in checked if f.reprojection is not None),
     )
@@ -136,29 +152,3 @@ def _start_worker(splits: Iterable[FrameSet]) -> None:
 def _check_task(task: tuple[int, int]) -> FrameFindings:
     split, index = task
     return check_frame(_worker_splits[split], index)
-
-
-def _check_splits(dataset: Dataset, found: _Found) -> None:
-    scenes = [{info.scene for info in frames.infos.frames} for frames in (dataset.train, dataset.val)]
-    for scene in sorted(scenes[0] & scenes[1]):
-        found.add("scene in both splits", f"{dataset.root}: {scene} is in train and val")
-
-
-def _check_manifest(dataset: Dataset, found: _Found) -> dict[str, float]:
-    """Digest, and what only the maker of an embedded set knows."""
-    path = dataset.root / MANIFEST
-    manifest: dict[str, Any] = json.loads(path.read_text())
-    if content_digest(dataset.root) != manifest["digest"]:
-        found.add("digest", f"{path}: the files are not those that were made; delete the folder to make them again")
-    statistics = {}
-    for name, frames in (("train", dataset.train), ("val", dataset.val)):
-        textured, large = 0, 0
-        for frame_id in frames.ids:
-            frame = manifest["frames"][frame_id]
-            textured += len(frame["texture_ids"])
-            large += sum(
-                thing["points"] >= MIN_INSTANCE_POINTS and thing["name"] not in ("wall", "floor")
-                for thing in frame["instances"].values()
-            )
-        statistics[f"texture-only share of {name} instances"] = textured / max(large, 1)
-    return statistics

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import xxhash
 
 from ditr import paths
-from ditr.data.check import REFUSED, CheckReport, Problem, check_dataset
+from ditr.data.check import CheckReport, Problem, check_dataset
 from ditr.data.dataset import Dataset
 from ditr.data.frame_check import MAX_COLOUR_DIFFERENCE, MAX_ROTATION_ERROR
 from ditr.data.reprojection import EDGES_PX, LIMIT_PX, MAX_SCALE_ERROR, MIN_COLUMNS, MIN_CONCENTRATION
@@ -134,7 +134,7 @@ def _require_sound(dataset: Dataset, report: CheckReport) -> None:
             fix="Correct the intrinsics or the poses, or take single frames out of the info pickles.",
         )
     for problem in report.problems:
-        if problem.kind in REFUSED:
+        if problem.effect == "refused":
             raise DitrError(
                 f"{problem.kind}: {problem.count}\n" + "\n".join(f"  {line}" for line in _lines(problem)),
                 code=Code.DATASET,

@@ -1,0 +1,64 @@
+"""What ``ditr data check`` prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ditr.cli.tables import text_table
+
+if TYPE_CHECKING:
+    from ditr.data.check import CheckReport, Problem
+
+FOR_A_RUN = {
+    "frame": "breaks the frame",
+    "refused": "no run starts",
+    "harmless": "runs do without",
+}
+"""Effect of a kind of problem -> the words for it."""
+
+
+def written(report: CheckReport) -> list[str]:
+    """Lines: statistics, histogram of the reprojection error, examples of each kind of problem, and last the counts."""
+    lines = [*text_table(("what", "value"), sorted(report.statistics.items())).splitlines(), ""]
+    lines += [*_reprojection(report), ""]
+    for problem in report.problems:
+        lines += _examples(problem)
+    if report.sound:
+        return [*lines, "no problems"]
+    rows = [(problem.kind, problem.count, FOR_A_RUN[problem.effect]) for problem in report.problems]
+    if report.reprojection.refused:
+        rows.append(("reprojection", report.reprojection.refused, FOR_A_RUN["refused"]))
+    return [*lines, *text_table(("problem", "count", "for a run"), rows).splitlines(), *_verdict(report)]
+
+
+def _reprojection(report: CheckReport) -> list[str]:
+    from ditr.data.reprojection_summary import histogram
+
+    found = report.reprojection
+    lines = ["reprojection: from the pixel that the camera declares to the pixel that the point was made of"]
+    lines += [f"  {line}" for line in histogram(found)]
+    lines += [f"  {example}" for example in found.examples]
+    return lines + _more(found.refused, len(found.examples))
+
+
+def _examples(problem: Problem) -> list[str]:
+    head = f"{problem.kind}: {problem.count} problem{'' if problem.count == 1 else 's'}"
+    lines = [head, *(f"  {example}" for example in problem.examples)]
+    return [*lines, *_more(problem.count, len(problem.examples)), ""]
+
+
+def _more(count: int, shown: int) -> list[str]:
+    return [f"  and {count - shown} more"] if count > shown else []
+
+
+def _verdict(report: CheckReport) -> list[str]:
+    if report.reprojection.refused or any(problem.effect == "refused" for problem in report.problems):
+        return ["", "No run uses this data set as it is."]
+    if not report.broken:
+        return ["", "Every frame can be used."]
+    total = int(report.statistics["train frames"] + report.statistics["val frames"])
+    return [
+        "",
+        f"{len(report.broken)} of {total} frames cannot be used: a run refuses, or leaves them out with",
+        "dataset.broken_frames: exclude and counts them in its results.",
+    ]
