@@ -23,8 +23,8 @@ def esam_differences(spec: Spec, *, trained_on: int | None, evaluated: int, with
         return ""
     training = [] if trained_on is None else _of_training(spec, frames=trained_on)
     first = (
-        f"Q1 no instance is lost in frames without background ({without_background} of the {evaluated} evaluated;"
-        " ESAM loses each one's first)"
+        f"Q1 no instance is lost in frames without background, {without_background} of the {evaluated} evaluated"
+        " (ESAM: the first of each is)"
     )
     last = "Q6 ap is the mean over 0.50 to 0.95 (ESAM: to 0.90, here ap_to_90)"
     return "; ".join([first, *training, last])

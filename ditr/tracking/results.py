@@ -47,8 +47,10 @@ RESULT_COLUMNS = {
     "fusion_2d_ratio": "DOUBLE",
     "params_m": "DOUBLE",
     "step_ms": "DOUBLE",
+    "data_ms": "DOUBLE",
     "infer_ms": "DOUBLE",
     "peak_mem_mb": "DOUBLE",
+    "memory_of": "VARCHAR",
     "unmatched_samples": "BIGINT",
     "nan_windows": "BIGINT",
     "esam_compat": "BOOLEAN",
@@ -62,13 +64,17 @@ RESULT_COLUMNS = {
     "folder": "VARCHAR",
 }
 """One row a run, an evaluation or an imported log (``kind`` run, eval, imported). Scales are written as ``8,4,2,1``; what
-a run has no value for yet is null."""
+a run has no value for yet is null. Times exclude reading data: step_ms is the median over all steps of the training
+(copy to the device, forward, loss, backward, update), data_ms the mean that a step waited for its data, infer_ms the
+median over frames of forward pass and post-processing. peak_mem_mb is the most over training and evaluation, of what
+memory_of says; result.json has each (train_peak_mem_mb, infer_peak_mem_mb)."""
 
 FRAME_COLUMNS = {
     "run_key": "VARCHAR",
     "frame_id": "VARCHAR",
     "scene": "VARCHAR",
     "n_points": "BIGINT",
+    "n_void": "BIGINT",
     "n_superpoints": "BIGINT",
     "n_gt": "BIGINT",
     "n_gt_small": "BIGINT",

@@ -174,7 +174,9 @@ print(json.dumps([{{
         assert len(run["datasets"]) == 1
         assert {"spec.resolved.yaml", "provenance.json", "result.json", "panels"} <= set(run["files"])
         folder = done.runs / run["tags"]["ditr.folder"]
-        assert run["metrics"]["final/ap50"] == result(folder)["ap50"]
+        for score in ("ap", "ap50", "ap25", "ap_to_90", "ap_to_95"):
+            assert run["metrics"][f"final/{score}"] == result(folder)[score]
+            assert f"val/{score}" in run["metrics"]
 
 
 def test_a_finished_run_is_skipped_and_says_so(done: Shell) -> None:

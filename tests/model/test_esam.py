@@ -150,6 +150,19 @@ def test_samples_of_a_batch_do_not_see_each_other(build: Build, batch: Batch) ->
                 assert left.masks.shape == (sample.num_superpoints, size)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_a_frame_of_one_superpoint_asks_one_query(
+    build: Build, make_sample: Callable[..., Sample], training: bool
+) -> None:
+    batch = Batch(samples=(make_sample(1, superpoints=1), make_sample(2, points=450)))
+    model = randomise(build(FPN_INJECT)).train(training)
+    output = model(batch)
+    loss_of(output).backward()  # type: ignore[no-untyped-call]
+    assert [head.masks.shape for head in output.samples[0].heads] == [(1, 1), (1, 1), (1, 600), (1, 600)]
+    assert all(tensor.isfinite().all() for tensor in tensors(output))
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_2d_features_change_the_output_only_of_a_fused_model(build: Build, batch: Batch) -> None:
     blank = Batch(samples=tuple(replace(s, tokens=torch.zeros_like(s.tokens)) for s in batch))  # type: ignore[arg-type]
     for fusion, same in [(FPN_INJECT, False), (FusionSpec(), True)]:

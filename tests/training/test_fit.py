@@ -273,16 +273,22 @@ def test_in_compat_the_earlier_heads_dice_weighs_4_over_the_samples_of_the_step(
 
 
 def test_weight_decay_shrinks_every_parameter(tmp_path: Path, make_samples: MakeSamples) -> None:
+    def away_from_zero() -> TinyModel:
+        model = tiny_model()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.1  # biases of norms start at 0, where no decay shows
+        return model
+
     def moved(weight_decay: float) -> dict[str, Tensor]:
         spec = make_spec(epochs=1, batch_size=5)
         schedule = spec.schedule.model_copy(update={"weight_decay": weight_decay})
-        run = Training(
-            tmp_path / str(weight_decay), lambda: make_samples(5), spec=spec.model_copy(update={"schedule": schedule})
-        )
+        spec = spec.model_copy(update={"schedule": schedule})
+        run = Training(tmp_path / str(weight_decay), lambda: make_samples(5), spec=spec, model=away_from_zero)
         run.start()
         return run.weights()
 
-    start, plain, decayed = dict(tiny_model().named_parameters()), moved(0.0), moved(0.5)
+    start, plain, decayed = dict(away_from_zero().named_parameters()), moved(0.0), moved(0.5)
     for name, parameter in start.items():
         torch.testing.assert_close(plain[name] - decayed[name], 1e-2 * 0.5 * parameter.detach(), rtol=1e-3, atol=1e-6)
 
