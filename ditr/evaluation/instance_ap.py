@@ -35,7 +35,10 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Pooled:
-    """All F frames of a table end to end, without the predictions that are too small: G, K and P over all frames."""
+    """All F frames of a table end to end, without the predictions that are too small: G, K and P over all frames.
+
+    Predictions stand in the order of their scores, worst first: whoever sorts by score sorts their indices.
+    """
 
     num_frames: int
     gt_counts: np.ndarray
@@ -43,7 +46,7 @@ class Pooled:
     gt_frame: np.ndarray
     """(G,) int64 index of the frame in the table; so is pred_frame."""
     scores: np.ndarray
-    """(K,) float64."""
+    """(K,) float64, ascending."""
     excusable: np.ndarray
     """(K,) float64 share of the prediction's points that are void or on ground truth too small to count."""
     pred_frame: np.ndarray
@@ -51,7 +54,7 @@ class Pooled:
     pair_gt: np.ndarray
     """(P,) int64 0..G-1, ascending."""
     pair_pred: np.ndarray
-    """(P,) int64 0..K-1, ascending within a ground-truth instance."""
+    """(P,) int64 0..K-1, within a ground-truth instance in the frame's order of predictions."""
     pair_iou: np.ndarray
     """(P,) float64."""
 
@@ -113,7 +116,7 @@ def scores(table: MatchTable, *, thresholds: Sequence[float] = AP_THRESHOLDS) ->
 
 def average_precision(table: MatchTable, *, thresholds: Sequence[float]) -> np.ndarray:
     """(len(thresholds),) AP of all frames pooled; NaN without ground truth that counts, 0 if nothing was predicted."""
-    pooled = pool(table)
+    pooled = pool(table, above=min(thresholds))
     return np.array([pooled_ap(outcomes(pooled, threshold=threshold)) for threshold in thresholds])
 
 
@@ -144,8 +147,8 @@ def curve(found: Outcomes, *, times: np.ndarray) -> PrecisionRecall:
     )
 
 
-def pool(table: MatchTable) -> Pooled:
-    """Lay the frames of a table end to end, once for all thresholds."""
+def pool(table: MatchTable, *, above: float = 0.0) -> Pooled:
+    """Lay the frames of a table end to end, once for all thresholds from ``above`` on: no other pair is kept."""
     frames = table.frames
     num_gt = np.array([len(frame.gt_sizes) for frame in frames], dtype=np.int64)
     num_pred = np.array([len(frame.scores) for frame in frames], dtype=np.int64)
@@ -157,18 +160,23 @@ def pool(table: MatchTable) -> Pooled:
     gt_counts = _joined([frame.gt_sizes for frame in frames]) >= table.min_points
     on_small = _joined([frame.pair_points for frame in frames]) * ~gt_counts[pair_gt]
     excused = _joined([frame.void for frame in frames]) + np.bincount(pair_pred, weights=on_small, minlength=len(sizes))
+    pair_iou = _joined([frame.pair_iou for frame in frames])
     kept = sizes >= table.min_points
-    pairs = kept[pair_pred]
+    pairs = kept[pair_pred] & (pair_iou > above)
+    scores = _joined([frame.scores for frame in frames])
+    order = np.flatnonzero(kept)[np.argsort(scores[kept], kind="stable")]
+    rank = np.empty(len(scores), dtype=np.int64)
+    rank[order] = np.arange(len(order))
     return Pooled(
         num_frames=len(frames),
         gt_counts=gt_counts,
         gt_frame=np.repeat(index, num_gt),
-        scores=_joined([frame.scores for frame in frames])[kept],
-        excusable=excused[kept] / sizes[kept],
-        pred_frame=np.repeat(index, num_pred)[kept],
+        scores=scores[order],
+        excusable=excused[order] / sizes[order],
+        pred_frame=np.repeat(index, num_pred)[order],
         pair_gt=pair_gt[pairs],
-        pair_pred=(np.cumsum(kept) - 1)[pair_pred[pairs]],
-        pair_iou=_joined([frame.pair_iou for frame in frames])[pairs],
+        pair_pred=rank[pair_pred[pairs]],
+        pair_iou=pair_iou[pairs],
     )
 
 
@@ -179,42 +187,37 @@ def outcomes(pooled: Pooled, *, threshold: float) -> Outcomes:
     the two scores. A prediction that reaches no instance of any size is a false positive unless more than ``threshold``
     of its points are void or on small ground truth, which is the benefit of the doubt.
     """
-    reaches = pooled.pair_iou > threshold
+    reaches = np.flatnonzero(pooled.pair_iou > threshold)
     counts = pooled.gt_counts
-    matched = _match(pooled, pairs=np.flatnonzero(reaches & counts[pooled.pair_gt]))
-    unmatched = _false_positives(pooled, reaches=reaches, threshold=threshold)
-    score = np.concatenate([matched.score, pooled.scores[unmatched]])
-    order = np.argsort(score, kind="stable")
+    true, false = _matched(pooled, pairs=reaches[counts[pooled.pair_gt[reaches]]])
+    false += _unmatched(pooled, reaches=reaches, threshold=threshold)
+    event = np.repeat(np.arange(2 * len(true)), np.stack([true, false], axis=1).ravel())  # both kinds by prediction
+    pred = event // 2
     return Outcomes(
-        score=score[order],
-        is_true=np.concatenate([matched.is_true, np.zeros(len(unmatched), dtype=bool)])[order],
-        frame=np.concatenate([pooled.gt_frame[matched.gt], pooled.pred_frame[unmatched]])[order],
+        score=pooled.scores[pred],
+        is_true=event % 2 == 0,
+        frame=pooled.pred_frame[pred],
         num_gt=np.bincount(pooled.gt_frame[counts], minlength=pooled.num_frames),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Matched:
-    """True positives, and the false positives that a second prediction on the same ground truth costs."""
-
-    score: np.ndarray
-    is_true: np.ndarray
-    gt: np.ndarray
 
 
 def _joined(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64)
 
 
-def _match(pooled: Pooled, *, pairs: np.ndarray) -> _Matched:
-    """The best score on each ground-truth instance is true, every other one costs a false positive.
+def _matched(pooled: Pooled, *, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(K,) int64 true positives of each prediction, and false ones that it costs as the second on its ground truth.
 
-    Keeping the higher score of two, one prediction after the other, leaves the highest and has cost all others.
+    The best score on each ground-truth instance is true, every other one costs a false positive: keeping the higher
+    score of two, one prediction after the other, leaves the highest and has cost all others.
     """
-    free = _free(pooled.pair_gt[pairs], pooled.pair_pred[pairs])
-    gt, score = pooled.pair_gt[pairs][free], pooled.scores[pooled.pair_pred[pairs][free]]
-    order = np.lexsort((-score, gt))
-    return _Matched(gt=gt[order], score=score[order], is_true=np.diff(gt[order], prepend=-1) > 0)
+    gt, pred = pooled.pair_gt[pairs], pooled.pair_pred[pairs]
+    free = _free(gt, pred)
+    gt, pred = gt[free], pred[free]
+    best = np.full(len(pooled.gt_counts), -1)
+    np.maximum.at(best, gt, pred)
+    is_true, count = best[gt] == pred, len(pooled.scores)
+    return np.bincount(pred[is_true], minlength=count), np.bincount(pred[~is_true], minlength=count)
 
 
 def _free(gt: np.ndarray, pred: np.ndarray) -> np.ndarray:
@@ -236,11 +239,11 @@ def _free(gt: np.ndarray, pred: np.ndarray) -> np.ndarray:
     return free
 
 
-def _false_positives(pooled: Pooled, *, reaches: np.ndarray, threshold: float) -> np.ndarray:
-    """Indices of the predictions that reach no ground truth of any size and are not excused."""
-    lost = np.ones(len(pooled.scores), dtype=bool)
+def _unmatched(pooled: Pooled, *, reaches: np.ndarray, threshold: float) -> np.ndarray:
+    """(K,) bool: the prediction reaches, by the pairs ``reaches``, no ground truth of any size and is not excused."""
+    lost = pooled.excusable <= threshold
     lost[pooled.pair_pred[reaches]] = False
-    return np.flatnonzero(lost & (pooled.excusable <= threshold))
+    return lost
 
 
 def _from_here_on(values: np.ndarray, first: np.ndarray) -> np.ndarray:
