@@ -71,10 +71,10 @@ def run(
 
 def _run(planned: Sequence[PlannedRun], *, registry: Registry, display: Display) -> tuple[Outcome, ...]:
     require_inputs([run.spec for run in planned if run.runs], registry=registry)
-    _make_folder(runs_dir())
+    make_folder(runs_dir())
     results = Results(runs_dir() / "results.duckdb")
     with StopSignal() as stop:
-        host = Host(registry=registry, progress=display.progress, say=display.say, stop=stop, draw=_draw)
+        host = Host(registry=registry, progress=display.progress, say=display.say, stop=stop, draw=draw_pictures)
         try:
             return run_all(planned, host=host, results=results)
         except KeyboardInterrupt:
@@ -82,7 +82,8 @@ def _run(planned: Sequence[PlannedRun], *, registry: Registry, display: Display)
             raise typer.Exit(INTERRUPTED) from None
 
 
-def _make_folder(runs: Path) -> None:
+def make_folder(runs: Path) -> None:
+    """The folder of run folders, or a message why it cannot be."""
     try:
         runs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -91,7 +92,8 @@ def _make_folder(runs: Path) -> None:
         raise DitrError(what, code=Code.ENVIRONMENT, where=str(runs), fix=fix) from error
 
 
-def _draw(folder: RunFolder, evaluation: Evaluation, frames: FrameSet) -> None:
+def draw_pictures(folder: RunFolder, evaluation: Evaluation, frames: FrameSet) -> None:
+    """Panels and curves, drawn into the run folder."""
     from ditr.report.run_pictures import draw_run
 
     draw_run(folder.panels, evaluation=evaluation, frames=frames, name=folder.path.name)

@@ -158,24 +158,36 @@ def build_model(
     spec: Spec, *, seed: int, registry: Registry, feature_channels: int | None
 ) -> tuple[EsamSingleView, LoadedWeights | None]:
     """The model on the CPU, initialised from the seed, then from the checkpoint; None where there is no checkpoint."""
+    model = fresh_model(spec, seed=seed, feature_channels=feature_channels)
+    if spec.checkpoint is None:
+        return model, None
+    return model, load_file(model, locate_checkpoint(spec.checkpoint, registry=registry))
+
+
+def fresh_model(spec: Spec, *, seed: int, feature_channels: int | None) -> EsamSingleView:
+    """The model on the CPU, initialised from the seed."""
     import torch
 
-    from ditr.model.checkpoint import load_weights
     from ditr.model.esam import EsamSingleView
 
     torch.manual_seed(derive_seed(seed, "init"))
-    model = EsamSingleView(
+    return EsamSingleView(
         spec.model,
         fusion=spec.fusion,
         feature_channels=feature_channels,
         sampling=spec.features.sampling if spec.features else "bilinear",
         query_fraction=spec.loss.query_fraction,
     )
-    if spec.checkpoint is None:
-        return model, None
-    file = locate_checkpoint(spec.checkpoint, registry=registry)
-    report = load_weights(model, file.path, format=file.format, key_prefix=file.key_prefix, entries=file.entries)
-    return model, LoadedWeights(file=file, report=report)
+
+
+def load_file(model: EsamSingleView, file: CheckpointFile, *, whole: bool = False) -> LoadedWeights:
+    """Sets the weights that the file has; with ``whole`` they must be all of the model's, and all of the file's."""
+    from ditr.model.checkpoint import load_weights
+
+    report = load_weights(
+        model, file.path, format=file.format, key_prefix=file.key_prefix, entries=file.entries, whole=whole
+    )
+    return LoadedWeights(file=file, report=report)
 
 
 def _selected(dataset: Dataset, selection: Selection) -> tuple[str, FrameSet, FrameSet]:

@@ -63,7 +63,7 @@ def run_all(planned: Sequence[PlannedRun], *, host: Host, results: Results) -> t
 
 def _run_one(run: PlannedRun, *, host: Host, results: Results) -> Outcome:
     if run.status == "again":
-        host.say(f"  the old run is kept in {_move_aside(run.folder)}")
+        host.say(f"  the old run is kept in {move_aside(run.folder)}")
     session = Session(run, state=_begin(run), host=host)
     results.record(run.folder)
     began = time.monotonic()
@@ -110,7 +110,8 @@ def _ended(state: RunState, *, since: float) -> RunState:
     return replace(state, ended_at=now(), wall_s=round((state.wall_s or 0.0) + time.monotonic() - since, 3))
 
 
-def _move_aside(folder: RunFolder) -> str:
+def move_aside(folder: RunFolder) -> str:
+    """Puts the folder where no command lists it; returns where."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     kept = folder.path.parent / ".replaced" / f"{folder.path.name}-{stamp}"
     kept.parent.mkdir(parents=True, exist_ok=True)

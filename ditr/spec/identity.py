@@ -13,6 +13,7 @@ from ditr.spec.registry import Registry
 Variant = Literal["baseline", "bifusion", "fpn_inject", "custom"]
 
 _CHANGES_NO_NUMBER = {"name", "description", "tags", "tracking", "execution", "seeds"}
+_DECIDES_EVALUATION = ("dataset", "features", "model", "fusion", "evaluation", "esam_compat")
 _ENTRY_PROSE = {"description", "url", "licence"}
 
 
@@ -37,6 +38,19 @@ def identity(spec: Spec, *, registry: Registry) -> dict[str, Any]:
     if isinstance(spec.checkpoint, RegisteredCheckpoint):
         result["checkpoint"]["name"] = _content(registry.checkpoint(spec.checkpoint.name))
     return result
+
+
+def evaluation_hash(spec: Spec, *, registry: Registry, weights_sha256: str, split: str, frames: int | None) -> str:
+    """64 hex digits of what decides an evaluation of given weights; how these came about takes no part.
+
+    Parameters
+    ----------
+    frames: the first so many of the split; None all.
+    """
+    whole = identity(spec.model_copy(update={"checkpoint": None}), registry=registry)
+    decides = {part: whole[part] for part in _DECIDES_EVALUATION}
+    decides |= {"weights": weights_sha256, "split": split, "frames": frames}
+    return hashlib.sha256(canonical_json(decides).encode()).hexdigest()
 
 
 def run_key(spec_hash: str, seed: int) -> str:

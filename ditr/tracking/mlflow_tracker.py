@@ -113,7 +113,7 @@ class MlflowTracker:
         self._sum_up(self._client.get_run(self.run_id).info.experiment_id)
 
     def publish(self, state: RunState, *, params: Mapping[str, Any]) -> str:
-        """Makes the run of a folder that is complete and has no spec, in place of all made of its key before.
+        """Makes the run of a folder that is complete and no training of ours, in place of all made of its key before.
 
         It has no parent, and nobody watches the machine; what the folder does not say of the data set is left out.
         """
@@ -127,6 +127,10 @@ class MlflowTracker:
         self.run_id = str(run.info.run_id)
         self._log_params(self.run_id, {name: str(value) for name, value in params.items() if value is not None})
         self._client.log_artifact(self.run_id, str(self.folder.provenance))
+        if self.folder.spec.is_file():
+            self._client.log_artifact(self.run_id, str(self.folder.spec))
+        if self.dataset_root is not None:
+            self._log_dataset(self.run_id)
         self.sync()
         self._client.set_tag(self.run_id, "ditr.state", state.state)
         self._send_result(wall_s=state.wall_s)

@@ -1,0 +1,97 @@
+"""``ditr eval``: a row of results from weights that exist."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ditr.cli.display import open_display
+from ditr.cli.options import Overrides
+from ditr.cli.run import FAILED, INTERRUPTED, draw_pictures, make_folder
+from ditr.cli.tables import text_table
+from ditr.errors import DitrError
+from ditr.paths import runs_dir
+from ditr.runner.evaluate_checkpoint import Evaluated, evaluate_checkpoint
+from ditr.runner.inputs import Selection
+from ditr.runner.session import Host
+from ditr.runner.stop import Interrupted, StopSignal
+from ditr.spec.load import LoadedSpec, load_spec
+from ditr.spec.registry import Registry
+
+STOPPED = "stopped: nothing was recorded; a result of before stays"
+_COLUMNS = ("ap", "ap50", "ap25", "infer_ms", "peak_mem_mb")
+
+
+class Split(StrEnum):
+    """The frames of a data set."""
+
+    TRAIN = "train"
+    VAL = "val"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to ``app``."""
+    app.command("eval")(evaluate)
+
+
+def evaluate(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="Spec file.", show_default=False)],
+    checkpoint: Annotated[
+        Path,
+        typer.Option(
+            help="Weights of the spec's whole model: an ESAM .pth, a run's model.safetensors, or a run folder.",
+            show_default=False,
+        ),
+    ],
+    split: Annotated[Split, typer.Option(help="Which frames.")] = Split.VAL,
+    frames: Annotated[int | None, typer.Option(min=1, help="Only the first so many.", show_default="all")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Evaluate weights without training: a row of results beside those of runs (`kind` is eval).
+
+    Asked again for the same weights, frames and spec, it evaluates again and replaces the row. What the spec says about
+    training (checkpoint, schedule, seeds) takes no part.
+    """
+    registry = Registry()
+    loaded = load_spec(spec, registry=registry, overrides=tuple(overrides or ()))
+    make_folder(runs_dir())
+    try:
+        evaluated = _evaluate(loaded, checkpoint, Selection(split=split.value, frames=frames), registry=registry)
+    except (Interrupted, KeyboardInterrupt):
+        typer.echo(STOPPED, err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except DitrError:
+        raise
+    except Exception as error:
+        typer.echo(_told(error), err=True)
+        raise typer.Exit(FAILED) from None
+    typer.echo(_summary(evaluated), nl=False)
+    if evaluated.error is not None:
+        typer.echo(f"recorded, but {_told(evaluated.error)}\n  traceback: {evaluated.folder.log_file}", err=True)
+        raise typer.Exit(FAILED)
+
+
+def _evaluate(loaded: LoadedSpec, checkpoint: Path, selection: Selection, *, registry: Registry) -> Evaluated:
+    with open_display() as display, StopSignal() as stop:
+        host = Host(registry=registry, progress=display.progress, say=display.say, stop=stop, draw=draw_pictures)
+        display.say(f"{loaded.spec.name}: evaluation of {checkpoint}")
+        return evaluate_checkpoint(loaded, checkpoint=checkpoint, selection=selection, host=host, runs=runs_dir())
+
+
+def _summary(evaluated: Evaluated) -> str:
+    result = evaluated.result
+    count = f"{result['n_frames']:,} of {evaluated.split_frames:,}"
+    row = (result["split"], count, *(result[name] for name in _COLUMNS), evaluated.folder.path)
+    lines = ["\n", text_table(("split", "frames", *_COLUMNS, "folder"), [row])]
+    if result["n_frames"] < evaluated.split_frames:
+        lines.append(f"only {count} frames: no result of the whole split\n")
+    if evaluated.kept is not None:
+        lines.append(f"replaced: the same evaluation of before is kept in {evaluated.kept}\n")
+    return "".join(lines)
+
+
+def _told(error: Exception) -> str:
+    return "\n  ".join([f"failed with {type(error).__name__}: {error}", *getattr(error, "__notes__", [])])

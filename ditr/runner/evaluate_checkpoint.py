@@ -1,0 +1,284 @@
+"""Evaluates weights that exist, without a training; the result is a row beside those of runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ditr.catalog import CheckpointFile
+from ditr.errors import Code, DitrError
+from ditr.runner.inputs import (
+    Inputs,
+    LoadedWeights,
+    Selection,
+    fresh_model,
+    load_file,
+    pick_device,
+    prepare,
+    uses_features,
+)
+from ditr.runner.plan import Planned
+from ditr.runner.record import headline_of_model, write_provenance, write_result
+from ditr.runner.run import move_aside
+from ditr.runner.session import Host, assess, count_weights, use_cores
+from ditr.runner.stop import Interrupted
+from ditr.spec.diff import diff
+from ditr.spec.dump import to_yaml
+from ditr.spec.identity import evaluation_hash, variant
+from ditr.spec.load import LoadedSpec, load_spec
+from ditr.spec.models import Spec
+from ditr.tracking.mlflow_tracker import MlflowTracker
+from ditr.tracking.results import Results
+from ditr.tracking.run_folder import RunFolder, RunState, find_run, now, write_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from ditr.evaluation.evaluate import Evaluation
+    from ditr.model.esam import EsamSingleView
+
+UNFINISHED = ".unfinished"
+"""Folder in that of the runs, where an evaluation is until it is whole."""
+_READ_BY_MODEL = ("dataset.name", "features.", "model.", "fusion.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """What became of an evaluation."""
+
+    folder: RunFolder
+    result: dict[str, Any]
+    """As in result.json."""
+    split_frames: int
+    """Frames of the split, evaluated or not."""
+    kept: str | None
+    """Where the same evaluation of before is now; None if there was none."""
+    error: Exception | None
+    """What went wrong after the result was recorded: with the pictures or the tracking."""
+
+
+def evaluate_checkpoint(
+    loaded: LoadedSpec, *, checkpoint: Path, selection: Selection, host: Host, runs: Path
+) -> Evaluated:
+    """Evaluates the weights as the spec says; its checkpoint, seeds and schedule take no part.
+
+    All is written to a folder that nothing lists, which then replaces the same evaluation of before, if there was one:
+    whatever goes wrong, the result of before stays.
+
+    Parameters
+    ----------
+    checkpoint: a file of weights that are whole for the spec's model, or a run folder.
+    runs: folder of the run folders.
+
+    Raises
+    ------
+    DitrError: the weights or the data do not fit.
+    Interrupted: the user stopped it.
+    """
+    work = RunFolder(runs / UNFINISHED / f"{loaded.spec.name}-eval-{os.getpid()}")
+    shutil.rmtree(work.path, ignore_errors=True)  # of a process that was killed, and had the same number
+    work.path.mkdir(parents=True)
+    try:
+        evaluated = _Work(loaded, folder=work, host=host, runs=runs).run(checkpoint, selection)
+    except Exception as error:
+        if isinstance(error, DitrError | Interrupted):
+            _remove(work)
+            raise
+        work.append_log(traceback.format_exc())
+        error.add_note(f"traceback: {work.log_file}")
+        raise
+    except BaseException:
+        _remove(work)
+        raise
+    _remove(work)
+    return evaluated
+
+
+def given_weights(checkpoint: Path) -> CheckpointFile:
+    """The file to evaluate, with what it is by its content.
+
+    Raises
+    ------
+    DitrError: no such file, or not the weights of a whole model.
+    """
+    from ditr.model.checkpoint import describe
+
+    path = RunFolder(checkpoint).weights if checkpoint.is_dir() else checkpoint
+    if checkpoint.is_dir() and not path.is_file():
+        fix = "Name the folder of a run that has finished, or a file of weights."
+        raise _error("no weights of a finished run in this folder", where=checkpoint, fix=fix)
+    found = describe(path)
+    if found.format is None:
+        raise _error(f"these are no weights of this model: {found.reason}", where=path, fix="Name another file.")
+    if found.format == "mask3d":
+        fix = "Train from it (`checkpoint` in the spec, `ditr run`), or name the weights of a trained model."
+        raise _error("a mask3d checkpoint has no decoder, so there is nothing to evaluate", where=path, fix=fix)
+    return CheckpointFile(path.resolve(), found.sha256, found.format, key_prefix=found.key_prefix)
+
+
+@dataclass
+class _Work:
+    """One evaluation under way in ``folder``."""
+
+    loaded: LoadedSpec
+    folder: RunFolder
+    host: Host
+    runs: Path
+    began: float = field(default_factory=time.monotonic)
+    started_at: str = field(default_factory=now)
+
+    def run(self, checkpoint: Path, selection: Selection) -> Evaluated:
+        spec, host = self.loaded.spec, self.host
+        progress = host.stop.stopping(host.progress)
+        device = pick_device(spec.execution)
+        use_cores(device)
+        model, weights = self._load(checkpoint)
+        inputs = prepare(
+            spec, seed=0, registry=host.registry, device=device, progress=progress, say=self.say, only=selection
+        )
+        planned = self._planned(inputs, weights)
+        final = RunFolder(self.runs / f"{spec.name}-eval-{planned.key}")
+        with final.lock():
+            write_text(self.folder.spec, to_yaml(spec))
+            facts = write_provenance(planned, inputs=inputs, weights={"evaluated_weights": weights}, device=device)
+            evaluation = assess(model.to(device), inputs.evaluated, spec=spec, device=device, progress=progress)
+            result = write_result(
+                planned, inputs=inputs, evaluation=evaluation, fitted=None, params=count_weights(model), facts=facts
+            )
+            self.say(_count_line(inputs))
+            state = self._state(planned)
+            self.folder.set_state(state)
+            kept = self._put(final, key=planned.key)
+            error = self._publish(final, state, planned, inputs, evaluation, device)
+        return Evaluated(folder=final, result=result, split_frames=inputs.split_frames, kept=kept, error=error)
+
+    def say(self, line: str) -> None:
+        self.host.say(line)
+        self.folder.append_log(line)
+
+    def _load(self, checkpoint: Path) -> tuple[EsamSingleView, LoadedWeights]:
+        """Before any data is read: a wrong file is told at once."""
+        spec, registry = self.loaded.spec, self.host.registry
+        file = given_weights(checkpoint)
+        fused = uses_features(spec) and spec.features is not None
+        channels = registry.features(spec.features.source).channels if fused and spec.features else None
+        model = fresh_model(spec, seed=0, feature_channels=channels)
+        weights = load_file(model, file, whole=True)
+        self.say(f"  {weights.report.matched} tensors from {file.path}, all of the model and all of the file")
+        for line in _trained_otherwise(spec, file.path, load=lambda path: load_spec(path, registry=registry).spec):
+            self.say(f"  {line}")
+        return model, weights
+
+    def _planned(self, inputs: Inputs, weights: LoadedWeights) -> Planned:
+        spec = self.loaded.spec
+        count = len(inputs.evaluated)
+        digest = evaluation_hash(
+            spec,
+            registry=self.host.registry,
+            weights_sha256=weights.file.sha256,
+            split=inputs.split,
+            frames=None if count == inputs.split_frames else count,
+        )
+        return Planned(
+            spec=spec,
+            source=self.loaded.path,
+            overrides=self.loaded.overrides,
+            spec_hash=digest,
+            key=digest[:10],
+            variant=variant(spec.fusion),
+            folder=self.folder,
+        )
+
+    def _state(self, planned: Planned) -> RunState:
+        return RunState(
+            run_key=planned.key,
+            spec_hash=planned.spec_hash,
+            name=planned.spec.name,
+            variant=planned.variant,
+            seed=None,
+            kind="eval",
+            state="finished",
+            started_at=self.started_at,
+            ended_at=now(),
+            wall_s=round(time.monotonic() - self.began, 3),
+        )
+
+    def _put(self, final: RunFolder, *, key: str) -> str | None:
+        """In place of the same evaluation of before, whatever the spec was called then; returns where that is now."""
+        before = find_run(self.runs, key)
+        kept = move_aside(before) if before else None
+        try:
+            self.folder.path.rename(final.path)
+        except OSError:
+            if before and kept:
+                Path(kept).rename(before.path)
+            raise
+        return kept
+
+    def _publish(
+        self,
+        final: RunFolder,
+        state: RunState,
+        planned: Planned,
+        inputs: Inputs,
+        evaluation: Evaluation,
+        device: torch.device,
+    ) -> Exception | None:
+        """The views of the folder; it is whole, and no failure here takes anything from it."""
+        try:
+            Results(self.runs / "results.duckdb").record(final)
+            self.host.draw(final, evaluation, inputs.evaluated.frames)
+            if planned.spec.tracking.mlflow:
+                dataset = inputs.dataset
+                tracker = MlflowTracker(
+                    final, dataset=dataset.name, dataset_digest=dataset.digest, dataset_root=dataset.root
+                )
+                tracker.publish(state, params=_params(planned, inputs, device=device))
+        except Exception as error:
+            final.append_log(f"recording failed: {traceback.format_exc()}")
+            return error
+        return None
+
+
+def _trained_otherwise(spec: Spec, weights: Path, *, load: Callable[[Path], Spec]) -> list[str]:
+    """What the spec of the run whose weights these are says else about data and model; no fault, but to be known."""
+    run = RunFolder(weights.parent.parent)
+    if weights != run.weights or not run.spec.is_file():
+        return []
+    try:
+        differences = diff(load(run.spec), spec)
+    except DitrError as error:
+        return [f"the spec that they were trained with cannot be compared: {error.what}"]
+    return [
+        f"they were trained with {one.path} {one.first}, here {one.second}"
+        for one in differences
+        if one.path.startswith(_READ_BY_MODEL) and (uses_features(spec) or not one.path.startswith("features"))
+    ]
+
+
+def _params(planned: Planned, inputs: Inputs, *, device: torch.device) -> dict[str, Any]:
+    count = len(inputs.evaluated)
+    return headline_of_model(planned, device=device) | {"split": inputs.split, "frames": count}
+
+
+def _count_line(inputs: Inputs) -> str:
+    count, whole = len(inputs.evaluated), inputs.split_frames
+    frames = f"all {whole:,} frames" if count == whole else f"{count:,} of {whole:,} frames"
+    return f"  evaluated {frames} of {inputs.split}"
+
+
+def _remove(work: RunFolder) -> None:
+    shutil.rmtree(work.path, ignore_errors=True)
+    with suppress(OSError):  # not empty: another process works beside
+        work.path.parent.rmdir()
+
+
+def _error(what: str, *, where: Path, fix: str) -> DitrError:
+    return DitrError(what, code=Code.CHECKPOINT, where=str(where), fix=fix)
