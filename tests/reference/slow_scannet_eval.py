@@ -36,17 +36,24 @@ class _Gt:
     overlaps: list  # of (prediction index, intersection)
 
 
+Associated = tuple[list[_Gt], list[_Pred]]
+
+
 def slow_average_precision(frames: list[SlowFrame], *, thresholds: list[float], min_points: int) -> list[float]:
-    associated = [_associate(frame, min_points=min_points) for frame in frames]
+    associated = [slow_association(frame, min_points=min_points) for frame in frames]
     return [_average_precision(associated, threshold=threshold, min_points=min_points) for threshold in thresholds]
 
 
 def slow_scores(frames: list[SlowFrame], *, min_points: int) -> tuple[float, float, float]:
-    values = slow_average_precision(frames, thresholds=PROTOCOL_THRESHOLDS, min_points=min_points)
+    return slow_scores_of([slow_association(frame, min_points=min_points) for frame in frames], min_points=min_points)
+
+
+def slow_scores_of(associated: list[Associated], *, min_points: int) -> tuple[float, float, float]:
+    values = [_average_precision(associated, threshold=t, min_points=min_points) for t in PROTOCOL_THRESHOLDS]
     return sum(values[:9]) / 9, values[0], values[9]
 
 
-def _associate(frame: SlowFrame, *, min_points: int) -> tuple[list[_Gt], list[_Pred]]:
+def slow_association(frame: SlowFrame, *, min_points: int) -> Associated:
     ids = [int(i) for i in np.unique(frame.instance_of_point) if i != VOID]
     gts = [_Gt(size=int(np.count_nonzero(frame.instance_of_point == i)), overlaps=[]) for i in ids]
     preds: list[_Pred] = []
@@ -65,7 +72,7 @@ def _associate(frame: SlowFrame, *, min_points: int) -> tuple[list[_Gt], list[_P
     return gts, preds
 
 
-def _average_precision(associated: list[tuple[list[_Gt], list[_Pred]]], *, threshold: float, min_points: int) -> float:
+def _average_precision(associated: list[Associated], *, threshold: float, min_points: int) -> float:
     labels: list[int] = []
     confidences: list[float] = []
     hard_false_negatives = 0
