@@ -7,6 +7,7 @@ of; names of known bookkeeping are mapped to a class that takes anything and doe
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
@@ -99,6 +100,8 @@ def _reader(path: Path) -> Callable[[Path], WeightFile]:
     """By the first bytes, since .pth, .pt, .ckpt and .bin are all used for more than one thing."""
     with path.open("rb") as file:
         head = file.read(512)
+    if path.suffix == ".safetensors" and head.startswith((_ZIP, _BEFORE_ZIP)):  # torch goes by the name
+        raise file_error("the file is torch's and has the name of a safetensors file", path=path, fix="name it .pth")
     if head.startswith(_ZIP):
         return _read_torch
     if head.startswith(_BEFORE_ZIP):
@@ -112,7 +115,10 @@ def _reader(path: Path) -> Callable[[Path], WeightFile]:
 
 
 def _read_torch(path: Path) -> WeightFile:
-    names = sorted(get_unsafe_globals_in_checkpoint(path))
+    try:
+        names = sorted(get_unsafe_globals_in_checkpoint(path))
+    except ValueError as error:
+        raise file_error(f"the file is not weights alone: {error}", path=path, fix=_RESAVE) from error
     code = [name for name in names if not _is_bookkeeping(name)]
     if code:
         what = f"the file names code that is no known bookkeeping, and none of it was run: {', '.join(code)}"
@@ -183,7 +189,11 @@ def _reason(error: Exception) -> str:
     text = str(error)
     if "central directory" in text:
         return "the table of contents at its end is missing"
-    if isinstance(error, SafetensorError | pickle.UnpicklingError):
-        text = text.rpartition("WeightsUnpickler error:")[2].partition("Check the documentation")[0]
+    if "Unsupported operand" in text:
+        return "it is pickled in another protocol than torch's"
+    if named := re.search(r"GLOBAL (\S+)", text):
+        return f"it names {named[1]}"
+    if isinstance(error, pickle.UnpicklingError):
+        text = text.rpartition("WeightsUnpickler error:")[2]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
