@@ -37,3 +37,13 @@ def tiny_dataset(session_cache: Path) -> Dataset:
         patch.setenv("DITR_CACHE", str(session_cache))
         patch.delenv("DITR_REGISTRY", raising=False)
         return open_dataset("synthrooms_tiny", registry=Registry())
+
+
+@pytest.fixture(scope="session")
+def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database; making it takes seconds, copying it none."""
+    from mlflow import MlflowClient
+
+    runs = tmp_path_factory.mktemp("mlflow")
+    MlflowClient(f"sqlite:///{runs / 'mlflow.db'}").search_experiments()
+    return runs / "mlflow.db"

@@ -37,7 +37,7 @@ def result_of(log: EsamLog, *, dataset: str) -> dict[str, Any]:
         "n_frames": last.batches if last and log.facts.gpus == 1 else None,
         "epochs": log.epochs_done,
         "checkpoint": log.facts.load_from,
-        **scores,
+        **{name: scores.get(name) for name in _SCORES.values()},
         "ap_to_90": scores.get("ap"),
         "step_ms": _median(_step_ms(window.values) for window in log.windows),
         "infer_ms": _step_ms(last.values) if last else None,

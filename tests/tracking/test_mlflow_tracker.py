@@ -19,16 +19,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="session")
-def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow database; making it takes seconds, copying it none."""
-    from mlflow import MlflowClient
-
-    runs = tmp_path_factory.mktemp("mlflow")
-    MlflowClient(store_uri(runs)).search_experiments()
-    return runs / "mlflow.db"
-
-
 @pytest.fixture
 def folder(make_run, migrated_store: Path) -> RunFolder:  # type: ignore[no-untyped-def]
     made: RunFolder = make_run("base", key="0000000001", state="running")
