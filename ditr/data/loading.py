@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import signal
 from collections.abc import Iterator
@@ -21,10 +22,11 @@ def batches(
 ) -> Iterator[Batch]:
     """One pass over the samples, the last batch as small as it comes out.
 
-    The batches are the same whatever the number of worker processes. ``first_batch`` leaves out that many from the
+    The batches are the same whatever the number of worker processes, which is at most one a core. ``first_batch`` leaves out that many from the
     front without reading them, so that an interrupted epoch continues where it stopped.
     """
     _allow_open_files()
+    workers = min(workers, len(os.sched_getaffinity(0)))
     loader = DataLoader(
         samples,
         batch_sampler=batch_indices(samples, batch_size=batch_size, shuffle=shuffle)[first_batch:],

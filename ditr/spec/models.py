@@ -243,7 +243,7 @@ class ExecutionSpec(Part):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 2
-    """Processes that read and augment frames."""
+    """Processes that read and augment frames, at most one a core."""
 
 
 class Spec(Part):
