@@ -126,7 +126,7 @@ def _require_sound(dataset: Dataset, report: CheckReport) -> None:
     if reprojection.refused:
         lines = (*histogram(reprojection), *_some(reprojection.refused, reprojection.examples))
         raise DitrError(
-            f"in {_frames(reprojection.refused)} of {reprojection.frames} points are more than {LIMIT_PX} px off the "
+            f"in {reprojection.refused} of {reprojection.frames} frames points are not within {LIMIT_PX} px of the "
             "pixels that intrinsics and pose say, so that 2D features would be read at wrong places\n"
             + "\n".join(f"  {line}" for line in lines),
             code=Code.DATASET,

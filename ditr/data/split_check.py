@@ -52,6 +52,7 @@ def _check_manifest(dataset: Dataset, report: Report) -> dict[str, float]:
     manifest: dict[str, Any] = json.loads(path.read_text())
     if content_digest(dataset.root) != manifest["digest"]:
         report("digest", f"{path}: the files are not those that were made; delete the folder to make them again")
+        return {}
     statistics = {}
     for name, frames in (("train", dataset.train), ("val", dataset.val)):
         textured, large = 0, 0

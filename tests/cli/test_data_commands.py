@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from ditr.cli.main import app
+from ditr.data.info_pickle import read_infos, write_infos
+from ditr.data.scannet_sv import INFO_FILES
 from ditr.errors import DitrError
 
 
@@ -35,12 +38,46 @@ def test_make_check_and_show_a_set_of_ones_own(tmp_path):
     assert "already exists" in str(again.exception)
 
 
-def test_check_exits_1_and_names_the_file(tiny_dataset, tmp_path):
-    shutil.copytree(tiny_dataset.root, tmp_path / "copy")
-    (tmp_path / "copy/points/scene9001_00_200.bin").unlink()
-    result = ditr("data", "check", tmp_path / "copy")
+def test_check_exits_1_and_says_where_and_what_it_means_for_a_run(tiny_dataset, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(tiny_dataset.root, root)
+    (root / "manifest.json").unlink()
+    (root / "points/scene9001_00_200.bin").unlink()
+    (root / "pose_centered/scene9001_00/0.npy").unlink()
+    result = ditr("data", "check", root)
     assert result.exit_code == 1
     assert "points/scene9001_00_200.bin: no such file" in result.output
+    rows = [" ".join(line.split()) for line in result.output.splitlines()]
+    assert "missing points 1 breaks the frame" in rows
+    assert "missing pose_centered 1 runs do without" in rows
+    assert "1 of 4 frames cannot be used: a run refuses, or leaves them out with" in rows
+
+
+def test_check_prints_the_histogram_of_a_wrong_camera_and_the_right_one(tiny_dataset, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(tiny_dataset.root, root)
+    (root / "intrinsics").mkdir()
+    (root / "intrinsics/scene9001_00.txt").write_text("571.6 0 319.5\n0 571.6 239.5\n0 0 1\n")
+    result = ditr("data", "check", root)
+    assert result.exit_code == 1
+    rows = [" ".join(line.split()) for line in result.output.splitlines()]
+    assert any(row.startswith("0 - 0.01 40000 2 ###") for row in rows)
+    assert any(row.startswith("2 - 5 ") for row in rows)
+    assert "fx 577.871 (577.871 to 577.871), declared 571.6 to 577.871" in rows
+    assert "reprojection 2 no run starts" in rows
+
+
+def test_check_goes_on_where_entries_of_an_info_pickle_are_broken(tiny_dataset, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(tiny_dataset.root, root)
+    path = root / INFO_FILES["val"]
+    infos = read_infos(path)
+    write_infos(path, replace(infos, frames=(*infos.frames, infos.frames[0])))
+    (root / "points/scene9000_00_0.bin").unlink()
+    result = ditr("data", "check", root)
+    assert result.exit_code == 1
+    assert "scene9001_00_0 is listed 2 times" in result.output
+    assert "missing points: 1 problem" in result.output
 
 
 def test_show_suggests_frames(tiny_dataset):

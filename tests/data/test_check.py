@@ -41,6 +41,18 @@ def change_infos(root: Path, split: str, change) -> None:
     write_infos(path, replace(infos, frames=tuple(change(list(infos.frames)))))
 
 
+def renamed(frame: FrameInfo, *, scene: str, number: str) -> FrameInfo:
+    """An entry for a frame that no file is there for."""
+    files = ("points_file", "superpoints_file", "instances_file", "semantics_file")
+    return replace(
+        frame,
+        scene=scene,
+        number=number,
+        image=f"2D/{scene}/color/{number}.jpg",
+        **dict.fromkeys(files, f"{scene}_{number}.bin"),
+    )
+
+
 def with_pose(pose: np.ndarray):
     """A change of infos that gives the first frame another pose."""
 
@@ -187,8 +199,7 @@ def test_splits_are_compared_with_each_other_and_with_their_lists(copy: Path) ->
     (copy / "meta_data").mkdir()
     (copy / "meta_data/scannetv2_sv_train.txt").write_text(f"{FRAME}\nscene9009_00_0\nscene9001_00_0\n")
     (copy / "meta_data/scannetv2_sv_val.txt").write_text("scene9001_00_0\nscene9001_00_0\n")
-    train = read_infos(copy / INFO_FILES["train"]).frames
-    change_infos(copy, "val", lambda frames: [*frames, replace(train[0], number="7")])
+    change_infos(copy, "val", lambda frames: [*frames, renamed(frames[0], scene="scene9000_00", number="400")])
     report = checked(copy)
     problems = {problem.kind: problem for problem in report.problems}
     assert problems["scene in both splits"].count == 1
@@ -197,6 +208,11 @@ def test_splits_are_compared_with_each_other_and_with_their_lists(copy: Path) ->
         "scene9009_00_0: its points are not on disk",
         "scene9001_00_0: its points are on disk",
     )
+    assert report.broken == {
+        "scene9000_00_400": tuple(
+            f"missing {kind}" for kind in ("image", "instance_mask", "points", "semantic_mask", "super_points")
+        )
+    }
     assert report.statistics["train frames that are not in its frame list"] == 1
 
 
