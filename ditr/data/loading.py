@@ -22,8 +22,9 @@ def batches(
 ) -> Iterator[Batch]:
     """One pass over the samples, the last batch as small as it comes out.
 
-    The batches are the same whatever the number of worker processes, which is at most one a core. ``first_batch`` leaves out that many from the
-    front without reading them, so that an interrupted epoch continues where it stopped.
+    The batches are the same whatever the number of worker processes, of which there is at most one a core.
+    ``first_batch`` leaves out that many from the front without reading them, so that an interrupted epoch continues
+    where it stopped.
     """
     _allow_open_files()
     workers = min(workers, len(os.sched_getaffinity(0)))
