@@ -79,12 +79,14 @@ def open_folder(
     intrinsics: Intrinsics = SCANNET_SV_INTRINSICS,
     report: Report | None = None,
 ) -> Dataset:
-    """A folder in the layout of ScanNet200-SV or -MV; its digest is the manifest's if it has one.
+    """A folder in the layout of ScanNet200-SV or -MV.
 
     ``info_files`` names each split's; by default they have ESAM's names, those for single frames if the folder has
-    both kinds. ``DitrError`` for broken entries of info pickles and for a frame in both splits: a score on frames that
-    were trained on says nothing. With ``report`` these are told to it instead and the sound entries are opened.
+    both kinds, and the digest is the manifest's if there is one, as in every embedded set. ``DitrError`` for broken
+    entries of info pickles and for a frame in both splits: a score on frames that were trained on says nothing. With
+    ``report`` these are told to it instead and the sound entries are opened.
     """
+    made = info_files is None and (root / MANIFEST).is_file()
     if info_files is None:
         info_files = _usual_info_files(root)
     infos = {split: _read(root / info_files[split], report) for split in ("train", "val")}
@@ -94,9 +96,8 @@ def open_folder(
         FrameSet(root, infos=split, intrinsics=intrinsics, scene_intrinsics=of_scenes) for split in infos.values()
     )
     _require_disjoint(train, val, where=root / info_files["val"], report=report)
-    manifest = root / MANIFEST
-    if manifest.is_file():
-        digest = str(json.loads(manifest.read_text())["digest"])
+    if made and not of_scenes:  # the generator writes no intrinsics: with some it is not the set that was made
+        digest = str(json.loads((root / MANIFEST).read_text())["digest"])
     else:
         digest = _folder_digest(root, info_files, (train, val))
     return Dataset(name=name, root=root, digest=digest, train=train, val=val)

@@ -17,6 +17,8 @@ class Frame:
     """N points of one frame (reference: ESAM section 1.3).
 
     Coordinates are metres in the centred world (not axis-aligned, +z roughly up); ``pose_c2w`` maps the camera into it.
+    Its origin is about the mean of the points: a prepared single frame's is that of all measured pixels, of which the
+    points are a sample; a multi-view frame's is that of the points themselves.
     """
 
     id: str

@@ -34,7 +34,7 @@ def load_plain(raw: bytes, *, where: str) -> Any:
     damaged.
     """
     try:
-        refused = _refusals(raw)
+        refused = list(dict.fromkeys(_refusals(raw)))
         if not refused:
             return _PlainUnpickler(io.BytesIO(raw)).load()
     except _Refused as error:
@@ -56,14 +56,9 @@ def _damaged(where: str, why: str) -> DitrError:
     return DitrError(f"cannot be read as a pickle ({why})", code=Code.DATASET, where=where, fix=_FIX)
 
 
-def _refusals(raw: bytes) -> list[str]:
-    """Everything the pickle names that is not lent, each once."""
-    return list(dict.fromkeys(f"{module}.{name}" for module, name in _globals(raw) if (module, name) not in _LENT))
-
-
-def _globals(raw: bytes) -> Iterator[tuple[str, str]]:
-    """Module and name of every import, in order. Names are also followed through the pickle's memo."""
-    texts: list[str] = ["?", "?"]  # the last two that were pushed
+def _refusals(raw: bytes) -> Iterator[str]:
+    """All that the pickle asks for and does not get, in order. Names are also followed through the pickle's memo."""
+    texts = ["?", "?"]  # the last two that were pushed
     memo: dict[int, str] = {}
     memoized = 0
     pushed = ""  # by the last step, if that was a text
@@ -72,24 +67,29 @@ def _globals(raw: bytes) -> Iterator[tuple[str, str]]:
         if name in _PUTS:
             index = memoized if argument is None else int(argument)
             if index > len(raw):
-                raise _Refused(f"memo entry {index}, which would fill the memory")
+                yield f"memo entry {index}, which would fill the memory"
             memo[index] = pushed
             memoized += 1
             continue
         pushed = ""
         if name == "STACK_GLOBAL":
-            yield texts[-2], texts[-1]
+            yield from _unless_lent(texts[-2], texts[-1])
         elif name in ("GLOBAL", "INST"):
             module, _, attribute = str(argument).partition(" ")
-            yield module, attribute
+            yield from _unless_lent(module, attribute)
         elif name in _REFUSED_STEPS:
-            raise _Refused(f"an object outside the file ({name})")
+            yield f"an object outside the file ({name})"
         elif isinstance(argument, str) and "UNICODE" in name:
             pushed = argument
         elif name in _GETS:
             pushed = memo.get(int(str(argument)), "")
         if pushed:
             texts = [texts[-1], pushed]
+
+
+def _unless_lent(module: str, name: str) -> Iterator[str]:
+    if (module, name) not in _LENT:
+        yield f"{module}.{name}"
 
 
 _PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})

@@ -1,0 +1,228 @@
+"""What the restricted reader admits, and that nothing else gets through."""
+
+from __future__ import annotations
+
+import collections
+import os
+import pickle
+import struct
+
+import numpy as np
+import pytest
+
+from ditr.data.safe_pickle import load_plain
+from ditr.errors import DitrError
+from tests.reference.esam_infos import dump
+
+DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16", ">f8", ">i4"]
+
+
+def load(raw: bytes) -> object:
+    return load_plain(raw, where="file.pkl")
+
+
+def refused(raw: bytes) -> str:
+    with pytest.raises(DitrError) as caught:
+        load(raw)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("numpy_1", [True, False])
+def test_arrays_of_every_numeric_dtype_shape_and_order(tmp_path, protocol, numpy_1):
+    rng = np.random.default_rng(0)
+    arrays = [(rng.normal(size=(3, 4, 2)) * 50).astype(dtype) for dtype in DTYPES if np.dtype(dtype).kind != "c"]
+    arrays += [(rng.normal(size=(2, 3)) + 1j).astype(dtype) for dtype in ("c8", "c16")]
+    arrays += [np.asfortranarray(arrays[3]), arrays[4][::2, 1:], arrays[5].transpose(1, 2, 0)]
+    arrays += [np.zeros((0, 4)), np.array(7), np.array([np.nan, -np.inf])]
+    dump(arrays, tmp_path / "a.pkl", protocol=protocol, numpy_1=numpy_1)
+    back = load((tmp_path / "a.pkl").read_bytes())
+    assert isinstance(back, list)
+    for mine, theirs in zip(arrays, back, strict=True):
+        # Numpy's own reader too may put foreign bytes into the machine's order.
+        assert theirs.dtype.newbyteorder("=") == mine.dtype.newbyteorder("=")
+        assert theirs.shape == mine.shape
+        assert np.array_equal(theirs, mine, equal_nan=mine.dtype.kind == "f")
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_plain_containers_and_numpy_scalars(protocol):
+    content = {
+        "texts": ["", "scene", b"", b"\x00\xff"],
+        "numbers": (1, -(2**70), 1.5, True, None, 2 + 3j),
+        "sets": [{1, 2}, frozenset({3})],
+        "ordered": collections.OrderedDict(a=1, b=collections.OrderedDict(c=2)),
+        "numpy": [np.float64(1.25), np.int32(-4), np.bool_(True), np.float32(0.1), np.complex64(1j)],
+    }
+    assert load(pickle.dumps(content, protocol=protocol)) == content
+
+
+def test_what_was_one_object_stays_one(tmp_path):
+    """Poses share their dtype through the pickle's memo."""
+    poses = [np.full((4, 4), float(n)) for n in range(50)]
+    dump({"poses": poses, "same": poses[7]}, tmp_path / "a.pkl")
+    back = load((tmp_path / "a.pkl").read_bytes())
+    assert all(np.array_equal(a, b) for a, b in zip(back["poses"], poses, strict=True))
+    assert back["same"] is back["poses"][7]
+
+
+class Call:
+    """Pickles as a call of a function."""
+
+    def __init__(self, function, *args, state=None):
+        self.reduced = (function, args) if state is None else (function, args, state)
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        pytest.param(Call(os.system, "touch pwned"), "system", id="os.system"),
+        pytest.param(Call(eval, "open('pwned', 'w')"), ".eval", id="eval"),
+        pytest.param(Call(exec, "open('pwned', 'w')"), ".exec", id="exec"),
+        pytest.param(Call(getattr, Call(__import__, "os"), "system"), ".getattr", id="getattr"),
+        pytest.param(Call(print, "x"), ".print", id="print"),
+        pytest.param(collections.Counter("a"), "collections.Counter", id="Counter"),
+        pytest.param(collections.defaultdict(list), "collections.defaultdict", id="defaultdict"),
+        pytest.param(bytearray(b"x"), "bytearray", id="bytearray"),
+        pytest.param(Call(np.load, "x.npy"), "load", id="np.load"),
+        pytest.param(Call(np.fromfile, "/etc/passwd"), "fromfile", id="fromfile"),
+        pytest.param([1, {"deep": (Call(os.remove, "x"),)}], "remove", id="nested"),
+        pytest.param(np.ma.masked_array([1.0], [True]), "numpy.ma", id="masked"),
+        pytest.param(np.array(["a"], dtype=object), "dtype 'O8'", id="objects"),
+        pytest.param(np.array(["a"]), "dtype 'U1'", id="texts"),
+        pytest.param(np.array([b"a"]), "dtype 'S1'", id="bytes"),
+        pytest.param(np.zeros(2, dtype=[("a", "f8")]), "dtype 'V8'", id="records"),
+        pytest.param(np.array(["2020"], dtype="M8[s]"), "dtype 'M8'", id="dates"),
+        pytest.param(np.dtype("O"), "dtype 'O8'", id="dtype"),
+    ],
+)
+def test_whatever_could_run_or_hold_objects_is_refused_by_name(tmp_path, monkeypatch, protocol, content, name):
+    monkeypatch.chdir(tmp_path)
+    if isinstance(content, bytearray) and protocol == 5:
+        pytest.skip("a plain value in protocol 5")
+    assert name in refused(pickle.dumps(content, protocol=protocol))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_one_message_names_everything_that_was_refused(protocol):
+    text = refused(pickle.dumps([Call(os.system, "x"), Call(eval, "1"), Call(eval, "2"), Call(print)], protocol))
+    assert text.count("eval") == 1
+    assert all(name in text for name in (f"{os.name}.system", ".eval", ".print"))
+
+
+def test_a_name_put_together_out_of_sight_is_refused_by_the_reader_itself():
+    """The look-through follows texts; here the module's comes out of a tuple, which it cannot see into."""
+    raw = b"\x80\x04\x8c\x02os\x94\x8c\x06system\x94h\x00h\x010\x8c\x06system\x93\x8c\x01x\x85R."
+    assert "system" in refused(raw)
+
+
+BUILD_ON_LENT = {
+    "slot": b"cnumpy\ndtype\n(N(S'_function'\nS'other'\ndtb.",
+    "dictionary": b"ccollections\nOrderedDict\n(S'__call__'\nS'other'\ndb.",
+    "ordered dict": b"ccollections\nOrderedDict\n(tR(S'keys'\nS'other'\ndb.",
+    "set item": b"cnumpy\ndtype\nS'a'\nS'b'\ns.",
+    "append": b"cnumpy\ndtype\nS'a'\na.",
+}
+
+
+@pytest.mark.parametrize("raw", BUILD_ON_LENT.values(), ids=BUILD_ON_LENT.keys())
+def test_what_is_lent_cannot_be_changed(raw):
+    refused(raw)
+    array = np.arange(6.0).reshape(2, 3)
+    assert np.array_equal(load(pickle.dumps(array, 2)), array)
+    assert load(pickle.dumps(collections.OrderedDict(a=1))) == {"a": 1}
+
+
+def array_pickle(*, shape: str, code: str = "f8", state: str | None = None, content: bytes = b"\x00" * 16) -> bytes:
+    """Protocol 2 by hand: an array whose parts can be anything."""
+    state = state or "(I3\nS'<'\nNNNI-1\nI-1\nI0\nt"
+    return (
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n(I0\ntC\x01b\x87R(I1\n"
+        + shape.encode()
+        + b"cnumpy\ndtype\nS'"
+        + code.encode()
+        + b"'\nI0\nI1\n\x87R"
+        + state.encode()
+        + b"bI00\nB"
+        + struct.pack("<I", len(content))
+        + content
+        + b"tb."
+    )
+
+
+def test_the_handmade_array_is_sound():
+    assert np.array_equal(load(array_pickle(shape="(I2\nt")), np.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        pytest.param(array_pickle(shape="(I1000000000000\nt"), "from 16 bytes", id="huge"),
+        pytest.param(array_pickle(shape="(I4611686018427387904\nI4\nt"), "from 16 bytes", id="overflow"),
+        pytest.param(array_pickle(shape="(I-2\nI-1\nt"), "from 16 bytes", id="negative"),
+        pytest.param(array_pickle(shape="(I2\n" + "I1\n" * 64 + "t"), "shape", id="dimensions"),
+        pytest.param(array_pickle(shape="I2\n"), "shape", id="no tuple"),
+        pytest.param(array_pickle(shape="(I1\nt"), "from 16 bytes", id="short"),
+        pytest.param(array_pickle(shape="(I2\nt", code="O8"), "dtype 'O8'", id="object"),
+        pytest.param(array_pickle(shape="(I2\nt", code="f8,O"), "dtype 'f8,O'", id="two"),
+        # State of a dtype that would make 16 bytes the addresses of two objects: flags HASOBJECT and REFCOUNT.
+        pytest.param(
+            array_pickle(shape="(I2\nt", state="(I3\nS'<'\nNNNI-1\nI-1\nI63\nt"), "parts or flags", id="flags"
+        ),
+        pytest.param(
+            array_pickle(shape="(I2\nt", state="(I3\nS'<'\nNNNI9999\nI-1\nI0\nt"), "parts or flags", id="itemsize"
+        ),
+        pytest.param(
+            array_pickle(shape="(I2\nt", state="(I4\nS'<'\nNNNI-1\nI-1\nI0\n}t"), "a dtype of state", id="metadata"
+        ),
+    ],
+)
+def test_arrays_that_lie_about_themselves_are_refused(raw, message):
+    assert message in refused(raw)
+
+
+def test_steps_that_need_no_name_are_refused():
+    assert "EXT1" in refused(b"\x80\x02\x82\x01.")
+    assert "PERSID" in refused(b"Pid\n.")
+    assert "NEXT_BUFFER" in refused(b"\x80\x05\x97.")
+    assert "memo entry 2147483648" in refused(b"\x80\x02Nr\x00\x00\x00\x80.")
+
+
+def test_the_registry_of_extensions_is_out_of_reach():
+    made = refused(b"ccopy_reg\n_reconstructor\n(c__builtin__\nobject\nc__builtin__\nobject\nNtR.")
+    assert "copy_reg._reconstructor, __builtin__.object" in made
+    registered = refused(b"ccopy_reg\nadd_extension\n(S'os'\nS'system'\nI1\ntR\x82\x01.")
+    assert "copy_reg.add_extension, an object outside the file (EXT1)" in registered
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"\x80", b"not a pickle", b"\x80\x04\x95\xff\xff", b"(" * 10 + b".", b"\x80\x63N."]
+)
+def test_damage_is_one_error(raw):
+    assert "cannot be read as a pickle" in refused(raw)
+
+
+def test_nesting_without_end_is_an_error():
+    raw = b"".join([b"\x80\x02", b"]" * 100_000, b"a" * 99_999, b"."])
+    load(raw)  # lists do not recurse when read
+    assert "too deep" in refused(b"\x80\x02cnumpy\ndtype\n" + b"]" * 100_000 + b"a" * 99_999 + b"\x85R.")
+
+
+def test_every_single_changed_byte_is_read_or_refused_and_never_runs(tmp_path, monkeypatch):
+    """Damage of any kind ends in data or in one kind of error."""
+    monkeypatch.chdir(tmp_path)
+    raw = bytearray(pickle.dumps({"pose": np.eye(2), "files": ["a.bin"], "n": np.int64(3)}, protocol=4))
+    rng = np.random.default_rng(0)
+    for _ in range(3000):
+        changed = bytearray(raw)
+        changed[rng.integers(len(raw))] = rng.integers(256)
+        try:
+            load(bytes(changed))
+        except DitrError:
+            continue
+    assert not list(tmp_path.iterdir())
