@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -92,6 +92,7 @@ def _write(imported: Imported, state: RunState) -> None:
         "source": str(log.path.resolve()),
         "sha256": log.sha256,
         "lines": log.lines,
+        "log_says": asdict(log.facts),
         "imported_at": now(),
         "imported_with": provenance.collect()["git"],
         "command": sys.argv,

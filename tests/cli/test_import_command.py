@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -102,6 +103,11 @@ def test_a_training_becomes_a_row_beside_runs_and_a_run_in_mlflow(tmp_path: Path
         {"step": 64 * 120, "value": 0.82},
         {"step": 128 * 120, "value": 0.8149},
     ]
+
+    (provenance,) = (json.loads(path.read_text()) for path in runs_dir().glob("*/provenance.json"))
+    assert provenance["source"] == str(file)
+    assert provenance["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (provenance["log_says"]["torch"], provenance["git"]) == ("1.13.1+cu116", None)
 
     ((experiment, run),) = mlflow_runs()
     assert experiment == "scannet200_sv", "where its arms are"
