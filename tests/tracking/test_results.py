@@ -109,7 +109,7 @@ def test_sql_reaches_nothing_but_the_rows(results: Results, tmp_path: Path, sql:
 def test_a_wrong_column_is_answered_with_the_real_ones(results: Results) -> None:
     with pytest.raises(DitrError, match="ap5") as error:
         results.query("select ap5 from results")
-    assert "results: run_key, name, variant, seed" in error.value.fix
+    assert "results: run_key, kind, name, variant, seed" in error.value.fix
     assert "metrics: run_key, step, name, value" in error.value.fix
 
 
