@@ -99,7 +99,7 @@ class _Found:
             path = self.frames.path(self.index, kind)
             if not path.is_file():
                 cause = f"missing {kind}"
-            elif path.stat().st_size == 0 or path.stat().st_size % _ROW_BYTES[kind]:
+            elif path.stat().st_size % _ROW_BYTES[kind] or path.stat().st_size < POINT_COUNT * _ROW_BYTES[kind]:
                 cause = f"truncated {kind}"
             else:
                 cause = _BAD_VALUES[kind]

@@ -9,6 +9,8 @@ import numpy as np
 
 from ditr.data.reprojection import EDGES_PX, LIMIT_PX, MAX_SCALE_ERROR, FrameReprojection
 
+ADVICE_PX = 0.1
+"""Frames with a larger median error have other intrinsics than declared."""
 _EXAMPLES = 10
 _BAR = 40
 _PARAMETERS = ("fx", "fy", "cx", "cy")
@@ -32,9 +34,10 @@ class Reprojection:
     examples: tuple[str, ...]
     """The first ten of those, with what is wrong."""
     fitting: tuple[tuple[float, float, float], ...]
-    """fx, fy, cx, cy that points were made with: median, lowest, highest over the frames; empty without a lattice."""
+    """fx, fy, cx, cy that points were made with, in frames over ``ADVICE_PX``: median, lowest, highest; empty without
+    such frames."""
     declared: tuple[tuple[float, float], ...]
-    """The declared ones: lowest and highest; empty without frames."""
+    """What those frames declare: lowest and highest."""
 
 
 def summarise(frames: Iterable[tuple[str, FrameReprojection, tuple[float, ...]]]) -> Reprojection:
@@ -44,8 +47,9 @@ def summarise(frames: Iterable[tuple[str, FrameReprojection, tuple[float, ...]]]
     points = np.sum([reprojection.points for reprojection in found], axis=0) if found else np.zeros(len(EDGES_PX) - 1)
     medians = np.histogram([reprojection.error_px or 0.0 for reprojection in found], EDGES_PX)[0]
     wrong = [text for name, reprojection, _ in measured if (text := _wrong(name, reprojection))]
-    cameras = np.array([[getattr(r.intrinsics, name) for name in _PARAMETERS] for r in found])
-    declared = np.array([camera for _, _, camera in measured])
+    off = [(r.intrinsics, camera) for _, r, camera in measured if r.error_px is not None and r.error_px > ADVICE_PX]
+    fitting = np.array([[getattr(intrinsics, name) for name in _PARAMETERS] for intrinsics, _ in off])
+    declared = np.array([camera for _, camera in off])
     return Reprojection(
         frames=len(measured),
         points=tuple(int(count) for count in points),
@@ -54,7 +58,7 @@ def summarise(frames: Iterable[tuple[str, FrameReprojection, tuple[float, ...]]]
         unclear=sum(reprojection.verdict == "unclear" for _, reprojection, _ in measured),
         refused=len(wrong),
         examples=tuple(wrong[:_EXAMPLES]),
-        fitting=tuple((float(np.median(c)), float(c.min()), float(c.max())) for c in cameras.T),
+        fitting=tuple((float(np.median(c)), float(c.min()), float(c.max())) for c in fitting.T),
         declared=tuple((float(c.min()), float(c.max())) for c in declared.T),
     )
 
@@ -91,14 +95,14 @@ def _wrong(name: str, reprojection: FrameReprojection) -> str:
 def _advice(reprojection: Reprojection) -> list[str]:
     """What to declare; nothing where everything agrees."""
     lines = []
-    if any(reprojection.medians[EDGES_PX.index(0.1) :]):
-        lines.append("points were made with (principal point up to whole pixels):")
+    if reprojection.fitting:
+        lines.append(f"frames over {ADVICE_PX:g} px were made with (principal point up to whole pixels):")
         for name, (median, low, high), declared in zip(
             _PARAMETERS, reprojection.fitting, reprojection.declared, strict=True
         ):
             says = f"{declared[0]:g}" if declared[0] == declared[1] else f"{declared[0]:g} to {declared[1]:g}"
             lines.append(f"  {name} {median:.3f} ({low:.3f} to {high:.3f}), declared {says}")
-        lines.append("Declare these as the data set's intrinsics, or each scene's in intrinsics/<scene>.txt.")
+        lines.append("Declare these: for all in the data set's entry, for single scenes in intrinsics/<scene>.txt.")
     if reprojection.none:
         lines.append(
             "no lattice: the pose is of another frame or not camera to world, depth was resampled, or the focal length "

@@ -180,7 +180,7 @@ def test_the_histogram_counts_and_says_what_fits() -> None:
     assert summary.medians[0] == 1
     assert sum(summary.points) == 60_000
     text = "\n".join(histogram(summary))
-    assert "fx 571.600 (571.600 to 577.871), declared 577.871" in text
+    assert "fx 571.600 (571.600 to 571.600), declared 577.871" in text
     assert "no lattice" in text
     assert summary.examples[0].startswith("scene0001_00_0: the median point is declared 2.4")
 
