@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from threadpoolctl import threadpool_limits
 
 from ditr.data.pack import PackedSplit, pack
 from ditr.data.prepare.files import sweep_parts
@@ -96,11 +97,12 @@ def _outcomes(tasks: Sequence[ScanTask], *, workers: int, total: int, progress: 
 def _run(tasks: Sequence[ScanTask], workers: int) -> Iterator[list[FrameOutcome]]:
     """The scans' outcomes as they come."""
     if workers <= 1 or len(tasks) <= 1:
-        yield from map(make_scan, tasks)
+        with threadpool_limits(1):
+            yield from map(make_scan, tasks)
         return
     # Forking a process that runs threads (a progress display, BLAS) can hang; the server never ran any.
     context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_leave_interrupts) as pool:
+    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_start_worker) as pool:
         yield from _results(pool, tasks)
 
 
@@ -113,16 +115,17 @@ def _results(pool: Executor, tasks: Sequence[ScanTask]) -> Iterator[list[FrameOu
         raise DitrError(
             "a worker process was killed, most likely for want of memory",
             code=Code.ENVIRONMENT,
-            fix="call again with fewer --workers (a worker takes about 1 GB); what is done is kept",
+            fix="call again with fewer --workers (a worker takes some 200 MB); what is done is kept",
         ) from error
     finally:
         for future in futures:
             future.cancel()
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C is the parent's to answer; workers finish their scan and end with the pool."""
+def _start_worker() -> None:
+    """Ctrl-C is the parent's to answer; and where every core has a worker, threads of its own would only slow it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threadpool_limits(1)
 
 
 def _finish(
