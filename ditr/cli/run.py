@@ -70,7 +70,7 @@ def run(
 
 
 def _run(planned: Sequence[PlannedRun], *, registry: Registry, display: Display) -> tuple[Outcome, ...]:
-    require_inputs([run.spec for run in planned if run.runs], registry=registry)
+    require_inputs([run.spec for run in planned if run.runs], registry=registry, progress=display.progress)
     make_folder(runs_dir())
     results = Results(runs_dir() / "results.duckdb")
     with StopSignal() as stop:

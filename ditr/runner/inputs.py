@@ -115,7 +115,8 @@ def prepare(
     dataset = screened.dataset
     say(f"  data: {dataset.name}, {len(dataset.train)} + {len(dataset.val)} frames, {_took(began)}")
     if screened.excluded:
-        say(f"  left out: {len(screened.excluded)} broken frames, named in provenance.json")
+        count = len(screened.excluded)
+        say(f"  left out: {count} broken frame{'' if count == 1 else 's'}, named in provenance.json")
     split, whole_split, evaluated = _selected(dataset, only or Selection())
     tokens, channels, manifest = None, None, None
     if uses_features(spec):

@@ -1,0 +1,64 @@
+"""A run on a folder of the user's with a broken frame."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ditr.data.dataset import Dataset
+from ditr.errors import DitrError
+from ditr.paths import project_dir
+from ditr.progress import silent
+from ditr.runner.plan import plan
+from ditr.runner.requirements import require_inputs
+from ditr.runner.run import run_all
+from ditr.runner.session import Host
+from ditr.runner.stop import StopSignal
+from ditr.spec.load import load_spec
+from ditr.spec.registry import Registry
+from ditr.tracking.results import Results
+
+BROKEN = "scene9001_00_200"
+REGISTRY = Registry()
+
+
+@pytest.fixture
+def folder(tiny_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The embedded set as if it were the user's scannet200-sv, one evaluated frame without points."""
+    monkeypatch.setenv("DITR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DITR_DATA", str(tmp_path))
+    root = tmp_path / "scannet200-sv"
+    shutil.copytree(tiny_dataset.root, root)
+    (root / "manifest.json").unlink()
+    (root / "points" / f"{BROKEN}.bin").unlink()
+    return root
+
+
+def load(*overrides: str):
+    small = ["dataset.name=scannet200_sv", "checkpoint=null", "schedule.epochs=1", "execution.workers=0"]
+    path = project_dir() / "specs/baseline.yaml"
+    return load_spec(path, registry=REGISTRY, overrides=[*small, "tracking.mlflow=false", *overrides])
+
+
+def test_a_data_set_with_broken_frames_is_refused_before_any_run_starts(folder: Path) -> None:
+    with pytest.raises(DitrError, match="1 of 4 frames cannot be used") as caught:
+        require_inputs([load().spec], registry=REGISTRY)
+    assert BROKEN in str(caught.value)
+    require_inputs([load("dataset.broken_frames=exclude").spec], registry=REGISTRY)
+
+
+def test_excluded_frames_are_said_counted_and_named(folder: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    host = Host(registry=REGISTRY, progress=silent, say=said.append, stop=StopSignal(), draw=lambda *arguments: None)
+    results = Results(tmp_path / "results.duckdb")
+    planned = plan([load("dataset.broken_frames=exclude")], registry=REGISTRY, runs=tmp_path / "runs", force=False)
+    (outcome,) = run_all(planned, host=host, results=results)
+    assert outcome.error is None
+    (row,) = results.query("select excluded_frames, intrinsics, n_frames from results").rows
+    assert row == (1, "default 577.871 577.871 319.5 239.5", 1)
+    provenance = json.loads(outcome.planned.folder.provenance.read_text())
+    assert provenance["dataset"]["excluded_frames"] == [BROKEN]
+    assert any("left out: 1 broken frame," in line for line in said)
