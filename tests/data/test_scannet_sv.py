@@ -106,6 +106,24 @@ def test_a_nan_pose_names_the_frame(broken_copy):
     assert "pose_centered" in caught.value.where
 
 
+def test_frames_are_left_out_by_id_and_the_others_stay_what_they_were(tiny_dataset):
+    first, second = tiny_dataset.train.ids
+    of_scene = replace(tiny_dataset.train.intrinsics, fx=600.0)
+    frames = FrameSet(
+        tiny_dataset.root,
+        infos=tiny_dataset.train.infos,
+        intrinsics=tiny_dataset.train.intrinsics,
+        scene_intrinsics={"scene9000_00": of_scene},
+    )
+    left = frames.without({first, "scene0000_00_0"})
+    assert left.ids == (second,)
+    assert np.array_equal(left.frame(0).points, tiny_dataset.train.frame(1).points)
+    assert left.frame(0).intrinsics == left.intrinsics_of(0) == of_scene
+    assert frames.ids == (first, second)
+    assert frames.without(()).ids == frames.ids
+    assert len(frames.without(frames.ids)) == 0
+
+
 def test_images_missing_damaged_or_of_another_size(broken_copy):
     path = broken_copy.root / broken_copy.infos.frames[0].image
     whole = path.read_bytes()
