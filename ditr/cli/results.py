@@ -51,8 +51,9 @@ def query(
 ) -> None:
     """Ask the results in SQL; read-only, no files and no network.
 
-    Tables: `results`, a row a run; `frames`, a row a run and frame of its evaluation; `metrics`, a row a run, step and
-    name. The column `run_key` joins them, and `describe results` lists columns.
+    Tables: `results`, a row a run, evaluation or imported log (`kind`); `frames`, a row a run and frame of its
+    evaluation; `metrics`, a row a run, step and name. The column `run_key` joins them, and `describe results` lists
+    columns.
 
     Example: `ditr query "select variant, avg(ap50) from results where state = 'finished' group by variant"`
     """
@@ -71,7 +72,7 @@ def query(
 
 
 def list_runs() -> None:
-    """List the runs and how far they got."""
+    """List runs, evaluations and imported logs, and how far they got."""
     runs = runs_dir()
     rows = []
     for folder in run_folders(runs):
@@ -79,13 +80,12 @@ def list_runs() -> None:
         assert state is not None, "run_folders lists folders with a state"
         shown = "interrupted" if state.state == "running" and not folder.is_locked() else state.state
         result = json.loads(folder.result.read_text()) if folder.result.is_file() else {}
-        rows.append(
-            (folder.path.name, state.variant, state.seed, shown, result.get("ap50"), state.wall_s, state.started_at)
-        )
+        which = (folder.path.name, state.kind, state.variant, state.seed)
+        rows.append((*which, shown, result.get("ap50"), state.wall_s, state.started_at))
     if not rows:
         sys.stdout.write(f"no runs in {runs}; start one: ditr run specs/fpn_inject.yaml\n")
         return
-    columns = ("run", "variant", "seed", "state", "ap50", "wall_s", "started_at")
+    columns = ("run", "kind", "variant", "seed", "state", "ap50", "wall_s", "started_at")
     sys.stdout.write(text_table(columns, rows))
 
 

@@ -104,22 +104,26 @@ class Rows:
 
 
 class Results:
-    """``runs/results.duckdb``: a view of the run folders beside it, one short connection per call."""
+    """``runs/results.duckdb``: a view of the run folders beside it, one short connection per call.
+
+    A file with other tables or columns was made by another version of ditr; it is made anew before it is used.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def record(self, folder: RunFolder) -> None:
         """Replaces all rows of one run by what its folder says now."""
-        self._record((folder,))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock():
+            if self.path.is_file() and not self._is_current():
+                self._make_anew()
+            _write(self.path, (folder,))
 
     def rebuild(self) -> int:
         """Makes the file anew from every run folder beside it; returns how many there are."""
-        folders = run_folders(self.path.parent)
         with self._lock():
-            self.path.unlink(missing_ok=True)
-        self._record(folders)
-        return len(folders)
+            return self._make_anew()
 
     def query(self, sql: str) -> Rows:
         """Runs one reading statement; no file, no network, no setting can be reached from it.
@@ -141,16 +145,42 @@ class Results:
             table = connection.sql(sql).to_arrow_table()
         pyarrow.parquet.write_table(table, target)
 
-    def _record(self, folders: tuple[RunFolder, ...]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock(), _connect(self.path, mode="write") as connection:
-            for name, columns in _TABLES.items():
-                fields = ", ".join(f"{column} {kind}" for column, kind in columns.items())
-                connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({fields})")
-            for folder in folders:
-                connection.execute("BEGIN")
-                _replace_rows(connection, folder)
-                connection.execute("COMMIT")
+    def _is_current(self) -> bool:
+        """Whether the file has the tables and columns of this version."""
+        with _connect(self.path, mode="read") as connection:
+            found = _columns(connection)
+        return found == {table: list(columns) for table, columns in _TABLES.items()}
+
+    def _make_anew(self) -> int:
+        """Under another name, then renamed: who reads meanwhile reads the old file."""
+        folders = run_folders(self.path.parent)
+        beside = self.path.with_name(f".{self.path.name}.new")
+        beside.unlink(missing_ok=True)
+        try:
+            _write(beside, folders)
+            self._log_of(self.path).unlink(missing_ok=True)
+            beside.replace(self.path)
+        finally:
+            for left in (beside, self._log_of(beside)):
+                left.unlink(missing_ok=True)
+        return len(folders)
+
+    def _make_anew_if_old(self) -> None:
+        if self._is_current():
+            return
+        try:
+            with self._lock():
+                if not self._is_current():  # another process may have been first
+                    self._make_anew()
+        except OSError as error:
+            what = f"these results were made by another version of ditr and cannot be made anew: {error.strerror}"
+            fix = "Let somebody who may write there run `ditr results rebuild`."
+            raise DitrError(what, code=Code.QUERY, where=str(self.path), fix=fix) from error
+
+    @staticmethod
+    def _log_of(path: Path) -> Path:
+        """DuckDB's write-ahead log, which a killed process leaves behind."""
+        return path.with_name(f"{path.name}.wal")
 
     @contextmanager
     def _reading(self, sql: str) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -159,6 +189,7 @@ class Results:
         if not self.path.is_file():
             fix = "Run an experiment first: ditr run specs/fpn_inject.yaml"
             raise DitrError("there are no results yet", code=Code.QUERY, where=str(self.path), fix=fix)
+        self._make_anew_if_old()
         with _connect(self.path, mode="read") as connection:
             try:
                 _refuse_writing(connection, sql)
@@ -168,6 +199,18 @@ class Results:
 
     def _lock(self) -> FileLock:
         return FileLock(self.path.with_name(f".{self.path.name}.lock"))
+
+
+def _write(path: Path, folders: tuple[RunFolder, ...]) -> None:
+    """Replaces the rows of these runs in the file, which is made if there is none."""
+    with _connect(path, mode="write") as connection:
+        for name, columns in _TABLES.items():
+            fields = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({fields})")
+        for folder in folders:
+            connection.execute("BEGIN")
+            _replace_rows(connection, folder)
+            connection.execute("COMMIT")
 
 
 def _replace_rows(connection: duckdb.DuckDBPyConnection, folder: RunFolder) -> None:

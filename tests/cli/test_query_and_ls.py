@@ -86,14 +86,15 @@ def test_a_wrong_column_is_one_message_and_exit_code_2(
     assert exit_.value.code == 2
     said = capsys.readouterr().err
     assert "ap5" in said
-    assert "results: run_key, name, variant" in said
+    assert "results: run_key, kind, name, variant" in said
     assert "Traceback" not in said
 
 
 def test_ls_shows_a_dead_run_as_interrupted(runs: Path) -> None:
     lines = CliRunner().invoke(app, ["ls"], catch_exceptions=False).stdout.splitlines()
-    assert lines[1].split()[:5] == ["base-s0-0000000000", "baseline", "0", "finished", "0.25"]
-    assert lines[2].split()[:5] == ["fpn-s0-0000000001", "baseline", "0", "interrupted", "-"]
+    assert lines[0].split()[:6] == ["run", "kind", "variant", "seed", "state", "ap50"]
+    assert lines[1].split()[:5] == ["base-s0-0000000000", "run", "baseline", "0", "finished"]
+    assert lines[2].split()[:5] == ["fpn-s0-0000000001", "run", "baseline", "0", "interrupted"]
 
 
 def test_ls_without_runs_says_how_to_start() -> None:

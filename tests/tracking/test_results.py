@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
+from typing import NoReturn
 
+import duckdb
 import pytest
 
 from ditr.errors import Code, DitrError
@@ -52,6 +54,56 @@ def test_rebuild_gives_the_same_rows(results: Results) -> None:
     results.path.unlink()
     assert results.rebuild() == 2
     assert [sorted(results.query(f"select * from {table}").rows, key=str) for table in tables] == before
+
+
+def as_an_older_version_made_it(results: Results) -> None:
+    """A table lacks a column and the results have one that is no more."""
+    with duckdb.connect(str(results.path)) as connection:
+        connection.execute("ALTER TABLE results DROP COLUMN kind")
+        connection.execute("ALTER TABLE results ADD COLUMN flops DOUBLE")
+        connection.execute("DROP TABLE metrics")
+
+
+def test_results_of_an_older_version_are_made_anew_when_asked(results: Results) -> None:
+    as_an_older_version_made_it(results)
+    assert results.query("select kind, ap50 from results order by ap50").rows == (("run", 0.25), ("run", 0.5))
+    assert results.query("select count(*) from metrics").rows == ((12,),)
+    assert not list(results.path.parent.glob(".results.duckdb.new*"))
+
+
+def test_results_of_an_older_version_are_made_anew_when_a_run_is_recorded(results: Results, make_run) -> None:  # type: ignore[no-untyped-def]
+    as_an_older_version_made_it(results)
+    results.record(make_run("base", key="0000000003", ap50=0.75))
+    assert results.query("select ap50 from results order by ap50").rows == ((0.25,), (0.5,), (0.75,))
+
+
+def test_results_of_an_older_version_that_cannot_be_written_say_what_to_do(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_an_older_version_made_it(results)
+
+    def refuse(self: Results) -> NoReturn:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Results, "_lock", refuse)
+    with pytest.raises(DitrError, match="another version of ditr and cannot be made anew: Permission denied") as error:
+        results.query("select 1")
+    assert "ditr results rebuild" in error.value.fix
+
+
+def test_a_rebuild_that_fails_leaves_the_old_file(results: Results) -> None:
+    before = results.path.read_bytes()
+    (results.path.parent / "base-s0-0000000001" / "result.json").write_text("{")
+    with pytest.raises(ValueError, match="Expecting"):
+        results.rebuild()
+    assert results.path.read_bytes() == before
+    assert not list(results.path.parent.glob(".results.duckdb.new*"))
+
+
+def test_a_damaged_file_can_be_made_anew(results: Results) -> None:
+    results.path.write_bytes(b"not a database")
+    assert results.rebuild() == 2
+    assert results.query("select count(*) from results").rows == ((2,),)
 
 
 def test_processes_that_record_at_once_wait_for_each_other(make_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import multiprocessing
 from pathlib import Path
 
@@ -64,6 +65,15 @@ def test_damaged_state_names_the_file_and_the_way_out(make_run) -> None:  # type
         folder.state()
     assert error.value.where.endswith("state.json")
     assert error.value.fix
+
+
+def test_a_state_of_before_there_were_kinds_is_a_runs(make_run) -> None:  # type: ignore[no-untyped-def]
+    folder = make_run("base", key="0123456789")
+    file = folder.path / "state.json"
+    content = json.loads(file.read_text())
+    del content["kind"]
+    file.write_text(json.dumps(content))
+    assert folder.state().kind == "run"
 
 
 def test_runs_are_found_by_key_whatever_their_name(make_run) -> None:  # type: ignore[no-untyped-def]
