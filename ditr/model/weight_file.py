@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,11 +124,23 @@ def _read_torch(path: Path) -> WeightFile:
     if code:
         what = f"the file names code that is no known bookkeeping, and none of it was run: {', '.join(code)}"
         raise file_error(what, path=path, fix=f"get it from a source that you trust; or {_RESAVE}")
+    _require_intact(path)
     stand_ins: list[Any] = [(_plain_dict if name == "collections.defaultdict" else Inert, name) for name in names]
     # What is not used, such as an optimizer's state, stays on the disk.
     with safe_globals(stand_ins), _protocol_warning_off():
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     return _sorted_out(content, path=path, container="torch", inert=tuple(names))
+
+
+def _require_intact(path: Path) -> None:
+    """torch checks no sums, and takes a compressed record for the weights themselves."""
+    with zipfile.ZipFile(path) as archive:
+        packed = [record.filename for record in archive.infolist() if record.compress_type != zipfile.ZIP_STORED]
+        if packed:
+            raise file_error(f"the file was packed anew, with compression ({packed[0]})", path=path, fix=_RESAVE)
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise file_error(f"the file is damaged: {damaged} does not match its checksum", path=path, fix=_AGAIN)
 
 
 def _read_torch_before_zip(path: Path) -> WeightFile:

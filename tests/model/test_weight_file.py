@@ -136,11 +136,16 @@ def test_a_stand_in_does_not_carry_code_to_where_it_runs(
     assert not marker.exists()
 
 
-def rewrite(path: Path, pickled: bytes) -> None:
+def pickled_in(path: Path) -> bytes:
+    with zipfile.ZipFile(path) as archive:
+        return next(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
+
+
+def rewrite(path: Path, pickled: bytes, *, compression: int = zipfile.ZIP_STORED) -> None:
     """The same archive with another pickle."""
     with zipfile.ZipFile(path) as archive:
         records = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", compression) as archive:
         for name, content in records.items():
             archive.writestr(name, pickled if name.endswith("data.pkl") else content)
 
@@ -185,6 +190,12 @@ def test_a_cut_or_damaged_archive_is_told(tmp_path: Path) -> None:
     for end in (len(content) // 2, len(content) - 1):
         path.write_bytes(content[:end])
         assert "cut short: the table of contents at its end is missing" in refused(path).what
+    of_weights = content.index(WEIGHTS["backbone.bn.weight"].numpy().tobytes())
+    path.write_bytes(content[: of_weights + 5] + b"\x01" + content[of_weights + 6 :])
+    assert "data/0 does not match its checksum" in refused(path).what
+    path.write_bytes(content)
+    rewrite(path, pickled_in(path), compression=zipfile.ZIP_DEFLATED)
+    assert "with compression" in refused(path).what
     path.write_bytes(content)
     rewrite(path, b"\x80\x02}X\x05\x00\x00")
     assert "damaged" in refused(path).what
