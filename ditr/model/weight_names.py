@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-
-from torch import Tensor
+from collections.abc import Iterable, Sequence
 
 PLAIN_PARTS = ("backbone", "pool", "decoder")
 """Parts of the 3D-only model."""
@@ -41,11 +39,6 @@ def prefix_in(names: Sequence[str]) -> str | None:
         if found:
             return Counter(found).most_common(1)[0][0]
     return None
-
-
-def without_prefix(tensors: Mapping[str, Tensor], *, prefix: str) -> dict[str, Tensor]:
-    """The entries under the prefix, without it; the others keep their names."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def foreign_layout(shape: Sequence[int], *, wanted: Sequence[int]) -> str | None:
