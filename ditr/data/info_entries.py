@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -119,7 +118,7 @@ def _frame_info(
     image = _image(get(entry, "img_path", str))
     scene, number = _frame_of(points_file)
     for file in (superpoints_file, instances_file, semantics_file):
-        if _frame_of(file) != (scene, number):
+        if file != points_file and _frame_of(file) != (scene, number):
             raise BrokenEntryError(f"{file!r} is of another frame")
     _check_image(image, scene=scene, number=number)
     return FrameInfo(
@@ -139,7 +138,7 @@ def _frame_info(
 
 def _below(folder: str, stored: str) -> str:
     """The path below the data set's ``folder``; what stands before that in the pickle is where it was made."""
-    parts = PurePosixPath(stored).parts
+    parts = stored.split("/")
     if folder in parts:
         parts = parts[len(parts) - parts[::-1].index(folder) :]
     return _inside(parts, stored)
@@ -147,33 +146,33 @@ def _below(folder: str, stored: str) -> str:
 
 def _image(stored: str) -> str:
     """The path below the data set's root: ESAM's own pickles hold it as it was seen from ESAM's folder."""
-    parts = PurePosixPath(stored).parts
+    parts = stored.split("/")
     if _IMAGES in parts:
         parts = parts[len(parts) - 1 - parts[::-1].index(_IMAGES) :]
     return _inside(parts, stored)
 
 
-def _inside(parts: tuple[str, ...], stored: str) -> str:
-    if not parts or ".." in parts or parts[0] == "/":
+def _inside(parts: list[str], stored: str) -> str:
+    if not any(parts) or ".." in parts or not parts[0]:
         raise BrokenEntryError(f"path {stored!r} leaves the data set's folder")
-    return "/".join(parts)
+    return "/".join(part for part in parts if part not in ("", "."))
 
 
 def _frame_of(file: str) -> tuple[str, str]:
     """Scene and number of ``<scene>_<number>.bin`` or ``<scene>/<number>.bin``."""
-    path = PurePosixPath(file)
-    name = path.stem if FRAME_ID.fullmatch(path.stem) else f"{path.parent.name}_{path.stem}"
-    found = FRAME_ID.fullmatch(name)
-    if path.suffix != ".bin" or found is None:
+    *folders, name = file.removesuffix(".bin").split("/")
+    found = FRAME_ID.fullmatch(name) or FRAME_ID.fullmatch(f"{folders[-1] if folders else ''}_{name}")
+    if not file.endswith(".bin") or found is None:
         raise BrokenEntryError(f"{file!r} is not of the form <scene>_<number>.bin or <scene>/<number>.bin")
     return found["scene"], found["number"]
 
 
 def _check_image(image: str, *, scene: str, number: str) -> None:
     """Images may be named otherwise; but where the path says a scene or a number, it is the frame's."""
-    path = PurePosixPath(image)
-    scenes = {part for part in path.parts if _SCENE.fullmatch(part)}
-    if (scenes and scene not in scenes) or (path.stem.isdecimal() and int(path.stem) != int(number)):
+    *folders, name = image.split("/")
+    stem = name.rpartition(".")[0] or name
+    scenes = {part for part in folders if _SCENE.fullmatch(part)}
+    if (scenes and scene not in scenes) or (stem.isdecimal() and int(stem) != int(number)):
         raise BrokenEntryError(f"image {image!r} is of another frame")
 
 

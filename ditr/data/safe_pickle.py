@@ -62,10 +62,9 @@ def _refusals(raw: bytes) -> Iterator[str]:
     memo: dict[int, str] = {}
     memoized = 0
     pushed = ""  # by the last step, if that was a text
-    for step, argument, _ in pickletools.genops(raw):
-        name = step.name
+    for name, argument in _steps(raw):
         if name in _PUTS:
-            index = memoized if argument is None else int(argument)
+            index = memoized if name == "MEMOIZE" else _number(name, argument)
             if index > len(raw):
                 yield f"memo entry {index}, which would fill the memory"
             memo[index] = pushed
@@ -74,17 +73,45 @@ def _refusals(raw: bytes) -> Iterator[str]:
         pushed = ""
         if name == "STACK_GLOBAL":
             yield from _unless_lent(texts[-2], texts[-1])
-        elif name in ("GLOBAL", "INST"):
-            module, _, attribute = str(argument).partition(" ")
+        elif name in _NAMED:
+            module, attribute = argument.decode(errors="replace").split("\n")
             yield from _unless_lent(module, attribute)
         elif name in _REFUSED_STEPS:
             yield f"an object outside the file ({name})"
-        elif isinstance(argument, str) and "UNICODE" in name:
-            pushed = argument
         elif name in _GETS:
-            pushed = memo.get(int(str(argument)), "")
+            pushed = memo.get(_number(name, argument), "")
+        elif len(argument) <= _MAX_NAME:
+            pushed = argument.decode(errors="replace")
         if pushed:
             texts = [texts[-1], pushed]
+
+
+def _steps(raw: bytes) -> Iterator[tuple[str, bytes]]:
+    """Name and argument of the steps that matter for ``_refusals``, up to the pickle's end.
+
+    The rest is passed over unread: a file of 10,000 frames has a million steps.
+    """
+    at = 0
+    while True:
+        name, size = _STEPS[raw[at]]
+        start = at + 1
+        if size >= 0:
+            at = start + size
+        elif size == pickletools.UP_TO_NEWLINE:
+            at = raw.index(b"\n", raw.index(b"\n", start) + 1 if name in _NAMED else start) + 1
+        else:
+            start += _LENGTH_BYTES[size]
+            at = start + int.from_bytes(raw[at + 1 : start], "little")
+        if at > len(raw):
+            raise EOFError("the file ends early")
+        if name in _FOLLOWED:
+            yield name, raw[start:at].removesuffix(b"\n") if size == pickletools.UP_TO_NEWLINE else raw[start:at]
+        elif name == "STOP":
+            return
+
+
+def _number(name: str, argument: bytes) -> int:
+    return int(argument) if name in ("PUT", "GET") else int.from_bytes(argument, "little")
 
 
 def _unless_lent(module: str, name: str) -> Iterator[str]:
@@ -94,7 +121,19 @@ def _unless_lent(module: str, name: str) -> Iterator[str]:
 
 _PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
 _GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
+_NAMED = frozenset({"GLOBAL", "INST"})
+_TEXTS = frozenset({"UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"})
 _REFUSED_STEPS = frozenset({"EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER"})
+_FOLLOWED = _PUTS | _GETS | _NAMED | _TEXTS | _REFUSED_STEPS | {"STACK_GLOBAL"}
+_STEPS = {ord(step.code): (step.name, step.arg.n if step.arg else 0) for step in pickletools.opcodes}
+"""Byte of a step -> its name and how long its argument is; below zero: where the length is found."""
+_LENGTH_BYTES = {
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
+}
+_MAX_NAME = 1000
 
 
 class _PlainUnpickler(pickle.Unpickler):

@@ -48,8 +48,8 @@ def test_arrays_of_every_numeric_dtype_shape_and_order(tmp_path, protocol, numpy
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_plain_containers_and_numpy_scalars(protocol):
     content = {
-        "texts": ["", "scene", b"", b"\x00\xff"],
-        "numbers": (1, -(2**70), 1.5, True, None, 2 + 3j),
+        "texts": ["", "scene", "é\ncos\nsystem\n'", "x" * 300, b"", b"\x00\xff", b"\ncos\nsystem\n" * 50],
+        "numbers": (1, 300, 70000, -(2**70), 2**3000, 1.5, True, None, 2 + 3j),
         "sets": [{1, 2}, frozenset({3})],
         "ordered": collections.OrderedDict(a=1, b=collections.OrderedDict(c=2)),
         "numpy": [np.float64(1.25), np.int32(-4), np.bool_(True), np.float32(0.1), np.complex64(1j)],
