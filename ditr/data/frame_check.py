@@ -93,10 +93,13 @@ class _Found:
 
     def read(self, kind: str, reader: Callable[[int], np.ndarray]) -> np.ndarray | None:
         """What the reader gives, or None with its error noted."""
+        path = self.frames.path(self.index, kind)
         try:
             return reader(self.index)
+        except OSError as error:
+            self.add(f"unreadable {kind}", f"{path}: {error.strerror}")
+            return None
         except DitrError as error:
-            path = self.frames.path(self.index, kind)
             if not path.is_file():
                 cause = f"missing {kind}"
             elif path.stat().st_size % _ROW_BYTES[kind] or path.stat().st_size < POINT_COUNT * _ROW_BYTES[kind]:

@@ -13,7 +13,7 @@ from ditr.data.check import CheckReport, check_dataset
 from ditr.data.dataset import Dataset, open_folder
 from ditr.data.info_pickle import FrameInfo, read_infos, write_infos
 from ditr.data.label_statistics import label_statistics
-from ditr.data.scannet_sv import INFO_FILES
+from ditr.data.scannet_sv import INFO_FILES, FrameSet
 from ditr.errors import DitrError
 
 FRAME = "scene9000_00_0"
@@ -118,6 +118,35 @@ def test_missing_truncated_and_wrongly_counted_files_are_told_apart(copy: Path, 
         assert kinds(copy) == {f"truncated {kind}": 1, "digest": 1}
     path.write_bytes(whole[: -24 * 100] if kind != "super_points" else bytes(8 * 19_000))
     assert kinds(copy) == {"point count": 1, "digest": 1}
+
+
+def test_a_file_that_cannot_be_read_is_one_problem_of_many(copy: Path) -> None:
+    path = copy / "instance_mask" / f"{FRAME}.bin"
+    path.unlink()
+    path.mkdir()
+    assert checked(copy).broken == {FRAME: ("unreadable instance_mask",)}
+
+
+def test_frames_of_multi_view_infos_are_checked_in_their_raw_world(copy: Path, tiny_dataset: Dataset) -> None:
+    """Read as such they have no pose_centered; their points are pixels all the same."""
+    shift = np.array([3.0, -5.0, 1.0])
+    for file in (copy / "points").iterdir():
+        points = np.fromfile(file, dtype=np.float32).reshape(-1, 6)
+        points[:, :3] += shift
+        points.tofile(file)
+    shutil.rmtree(copy / "pose_centered")
+
+    def raw(frames: FrameSet) -> FrameSet:
+        infos = []
+        for info in frames.infos.frames:
+            pose = info.pose_c2w.copy()
+            pose[:3, 3] += shift
+            infos.append(replace(info, pose_c2w=pose, centred=False))
+        return FrameSet(copy, infos=replace(frames.infos, frames=tuple(infos)), intrinsics=frames.intrinsics)
+
+    report = check_dataset(replace(tiny_dataset, root=copy, train=raw(tiny_dataset.train), val=raw(tiny_dataset.val)))
+    assert [problem.kind for problem in report.problems] == ["digest"]
+    assert report.reprojection.medians[0] == 4
 
 
 def test_superpoints_that_lost_their_last_points_count_as_truncated(copy: Path) -> None:
