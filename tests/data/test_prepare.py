@@ -206,6 +206,16 @@ def test_bytes_do_not_depend_on_workers_or_on_where_it_stopped(raw, prepared, tm
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.pkl")} == pickles
 
 
+def test_each_frame_draws_its_own_points(source, prepared, tmp_path):
+    for kind, end in (("color", "jpg"), ("depth", "png"), ("pose", "txt")):
+        folder = source / "2D" / TRAIN / kind
+        shutil.copy(folder / f"0.{end}", folder / f"200.{end}")
+    prepare(source, tmp_path / "out", settings=settings(source), workers=1)
+    first, second = (stored(tmp_path / "out", frame)[0] for frame in FRAMES[:2])
+    np.testing.assert_array_equal(first, stored(prepared, FRAMES[0])[0])
+    assert np.mean(first == second) < 0.5
+
+
 def test_another_seed_draws_other_points_of_the_same_world(raw, prepared, tmp_path):
     prepare(raw[0], tmp_path, settings=settings(raw[0], seed=1), workers=1)
     points, _, _, _, pose = stored(tmp_path, FRAMES[0])

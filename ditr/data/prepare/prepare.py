@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -123,9 +125,20 @@ def _results(pool: Executor, tasks: Sequence[ScanTask]) -> Iterator[list[FrameOu
 
 
 def _start_worker() -> None:
-    """Ctrl-C is the parent's to answer; and where every core has a worker, threads of its own would only slow it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Files are written whole, so that a worker may end anywhere: at once on Ctrl-C, and with a killed parent.
+
+    Where every core has a worker, threads of its own would only slow it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     threadpool_limits(1)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _finish(
