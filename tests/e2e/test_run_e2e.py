@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ SMALL = (
     "execution.workers=0",
     "tracking.panels=1",
 )
-NOT_COMPARED = ("step_ms", "infer_ms", "peak_mem_mb", "git", "dirty")
+NOT_COMPARED = ("step_ms", "data_ms", "infer_ms", "peak_mem_mb", "git", "dirty")
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,11 @@ def command(*arguments: str) -> list[str]:
 
 
 def run_arguments(*arms: str, extra: tuple[str, ...] = ()) -> list[str]:
-    overrides = [part for override in (*SMALL, *extra) for part in ("--set", override)]
-    return ["run", *(f"specs/{arm}.yaml" for arm in arms), *overrides]
+    return ["run", *(f"specs/{arm}.yaml" for arm in arms), *options((*SMALL, *extra))]
+
+
+def options(overrides: tuple[str, ...]) -> list[str]:
+    return [part for override in overrides for part in ("--set", override)]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +91,9 @@ def logged(folder: Path, *, without_times: bool = True) -> list[tuple[int, dict[
 
 def result(folder: Path) -> dict[str, Any]:
     content = json.loads((folder / "result.json").read_text())
-    return {name: value for name, value in content.items() if name not in NOT_COMPARED}
+    measured = ("step_ms_mean", "train_peak_mem_mb", "infer_peak_mem_mb")
+    statistics = {name: value for name, value in content["statistics"].items() if name not in measured}
+    return {name: value for name, value in content.items() if name not in NOT_COMPARED} | {"statistics": statistics}
 
 
 def assert_same_numbers(one: Path, other: Path) -> None:
@@ -218,6 +224,31 @@ def test_a_stopped_run_goes_on_to_the_numbers_of_one_that_never_stopped(done: Sh
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert "goes on" in resumed.stdout
     assert_same_numbers(folder, done.folder("fpn_inject"))
+
+
+def test_an_evaluation_of_a_runs_weights_is_a_row_with_its_numbers(done: Shell, tmp_path: Path) -> None:
+    shell = Shell(tmp_path, done.cache)
+    shutil.copytree(done.runs, shell.runs)
+    run = shell.folder("fpn_inject")
+    asked = shell.ditr("eval", "specs/fpn_inject.yaml", "--checkpoint", str(run), *options(SMALL))
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+    assert "evaluated all 2 frames of val" in asked.stdout
+    (folder,) = shell.runs.glob("fpn_inject-eval-*")
+    assert (folder / "matches.parquet").read_bytes() == (run / "matches.parquet").read_bytes()
+    assert (folder / "panels" / "pr_curve.png").is_file()
+    sql = "select kind, ap, ap50, ap25, state from results where name = 'fpn_inject' order by kind"
+    ours, theirs = json.loads(shell.ditr("query", sql, "--format", "json").stdout)
+    assert ours == theirs | {"kind": "eval"}
+    assert "fpn_inject-eval-" in shell.ditr("ls").stdout
+    script = f"""
+from mlflow import MlflowClient
+client = MlflowClient("sqlite:///{shell.runs / "mlflow.db"}")
+experiment = client.get_experiment_by_name("synthrooms_tiny")
+(run,) = client.search_runs([experiment.experiment_id], "tags.`ditr.kind` = 'eval'")
+print(run.info.status, run.data.metrics["final/ap50"], "mlflow.parentRunId" in run.data.tags)
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines()[-1] == f"FINISHED {ours['ap50']} False"
 
 
 def test_missing_data_is_said_before_anything_starts(done: Shell, tmp_path: Path) -> None:
