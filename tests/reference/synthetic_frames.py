@@ -1,0 +1,61 @@
+"""Frames of boxes in front of a camera, made from their index alone, with 2D features; and what steps leave behind."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ditr.data.frame import Frame
+from ditr.geometry.camera import Intrinsics
+
+CHANNELS = 8
+_CAMERA = Intrinsics(fx=500.0, fy=500.0, cx=320.0, cy=240.0, width=640, height=480)
+_SPARSE = ("SparseTensor", "TensorField", "CoordinateManager")
+_BOXES = np.array([[0.0, 0.0, 3.0], [0.5, 0.0, 2.7], [-0.5, 0.0, 2.7], [0.0, 0.5, 2.7], [0.0, -0.5, 2.7]])
+"""Corners in metres; the first is the background."""
+
+
+class SyntheticFrames:
+    """As a ``FrameSet``: ``count`` frames of ``points`` points, five colours, every point in the image."""
+
+    def __init__(self, count: int, *, points: int) -> None:
+        self.ids = tuple(f"scene0000_00_{i}" for i in range(count))
+        self._points = points
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def frame(self, index: int) -> Frame:
+        rng = np.random.default_rng(index)
+        box = rng.integers(5, size=self._points)
+        within = rng.uniform(size=(self._points, 3)) * 0.3
+        xyz = _BOXES[box] + np.where(box[:, None] == 0, [3.0, 3.0, 0.1] * (within - 0.15), within)
+        rgb = 50.0 * box[:, None] + rng.uniform(0, 20, size=(self._points, 3))
+        _, superpoints = np.unique(2 * box + (within[:, 0] > 0.15), return_inverse=True)
+        return Frame(
+            id=self.ids[index],
+            scene="scene0000_00",
+            points=np.concatenate((xyz, rgb), axis=1).astype(np.float32),
+            superpoints=superpoints.astype(np.int64),
+            instance_ids=box.astype(np.int64),
+            semantic_ids=np.array([2, 4, 5, 6, 7])[box],
+            image_path=Path("none.jpg"),
+            pose_c2w=np.eye(4),
+            intrinsics=_CAMERA,
+        )
+
+
+def tokens(frame_id: str) -> Tensor:
+    """(C, 6, 8) float16, from the frame's number alone."""
+    generator = torch.Generator().manual_seed(int(frame_id.rpartition("_")[2]))
+    return torch.randn(CHANNELS, 6, 8, generator=generator).half()
+
+
+def live_sparse_objects() -> list[str]:
+    """Types of the sparse library's objects that something still holds; nothing is collected before looking."""
+    kept = [type(one) for one in gc.get_objects()]
+    return [kind.__name__ for kind in kept if kind.__name__ in _SPARSE and kind.__module__.startswith("Minkowski")]

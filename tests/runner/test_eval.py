@@ -1,0 +1,203 @@
+"""An evaluation without a training gives a run's numbers, and never takes a result away."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from ditr.data.dataset import Dataset
+from ditr.errors import Code, DitrError
+from ditr.paths import project_dir
+from ditr.progress import Progress, silent
+from ditr.runner import evaluate_checkpoint as module
+from ditr.runner.evaluate_checkpoint import UNFINISHED, Evaluated, evaluate_checkpoint
+from ditr.runner.inputs import Selection
+from ditr.runner.plan import plan
+from ditr.runner.run import run_all
+from ditr.runner.session import Host
+from ditr.runner.stop import Interrupted, StopSignal
+from ditr.spec.load import LoadedSpec, load_spec
+from ditr.spec.registry import Registry
+from ditr.tracking.results import Results
+from ditr.tracking.run_folder import RunFolder
+
+REGISTRY = Registry()
+OVERRIDES = (
+    "dataset.name=synthrooms_tiny",
+    "checkpoint=null",
+    "schedule.epochs=1",
+    "schedule.batch_size=2",
+    "execution.workers=0",
+    "tracking.mlflow=false",
+)
+
+
+def load(name: str, *overrides: str) -> LoadedSpec:
+    path = project_dir() / "specs" / f"{name}.yaml"
+    given = {override.partition("=")[0]: override for override in (*OVERRIDES, *overrides)}
+    return load_spec(path, registry=REGISTRY, overrides=tuple(given.values()))
+
+
+def host(said: list[str] | None = None, *, progress: Progress = silent) -> Host:
+    say = [].append if said is None else said.append
+    return Host(
+        registry=REGISTRY, progress=progress, say=say, stop=StopSignal(), draw=lambda folder, found, frames: None
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, session_cache: Path, tiny_dataset: Dataset) -> Path:
+    """A runs folder with a run of the arm with all parts."""
+    runs = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DITR_CACHE", str(session_cache))
+        planned = plan([load("fpn_inject")], registry=REGISTRY, runs=runs, force=False)
+        (outcome,) = run_all(planned, host=host(), results=Results(runs / "results.duckdb"))
+    assert outcome.error is None
+    return runs
+
+
+def run_of(trained: Path) -> RunFolder:
+    (folder,) = trained.glob("fpn_inject-s0-*")
+    return RunFolder(folder)
+
+
+def evaluate(
+    runs: Path, checkpoint: Path, *overrides: str, spec: str = "fpn_inject", using: Host | None = None, **select: Any
+) -> Evaluated:
+    selection = Selection(**select)
+    loaded = load(spec, *overrides)
+    return evaluate_checkpoint(loaded, checkpoint=checkpoint, selection=selection, host=using or host(), runs=runs)
+
+
+def left(runs: Path) -> list[str]:
+    """What an evaluation left behind, locks apart."""
+    return sorted(path.name for path in runs.iterdir() if path.name != ".locks") if runs.is_dir() else []
+
+
+def rows(folder: RunFolder) -> list[dict[str, Any]]:
+    read = [json.loads(line) for line in folder.frames.read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "infer_ms"} for row in read]
+
+
+def test_a_runs_weights_give_its_numbers_and_matches(trained: Path, tmp_path: Path) -> None:
+    run = run_of(trained)
+    found = evaluate(tmp_path, run.path, "checkpoint={kind: file, path: nowhere.pth, format: esam}")
+    assert found.error is None
+    expected = json.loads(run.result.read_text())
+    same = (
+        "ap",
+        "ap50",
+        "ap25",
+        "ap_to_90",
+        "valid_ratio",
+        "params_m",
+        "n_frames",
+        "split",
+        "dataset_digest",
+        "scales",
+    )
+    assert {name: found.result[name] for name in same} == {name: expected[name] for name in same}
+    assert found.result.keys() >= {"excluded_frames", "intrinsics", "esam_compat", "esam_differences", "git", "device"}
+    assert rows(found.folder) == rows(run)
+    assert found.folder.matches.read_bytes() == run.matches.read_bytes()
+    assert found.result["checkpoint"] == str(run.weights)
+    assert found.result["peak_mem_mb"] > 50
+    state = found.folder.state()
+    assert state is not None
+    assert (state.kind, state.seed, state.state) == ("eval", None, "finished")
+    facts = json.loads(found.folder.provenance.read_text())
+    assert facts["evaluated_weights"]["missing"] == []
+    assert len(facts["evaluated_weights"]["sha256"]) == 64
+    sql = "select kind, ap, n_frames, step_ms is null from results"
+    results = Results(tmp_path / "results.duckdb")
+    assert results.query(sql).rows == (("eval", expected["ap"], 2, True),)
+    results.rebuild()
+    assert results.query(sql).rows == (("eval", expected["ap"], 2, True),)
+
+
+def test_what_decides_the_numbers_decides_the_key(trained: Path, tmp_path: Path) -> None:
+    """Fewer frames are another row; all of them, however asked for, and another schedule are the same."""
+    run = run_of(trained)
+    whole = evaluate(tmp_path, run.weights, frames=2)
+    again = evaluate(tmp_path, run.weights, "schedule.learning_rate=0.5", "name=other")
+    assert again.folder.path.name.rpartition("-")[2] == whole.folder.path.name.rpartition("-")[2]
+    assert again.kept is not None
+    assert "fpn_inject-eval-" in again.kept
+    part = evaluate(tmp_path, run.weights, frames=1)
+    assert (part.result["n_frames"], part.split_frames, part.kept) == (1, 2, None)
+    assert evaluate(tmp_path, run.weights, split="train", frames=1).result["split"] == "train"
+    asked = Results(tmp_path / "results.duckdb").query("select name, split, n_frames from results order by all").rows
+    assert asked == (("fpn_inject", "train", 1), ("fpn_inject", "val", 1), ("other", "val", 2))
+
+
+def test_a_failing_second_evaluation_leaves_the_first(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(trained)
+    first = evaluate(tmp_path, run.weights)
+    before = left(tmp_path)
+    content = first.folder.result.read_bytes()
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what == "evaluate" and done:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        evaluate(tmp_path, run.weights, using=host(progress=interrupt))
+    assert left(tmp_path) == before
+
+    def fail(*given: object, **named: object) -> NoReturn:
+        raise ZeroDivisionError("in the middle")
+
+    monkeypatch.setattr(module, "assess", fail)
+    with pytest.raises(ZeroDivisionError) as error:
+        evaluate(tmp_path, run.weights)
+    (note,) = error.value.__notes__
+    assert "in the middle" in Path(note.removeprefix("traceback: ")).read_text()
+    assert left(tmp_path) == sorted([*before, UNFINISHED])
+    assert first.folder.result.read_bytes() == content
+    assert Results(tmp_path / "results.duckdb").query("select count(*) from results").rows == ((1,),)
+
+
+def test_a_picture_that_fails_costs_no_number(trained: Path, tmp_path: Path) -> None:
+    def fail(folder: RunFolder, found: object, frames: object) -> None:
+        raise OSError("no room")
+
+    using = Host(registry=REGISTRY, progress=silent, say=print, stop=StopSignal(), draw=fail)
+    found = evaluate(tmp_path, run_of(trained).weights, using=using)
+    assert isinstance(found.error, OSError)
+    assert "no room" in found.folder.log_file.read_text()
+    assert Results(tmp_path / "results.duckdb").query("select state from results").rows == (("finished",),)
+
+
+def test_weights_of_another_model_are_refused_before_anything_is_made(trained: Path, tmp_path: Path) -> None:
+    weights = run_of(trained).weights
+    mask3d = tmp_path / "mask3d.safetensors"
+    save_file({name: tensor for name, tensor in load_file(weights).items() if name.startswith("backbone.")}, mask3d)
+    other = tmp_path / "other.safetensors"
+    save_file({"encoder.weight": load_file(weights)["pool.pts_proj1.0.weight"]}, other)
+    (tmp_path / "empty").mkdir()
+    runs = tmp_path / "runs"
+    for checkpoint, spec, message in (
+        (weights, "baseline", "have no place"),
+        (mask3d, "fpn_inject", "has no decoder, so there is nothing to evaluate"),
+        (other, "fpn_inject", "no weights of this model"),
+        (tmp_path / "empty", "fpn_inject", "no weights of a finished run in this folder"),
+        (tmp_path / "none.pth", "fpn_inject", "no such file|no weight file"),
+    ):
+        with pytest.raises(DitrError, match=message) as error:
+            evaluate(runs, checkpoint, spec=spec)
+        assert error.value.code is Code.CHECKPOINT
+        assert left(runs) == []
+
+
+def test_what_the_weights_were_trained_with_is_compared(trained: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    evaluate(tmp_path, run_of(trained).path, "features.sampling=nearest", using=host(said), frames=1)
+    assert "  they were trained with features.sampling bilinear, here nearest" in said
+    assert sum("they were trained with" in line for line in said) == 1

@@ -1,0 +1,75 @@
+"""Nothing of the sparse library outlives a step: its maps lie beside torch's memory, where nobody frees them early."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from benchmarks.memory import samples, small_model
+from ditr.evaluation.evaluate import evaluate
+from ditr.progress import silent
+from ditr.spec.models import DatasetSpec, EvaluationSpec, ExecutionSpec, ScheduleSpec, Spec
+from ditr.training.fit import fit
+from ditr.training.state import TrainingState
+from tests.reference.synthetic_frames import live_sparse_objects
+
+CPU = torch.device("cpu")
+
+
+class Looking:
+    """A sink, a validation and a progress that look at what is alive when they are called."""
+
+    def __init__(self) -> None:
+        self.alive: list[list[str]] = []
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.alive.append(live_sparse_objects())
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        self.alive.append(live_sparse_objects())
+
+
+def test_no_sparse_tensor_outlives_a_step_or_a_frame(tmp_path: Path) -> None:
+    """Without help of the garbage collector: what waits for it holds memory until it happens to run."""
+    looking, model = Looking(), small_model()
+    schedule = ScheduleSpec(epochs=1, batch_size=2, validate_every=1)
+    spec = Spec(name="x", dataset=DatasetSpec(name="none"), schedule=schedule, execution=ExecutionSpec(workers=0))
+
+    def validate(epochs_done: int) -> Mapping[str, float]:
+        held_out = samples(2, points=300, augmented=False)
+        evaluate(model, held_out, spec=EvaluationSpec(), device=CPU, workers=0, progress=looking.progress)
+        return {}
+
+    gc.collect()
+    gc.disable()
+    try:
+        fit(
+            model,
+            train=samples(6, points=300, augmented=True),
+            spec=spec,
+            seed=0,
+            device=CPU,
+            sink=looking,
+            state=TrainingState(tmp_path / "state.pt"),
+            validate=validate,
+            progress=silent,
+            should_stop=lambda: False,
+        )
+    finally:
+        gc.enable()
+    assert len(looking.alive) == 3 + 1 + 3 + 1, "steps, epoch, frames and their end, validation"
+    assert looking.alive == [[]] * 8
+
+
+def test_the_look_would_find_one() -> None:
+    """A tensor that somebody keeps is seen, with its field and its coordinate manager."""
+    from ditr.data.batch import Batch
+    from ditr.model.sparse import voxelise
+
+    voxels = voxelise(Batch(samples=(samples(1, points=300, augmented=False)[0],)), voxel_size_m=0.05)
+    assert {"SparseTensor", "CoordinateManager"} <= set(live_sparse_objects())
+    del voxels
+    assert live_sparse_objects() == []
