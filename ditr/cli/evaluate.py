@@ -22,6 +22,7 @@ from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.registry import Registry
 
 STOPPED = "stopped: nothing was recorded; a result of before stays"
+STOPPING = b"\nstopping after this frame, nothing will be recorded; once more stops at once\n"
 _COLUMNS = ("ap", "ap50", "ap25", "infer_ms", "peak_mem_mb")
 
 
@@ -75,7 +76,7 @@ def evaluate(
 
 
 def _evaluate(loaded: LoadedSpec, checkpoint: Path, selection: Selection, *, registry: Registry) -> Evaluated:
-    with open_display() as display, StopSignal() as stop:
+    with open_display() as display, StopSignal(says=STOPPING) as stop:
         host = Host(registry=registry, progress=display.progress, say=display.say, stop=stop, draw=draw_pictures)
         display.say(f"{loaded.spec.name}: evaluation of {checkpoint}")
         return evaluate_checkpoint(loaded, checkpoint=checkpoint, selection=selection, host=host, runs=runs_dir())

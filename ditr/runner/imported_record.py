@@ -42,6 +42,7 @@ def result_of(log: EsamLog, *, dataset: str) -> dict[str, Any]:
         "step_ms": _median(_step_ms(window.values) for window in log.windows),
         "infer_ms": _step_ms(last.values) if last else None,
         "peak_mem_mb": max(_logged(log, "memory"), default=None),
+        "memory_of": "torch on the GPU" if _logged(log, "memory") else None,
         "nan_windows": sum(map(_is_blind, log.windows)) if log.windows else None,
         "esam_compat": True,
         "esam_differences": "",

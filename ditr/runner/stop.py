@@ -16,10 +16,11 @@ class Interrupted(Exception):
 
 
 class StopSignal:
-    """While entered, true once SIGINT or SIGTERM came; a second one raises KeyboardInterrupt."""
+    """While entered, true once SIGINT or SIGTERM came, answered by ``says``; a second raises KeyboardInterrupt."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, says: bytes = STOPPING) -> None:
         self.asked = False
+        self._says = says
         self._previous: dict[signal.Signals, object] = {}
 
     def __call__(self) -> bool:
@@ -55,4 +56,4 @@ class StopSignal:
             raise KeyboardInterrupt
         self.asked = True
         # Not through sys.stderr: its buffer may be in use where the signal came.
-        os.write(2, STOPPING)
+        os.write(2, self._says)

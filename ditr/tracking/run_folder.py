@@ -47,7 +47,7 @@ class RunState:
 
 
 class RunFolder:
-    """``runs/<name>-s<seed>-<key>/`` and the files in it.
+    """``runs/<name>-s<seed>-<key>/`` of a run, ``runs/<name>-eval-<key>/`` of an evaluation, and the files in it.
 
     Every file but the appended ones (metrics.jsonl, log.txt) is written under a temporary name and renamed.
     """

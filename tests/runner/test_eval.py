@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from ditr.data.dataset import Dataset
@@ -194,6 +195,24 @@ def test_weights_of_another_model_are_refused_before_anything_is_made(trained: P
             evaluate(runs, checkpoint, spec=spec)
         assert error.value.code is Code.CHECKPOINT
         assert left(runs) == []
+
+
+def test_a_torch_file_of_the_plain_model_is_evaluated_as_esams(trained: Path, tmp_path: Path) -> None:
+    plain = {
+        name: tensor
+        for name, tensor in load_file(run_of(trained).weights).items()
+        if name.startswith(("backbone.", "pool.", "decoder."))
+    }
+    esam = tmp_path / "epoch_128.pth"
+    torch.save({"state_dict": plain, "meta": {"epoch": 128}}, esam)
+    runs = tmp_path / "runs"
+    found = evaluate(runs, esam, spec="baseline")
+    assert found.result["evaluated_weights"]["format"] == "esam"
+    assert found.result["checkpoint"] == str(esam)
+    assert found.result["n_frames"] == 2
+    with pytest.raises(DitrError, match="24 entries of the model are not in the file, of bifusion"):
+        evaluate(runs, esam, spec="bifusion")
+    assert len(left(runs)) == 3, "the evaluation, the results and their lock"
 
 
 def test_what_the_weights_were_trained_with_is_compared(trained: Path, tmp_path: Path) -> None:
