@@ -1,0 +1,259 @@
+"""Time and memory of the arms at full model size, side by side.
+
+    python -m benchmarks.full_size [--batch 16] [--steps 30] [--device cuda] [--out full_size.json] [SPEC ...]
+
+The specs are ScanNet200-SV's three by default. Weights are random and 2D feature maps are noise, read from disk like
+real ones: neither changes what a step costs. Frames are generated rooms of 20,000 points with the spec's augmentation;
+loss, clipping and AdamW are the training's own step. Each arm runs in a process of its own, so that its memory is its
+own. On the CPU a training step uses one thread, as trainings there do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ditr.data.batch import Batch, collate
+from ditr.data.info_pickle import read_infos
+from ditr.data.samples import SampleSet
+from ditr.data.scannet_sv import INFO_FILES, FrameSet
+from ditr.data.synthrooms import make
+from ditr.features.store import FeatureStore
+from ditr.geometry.camera import SCANNET_SV_INTRINSICS
+from ditr.model.esam import EsamSingleView
+from ditr.progress import silent
+from ditr.resources import memory_meter, watching
+from ditr.spec.entries import SplitEntry, SynthRoomsEntry
+from ditr.spec.load import load_spec
+from ditr.spec.models import Spec
+from ditr.spec.registry import Registry
+from ditr.training.criterion import Criterion
+from ditr.training.fit import _reproducible_on_cpu, _train_step
+
+ROOT = Path(__file__).resolve().parents[1]
+SPECS = tuple(ROOT / "specs" / "scannet200_sv" / f"{arm}.yaml" for arm in ("baseline", "bifusion", "fpn_inject"))
+WARM_UP = 5
+LOADED_BATCHES = 4
+"""As many different batches are made in advance; the steps take them in turn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of one arm."""
+
+    arm: str
+    parameters: int
+    step_ms: float
+    """Median of the steps after the warm-up: copy to the device, forward, loss, backward, clipping, update."""
+    forward_ms: float
+    """Median of one frame's forward pass in evaluation, batch 1."""
+    data_ms: float
+    """Mean of reading and augmenting a training frame on one core, its 2D feature map too."""
+    train_mem_mb: float
+    """Most MiB during a step, and of what."""
+    evaluation_mem_mb: float
+    memory_of: str
+    loss: float
+    """Of the last step."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("specs", type=Path, nargs="*", default=SPECS)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--frames", type=int, default=16, help="generated rooms")
+    parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count(), help="processes that make rooms")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    where = torch.cuda.get_device_name() if arguments.device == "cuda" else "CPU"
+    print(f"{where}, torch {torch.__version__}, batch {arguments.batch}, {arguments.steps} steps")
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        rooms = Path(folder) / "rooms"
+        make(_entry(arguments.frames), rooms, workers=arguments.workers, progress=silent)
+        costs = []
+        for spec in arguments.specs:
+            with ProcessPoolExecutor(1, mp_context=context) as alone:
+                task = alone.submit(
+                    measure, spec, rooms, batch_size=arguments.batch, steps=arguments.steps, device=arguments.device
+                )
+                costs.append(task.result())
+            report(costs[-1], costs[0])
+    if arguments.out is not None:
+        setting = {"device": where, "torch": torch.__version__, "batch": arguments.batch, "steps": arguments.steps}
+        arguments.out.write_text(json.dumps(setting | {"arms": [asdict(cost) for cost in costs]}, indent=1))
+
+
+def report(cost: Cost, first: Cost) -> None:
+    """The arm's numbers, and each as a multiple of the first arm's."""
+    print(f"{cost.arm}  (memory: {cost.memory_of}; loss {cost.loss:.3f})")
+    for name in ("parameters", "step_ms", "forward_ms", "data_ms", "train_mem_mb", "evaluation_mem_mb"):
+        value, base = getattr(cost, name), getattr(first, name)
+        print(f"  {name:18} {value:14,.1f}   x {value / base:.3f}", flush=True)
+
+
+def measure(path: Path, rooms: Path, *, batch_size: int, steps: int, device: str) -> Cost:
+    """The cost of one spec's arm on ``batch_size`` frames a step."""
+    registry, on = Registry(), torch.device(device)
+    spec = load_spec(path, registry=registry).spec
+    frames = FrameSet(rooms, infos=read_infos(rooms / INFO_FILES["train"]), intrinsics=SCANNET_SV_INTRINSICS)
+    channels, tokens = _features(spec, frames, registry=registry)
+    batches, data_ms = _batches(spec, frames, tokens=tokens, size=batch_size, count=min(steps, LOADED_BATCHES))
+    torch.manual_seed(0)
+    model = EsamSingleView(
+        spec.model,
+        fusion=spec.fusion,
+        feature_channels=channels,
+        sampling=spec.features.sampling if spec.features else "bilinear",
+        query_fraction=spec.loss.query_fraction,
+    ).to(on)
+    step_ms, train_mem_mb, memory_of, loss = _train(model, batches, spec=spec, steps=steps, device=on)
+    forward_ms, evaluation_mem_mb = _evaluate(model, spec, frames, tokens=tokens, count=steps, device=on)
+    return Cost(
+        arm=spec.name,
+        parameters=sum(p.numel() for p in model.parameters()),
+        step_ms=step_ms,
+        forward_ms=forward_ms,
+        data_ms=data_ms,
+        train_mem_mb=train_mem_mb,
+        evaluation_mem_mb=evaluation_mem_mb,
+        memory_of=memory_of,
+        loss=loss,
+    )
+
+
+def _train(
+    model: EsamSingleView, batches: list[Batch], *, spec: Spec, steps: int, device: torch.device
+) -> tuple[float, float, str, float]:
+    criterion = Criterion(spec.loss, esam_compat=spec.esam_compat)
+    schedule = spec.schedule
+    optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
+    memory = memory_meter(device)
+    times = []
+    metrics: dict[str, float] = {}
+    model.train()
+    memory.begin()
+    for step in range(steps):
+        with _reproducible_on_cpu(device), watching(memory, model):
+            began = time.perf_counter()
+            metrics = _train_step(
+                model,
+                batches[step % len(batches)].to(device),
+                criterion=criterion,
+                optimizer=optimizer,
+                clip=schedule.grad_clip_norm,
+            )
+            times.append(_ms_since(began, device=device))
+    return _median(times), memory.peak_mb(), memory.of, metrics["loss"]
+
+
+@torch.no_grad()
+def _evaluate(
+    model: EsamSingleView,
+    spec: Spec,
+    frames: FrameSet,
+    *,
+    tokens: Callable[[str], Tensor] | None,
+    count: int,
+    device: torch.device,
+) -> tuple[float, float]:
+    samples = _samples(spec, frames, tokens=tokens, augmented=False)
+    memory = memory_meter(device)
+    times = []
+    model.eval().zero_grad()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    memory.begin()
+    for index in range(min(count, len(samples))):
+        batch = Batch(samples=(samples[index],)).to(device)
+        _wait_for(device)
+        with watching(memory, model):
+            began = time.perf_counter()
+            model(batch)
+            times.append(_ms_since(began, device=device))
+    return _median(times), memory.peak_mb()
+
+
+def _batches(
+    spec: Spec, frames: FrameSet, *, tokens: Callable[[str], Tensor] | None, size: int, count: int
+) -> tuple[list[Batch], float]:
+    """``count`` batches, augmented anew in each, and the mean milliseconds that a frame took."""
+    samples = _samples(spec, frames, tokens=tokens, augmented=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    made = []
+    for number in range(count):
+        samples.set_epoch(number)
+        made.append(collate([samples[(number * size + index) % len(samples)] for index in range(size)]))
+    took = 1e3 * (time.perf_counter() - began) / (count * size)
+    torch.set_num_threads(threads)
+    return made, took
+
+
+def _samples(spec: Spec, frames: FrameSet, *, tokens: Callable[[str], Tensor] | None, augmented: bool) -> SampleSet:
+    return SampleSet(
+        frames,
+        seed=0,
+        voxel_size_m=spec.model.voxel_size_m,
+        augmentation=spec.augmentation if augmented else None,
+        tokens=tokens,
+        esam_compat=spec.esam_compat,
+    )
+
+
+def _features(spec: Spec, frames: FrameSet, *, registry: Registry) -> tuple[int | None, Callable[[str], Tensor] | None]:
+    """Channels of the spec's 2D features and the reader of a map of noise for each frame; none without a fusion."""
+    if spec.features is None or (spec.fusion.bifusion is None and spec.fusion.injection is None):
+        return None, None
+    entry = registry.features(spec.features.source)
+    height, width = (size // entry.patch for size in spec.features.input_size)
+    store = FeatureStore(frames.root / "maps", shape=(entry.channels, height, width))
+    for index, frame_id in enumerate(store.missing(frames.ids)):
+        noise = torch.Generator().manual_seed(index)
+        store.write(frame_id, torch.randn(entry.channels, height, width, generator=noise).half())
+    return entry.channels, store.read
+
+
+def _entry(frames: int) -> SynthRoomsEntry:
+    """Up to four views a room; the validation split must hold a frame, which nobody reads."""
+    return SynthRoomsEntry(
+        kind="synthrooms",
+        description="Rooms to measure time on.",
+        seed=0,
+        first_scene=9500,
+        train=SplitEntry(scenes=-(-frames // 4), frames=min(frames, 4)),
+        val=SplitEntry(scenes=1, frames=1),
+        texture_share=0.4,
+    )
+
+
+def _median(times: list[float]) -> float:
+    return statistics.median(times[min(WARM_UP, len(times) - 1) :])
+
+
+def _ms_since(began: float, *, device: torch.device) -> float:
+    _wait_for(device)
+    return 1e3 * (time.perf_counter() - began)
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    main()
