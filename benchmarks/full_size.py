@@ -64,6 +64,8 @@ class Cost:
     """Most MiB during a step, and of what."""
     evaluation_mem_mb: float
     memory_of: str
+    beside_torch_mb: tuple[float, ...]
+    """On a GPU: what is in use there beside what torch reserved, at ten times during the steps; it should not grow."""
     loss: float
     """Of the last step."""
 
@@ -103,6 +105,8 @@ def report(cost: Cost, first: Cost) -> None:
     for name in ("parameters", "step_ms", "forward_ms", "data_ms", "train_mem_mb", "evaluation_mem_mb"):
         value, base = getattr(cost, name), getattr(first, name)
         print(f"  {name:18} {value:14,.1f}   x {value / base:.3f}", flush=True)
+    if cost.beside_torch_mb:
+        print("  beside torch, MiB ", ", ".join(f"{value:.0f}" for value in cost.beside_torch_mb), flush=True)
 
 
 def measure(path: Path, rooms: Path, *, batch_size: int, steps: int, device: str) -> Cost:
@@ -120,7 +124,7 @@ def measure(path: Path, rooms: Path, *, batch_size: int, steps: int, device: str
         sampling=spec.features.sampling if spec.features else "bilinear",
         query_fraction=spec.loss.query_fraction,
     ).to(on)
-    step_ms, train_mem_mb, memory_of, loss = _train(model, batches, spec=spec, steps=steps, device=on)
+    step_ms, train_mem_mb, memory_of, beside_torch_mb, loss = _train(model, batches, spec=spec, steps=steps, device=on)
     forward_ms, evaluation_mem_mb = _evaluate(model, spec, frames, tokens=tokens, count=steps, device=on)
     return Cost(
         arm=spec.name,
@@ -131,18 +135,20 @@ def measure(path: Path, rooms: Path, *, batch_size: int, steps: int, device: str
         train_mem_mb=train_mem_mb,
         evaluation_mem_mb=evaluation_mem_mb,
         memory_of=memory_of,
+        beside_torch_mb=beside_torch_mb,
         loss=loss,
     )
 
 
 def _train(
     model: EsamSingleView, batches: list[Batch], *, spec: Spec, steps: int, device: torch.device
-) -> tuple[float, float, str, float]:
+) -> tuple[float, float, str, tuple[float, ...], float]:
     criterion = Criterion(spec.loss, esam_compat=spec.esam_compat)
     schedule = spec.schedule
     optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
     memory = memory_meter(device)
     times = []
+    beside_torch = []
     metrics: dict[str, float] = {}
     model.train()
     memory.begin()
@@ -157,7 +163,10 @@ def _train(
                 clip=schedule.grad_clip_norm,
             )
             times.append(_ms_since(began, device=device))
-    return _median(times), memory.peak_mb(), memory.of, metrics["loss"]
+        if device.type == "cuda" and (step + 1) % max(steps // 10, 1) == 0:
+            free, total = torch.cuda.mem_get_info(device)
+            beside_torch.append((total - free - torch.cuda.memory_reserved(device)) / 2**20)
+    return _median(times), memory.peak_mb(), memory.of, tuple(beside_torch), metrics["loss"]
 
 
 @torch.no_grad()
