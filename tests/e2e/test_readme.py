@@ -48,7 +48,7 @@ def made_small(words: Sequence[str], *, frame: str, out: Path) -> list[str]:
     small = [part for word in words for part in _globbed(word)]
     if small[0] == "run" and any(NEEDS_DATA in word for word in small):
         return ["validate", *(word for word in small if word.endswith(".yaml"))]
-    if small[0] == "run":
+    if small[0] in ("run", "eval"):
         return [*small, *(part for override in TINY for part in ("--set", override))]
     if small[0] == "data":
         small = ["synthrooms_tiny" if word == "synthrooms" else word for word in small]
