@@ -56,9 +56,8 @@ def _verdict(report: CheckReport) -> list[str]:
         return ["", "No run uses this data set as it is."]
     if not report.broken:
         return ["", "Every frame can be used."]
-    total = int(report.statistics["train frames"] + report.statistics["val frames"])
     return [
         "",
-        f"{len(report.broken)} of {total} frames cannot be used: a run refuses, or leaves them out with",
+        f"{len(report.broken)} of {report.named} frames cannot be used: a run refuses, or leaves them out with",
         "dataset.broken_frames: exclude and counts them in its results.",
     ]

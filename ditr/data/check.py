@@ -17,13 +17,13 @@ from ditr.data.frame_check import HARMLESS as HARMLESS_IN_A_FRAME
 from ditr.data.frame_check import FrameFindings, check_frame
 from ditr.data.reprojection_summary import Reprojection, summarise
 from ditr.data.scannet_sv import FrameSet
-from ditr.data.split_check import check_splits
+from ditr.data.split_check import ABSENT, check_splits
 from ditr.progress import Progress, silent
 
 REFUSED = frozenset({"scene in both splits", "frame in both splits", "info pickle", "digest"})
 """Kinds that leaving out broken frames does not mend: scores on rooms that were trained on, and data that is not what
 its digest says."""
-HARMLESS = frozenset({*HARMLESS_IN_A_FRAME, "frame list", "listed, not in the info pickle"})
+HARMLESS = frozenset({*HARMLESS_IN_A_FRAME, "frame list"})
 """Kinds that take nothing from the frames that are there."""
 _EXAMPLES = 10
 _FRAMES_A_WORKER = 100
@@ -56,8 +56,14 @@ class CheckReport:
     statistics: dict[str, float]
     """Name -> value; means are over frames."""
     broken: dict[str, tuple[str, ...]]
-    """Frame id -> kinds of its problems, of frames that a run cannot use."""
+    """Frame id -> kinds of its problems, of frames that a run cannot use or that it lacks."""
     reprojection: Reprojection
+
+    @property
+    def named(self) -> int:
+        """Frames that the info pickles or the frame lists name."""
+        absent = sum(ABSENT in kinds for kinds in self.broken.values())
+        return int(self.statistics["train frames"] + self.statistics["val frames"]) + absent
 
     @property
     def sound(self) -> bool:
@@ -82,7 +88,9 @@ def check_dataset(
         checked.append(findings)
         found.take(findings)
         progress("frames", len(checked), total)
-    statistics = check_splits(dataset, found.add)
+    statistics, absent = check_splits(dataset, found.add)
+    held = {*dataset.train.ids, *dataset.val.ids}  # a frame that the list of the other split names is there
+    found.broken.update(dict.fromkeys((frame for frame in absent if frame not in held), (ABSENT,)))
     return CheckReport(
         problems=found.problems(),
         statistics=statistics | found.statistics(),

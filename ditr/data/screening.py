@@ -15,13 +15,14 @@ from ditr import paths
 from ditr.data.check import CheckReport, Problem, check_dataset
 from ditr.data.dataset import Dataset
 from ditr.data.frame_check import MAX_COLOUR_DIFFERENCE, MAX_ROTATION_ERROR
+from ditr.data.frame_list import FRAME_LISTS
 from ditr.data.reprojection import EDGES_PX, LIMIT_PX, MAX_SCALE_ERROR, MIN_COLUMNS, MIN_CONCENTRATION
 from ditr.data.reprojection_summary import histogram, read_summary
 from ditr.data.scannet_sv import INSTANCES, POINT_COUNT, POINTS, SEMANTICS, SUPERPOINTS, FrameSet
 from ditr.errors import Code, DitrError
 from ditr.progress import Progress, silent
 
-CHECK_VERSION = 1
+CHECK_VERSION = 2
 """Raised when the check finds other things in the same files: kept reports are then made anew."""
 _SHOWN = 3
 
@@ -98,6 +99,9 @@ def _stamp(dataset: Dataset) -> dict[str, Any]:
     The digest covers the beginnings of files only, so size and time of every file that a run reads are in here too.
     """
     files = xxhash.xxh3_128()
+    for name in FRAME_LISTS.values():
+        path = dataset.root / name
+        files.update(path.read_bytes() if path.is_file() else b"missing\0")
     for frames in (dataset.train, dataset.val):
         _add_files(files, frames)
     rules = [CHECK_VERSION, POINT_COUNT, MAX_COLOUR_DIFFERENCE, MAX_ROTATION_ERROR, LIMIT_PX, MIN_CONCENTRATION]
@@ -145,9 +149,8 @@ def _require_sound(dataset: Dataset, report: CheckReport) -> None:
 
 def _broken_frames(dataset: Dataset, report: CheckReport) -> DitrError:
     frames_of = Counter(kind for kinds in report.broken.values() for kind in kinds)
-    total = len(dataset.train) + len(dataset.val)
     of = {problem.kind: problem for problem in report.problems}
-    lines = [f"{len(report.broken)} of {total} frames cannot be used"]
+    lines = [f"{len(report.broken)} of {report.named} frames cannot be used"]
     for kind, count in frames_of.most_common():
         lines.append(f"  {kind}: {_frames(count)}")
         lines += [f"    {line}" for line in _some(of[kind].count, of[kind].examples)]

@@ -12,38 +12,44 @@ from ditr.data.scannet_sv import POINTS, FrameSet
 from ditr.data.synthrooms import MANIFEST, content_digest
 from ditr.errors import DitrError
 
+ABSENT = "listed, not in the info pickle"
+"""Kind of the frames that a split should have and has not: a score without them is not one of the split."""
 
-def check_splits(dataset: Dataset, report: Report) -> dict[str, float]:
-    """Tells ``report`` what is wrong; returns statistics, name -> value."""
+
+def check_splits(dataset: Dataset, report: Report) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Tells ``report`` what is wrong; returns statistics, name -> value, and the ids of the ``ABSENT`` frames."""
     statistics: dict[str, float] = {}
+    absent: list[str] = []
     splits = {"train": dataset.train, "val": dataset.val}
     for split, frames in splits.items():
         statistics[f"{split} frames"] = float(len(frames))
-        statistics |= _check_list(split, frames, report)
+        of_list, missing = _check_list(split, frames, report)
+        statistics |= of_list
+        absent += missing
     scenes = [{info.scene for info in frames.infos.frames} for frames in splits.values()]
     for scene in sorted(scenes[0] & scenes[1]):
         report("scene in both splits", f"{dataset.root}: {scene} is in train and val")
     if (dataset.root / MANIFEST).is_file():
         statistics |= _check_manifest(dataset, report)
-    return statistics
+    return statistics, tuple(absent)
 
 
-def _check_list(split: str, frames: FrameSet, report: Report) -> dict[str, float]:
+def _check_list(split: str, frames: FrameSet, report: Report) -> tuple[dict[str, float], list[str]]:
     """Of a folder that has ESAM's list of the split; an info pickle may hold other frames, such as those of scans."""
     path = frames.root / FRAME_LISTS[split]
     if not path.is_file():
-        return {}
+        return {}, []
     try:
         listed = read_frame_list(path)
     except DitrError as error:
         report("frame list", f"{error.where}: {error.what}")
-        return {}
+        return {}, []
     held = set(frames.ids)
-    for frame in listed:
-        if frame not in held:
-            there = (frames.root / POINTS / f"{frame}.bin").is_file()
-            report("listed, not in the info pickle", f"{frame}: its points are {'' if there else 'not '}on disk")
-    return {f"{split} frames that are not in its frame list": float(len(held - set(listed)))}
+    absent = [frame for frame in listed if frame not in held]
+    for frame in absent:
+        there = (frames.root / POINTS / f"{frame}.bin").is_file()
+        report(ABSENT, f"{frame}: its points are {'' if there else 'not '}on disk")
+    return {f"{split} frames that are not in its frame list": float(len(held - set(listed)))}, absent
 
 
 def _check_manifest(dataset: Dataset, report: Report) -> dict[str, float]:

@@ -246,8 +246,10 @@ def test_splits_are_compared_with_each_other_and_with_their_lists(copy: Path) ->
     assert report.broken == {
         "scene9000_00_400": tuple(
             f"missing {kind}" for kind in ("image", "instance_mask", "points", "semantic_mask", "super_points")
-        )
+        ),
+        "scene9009_00_0": ("listed, not in the info pickle",),
     }
+    assert report.named == 6
     assert report.statistics["train frames that are not in its frame list"] == 1
 
 

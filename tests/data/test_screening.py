@@ -113,11 +113,23 @@ def test_a_split_without_frames_is_an_error(root: Path) -> None:
 def test_what_no_run_reads_stops_none(root: Path) -> None:
     shutil.rmtree(root / "pose_centered")
     shutil.rmtree(root / "2D/scene9000_00/depth")
-    (root / "meta_data").mkdir()
-    (root / "meta_data/scannetv2_sv_train.txt").write_text("scene0000_00_0\n")
     dataset = opened(root)
     assert not check_dataset(dataset).sound
     assert screen(dataset, policy="refuse").excluded == ()
+
+
+def test_a_frame_that_the_list_names_and_the_split_lacks_is_refused_or_counted(root: Path) -> None:
+    (root / "meta_data").mkdir()
+    listed = root / "meta_data/scannetv2_sv_val.txt"
+    listed.write_text("scene9001_00_0\nscene9001_00_200\n")
+    assert screen(opened(root), policy="refuse").excluded == ()
+    listed.write_text("scene9001_00_0\nscene9001_00_200\nscene9001_00_400\n")
+    with pytest.raises(DitrError, match="1 of 5 frames cannot be used") as caught:
+        screen(opened(root), policy="refuse")
+    assert "scene9001_00_400: its points are not on disk" in str(caught.value)
+    screened = screen(opened(root), policy="exclude")
+    assert screened.excluded == ("scene9001_00_400",)
+    assert len(screened.dataset.val) == 2
 
 
 @pytest.mark.parametrize("policy", ["refuse", "exclude"])
