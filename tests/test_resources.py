@@ -91,9 +91,9 @@ def test_on_the_cpu_each_stretch_has_its_own_peak() -> None:
     if meter.of != RESIDENT:
         pytest.skip("this kernel does not reset the high-water mark")
     floor = meter.peak_mb()
-    held = np.ones(64 << 17)  # 64 MiB
+    held = np.ones(256 << 17)  # 256 MiB; other tests of this process may give some back meanwhile
     high = meter.peak_mb()
     del held
     meter.begin()
-    assert high - floor == pytest.approx(64, abs=8)
-    assert meter.peak_mb() - floor < 16
+    assert high - floor == pytest.approx(256, abs=64)
+    assert meter.peak_mb() - floor < 64
