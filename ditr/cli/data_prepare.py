@@ -190,7 +190,7 @@ def _packed(splits: Mapping[str, PackedSplit]) -> str:
     lines = []
     for split, packed in splits.items():
         lines.append(
-            f"{split}: {packed.frames} frames in {packed.path.name}, {len(packed.lacking)} listed ones left out"
+            f"{split}: {packed.frames} frames in {packed.path.name}, left out of the list: {len(packed.lacking)}"
         )
         if packed.unaligned_scenes:
             lines.append(f"  {packed.unaligned_scenes} scenes have no text file in 3D: identity as alignment")

@@ -383,7 +383,7 @@ def test_the_command_prepares_and_exits_1_where_a_frame_failed(source, tmp_path)
     assert first.exit_code == 1, first.output
     assert "3 made, 0 kept, 0 skipped, 1 failed" in first.output
     assert f"failed {VAL}_0: " in first.output
-    assert "val: 1 frames in scannet200_sv_oneformer3d_infos_val.pkl, 1 listed ones left out" in first.output
+    assert "val: 1 frames in scannet200_sv_oneformer3d_infos_val.pkl, left out of the list: 1" in first.output
     no_masks = ditr("prepare", "scannet200_sv", "--source", source, "--masks", tmp_path / "none")
     assert isinstance(no_masks.exception, DitrError)
     assert "--superpoints oversegmentation" in no_masks.exception.fix
