@@ -40,7 +40,7 @@ from ditr.spec.models import (
 )
 from ditr.training.fit import fit
 from ditr.training.state import TrainingState
-from tests.reference.synthetic_frames import CHANNELS, SyntheticFrames, live_sparse_objects, tokens
+from tests.reference.synthetic_frames import CHANNELS, BoxFrames, live_sparse_objects, tokens
 
 BATCH, STEPS_AN_EPOCH = 2, 100
 WARM_UP = 0.2
@@ -134,7 +134,7 @@ def train(steps: int, *, points: int, device: torch.device, watch: Watch) -> Non
 
 def samples(count: int, *, points: int, augmented: bool) -> SampleSet:
     return SampleSet(
-        cast(FrameSet, SyntheticFrames(count, points=points)),
+        cast(FrameSet, BoxFrames(count, points=points)),
         seed=0,
         voxel_size_m=0.05,
         augmentation=AugmentationSpec(elastic=None) if augmented else None,

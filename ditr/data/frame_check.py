@@ -10,7 +10,18 @@ import numpy as np
 
 from ditr.data.label_statistics import label_statistics
 from ditr.data.reprojection import LIMIT_PX, FrameReprojection, measure
-from ditr.data.scannet_sv import INSTANCES, POINT_COUNT, POINTS, SEMANTICS, SUPERPOINTS, FrameSet, read_image
+from ditr.data.scannet_sv import (
+    INSTANCES,
+    POINT_COUNT,
+    POINTS,
+    POSES,
+    SEMANTICS,
+    SUPERPOINTS,
+    FrameSet,
+    read_image,
+    read_stored_pose,
+    stored_pose_path,
+)
 from ditr.data.synthrooms import MANIFEST
 from ditr.errors import DitrError
 from ditr.geometry.camera import project
@@ -20,7 +31,7 @@ MAX_COLOUR_DIFFERENCE = 3.0
 MAX_DEPTH_DIFFERENCE_M = 0.0015
 MAX_ROTATION_ERROR = 1e-3
 """Largest entry of R R' - 1; poses are written with six decimals and more."""
-HARMLESS = frozenset({"missing depth", "depth", "missing pose_centered", "pose_centered", "missing features"})
+HARMLESS = frozenset({"missing depth", "depth", f"missing {POSES}", POSES, "missing features"})
 """Kinds that leave a frame usable. A run reads neither depth images nor pose_centered, whose matrix the info pickle
 holds, and makes feature maps of its own. Every other kind found in a frame breaks it: its points, labels, pose or image
 are missing or not what they are taken for."""
@@ -122,19 +133,14 @@ def _check_stored_pose(found: _Found) -> None:
     info = found.frames.infos.frames[found.index]
     if not info.centred:
         return
-    path = found.frames.root / "pose_centered" / info.scene / f"{info.number}.npy"
+    path = stored_pose_path(found.frames.root, info.scene, info.number)
     try:
-        stored = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        found.add("missing pose_centered", f"{path}: no such file")
+        stored = read_stored_pose(path)
+    except DitrError as error:
+        found.add(POSES if path.exists() else f"missing {POSES}", f"{error.where}: {error.what}")
         return
-    except (OSError, ValueError, EOFError) as error:
-        found.add("pose_centered", f"{path}: cannot be read ({error})")
-        return
-    if stored.dtype != np.float64 or stored.shape != (4, 4):
-        found.add("pose_centered", f"{path}: {stored.shape} {stored.dtype}, not (4, 4) float64")
-    elif not np.array_equal(stored, info.pose_c2w, equal_nan=True):
-        found.add("pose_centered", f"{path}: differs from the pose in the info pickle")
+    if not np.array_equal(stored, info.pose_c2w, equal_nan=True):
+        found.add(POSES, f"{path}: differs from the pose in the info pickle")
 
 
 def _check_features(found: _Found) -> None:

@@ -11,14 +11,21 @@ import numpy as np
 from ditr.data.classes import THING_NAMES
 from ditr.data.info_pickle import FrameInfo, InfoFile, write_infos
 from ditr.data.prepare.scene_text import read_axis_alignment, scene_text_path
-from ditr.data.scannet_sv import INFO_FILES, INSTANCES, POINTS, SEMANTICS, SUPERPOINTS
+from ditr.data.scannet_sv import (
+    INFO_FILES,
+    INSTANCES,
+    POINTS,
+    SEMANTICS,
+    SUPERPOINTS,
+    read_stored_pose,
+    stored_pose_path,
+)
 from ditr.data.splits import FRAME_STEP, listed_frames, split_id
 from ditr.errors import Code, DitrError
 from ditr.progress import Progress, silent
 
 FEATURES_TEMPLATE = "clip_feat/{scene}/{frame}.pt"
 """Where the fork keeps the feature map of ``2D/<scene>/color/<frame>.jpg``: without the folder ``color``."""
-_POSES = "pose_centered"
 _EXAMPLES = 10
 
 
@@ -85,12 +92,11 @@ def _add(
     """Adds the frame to ``infos``, or to ``lacking`` with the reason."""
     scene, number = split_id(frame_id)
     file, image = f"{frame_id}.bin", f"2D/{scene}/color/{number}.jpg"
-    needed = [*(f"{kind}/{file}" for kind in (POINTS, SUPERPOINTS, INSTANCES, SEMANTICS)), image]
-    missing = next((name for name in needed if not (root / name).is_file()), None)
-    pose_file = f"{_POSES}/{scene}/{number}.npy"
-    pose = None if missing else _read_pose(root / pose_file)
-    if missing or pose is None:
-        lacking.append(f"{frame_id}: {missing or pose_file}")
+    pose_file = stored_pose_path(root, scene, number)
+    columns = (root / kind / file for kind in (POINTS, SUPERPOINTS, INSTANCES, SEMANTICS))
+    missing = next((path for path in (*columns, root / image, pose_file) if not path.is_file()), None)
+    if missing is not None:
+        lacking.append(f"{frame_id}: {missing.relative_to(root)}")
         return
     if scene not in alignments:
         text = scene_text_path(root, scene)
@@ -105,27 +111,10 @@ def _add(
             instances_file=file,
             semantics_file=file,
             image=image,
-            pose_c2w=pose,
+            pose_c2w=read_stored_pose(pose_file),
             axis_align=np.eye(4) if alignment is None else alignment,
         )
     )
-
-
-def _read_pose(path: Path) -> np.ndarray | None:
-    """(4, 4) float64, or None where there is no such file."""
-    try:
-        pose = np.asarray(np.load(path, allow_pickle=False))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, EOFError) as error:
-        raise _broken_pose(path, f"cannot be read ({error})") from error
-    if pose.shape != (4, 4) or pose.dtype != np.float64:
-        raise _broken_pose(path, f"is {pose.shape} {pose.dtype}, not (4, 4) float64")
-    return pose
-
-
-def _broken_pose(path: Path, what: str) -> DitrError:
-    return DitrError(what, code=Code.DATASET, where=str(path), fix="delete the file and prepare its frame again")
 
 
 def _require_frames(root: Path, found: Mapping[str, tuple[list[FrameInfo], list[str]]], *, skip_missing: bool) -> None:

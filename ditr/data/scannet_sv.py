@@ -17,6 +17,7 @@ from ditr.errors import Code, DitrError
 from ditr.geometry.camera import Intrinsics
 
 POINTS, SUPERPOINTS, INSTANCES, SEMANTICS = "points", "super_points", "instance_mask", "semantic_mask"
+POSES = "pose_centered"
 INFO_FILES = {
     "train": "scannet200_sv_oneformer3d_infos_train.pkl",
     "val": "scannet200_sv_oneformer3d_infos_val.pkl",
@@ -167,13 +168,29 @@ class FrameSet:
         """The stored pose with ``origin`` of the stored world as the world's."""
         info = self.infos.frames[index]
         if not np.isfinite(info.pose_c2w).all():
-            stored = f"pose_centered/{info.scene}/{info.number}.npy" if info.centred else info.image
-            raise _broken(
-                self.root / stored, f"the pose of frame {info.id} is not finite; its info pickle holds the same matrix"
-            )
+            stored = stored_pose_path(self.root, info.scene, info.number) if info.centred else self.root / info.image
+            raise _broken(stored, f"the pose of frame {info.id} is not finite; its info pickle holds the same matrix")
         pose = info.pose_c2w.copy()
         pose[:3, 3] -= origin
         return pose
+
+
+def stored_pose_path(root: Path, scene: str, number: str) -> Path:
+    """Where the centred pose of a single-view frame lies, which its info pickle holds too."""
+    return root / POSES / scene / f"{number}.npy"
+
+
+def read_stored_pose(path: Path) -> np.ndarray:
+    """(4, 4) float64, camera to centred world; ``DitrError`` if missing or damaged."""
+    try:
+        pose = np.asarray(np.load(path, allow_pickle=False))
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    except (OSError, ValueError, EOFError) as error:
+        raise _broken(path, f"cannot be read ({error})") from error
+    if pose.dtype != np.float64 or pose.shape != (4, 4):
+        raise _broken(path, f"{pose.shape} {pose.dtype}, not (4, 4) float64")
+    return pose
 
 
 def read_image(path: Path) -> np.ndarray:

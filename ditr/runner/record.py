@@ -180,7 +180,7 @@ def _of_training(
 ) -> dict[str, Any]:
     """In the result of a run: what the training was and what it cost."""
     folder = planned.folder
-    peak_mb = {"train_peak_mem_mb": fitted.peak_mem_mb, "step_ms_mean": fitted.step_ms}
+    cost = {"train_peak_mem_mb": fitted.peak_mem_mb, "step_ms_mean": fitted.step_ms}
     return {
         "epochs": fitted.epochs_done,
         "checkpoint": _checkpoint(planned.spec.checkpoint),
@@ -189,7 +189,7 @@ def _of_training(
         "data_ms": fmean(_logged(folder, "train/data_ms")),
         "peak_mem_mb": max(fitted.peak_mem_mb, evaluation.peak_mem_mb),
         "unmatched_samples": int(sum(_logged(folder, "train/unmatched_samples"))),
-        "statistics": result["statistics"] | peak_mb,
+        "statistics": result["statistics"] | cost,
     }
 
 

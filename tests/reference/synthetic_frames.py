@@ -1,4 +1,4 @@
-"""Frames of boxes in front of a camera, made from their index alone, with 2D features; and what steps leave behind."""
+"""Small frames that a model can learn from, made from their index alone, with 2D features; what steps leave behind."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from ditr.geometry.camera import Intrinsics
 CHANNELS = 8
 _CAMERA = Intrinsics(fx=500.0, fy=500.0, cx=320.0, cy=240.0, width=640, height=480)
 _SPARSE = ("SparseTensor", "TensorField", "CoordinateManager")
-_BOXES = np.array([[0.0, 0.0, 3.0], [0.5, 0.0, 2.7], [-0.5, 0.0, 2.7], [0.0, 0.5, 2.7], [0.0, -0.5, 2.7]])
-"""Corners in metres; the first is the background."""
+_FROM_ABOVE = np.diag([1.0, -1.0, -1.0, 1.0])
+_FROM_ABOVE[2, 3] = 4.5
 
 
-class SyntheticFrames:
-    """As a ``FrameSet``: ``count`` frames of ``points`` points, five colours, every point in the image."""
+class BoxFrames:
+    """As a ``FrameSet``: frames of four boxes on a floor; each box is a thing of two superpoints and a colour.
+
+    The camera looks down from where every point is in its image.
+    """
 
     def __init__(self, count: int, *, points: int) -> None:
         self.ids = tuple(f"scene0000_00_{i}" for i in range(count))
@@ -31,9 +34,10 @@ class SyntheticFrames:
 
     def frame(self, index: int) -> Frame:
         rng = np.random.default_rng(index)
-        box = rng.integers(5, size=self._points)
+        box = rng.integers(5, size=self._points)  # 0 is the floor
         within = rng.uniform(size=(self._points, 3)) * 0.3
-        xyz = _BOXES[box] + np.where(box[:, None] == 0, [3.0, 3.0, 0.1] * (within - 0.15), within)
+        origin = np.array([[0.0, 0.0, 0.0], [0.5, 0.0, 0.3], [-0.5, 0.0, 0.3], [0.0, 0.5, 0.3], [0.0, -0.5, 0.3]])
+        xyz = origin[box] + np.where(box[:, None] == 0, [4.0, 4.0, 0.1] * (within - 0.15), within)
         rgb = 50.0 * box[:, None] + rng.uniform(0, 20, size=(self._points, 3))
         _, superpoints = np.unique(2 * box + (within[:, 0] > 0.15), return_inverse=True)
         return Frame(
@@ -44,7 +48,7 @@ class SyntheticFrames:
             instance_ids=box.astype(np.int64),
             semantic_ids=np.array([2, 4, 5, 6, 7])[box],
             image_path=Path("none.jpg"),
-            pose_c2w=np.eye(4),
+            pose_c2w=_FROM_ABOVE.copy(),
             intrinsics=_CAMERA,
         )
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from ditr.data.prepare.frame import PreparedFrame
-from ditr.data.scannet_sv import INSTANCES, POINT_COUNT, POINTS, SEMANTICS, SUPERPOINTS
+from ditr.data.scannet_sv import INSTANCES, POINT_COUNT, POINTS, POSES, SEMANTICS, SUPERPOINTS, stored_pose_path
 from ditr.data.splits import split_id
 
-POSES = "pose_centered"
 _PART = ".part"
 _SIZES = {
     POINTS: POINT_COUNT * 24,
@@ -26,7 +25,7 @@ _POSE_SIZE = 128 + 16 * 8
 def pose_file(root: Path, frame_id: str) -> Path:
     """Where the centred pose lies; ``write_frame`` writes it last, so that it marks a finished frame."""
     scene, number = split_id(frame_id)
-    return root / POSES / scene / f"{number}.npy"
+    return stored_pose_path(root, scene, number)
 
 
 def is_prepared(root: Path, frame_id: str) -> bool:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ditr.data.classes import raw_id_on_disk
 from ditr.data.oversegmentation import oversegment
-from ditr.data.scannet_sv import INSTANCES, POINT_COUNT, POINTS, SEMANTICS, SUPERPOINTS
+from ditr.data.scannet_sv import INSTANCES, POINT_COUNT, POINTS, SEMANTICS, SUPERPOINTS, stored_pose_path
 from ditr.data.synthrooms.render import View, render
 from ditr.data.synthrooms.room import Room, furnish
 from ditr.data.synthrooms.sensor import sense_colour, sense_depth
@@ -117,9 +117,9 @@ def _write_points(
         (task.root / kind / f"{task.id}.bin").write_bytes(np.ascontiguousarray(values).tobytes())
     centred = pose.copy()
     centred[:3, 3] -= offset
-    folder = task.root / "pose_centered" / task.scene_name
-    folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / f"{task.index * FRAME_STEP}.npy", centred)
+    pose_file = stored_pose_path(task.root, task.scene_name, str(task.index * FRAME_STEP))
+    pose_file.parent.mkdir(parents=True, exist_ok=True)
+    np.save(pose_file, centred)
     return FrameRecord(
         id=task.id,
         pose_centered=centred.tolist(),
