@@ -35,6 +35,7 @@ from ditr.model.esam import EsamSingleView
 from ditr.progress import silent
 from ditr.resources import memory_meter, watching
 from ditr.spec.entries import SplitEntry, SynthRoomsEntry
+from ditr.spec.feature_maps import map_shape
 from ditr.spec.load import load_spec
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
@@ -226,15 +227,15 @@ def _samples(spec: Spec, frames: FrameSet, *, tokens: Callable[[str], Tensor] | 
 
 def _features(spec: Spec, frames: FrameSet, *, registry: Registry) -> tuple[int | None, Callable[[str], Tensor] | None]:
     """Channels of the spec's 2D features and the reader of a map of noise for each frame; none without a fusion."""
-    if spec.features is None or (spec.fusion.bifusion is None and spec.fusion.injection is None):
+    if spec.features is None or not spec.fusion.parts:
         return None, None
     entry = registry.features(spec.features.source)
-    height, width = (size // entry.patch for size in spec.features.input_size)
-    store = FeatureStore(frames.root / "maps", shape=(entry.channels, height, width))
+    shape = map_shape(spec.features, entry)
+    store = FeatureStore(frames.root / "maps", shape=shape)
     for index, frame_id in enumerate(store.missing(frames.ids)):
         noise = torch.Generator().manual_seed(index)
-        store.write(frame_id, torch.randn(entry.channels, height, width, generator=noise).half())
-    return entry.channels, store.read
+        store.write(frame_id, torch.randn(shape, generator=noise).half())
+    return shape[0], store.read
 
 
 def _entry(frames: int) -> SynthRoomsEntry:

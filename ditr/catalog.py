@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ditr import paths
 from ditr.errors import Code, DitrError
-from ditr.spec.entries import SYNTHROOMS_VERSION, FolderEntry, PretrainedWeights, SeededWeights, SynthRoomsEntry
+from ditr.spec.entries import SYNTHROOMS_VERSION, FolderEntry, PretrainedWeights, SynthRoomsEntry
 from ditr.spec.identity import canonical_json
-from ditr.spec.models import Checkpoint, RegisteredCheckpoint
+from ditr.spec.models import Checkpoint, RegisteredCheckpoint, SeededWeights
 from ditr.spec.registry import Registry
 
 

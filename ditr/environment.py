@@ -104,14 +104,9 @@ def _minkowski_engine() -> tuple[State, str, str]:
 
 
 def _timm() -> tuple[State, str, str]:
-    import torch
+    from ditr.features.sources import import_timm
 
-    from ditr.features import sources
-
-    registry = Registry()
-    seeded = [entry for entry in map(registry.features, registry.names("features")) if entry.weights.kind == "seeded"]
-    if seeded:
-        sources.load_source(seeded[0], device=torch.device("cpu"))
+    import_timm()
     return State.OK, f"{metadata.version('timm')}, torchvision {metadata.version('torchvision')}", ""
 
 

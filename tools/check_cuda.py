@@ -19,6 +19,7 @@ from ditr.data.dataset import open_dataset
 from ditr.data.samples import SampleSet
 from ditr.model.esam import EsamSingleView
 from ditr.model.output import ModelOutput
+from ditr.spec.feature_maps import map_shape
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
 
@@ -30,12 +31,12 @@ def main(path: str) -> int:
     spec = load_spec(Path(path), registry=registry).spec
     assert spec.features is not None, "the spec needs features"
     entry = registry.features(spec.features.source)
-    shape = (entry.channels, *(size // entry.patch for size in spec.features.input_size))
+    shape = map_shape(spec.features, entry)
     torch.manual_seed(0)
     model = EsamSingleView(
         spec.model,
         fusion=spec.fusion,
-        feature_channels=entry.channels,
+        feature_channels=shape[0],
         sampling=spec.features.sampling,
         query_fraction=spec.loss.query_fraction,
     ).eval()

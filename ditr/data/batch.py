@@ -47,8 +47,9 @@ class Sample:
     """(N, 2) float32 pixels of the raw point, from before any augmentation; 0 where not valid."""
     uv_valid: Tensor
     """(N,) bool: the point reads a 2D feature."""
-    image_hw: tuple[int, int]
-    """Height and width in pixels of the image that uv refers to."""
+    map_hw: tuple[int, int]
+    """Height and width, in pixels of uv, of what the feature map covers from the image's top left corner: the image, or
+    more where it was padded."""
     tokens: Tensor | None
     """(C, Hp, Wp) float16 feature map of the frame's image; None in a 3D-only run."""
     targets: Targets

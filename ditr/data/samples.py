@@ -34,6 +34,7 @@ class SampleSet(Dataset[Sample]):
     voxel_size_m: unit of the elastic distortion.
     augmentation: None evaluates: every point stays where it is.
     tokens: reads a frame's (C, Hp, Wp) float16 map by its id; None in a 3D-only run. Must be picklable.
+    map_hw: height and width in image pixels that a map covers from the top left corner; None is just the image.
     esam_compat: frames without background lose their first instance, as in ESAM (see ``make_targets``).
     """
 
@@ -45,6 +46,7 @@ class SampleSet(Dataset[Sample]):
         voxel_size_m: float,
         augmentation: AugmentationSpec | None,
         tokens: Callable[[str], Tensor] | None,
+        map_hw: tuple[int, int] | None = None,
         esam_compat: bool = False,
     ) -> None:
         self.frames = frames
@@ -53,6 +55,7 @@ class SampleSet(Dataset[Sample]):
         self._voxel_size_m = voxel_size_m
         self._augmentation = augmentation
         self._tokens = tokens
+        self._map_hw = map_hw
         self._esam_compat = esam_compat
 
     @property
@@ -83,7 +86,7 @@ class SampleSet(Dataset[Sample]):
             superpoints=torch.from_numpy(frame.superpoints),
             uv=torch.from_numpy(np.where(projection.valid[:, None], projection.uv, 0.0).astype(np.float32)),
             uv_valid=torch.from_numpy(projection.valid),
-            image_hw=(frame.intrinsics.height, frame.intrinsics.width),
+            map_hw=self._map_hw or (frame.intrinsics.height, frame.intrinsics.width),
             tokens=None if self._tokens is None else self._read_tokens(frame, projection, read=self._tokens),
             targets=make_targets(
                 frame.instance_ids, frame.semantic_ids, frame.superpoints, esam_compat=self._esam_compat

@@ -17,10 +17,11 @@ from ditr.catalog import weights_stamp
 from ditr.data.dataset import Dataset
 from ditr.data.scannet_sv import FrameSet
 from ditr.errors import Code, DitrError
-from ditr.features.sources import FeatureSource, grid_of, load_source
+from ditr.features.sources import FeatureSource, load_source
 from ditr.features.store import FeatureStore
 from ditr.progress import Progress, silent
-from ditr.spec.entries import FeatureEntry
+from ditr.spec.entries import VitEntry
+from ditr.spec.feature_maps import map_shape, weights_of
 from ditr.spec.models import FeatureSpec
 
 BATCH = 8
@@ -31,7 +32,7 @@ def ensure_features(
     frames: Sequence[FrameSet],
     *,
     spec: FeatureSpec,
-    entry: FeatureEntry,
+    entry: VitEntry,
     dataset: Dataset,
     device: torch.device,
     progress: Progress = silent,
@@ -42,26 +43,25 @@ def ensure_features(
     an image is missing or damaged, or the folder's maps were made with other weights than the source has now. The last
     is looked at even if no map is missing: a weight file can change under its name.
     """
-    rows, columns = grid_of(entry, input_size=spec.input_size)
-    store = FeatureStore(store_folder(spec=spec, entry=entry, dataset=dataset), shape=(entry.channels, rows, columns))
-    stamp = weights_stamp(entry.weights)
+    store = FeatureStore(store_folder(spec=spec, entry=entry, dataset=dataset), shape=map_shape(spec, entry))
+    stamp = weights_stamp(weights_of(spec, entry))
     if not _missing(frames, store) and _stamped(store, stamp):
         return store
     store.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(store.folder / ".lock"):
         missing = _missing(frames, store)  # another process may have made them meanwhile
         if missing or not _stamped(store, stamp):
-            source = load_source(entry, device=device)
+            source = load_source(spec, entry=entry, device=device)
             _agree_on_manifest(store, source=source, stamp=stamp, spec=spec, dataset=dataset)
-            _extract(missing, source=source, spec=spec, store=store, progress=progress)
+            _extract(missing, source=source, store=store, progress=progress)
     return store
 
 
-def store_folder(*, spec: FeatureSpec, entry: FeatureEntry, dataset: Dataset) -> Path:
+def store_folder(*, spec: FeatureSpec, entry: VitEntry, dataset: Dataset) -> Path:
     """Where the maps of this data by this source at this size are; any change of one of them is another folder."""
     content = json.dumps(_numeric_content(entry), sort_keys=True)
     source = f"{spec.source}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-    height, width = spec.input_size
+    height, width = spec.input_size or (0, 0)
     return paths.cache_dir() / "features" / f"{dataset.name}-{dataset.digest[:12]}" / f"{source}-{height}x{width}"
 
 
@@ -80,7 +80,6 @@ def _extract(
     missing: list[tuple[FrameSet, int]],
     *,
     source: FeatureSource,
-    spec: FeatureSpec,
     store: FeatureStore,
     progress: Progress,
 ) -> None:
@@ -89,7 +88,7 @@ def _extract(
     done = 0
     for part in _batches(missing):
         images = np.stack([frames.image(index) for frames, index in part])
-        maps = source.encode(images, input_size=spec.input_size)
+        maps = source.encode(images)
         for (frames, index), tokens in zip(part, maps, strict=True):
             store.write(frames.ids[index], tokens)
         done += len(part)
@@ -117,7 +116,7 @@ def _agree_on_manifest(
         "entry": source.entry.model_dump(mode="json"),
         "weights_digest": source.weights_digest(),
         "weights_stamp": stamp,
-        "input_size": list(spec.input_size),
+        "input_size": list(spec.input_size or ()),
         "dataset": dataset.name,
         "dataset_digest": dataset.digest,
         "shape": list(store.shape),
@@ -133,6 +132,6 @@ def _agree_on_manifest(
     store.write_manifest(manifest)
 
 
-def _numeric_content(entry: FeatureEntry) -> dict[str, Any]:
+def _numeric_content(entry: VitEntry) -> dict[str, Any]:
     """What of an entry can change a map."""
     return entry.model_dump(mode="json", exclude={"description": True, "licence": True, "weights": {"url"}})

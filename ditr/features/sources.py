@@ -17,7 +17,9 @@ from torch.nn.functional import interpolate
 from ditr import paths
 from ditr.catalog import locate_weights
 from ditr.errors import Code, DitrError
-from ditr.spec.entries import FeatureEntry, PretrainedWeights, SeededWeights
+from ditr.spec.entries import PretrainedWeights, VitEntry
+from ditr.spec.feature_maps import map_shape, weights_of
+from ditr.spec.models import FeatureSpec, SeededWeights
 
 _HUB_TIMEOUT_S = 5.0
 _torchvision_operators: list[torch.library.Library] = []
@@ -26,26 +28,27 @@ _torchvision_operators: list[torch.library.Library] = []
 class FeatureSource:
     """One frozen model: the tokens of its last layer after the final norm, without class and register tokens."""
 
-    def __init__(self, model: nn.Module, *, entry: FeatureEntry, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, *, spec: FeatureSpec, entry: VitEntry, device: torch.device) -> None:
+        self.spec = spec
         self.entry = entry
         self.device = device
         self._model: Any = model.to(device).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def encode(self, images: np.ndarray | Tensor, *, input_size: tuple[int, int]) -> Tensor:
+    def encode(self, images: np.ndarray | Tensor) -> Tensor:
         """Maps (B, C, Hp, Wp) float32, token rows from the top, of (B, H, W, 3) uint8 RGB images.
 
-        The image is resized to ``input_size`` (height, width in pixels) whatever its shape, by bilinear interpolation
+        The image is resized to the spec's ``input_size`` whatever its shape, by bilinear interpolation
         with antialiasing between pixel centres (torch's interpolate), and normalised by the entry's mean and std. A
         token is a patch of that input, so the map covers the image exactly.
         """
-        rows, columns = grid_of(self.entry, input_size=input_size)
+        channels, rows, columns = map_shape(self.spec, self.entry)
         raw = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))  # a copy torch may own
         pixels = raw.to(self.device).permute(0, 3, 1, 2).float() / 255
-        pixels = interpolate(pixels, size=input_size, mode="bilinear", antialias=True, align_corners=False)
+        pixels = interpolate(pixels, size=self.spec.input_size, mode="bilinear", antialias=True, align_corners=False)
         tokens = self._model.forward_features((pixels - self._rgb(self.entry.mean)) / self._rgb(self.entry.std))
         patches: Tensor = tokens[:, self.entry.prefix_tokens :]  # (B, T, C)
-        return patches.transpose(1, 2).reshape(len(patches), self.entry.channels, rows, columns)
+        return patches.transpose(1, 2).reshape(len(patches), channels, rows, columns)
 
     def weights_digest(self) -> str:
         """Hex digest of every weight, so that maps made with other weights can be told apart."""
@@ -59,38 +62,25 @@ class FeatureSource:
         return torch.tensor(values, device=self.device).reshape(1, 3, 1, 1)
 
 
-def load_source(entry: FeatureEntry, *, device: torch.device) -> FeatureSource:
-    """The entry's model with its weights, frozen.
+def load_source(spec: FeatureSpec, *, entry: VitEntry, device: torch.device) -> FeatureSource:
+    """The model of ``spec.source``, which is ``entry``, with its weights, frozen.
 
     Raises DitrError if the entry does not describe timm's model, or its weights are missing, damaged or not to be had.
     Global random state stays as it is.
     """
-    weights = entry.weights
+    weights = weights_of(spec, entry)
     model = _seeded(entry, weights) if isinstance(weights, SeededWeights) else _pretrained(entry, weights)
     _check(model, entry)
-    return FeatureSource(model, entry=entry, device=device)
+    return FeatureSource(model, spec=spec, entry=entry, device=device)
 
 
-def grid_of(entry: FeatureEntry, *, input_size: tuple[int, int]) -> tuple[int, int]:
-    """Hp, Wp: rows and columns of the token map."""
-    if any(pixels % entry.patch for pixels in input_size):
-        nearest = [max(1, round(pixels / entry.patch)) * entry.patch for pixels in input_size]
-        raise DitrError(
-            f"input_size {list(input_size)} is no multiple of the patch of {entry.timm}, {entry.patch} pixels",
-            code=Code.FEATURES,
-            where="features.input_size",
-            fix=f"write input_size: {nearest}",
-        )
-    return input_size[0] // entry.patch, input_size[1] // entry.patch
-
-
-def _seeded(entry: FeatureEntry, weights: SeededWeights) -> nn.Module:
+def _seeded(entry: VitEntry, weights: SeededWeights) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed)
         return _create(entry)
 
 
-def _pretrained(entry: FeatureEntry, weights: PretrainedWeights) -> nn.Module:
+def _pretrained(entry: VitEntry, weights: PretrainedWeights) -> nn.Module:
     file = locate_weights(weights)
     if file is None:
         _ask_hub(entry, weights)
@@ -100,9 +90,9 @@ def _pretrained(entry: FeatureEntry, weights: PretrainedWeights) -> nn.Module:
         raise _unloadable(entry, weights, file=file, reason=error) from error
 
 
-def _ask_hub(entry: FeatureEntry, weights: PretrainedWeights) -> None:
+def _ask_hub(entry: VitEntry, weights: PretrainedWeights) -> None:
     """Finds out with one request whether timm's download can work; its own retries would take most of a minute."""
-    config = _import_timm().get_pretrained_cfg(_known(entry))
+    config = import_timm().get_pretrained_cfg(_known(entry))
     if config is None or not config.hf_hub_id:
         return  # a plain address, which timm asks once
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
@@ -119,9 +109,9 @@ def _ask_hub(entry: FeatureEntry, weights: PretrainedWeights) -> None:
         raise _unloadable(entry, weights, file=None, reason=error) from error
 
 
-def _create(entry: FeatureEntry, *, pretrained: bool = False, file: Path | None = None) -> nn.Module:
+def _create(entry: VitEntry, *, pretrained: bool = False, file: Path | None = None) -> nn.Module:
     """timm's model; ``file`` may hold timm's names or, of DINOv2, the publisher's."""
-    model: nn.Module = _import_timm().create_model(
+    model: nn.Module = import_timm().create_model(
         _known(entry),
         pretrained=pretrained,
         pretrained_cfg_overlay={"file": str(file)} if file else None,
@@ -132,9 +122,9 @@ def _create(entry: FeatureEntry, *, pretrained: bool = False, file: Path | None 
     return model
 
 
-def _known(entry: FeatureEntry) -> str:
+def _known(entry: VitEntry) -> str:
     """The entry's timm name, if timm has it."""
-    timm = _import_timm()
+    timm = import_timm()
     architecture, _, tag = entry.timm.partition(".")
     if timm.is_model(architecture) and (not tag or entry.timm in timm.list_pretrained(f"{architecture}.*")):
         return entry.timm
@@ -147,7 +137,7 @@ def _known(entry: FeatureEntry) -> str:
     )
 
 
-def _check(model: nn.Module, entry: FeatureEntry) -> None:
+def _check(model: nn.Module, entry: VitEntry) -> None:
     """The entry's numbers are what maps are shaped and points are placed by, so each has to be the model's own."""
     of_model: Any = model
     patch = of_model.patch_embed.patch_size
@@ -172,7 +162,7 @@ def _check(model: nn.Module, entry: FeatureEntry) -> None:
         )
 
 
-def _unloadable(entry: FeatureEntry, weights: PretrainedWeights, *, file: Path | None, reason: Exception) -> DitrError:
+def _unloadable(entry: VitEntry, weights: PretrainedWeights, *, file: Path | None, reason: Exception) -> DitrError:
     if file is not None:
         return DitrError(
             f"these are no weights of {entry.timm} ({_first_line(reason)})",
@@ -194,7 +184,7 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
-def _import_timm() -> Any:
+def import_timm() -> Any:
     """timm, which imports torchvision, whose compiled operators do not load on every build of torch.
 
     No feature source uses them, but without their schemas the import alone would fail. Where they do load, torchvision

@@ -9,12 +9,10 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 
-def sample_map(
-    tokens: Tensor, uv: Tensor, *, image_hw: tuple[int, int], mode: Literal["nearest", "bilinear"]
-) -> Tensor:
+def sample_map(tokens: Tensor, uv: Tensor, *, map_hw: tuple[int, int], mode: Literal["nearest", "bilinear"]) -> Tensor:
     """(N, C) float32 features of N points from one map of T = Hp x Wp tokens.
 
-    The map covers the image exactly, so pixel ``u`` lies at token coordinate ``(u + 0.5) * Wp / W - 0.5`` and ``v``
+    The map covers ``map_hw``, so pixel ``u`` lies at token coordinate ``(u + 0.5) * Wp / W - 0.5`` and ``v``
     alike: centres of pixels and tokens are integers on both sides. Outside the outermost token centres the border
     token holds, whichever the mode (reference: feature sources, section 3).
 
@@ -22,11 +20,11 @@ def sample_map(
     ----------
     tokens: (C, Hp, Wp) of any float dtype.
     uv: (N, 2) pixels of the image, u to the right, v down; finite.
-    image_hw: height and width in pixels of the image that uv refers to.
+    map_hw: height H and width W in pixels of what the map covers from the image's top left corner.
     mode: ``nearest`` reads the token that contains the pixel, ``bilinear`` mixes the four around it.
     """
-    height, width = image_hw
-    # Share of the image to the left of and above each pixel's centre, 0..1.
+    height, width = map_hw
+    # Share of what is covered to the left of and above each pixel's centre, 0..1.
     share = (uv.to(device=tokens.device, dtype=torch.float32) + 0.5) / torch.tensor(
         [width, height], dtype=torch.float32, device=tokens.device
     )

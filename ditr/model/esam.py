@@ -97,7 +97,7 @@ class EsamSingleView(nn.Module):
                 where=sample.frame_id,
                 fix="use the feature source that the model was built (or trained) with",
             )
-        return sample_map(tokens, sample.uv, image_hw=sample.image_hw, mode=self.sampling)
+        return sample_map(tokens, sample.uv, map_hw=sample.map_hw, mode=self.sampling)
 
     def _inject(self, points: PointFeatures | None, voxels: Voxels, *, statistics: dict[str, Tensor]) -> Inject | None:
         spec = self.fusion.injection
@@ -153,7 +153,7 @@ class EsamSingleView(nn.Module):
 
 def _channels_needed(fusion: FusionSpec, feature_channels: int | None) -> int | None:
     """None for the 3D-only model, whatever source the spec names."""
-    if fusion.bifusion is None and fusion.injection is None:
+    if not fusion.parts:
         return None
     if feature_channels is None:
         raise DitrError(

@@ -31,6 +31,7 @@ from ditr.runner.session import Host, assess, count_weights, use_cores
 from ditr.runner.stop import Interrupted
 from ditr.spec.diff import diff
 from ditr.spec.dump import to_yaml
+from ditr.spec.feature_maps import map_channels
 from ditr.spec.identity import evaluation_hash, variant
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.models import Spec
@@ -167,8 +168,9 @@ class _Work:
         """Before any data is read: a wrong file is told at once."""
         spec, registry = self.loaded.spec, self.host.registry
         file = given_weights(checkpoint)
-        fused = uses_features(spec) and spec.features is not None
-        channels = registry.features(spec.features.source).channels if fused and spec.features else None
+        channels = None
+        if uses_features(spec) and spec.features is not None:
+            channels = map_channels(spec.features, registry.features(spec.features.source))
         model = fresh_model(spec, seed=0, feature_channels=channels)
         weights = load_file(model, file, whole=True)
         self.say(f"  {weights.report.matched} tensors from {file.path}, all of the model and all of the file")

@@ -11,6 +11,7 @@ from ditr.catalog import CheckpointFile, locate_checkpoint
 from ditr.errors import Code, DitrError
 from ditr.progress import Progress
 from ditr.seeds import derive_seed
+from ditr.spec.feature_maps import map_channels, map_covers
 from ditr.spec.models import ExecutionSpec, Spec
 from ditr.spec.registry import Registry
 
@@ -68,7 +69,7 @@ class LoadedWeights:
 
 def uses_features(spec: Spec) -> bool:
     """Whether any part of the fusion reads 2D features."""
-    return spec.fusion.bifusion is not None or spec.fusion.injection is not None
+    return bool(spec.fusion.parts)
 
 
 def pick_device(execution: ExecutionSpec) -> torch.device:
@@ -118,7 +119,7 @@ def prepare(
         count = len(screened.excluded)
         say(f"  left out: {count} broken frame{'' if count == 1 else 's'}, named in provenance.json")
     split, whole_split, evaluated = _selected(dataset, only or Selection())
-    tokens, channels, manifest = None, None, None
+    tokens, channels, manifest, map_hw = None, None, None, None
     if uses_features(spec):
         from ditr.features.extract import ensure_features
 
@@ -129,7 +130,8 @@ def prepare(
         store = ensure_features(
             frames, spec=spec.features, entry=entry, dataset=dataset, device=device, progress=progress
         )
-        tokens, channels, manifest = store.read, entry.channels, store.manifest()
+        tokens, channels, manifest = store.read, map_channels(spec.features, entry), store.manifest()
+        map_hw = map_covers(spec.features, entry)
         say(f"  2D features: {spec.features.source}, maps of {store.shape}, {_took(began)}")
     else:
         say("  2D features: none made or read, there is no fusion")
@@ -142,10 +144,17 @@ def prepare(
             voxel_size_m=voxel_size_m,
             augmentation=spec.augmentation,
             tokens=tokens,
+            map_hw=map_hw,
             esam_compat=compat,
         ),
         evaluated=SampleSet(
-            evaluated, seed=seed, voxel_size_m=voxel_size_m, augmentation=None, tokens=tokens, esam_compat=compat
+            evaluated,
+            seed=seed,
+            voxel_size_m=voxel_size_m,
+            augmentation=None,
+            tokens=tokens,
+            map_hw=map_hw,
+            esam_compat=compat,
         ),
         split=split,
         split_frames=len(whole_split),

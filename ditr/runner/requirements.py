@@ -10,8 +10,9 @@ from ditr.catalog import locate_checkpoint, locate_dataset, locate_weights
 from ditr.errors import Code, DitrError
 from ditr.progress import Progress, silent
 from ditr.runner.inputs import uses_features
-from ditr.spec.entries import FeatureEntry, FolderEntry, SeededWeights
-from ditr.spec.models import Spec
+from ditr.spec.entries import FolderEntry, VitEntry
+from ditr.spec.feature_maps import map_shape
+from ditr.spec.models import SeededWeights, Spec
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
@@ -83,22 +84,20 @@ def _require_features(spec: Spec, registry: Registry, opened: _Open) -> None:
 
         from ditr.features.sources import load_source
 
-        load_source(entry, device=torch.device("cpu"))
+        load_source(spec.features, entry=entry, device=torch.device("cpu"))
 
 
-def _lacks_maps(spec: Spec, entry: FeatureEntry, registry: Registry, opened: _Open) -> bool:
+def _lacks_maps(spec: Spec, entry: VitEntry, registry: Registry, opened: _Open) -> bool:
     assert spec.features is not None
     dataset_entry = registry.dataset(spec.dataset.name)
     embedded = not isinstance(dataset_entry, FolderEntry)
     if embedded and not locate_dataset(spec.dataset.name, dataset_entry).is_dir():
         return True
     from ditr.features.extract import store_folder
-    from ditr.features.sources import grid_of
     from ditr.features.store import FeatureStore
 
     dataset = opened(spec.dataset.name, spec.dataset.broken_frames)
-    rows, columns = grid_of(entry, input_size=spec.features.input_size)
     folder = store_folder(spec=spec.features, entry=entry, dataset=dataset)
     return bool(
-        FeatureStore(folder, shape=(entry.channels, rows, columns)).missing(dataset.train.ids + dataset.val.ids)
+        FeatureStore(folder, shape=map_shape(spec.features, entry)).missing(dataset.train.ids + dataset.val.ids)
     )

@@ -9,8 +9,8 @@ from typing import Any
 from ditr.catalog import locate_checkpoint, locate_dataset, weights_stamp
 from ditr.errors import Code, DitrError
 from ditr.runner.inputs import uses_features
-from ditr.spec.entries import FolderEntry, SeededWeights
-from ditr.spec.models import RegisteredCheckpoint, Spec
+from ditr.spec.entries import FolderEntry
+from ditr.spec.models import RegisteredCheckpoint, SeededWeights, Spec
 from ditr.spec.registry import Registry
 from ditr.tracking.run_folder import RunFolder
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from ditr.spec.models import BackboneSpec, Part, Probability
+from ditr.spec.models import BackboneSpec, Part, Probability, SeededWeights
 
 SYNTHROOMS_VERSION = 2
 """Raised when the generator's output changes; part of the data's folder name and of every identity."""
@@ -60,29 +60,25 @@ class FolderEntry(Part):
 DatasetEntry = Annotated[SynthRoomsEntry | FolderEntry, Field(discriminator="kind")]
 
 
-class SeededWeights(Part):
-    """Random weights from a fixed seed: needs no download and carries no learned knowledge."""
-
-    kind: Literal["seeded"]
-    seed: Annotated[int, Field(ge=0)]
-
-
 class PretrainedWeights(Part):
     """Published weights: a file of the user's if there is one, else timm's own download."""
 
     kind: Literal["pretrained"]
     file: str
-    """Looked for in the weights directory (DITR_WEIGHTS)."""
-    url: str
+    """Looked for beside the entry and in the weights directory (DITR_WEIGHTS)."""
+    url: str = ""
     """Where the file can be had."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Pinned digest; null where the publisher's file could not be had, then the digest found is recorded."""
 
 
 Weights = Annotated[SeededWeights | PretrainedWeights, Field(discriminator="kind")]
 Rgb = Annotated[tuple[float, float, float], Field(strict=False)]
+Size = Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)]
 
 
-class FeatureEntry(Part):
-    """A 2D feature source: one frozen timm model, its last layer with the final norm."""
+class _Timm(Part):
+    """A frozen timm model."""
 
     description: str = ""
     timm: str
@@ -91,13 +87,50 @@ class FeatureEntry(Part):
     """Architecture overrides passed to timm (embed_dim, depth, num_heads)."""
     channels: PositiveInt
     patch: PositiveInt
-    """Pixels of the input per token, both ways."""
-    prefix_tokens: Annotated[int, Field(ge=0)]
-    """Class and register tokens that precede the patch tokens."""
+    """Pixels of the input per token, both ways; of a convolutional network its stride at the map that is taken."""
     mean: Rgb
     std: Rgb
+    sizes: Annotated[tuple[Size, ...], Field(strict=False)] = ()
+    """Recommended input sizes for images of 4:3, height and width in pixels."""
     weights: Weights
     licence: str
+    licence_url: str = ""
+    """Where terms have to be accepted before the weights can be had."""
+
+
+class VitEntry(_Timm):
+    """A vision transformer: patch tokens of its layers, with the final norm."""
+
+    kind: Literal["vit"]
+    prefix_tokens: Annotated[int, Field(ge=0)]
+    """Class and register tokens that precede the patch tokens."""
+
+
+class ConvEntry(_Timm):
+    """A convolutional network: the map at the stride of ``patch``."""
+
+    kind: Literal["conv"]
+
+
+class PrecomputedEntry(Part):
+    """Maps that somebody else computed: a folder of ``.pt`` files, bare tensors or a dict with the tensor at "pix"."""
+
+    kind: Literal["precomputed"]
+    description: str = ""
+    path: str
+    """Folder below that of the data set, or an absolute path."""
+    files: str = "{scene}/{number}.pt"
+    """Where below it a frame's map is, from its scene, number and id."""
+    channels: PositiveInt
+    rows: PositiveInt
+    columns: PositiveInt
+    covers: Size
+    """Height and width in image pixels that a map covers from the image's top left corner: the image, or more where it
+    was padded right and below."""
+    licence: str
+
+
+FeatureEntry = Annotated[VitEntry | ConvEntry | PrecomputedEntry, Field(discriminator="kind")]
 
 
 class CheckpointEntry(Part):
@@ -120,4 +153,4 @@ class CheckpointEntry(Part):
     voxel_size_m: PositiveFloat
 
 
-Entry = SynthRoomsEntry | FolderEntry | FeatureEntry | CheckpointEntry
+Entry = SynthRoomsEntry | FolderEntry | VitEntry | ConvEntry | PrecomputedEntry | CheckpointEntry

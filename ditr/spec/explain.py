@@ -17,7 +17,7 @@ from ditr.spec.source import Value
 
 _HINTS: Mapping[str, str] = {
     "name": "lower-case letters, digits and underscores, and start with a letter or digit",
-    "fusion.injection.scales": "a decoder stride, 8, 4, 2 or 1 (16 is the bottleneck, where nothing is injected)",
+    "fusion.injection.scales": "a stride of the decoder, 8, 4, 2 or 1, or 16, the bottleneck",
     "sha256": "64 hexadecimal digits in lower case",
 }
 """What is allowed, in better words than the type has."""

@@ -12,9 +12,9 @@ from ditr.spec.registry import Registry
 
 Variant = Literal["baseline", "bifusion", "fpn_inject", "custom"]
 
-_CHANGES_NO_NUMBER = {"name", "description", "tags", "tracking", "execution", "seeds"}
+_CHANGES_NO_NUMBER = {"name", "description", "tags", "checks", "tracking", "execution", "seeds"}
 _DECIDES_EVALUATION = ("dataset", "features", "model", "fusion", "evaluation", "esam_compat")
-_ENTRY_PROSE = {"description", "url", "licence"}
+_ENTRY_PROSE = {"description", "url", "licence", "licence_url", "sizes"}
 
 
 def spec_hash(spec: Spec, *, registry: Registry) -> str:
@@ -26,12 +26,12 @@ def spec_hash(spec: Spec, *, registry: Registry) -> str:
 def identity(spec: Spec, *, registry: Registry) -> dict[str, Any]:
     """The part of the spec that decides its numbers, with registry names replaced by what the entries say.
 
-    Left out: name, description, tags, tracking, execution, seeds; features if no fusion reads them; of entries their
-    description, url and licence.
+    Left out: name, description, tags, checks, tracking, execution, seeds; features if no fusion reads them; of entries
+    what is said to readers only.
     """
     result = spec.model_dump(mode="json", exclude=_CHANGES_NO_NUMBER)
     result["dataset"]["name"] = _content(registry.dataset(spec.dataset.name))
-    if spec.features is None or variant(spec.fusion) == "baseline":
+    if spec.features is None or not spec.fusion.parts:
         result["features"] = None
     else:
         result["features"]["source"] = _content(registry.features(spec.features.source))
@@ -60,11 +60,10 @@ def run_key(spec_hash: str, seed: int) -> str:
 
 def variant(fusion: FusionSpec) -> Variant:
     """Which arm of the study a fusion is."""
-    if fusion.injection is None:
-        return "baseline" if fusion.bifusion is None else "bifusion"
-    if fusion.bifusion is not None and set(fusion.injection.scales) == set(DECODER_STRIDES):
-        return "fpn_inject"
-    return "custom"
+    if fusion.parts in ((), ("bifusion",)):
+        return "bifusion" if fusion.parts else "baseline"
+    whole = fusion.injection is not None and set(fusion.injection.scales) == set(DECODER_STRIDES)
+    return "fpn_inject" if whole and fusion.parts == ("bifusion", "injection") else "custom"
 
 
 def canonical_json(value: object) -> str:

@@ -6,9 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-Scale = Literal[8, 4, 2, 1]
+Scale = Literal[16, 8, 4, 2, 1]
 DECODER_STRIDES: tuple[Scale, ...] = (8, 4, 2, 1)
 """Tensor strides after the four transposed convolutions of Res16UNet, in the order of the forward pass."""
+BOTTLENECK_STRIDE: Scale = 16
+"""Tensor stride of the encoder's end, where the first transposed convolution starts."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -34,13 +36,64 @@ class DatasetSpec(Part):
     count them in the results."""
 
 
+class SeededWeights(Part):
+    """Random weights from a fixed seed: needs no download and carries no learned knowledge."""
+
+    kind: Literal["seeded"]
+    seed: Annotated[int, Field(ge=0)]
+
+
+class HubWeights(Part):
+    """What timm downloads under the source's name, whatever file lies on this machine."""
+
+    kind: Literal["hub"]
+
+
+class FileWeights(Part):
+    """A file of the user's, with timm's names or, of DINOv2, the publisher's."""
+
+    kind: Literal["file"]
+    path: str
+    """Path of the file, relative to the project folder or absolute."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Pinned digest; null records the one found."""
+
+
+OwnWeights = Annotated[SeededWeights | HubWeights | FileWeights, Field(discriminator="kind")]
+
+
+class ImageAugmentationSpec(Part):
+    """Training augmentations of the image that 2D features are computed of; factors are uniform in 1 plus or minus."""
+
+    brightness: Probability = 0.4
+    contrast: Probability = 0.4
+    saturation: Probability = 0.2
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Shift is uniform in plus or minus this share of the colour circle."""
+    mirror_with_points: bool = True
+    """Mirror the image left to right where the augmentation mirrors the points (one of its two flips, not both)."""
+
+
 class FeatureSpec(Part):
     """Where 2D features come from and how a point reads them."""
 
     source: str
     """An entry of registry/features."""
-    input_size: Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)]
-    """Height and width in pixels to which the image is resized for the source; multiples of its patch."""
+    weights: OwnWeights | None = None
+    """Other weights of that source's model; null takes those of the entry."""
+    mode: Literal["stored", "online"] = "stored"
+    """stored: each frame's map is computed once and kept on disk; online: it is computed anew in every step."""
+    input_size: Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)] | None = None
+    """Height and width in pixels of what the source sees; multiples of its patch. Null for precomputed maps only."""
+    resize: Literal["resize", "pad"] = "resize"
+    """How the image becomes input_size: resized whatever its shape, or kept as it is with padding right and below."""
+    layers: Annotated[tuple[int, ...], Field(min_length=1, strict=False)] = (-1,)
+    """Layers of a vision transformer whose tokens are taken, each with the final norm, their channels one after the
+    other; -1 is the last."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """In which the source computes; maps are kept in float16 whatever it is."""
+    augmentation: ImageAugmentationSpec | None = None
+    """Of training images, which only mode online can have."""
     sampling: Literal["nearest", "bilinear"] = "bilinear"
     """How a point reads the token map at its pixel."""
 
@@ -102,13 +155,27 @@ class InjectionSpec(Part):
     """Multi-scale fusion: 2D features pooled to voxels of each decoder stride, projected and added there."""
 
     scales: Annotated[tuple[Scale, ...], Field(min_length=1, strict=False)] = DECODER_STRIDES
-    """Decoder strides that receive 2D features."""
+    """Strides that receive 2D features: those of the decoder, and 16, the bottleneck before it."""
     target: Literal["up", "skip"] = "up"
-    """The branch that is added to before the concatenation: the up-sampled one or the encoder's skip."""
+    """The branch that is added to before the concatenation: the up-sampled one or the encoder's skip. At stride 16
+    there is one branch only."""
     pooling: Literal["max", "mean"] = "max"
     """How voxels of a coarser stride combine their children's features; voxels without a valid point take no part."""
+    order: Literal["pool_then_project", "project_then_pool"] = "pool_then_project"
+    """Whether the projection acts on the pooled features of each stride or on those of stride 1, before pooling."""
+    missing: Literal["zero"] = "zero"
+    """What a voxel without any valid point receives: nothing."""
     projection: Literal["linear", "linear_bn_gelu"] = "linear"
-    """What brings the pooled features to the branch's channels."""
+    """What brings the features to the branch's channels."""
+    init: Literal["zero", "random"] = "zero"
+    """zero starts as the 3D-only model exactly; random starts the projection as a fresh layer."""
+
+
+class StemSpec(Part):
+    """Early fusion: 2D features of stride 1, projected and added to the stem's output (reference: ESAM-FF)."""
+
+    projection: Literal["linear", "linear_bn_gelu"] = "linear"
+    """What brings the features to the stem's channels."""
     init: Literal["zero", "random"] = "zero"
     """zero starts as the 3D-only model exactly; random starts the projection as a fresh layer."""
 
@@ -118,6 +185,12 @@ class FusionSpec(Part):
 
     bifusion: BiFusionSpec | None = None
     injection: InjectionSpec | None = None
+    stem: StemSpec | None = None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts that are there; empty for the 3D-only baseline."""
+        return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
 
 
 class ElasticSpec(Part):
@@ -230,6 +303,29 @@ class EvaluationSpec(Part):
     """Predicted instances have more points than this; smaller ground truth is ignored."""
 
 
+class ChecksSpec(Part):
+    """What `ditr check` holds a spec against before any training; changes no number of a run."""
+
+    min_valid_ratio: Probability = 0.95
+    """Least share of a frame's points that read a 2D feature."""
+    max_uv_error_px: NonNegative = 0.05
+    """Most that a raw point's pixel may be off a whole one, as points made of pixels are not."""
+    max_colour_error: NonNegative = 3.0
+    """Largest mean difference between the colours of points and of their pixels, of 255."""
+    max_map_error: NonNegative = 0.02
+    """Largest relative difference between a map and the same map computed again."""
+    max_empty_voxels: Probability = 0.05
+    """Largest share of voxels without a 2D feature, at any stride."""
+    gate_range: Annotated[tuple[Probability, Probability], Field(strict=False)] = (0.02, 0.98)
+    """Bounds of the gate's mean share of 2D and of 3D."""
+    steps: PositiveInt = 2
+    """Updates of the added parts alone, on a copy, after which every level must change its activation."""
+    max_forward_s: PositiveFloat | None = None
+    """Most seconds that a frame's forward pass may take; null only reports them."""
+    max_forward_mb: PositiveFloat | None = None
+    """Most memory in MiB that it may take; null only reports it."""
+
+
 class TrackingSpec(Part):
     """What is recorded besides the run folder; changes no number."""
 
@@ -271,5 +367,6 @@ class Spec(Part):
     always all its points are averaged."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)] = (0,)
     """One run each."""
+    checks: ChecksSpec = ChecksSpec()
     tracking: TrackingSpec = TrackingSpec()
     execution: ExecutionSpec = ExecutionSpec()

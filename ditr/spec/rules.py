@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ditr.errors import DitrError
-from ditr.spec.entries import CheckpointEntry, FeatureEntry
+from ditr.spec.entries import CheckpointEntry, ConvEntry, PrecomputedEntry
+from ditr.spec.feature_maps import Source
 from ditr.spec.models import (
     AugmentationSpec,
     BackboneSpec,
     Checkpoint,
+    ChecksSpec,
     DatasetSpec,
     FeatureSpec,
     FusionSpec,
@@ -85,22 +87,67 @@ def checkpoint_is_known(checkpoint: Checkpoint | None, registry: Registry) -> It
 
 
 def fusion_has_features(features: FeatureSpec | None, fusion: FusionSpec) -> Iterator[Finding]:
-    used = [name for name in ("bifusion", "injection") if getattr(fusion, name) is not None]
-    if used and features is None:
+    if fusion.parts and features is None:
         what = "needs 'features' (source, input_size), which is not there or null"
-        yield Finding(("fusion", used[0]), what, (("features",),))
+        yield Finding(("fusion", fusion.parts[0]), what, (("features",),))
 
 
 def input_size_fits_patch(features: FeatureSpec | None, registry: Registry) -> Iterator[Finding]:
     entry = _feature_entry(features, registry)
+    if features is None or entry is None or isinstance(entry, PrecomputedEntry):
+        return
+    if features.input_size is None:
+        near = ", ".join(_short(size) for size in entry.sizes)
+        what = f"{features.source} needs a height and width in pixels{f'; recommended: {near}' if near else ''}"
+        yield Finding(("features", "input_size"), what, (("features", "source"),))
+        return
     for index, name in enumerate(("height", "width")):
-        if features is None or entry is None or not (rest := features.input_size[index] % entry.patch):
+        if not (rest := features.input_size[index] % entry.patch):
             continue
         size = features.input_size[index]
         near = " or ".join(str(one) for one in (size - rest, size - rest + entry.patch) if one)
         must = f"the {name} must be a multiple of {entry.patch}, the patch of {features.source}"
         what = f"{must}; is {size}; nearest: {near}"
         yield Finding(("features", "input_size", index), what, (("features", "source"),))
+
+
+def precomputed_maps_are_as_they_are(features: FeatureSpec | None, registry: Registry) -> Iterator[Finding]:
+    """What computes a map has no meaning for one that somebody else computed."""
+    if features is None or not isinstance(_feature_entry(features, registry), PrecomputedEntry):
+        return
+    default = FeatureSpec(source=features.source)
+    for name in ("weights", "mode", "input_size", "resize", "layers", "dtype"):
+        if getattr(features, name) != getattr(default, name):
+            what = f"the maps of {features.source} are precomputed, which this cannot change; remove the key"
+            yield Finding(("features", name), what, (("features", "source"),))
+
+
+def layers_are_unique(features: FeatureSpec | None, registry: Registry) -> Iterator[Finding]:
+    if features is None:
+        return
+    yield from _repeated(features.layers, ("features", "layers"))
+    entry = _feature_entry(features, registry)
+    if isinstance(entry, ConvEntry) and features.layers != FeatureSpec(source=features.source).layers:
+        what = f"{features.source} is no vision transformer: the map at the entry's stride is taken; remove the key"
+        yield Finding(("features", "layers"), what, (("features", "source"),))
+
+
+def images_are_augmented_online(
+    features: FeatureSpec | None, augmentation: AugmentationSpec | None
+) -> Iterator[Finding]:
+    if features is None or features.augmentation is None:
+        return
+    if features.mode != "online":
+        what = "stored maps are of the image as it is; write features.mode: online, or remove the augmentation"
+        yield Finding(("features", "augmentation"), what, (("features", "mode"),))
+    if augmentation is None and features.augmentation.mirror_with_points:
+        what = "no points are mirrored, for the spec's augmentation is null; write false"
+        yield Finding(("features", "augmentation", "mirror_with_points"), what, (("augmentation",),))
+
+
+def gate_range_ascends(checks: ChecksSpec) -> Iterator[Finding]:
+    if checks.gate_range[0] >= checks.gate_range[1]:
+        yield Finding(("checks", "gate_range"), f"must be [low, high]; is {_short(checks.gate_range)}")
 
 
 def heads_divide_width(model: ModelSpec) -> Iterator[Finding]:
@@ -168,6 +215,10 @@ RULES: tuple[Callable[..., Iterator[Finding]], ...] = (
     checkpoint_is_known,
     fusion_has_features,
     input_size_fits_patch,
+    precomputed_maps_are_as_they_are,
+    layers_are_unique,
+    images_are_augmented_online,
+    gate_range_ascends,
     heads_divide_width,
     checkpoint_fits_model,
     scales_are_unique,
@@ -179,7 +230,7 @@ RULES: tuple[Callable[..., Iterator[Finding]], ...] = (
 )
 
 
-def _feature_entry(features: FeatureSpec | None, registry: Registry) -> FeatureEntry | None:
+def _feature_entry(features: FeatureSpec | None, registry: Registry) -> Source | None:
     """None also for an unknown or broken entry: those have messages of their own."""
     try:
         return registry.features(features.source) if features else None

@@ -307,7 +307,7 @@ def sample_of(*, xyz: Tensor, colour: Tensor, superpoints: Tensor | None = None,
         superpoints=torch.zeros(points, dtype=torch.int64) if superpoints is None else superpoints,
         uv=torch.zeros(points, 2),
         uv_valid=torch.zeros(points, dtype=torch.bool),
-        image_hw=(480, 640),
+        map_hw=(480, 640),
         tokens=None,
         targets=Targets(**(empty | targets)),
     )

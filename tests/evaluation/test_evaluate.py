@@ -45,7 +45,7 @@ class Frames:
             superpoints=torch.arange(60) // 5,
             uv=torch.rand(60, 2),
             uv_valid=valid,
-            image_hw=(480, 640),
+            map_hw=(480, 640),
             tokens=None,
             targets=Targets(
                 instance_of_point=truth,

@@ -16,11 +16,12 @@ from ditr.features import extract
 from ditr.features.extract import ensure_features, store_folder
 from ditr.features.sources import load_source
 from ditr.geometry.camera import Intrinsics
-from ditr.spec.entries import FeatureEntry, PretrainedWeights, SeededWeights
+from ditr.spec.entries import PretrainedWeights, SeededWeights, VitEntry
 from ditr.spec.models import FeatureSpec
 
 CPU = torch.device("cpu")
-ENTRY = FeatureEntry(
+ENTRY = VitEntry(
+    kind="vit",
     timm="vit_small_patch14_reg4_dinov2",
     timm_args={"embed_dim": 32, "depth": 2, "num_heads": 2},
     channels=32,
@@ -73,7 +74,7 @@ class Steps:
         self.seen.append((done, total))
 
 
-def ensure(dataset: Dataset, *, entry: FeatureEntry = ENTRY, progress: Steps | None = None):  # type: ignore[no-untyped-def]
+def ensure(dataset: Dataset, *, entry: VitEntry = ENTRY, progress: Steps | None = None):  # type: ignore[no-untyped-def]
     frames = [dataset.train, dataset.val]
     options = {} if progress is None else {"progress": progress}
     return ensure_features(frames, spec=SPEC, entry=entry, dataset=dataset, device=CPU, **options)  # type: ignore[arg-type]
@@ -81,10 +82,10 @@ def ensure(dataset: Dataset, *, entry: FeatureEntry = ENTRY, progress: Steps | N
 
 def test_every_frame_gets_the_map_of_its_own_image(dataset: Dataset) -> None:
     store, steps = ensure(dataset), Steps()
-    source = load_source(ENTRY, device=CPU)
+    source = load_source(SPEC, entry=ENTRY, device=CPU)
     for frames in (dataset.train, dataset.val):
         for index, frame_id in enumerate(frames.ids):
-            alone = source.encode(frames.image(index)[None], input_size=SPEC.input_size)[0]
+            alone = source.encode(frames.image(index)[None])[0]
             torch.testing.assert_close(store.read(frame_id).float(), alone, atol=5e-3, rtol=1e-3)
     assert len({store.read(frame_id).numpy().tobytes() for frame_id in dataset.train.ids}) == 3
     ensure(dataset, progress=steps)
@@ -141,7 +142,7 @@ def test_the_folder_follows_everything_that_changes_a_map_and_nothing_else(datas
 def test_the_manifest_says_what_the_maps_are(dataset: Dataset) -> None:
     store = ensure(dataset)
     manifest = json.loads((store.folder / "manifest.json").read_text())
-    assert FeatureEntry.model_validate(manifest["entry"]) == ENTRY
+    assert VitEntry.model_validate(manifest["entry"]) == ENTRY
     assert manifest["input_size"] == [42, 56]
     assert manifest["dataset_digest"] == dataset.digest
     assert manifest["shape"] == [32, 3, 4]
@@ -161,7 +162,7 @@ def test_maps_of_other_weights_are_never_mixed_in(dataset: Dataset) -> None:
 def swap_in(folder: Path, seed: int) -> None:
     """A weight file under the one name that the entry knows."""
     tiny = ENTRY.model_copy(update={"weights": SeededWeights(kind="seeded", seed=seed)})
-    torch.save(load_source(tiny, device=CPU)._model.state_dict(), folder / "tiny.pth")
+    torch.save(load_source(SPEC, entry=tiny, device=CPU)._model.state_dict(), folder / "tiny.pth")
 
 
 def test_a_weight_file_swapped_under_its_name_is_noticed_though_no_map_is_missing(

@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from ditr.errors import Code, DitrError
-from ditr.features.sources import FeatureSource, grid_of, load_source
+from ditr.features.sources import FeatureSource, load_source
 from ditr.geometry.sampling import sample_map
-from ditr.spec.entries import FeatureEntry, PretrainedWeights, SeededWeights
+from ditr.spec.entries import PretrainedWeights, SeededWeights, VitEntry
+from ditr.spec.models import FeatureSpec
 from ditr.spec.registry import Registry
 
 CPU = torch.device("cpu")
 SEEDED = SeededWeights(kind="seeded", seed=5)
 PRETRAINED = PretrainedWeights(kind="pretrained", file="tiny.pth", url="https://example.org/tiny.pth")
-TINY = FeatureEntry(
+TINY = VitEntry(
+    kind="vit",
     timm="vit_small_patch14_reg4_dinov2",
     timm_args={"embed_dim": 32, "depth": 2, "num_heads": 2},
     channels=32,
@@ -31,15 +33,16 @@ TINY = FeatureEntry(
     licence="none",
 )
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 96, 128, 3), dtype=np.uint8)
-SIZE = (84, 112)
+SPEC = FeatureSpec(source="tiny", input_size=(84, 112))
+LARGE = FeatureSpec(source="tiny", input_size=(420, 560))
 
 
-def entry_with(**changes: object) -> FeatureEntry:
+def entry_with(**changes: object) -> VitEntry:
     return TINY.model_copy(update=changes)
 
 
 def tiny_model(seed: int) -> nn.Module:
-    load_source(TINY, device=CPU)  # makes timm importable
+    load_source(SPEC, entry=TINY, device=CPU)  # makes timm importable
     import timm
 
     with torch.random.fork_rng(devices=[]):
@@ -69,10 +72,10 @@ def test_tokens_lie_where_the_pixels_they_were_made_of_lie() -> None:
     cell = np.stack([rows // 16, columns // 16], axis=1)
     image = np.concatenate([cell * [8, 6], np.zeros((len(cell), 1))], axis=1).astype(np.uint8).reshape(480, 640, 3)
     entry = entry_with(channels=3)
-    tokens = FeatureSource(PatchMeans(), entry=entry, device=CPU).encode(image[None], input_size=(420, 560))[0]
+    tokens = FeatureSource(PatchMeans(), spec=LARGE, entry=entry, device=CPU).encode(image[None])[0]
     assert tokens.shape == (3, 30, 40)
     uv = torch.from_numpy(np.stack([columns, rows], axis=1))
-    read = sample_map(tokens.half(), uv, image_hw=(480, 640), mode="nearest").numpy()
+    read = sample_map(tokens.half(), uv, map_hw=(480, 640), mode="nearest").numpy()
     colours = (read * entry.std + np.array(entry.mean)) * 255
     np.testing.assert_array_equal(np.rint(colours[:, :2] / [8, 6]), cell)
 
@@ -82,16 +85,16 @@ def test_the_embedded_source_changes_most_where_the_image_changes() -> None:
     before = np.random.default_rng(1).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     after = before.copy()
     after[16 * 11 : 16 * 12, 16 * 27 : 16 * 28] = 255 - after[16 * 11 : 16 * 12, 16 * 27 : 16 * 28]
-    maps = load_source(entry, device=CPU).encode(np.stack([before, after]), input_size=(420, 560))
+    maps = load_source(LARGE, entry=entry, device=CPU).encode(np.stack([before, after]))
     change = (maps[1] - maps[0]).norm(dim=0)
     assert divmod(int(change.argmax()), 40) == (11, 27)
 
 
 def test_tokens_are_the_last_layer_with_the_final_norm_without_prefix_tokens() -> None:
-    source = load_source(TINY, device=CPU)
-    maps = source.encode(IMAGES, input_size=SIZE)
+    source = load_source(SPEC, entry=TINY, device=CPU)
+    maps = source.encode(IMAGES)
     pixels = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).float() / 255
-    pixels = nn.functional.interpolate(pixels, size=SIZE, mode="bilinear", antialias=True)
+    pixels = nn.functional.interpolate(pixels, size=(84, 112), mode="bilinear", antialias=True)
     pixels = (pixels - torch.tensor(TINY.mean)[:, None, None]) / torch.tensor(TINY.std)[:, None, None]
     with torch.no_grad():
         (expected,) = tiny_model(5).forward_intermediates(  # type: ignore[operator]
@@ -106,10 +109,10 @@ def test_seeded_weights_repeat_and_leave_the_global_generator_alone() -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    first, again = load_source(TINY, device=CPU), load_source(TINY, device=CPU)
+    first, again = load_source(SPEC, entry=TINY, device=CPU), load_source(SPEC, entry=TINY, device=CPU)
     assert torch.equal(torch.rand(3), expected)
-    other = load_source(entry_with(weights=SeededWeights(kind="seeded", seed=6)), device=CPU)
-    assert torch.equal(first.encode(IMAGES, input_size=SIZE), again.encode(IMAGES, input_size=SIZE))
+    other = load_source(SPEC, entry=entry_with(weights=SeededWeights(kind="seeded", seed=6)), device=CPU)
+    assert torch.equal(first.encode(IMAGES), again.encode(IMAGES))
     assert first.weights_digest() == again.weights_digest() != other.weights_digest()
 
 
@@ -117,7 +120,7 @@ def test_seeded_weights_repeat_and_leave_the_global_generator_alone() -> None:
 def test_every_registered_entry_describes_its_model(name: str) -> None:
     entry = Registry().features(name).model_copy(update={"weights": SEEDED})
     with torch.device("meta"):
-        load_source(entry, device=torch.device("meta"))
+        load_source(SPEC, entry=entry, device=torch.device("meta"))
 
 
 @pytest.mark.parametrize(
@@ -134,15 +137,8 @@ def test_every_registered_entry_describes_its_model(name: str) -> None:
 )
 def test_an_entry_that_does_not_fit_its_model_is_an_error(changes: dict[str, object], message: str) -> None:
     with pytest.raises(DitrError, match=message) as raised:
-        load_source(entry_with(**changes), device=CPU)
+        load_source(SPEC, entry=entry_with(**changes), device=CPU)
     assert raised.value.code == Code.REGISTRY
-
-
-def test_a_size_that_is_no_multiple_of_the_patch_is_an_error_with_the_nearest_that_is() -> None:
-    assert grid_of(TINY, input_size=(420, 560)) == (30, 40)
-    with pytest.raises(DitrError, match="no multiple") as raised:
-        grid_of(TINY, input_size=(480, 640))
-    assert raised.value.fix == "write input_size: [476, 644]"
 
 
 def publishers_layout(model: nn.Module) -> dict[str, Tensor]:
@@ -160,15 +156,15 @@ def test_published_weights_get_the_images_that_they_were_trained_on(weights_fold
     torch.save(tiny_model(seed=9).state_dict(), weights_folder / PRETRAINED.file)
     half = (0.5, 0.5, 0.5)
     with pytest.raises(DitrError, match=r"says mean: \(0.5, 0.5, 0.5\).*which has mean: \(0.485, 0.456, 0.406\)"):
-        load_source(entry_with(weights=PRETRAINED, mean=half), device=CPU)
-    load_source(entry_with(mean=half), device=CPU)  # random weights were trained on none
+        load_source(SPEC, entry=entry_with(weights=PRETRAINED, mean=half), device=CPU)
+    load_source(SPEC, entry=entry_with(mean=half), device=CPU)  # random weights were trained on none
 
 
 def test_a_file_in_the_publishers_layout_gives_the_models_own_tokens(weights_folder: Path) -> None:
     model = tiny_model(11)
     torch.save(publishers_layout(model), weights_folder / "tiny.pth")
-    loaded = load_source(entry_with(weights=PRETRAINED), device=CPU).encode(IMAGES, input_size=SIZE)
-    expected = FeatureSource(model, entry=TINY, device=CPU).encode(IMAGES, input_size=SIZE)
+    loaded = load_source(SPEC, entry=entry_with(weights=PRETRAINED), device=CPU).encode(IMAGES)
+    expected = FeatureSource(model, spec=SPEC, entry=TINY, device=CPU).encode(IMAGES)
     torch.testing.assert_close(loaded, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -199,7 +195,7 @@ def test_a_file_that_is_no_weights_of_the_model_is_an_error_and_runs_nothing(
     monkeypatch.chdir(weights_folder)
     write(weights_folder / "tiny.pth")
     with pytest.raises(DitrError, match="no weights of vit_small_patch14_reg4_dinov2") as raised:
-        load_source(entry_with(weights=PRETRAINED), device=CPU)
+        load_source(SPEC, entry=entry_with(weights=PRETRAINED), device=CPU)
     assert raised.value.where == str(weights_folder / "tiny.pth")
     assert PRETRAINED.url in raised.value.fix
     assert not (weights_folder / "exploited").exists()
@@ -220,7 +216,7 @@ def test_without_network_the_error_comes_at_the_first_request_and_says_what_to_d
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(weights_folder / "hub"))
     entry = Registry().features("dinov2_vitl14_reg4")
     with pytest.raises(DitrError, match="could not be downloaded") as raised:
-        load_source(entry, device=CPU)
+        load_source(SPEC, entry=entry, device=CPU)
     assert len(asked) <= 2  # one request, which may look the host up twice
     assert raised.value.code == Code.FEATURES
     assert isinstance(entry.weights, PretrainedWeights)

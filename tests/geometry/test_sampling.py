@@ -37,7 +37,7 @@ def test_every_pixel_reads_back_its_own_token_from_a_painted_image() -> None:
     image = torch.stack([rows, columns]).float()
     tokens = avg_pool2d(image[None], 16)[0].half()
     assert tokens.shape == (2, 30, 40)
-    read = sample_map(tokens, every_pixel(480, 640), image_hw=(480, 640), mode="nearest")
+    read = sample_map(tokens, every_pixel(480, 640), map_hw=(480, 640), mode="nearest")
     assert torch.equal(read, image.flatten(1).T)
 
 
@@ -47,7 +47,7 @@ def test_a_token_centre_reads_that_token_alone_in_both_modes() -> None:
     centres = torch.stack([columns.flatten(), rows.flatten()], dim=1) * 16 + 7.5
     expected = tokens.flatten(1).T
     for mode in ("nearest", "bilinear"):
-        read = sample_map(tokens, centres, image_hw=(480, 640), mode=mode)  # type: ignore[arg-type]
+        read = sample_map(tokens, centres, map_hw=(480, 640), mode=mode)  # type: ignore[arg-type]
         torch.testing.assert_close(read, expected, atol=1e-4, rtol=0)
 
 
@@ -63,7 +63,7 @@ def test_bilinear_equals_the_definition(rows: int, columns: int, height: int, wi
     rng = np.random.default_rng(seed)
     tokens = rng.normal(size=(2, rows, columns)).astype(np.float32)
     uv = rng.uniform(-0.5, [width - 0.5, height - 0.5], (25, 2)).astype(np.float32)
-    read = sample_map(torch.from_numpy(tokens), torch.from_numpy(uv), image_hw=(height, width), mode="bilinear")
+    read = sample_map(torch.from_numpy(tokens), torch.from_numpy(uv), map_hw=(height, width), mode="bilinear")
     expected = np.stack([bilinear_by_hand(tokens, u, v, height=height, width=width) for u, v in uv])
     np.testing.assert_allclose(read.numpy(), expected, atol=1e-4)
 
@@ -79,7 +79,7 @@ def test_a_linear_ramp_is_read_exactly_between_the_outermost_centres(seed: int, 
     generator = torch.Generator().manual_seed(seed)
     low, high = torch.tensor([centre_u[0], centre_v[0]]), torch.tensor([centre_u[-1], centre_v[-1]])
     uv = low + (high - low) * torch.rand(50, 2, generator=generator)
-    read = sample_map(tokens, uv, image_hw=(height, width), mode="bilinear")
+    read = sample_map(tokens, uv, map_hw=(height, width), mode="bilinear")
     torch.testing.assert_close(read, uv + shift, atol=1e-3, rtol=0)
 
 
@@ -87,7 +87,7 @@ def test_a_linear_ramp_is_read_exactly_between_the_outermost_centres(seed: int, 
 def test_the_image_border_reads_the_border_token(mode: str) -> None:
     tokens = torch.arange(12.0).reshape(1, 3, 4)
     corners = torch.tensor([[-0.5, -0.5], [39.5, -0.5], [-0.5, 29.5], [39.5, 29.5]])
-    read = sample_map(tokens, corners, image_hw=(30, 40), mode=mode)  # type: ignore[arg-type]
+    read = sample_map(tokens, corners, map_hw=(30, 40), mode=mode)  # type: ignore[arg-type]
     assert read[:, 0].tolist() == [0.0, 3.0, 8.0, 11.0]
 
 
@@ -95,7 +95,7 @@ def test_the_image_border_reads_the_border_token(mode: str) -> None:
 def test_half_precision_maps_give_float32_rows(mode: str) -> None:
     tokens = torch.randn(5, 30, 40, generator=torch.Generator().manual_seed(0)).half()
     uv = torch.rand(100, 2, generator=torch.Generator().manual_seed(1)) * 400
-    read = sample_map(tokens, uv, image_hw=(480, 640), mode=mode)  # type: ignore[arg-type]
+    read = sample_map(tokens, uv, map_hw=(480, 640), mode=mode)  # type: ignore[arg-type]
     assert read.dtype == torch.float32
     assert read.shape == (100, 5)
-    assert torch.equal(read, sample_map(tokens.float(), uv, image_hw=(480, 640), mode=mode))  # type: ignore[arg-type]
+    assert torch.equal(read, sample_map(tokens.float(), uv, map_hw=(480, 640), mode=mode))  # type: ignore[arg-type]

@@ -50,7 +50,7 @@ def make_sample() -> Callable[..., Sample]:
             superpoints=ids[torch.randperm(points, generator=generator)],
             uv=torch.rand(points, 2, generator=generator) * torch.tensor([639.0, 479.0]),
             uv_valid=torch.rand(points, generator=generator) > 0.1,
-            image_hw=(480, 640),
+            map_hw=(480, 640),
             tokens=None if channels is None else torch.randn(channels, 6, 8, generator=generator).half(),
             targets=Targets(instance_of_point=empty, instance_masks=masks, semantic_masks=masks, labels=empty),
         )

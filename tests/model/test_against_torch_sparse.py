@@ -54,7 +54,7 @@ def boxes(seed: int, *, points: int) -> Sample:
         superpoints=torch.from_numpy(superpoints),
         uv=torch.zeros(points, 2),
         uv_valid=torch.ones(points, dtype=torch.bool),
-        image_hw=(480, 640),
+        map_hw=(480, 640),
         tokens=None,
         targets=make_targets(box.astype(np.int64), semantic, superpoints),
     )

@@ -239,6 +239,6 @@ def test_every_part_reads_what_the_reference_says(build: Build, batch: Batch) ->
     points = seen["bifusion"][1]
     assert torch.equal(points.valid, torch.cat([first.uv_valid, last.uv_valid]))
     expected = torch.cat(
-        [sample_map(s.tokens, s.uv, image_hw=s.image_hw, mode="bilinear") for s in moved if s.tokens is not None]
+        [sample_map(s.tokens, s.uv, map_hw=s.map_hw, mode="bilinear") for s in moved if s.tokens is not None]
     )
     assert torch.equal(points.values, expected)

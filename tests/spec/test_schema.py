@@ -25,7 +25,7 @@ def test_editors_flag_unknown_keys_and_show_what_a_field_is() -> None:
     schema = json_schema()
     objects = [schema, *schema["$defs"].values()]
     assert all(one["additionalProperties"] is False for one in objects)
-    assert "Decoder strides" in schema["$defs"]["InjectionSpec"]["properties"]["scales"]["description"]
+    assert "Strides that receive 2D" in schema["$defs"]["InjectionSpec"]["properties"]["scales"]["description"]
     json.dumps(schema, allow_nan=False)
 
 

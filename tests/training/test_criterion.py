@@ -41,7 +41,7 @@ def make_sample(seed: int, *, points: int = 40, superpoints: int = 10, things: i
         superpoints=superpoint_of,
         uv=torch.zeros(points, 2),
         uv_valid=torch.zeros(points, dtype=torch.bool),
-        image_hw=(480, 640),
+        map_hw=(480, 640),
         tokens=None,
         targets=targets,
     )
