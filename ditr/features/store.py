@@ -6,13 +6,32 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ditr.errors import Code, DitrError
+
+
+class Maps(Protocol):
+    """Maps of frames by frame id, whoever computed them; can be carried to loader workers."""
+
+    shape: tuple[int, int, int]
+    """C, Hp, Wp of every map."""
+
+    def read(self, frame_id: str) -> Tensor:
+        """The frame's map, float16; DitrError if it is missing, damaged, of another shape or not finite."""
+
+    def missing(self, frame_ids: Iterable[str]) -> list[str]:
+        """The ids that have no map, in their order."""
+
+    def path(self, frame_id: str) -> Path:
+        """Where the frame's map is, or would be."""
+
+    def manifest(self) -> dict[str, Any] | None:
+        """What the maps are made of; None where nobody said."""
 
 
 class FeatureStore:
