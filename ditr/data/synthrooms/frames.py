@@ -55,8 +55,44 @@ class FrameRecord:
     statistics: dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shot:
+    """What a camera took of a room, and what it took it of."""
+
+    room: Room
+    to_world: np.ndarray
+    """(4, 4) room to world."""
+    room_pose: np.ndarray
+    """(4, 4) camera to room."""
+    view: View
+    jpeg: bytes
+    depth_mm: np.ndarray
+    """(H, W) uint16, 0 = missing."""
+
+    @property
+    def colour(self) -> np.ndarray:
+        """(H, W, 3) uint8, as everyone reads it from the JPEG."""
+        return np.asarray(Image.open(io.BytesIO(self.jpeg)))
+
+
 def make_frame(task: FrameTask) -> FrameRecord:
     """Renders the frame and writes its files below ``task.root``."""
+    shot = shoot(task)
+    pose = shot.to_world @ shot.room_pose
+    _write_images(task, shot.jpeg, shot.depth_mm, pose)
+    return _write_points(
+        task,
+        shot.room,
+        shot.view,
+        colour=shot.colour,
+        depth_mm=shot.depth_mm,
+        pose=pose,
+        to_world=shot.to_world,
+    )
+
+
+def shoot(task: FrameTask) -> Shot:
+    """Furnishes the room, finds a viewpoint, renders it with a camera's faults; writes nothing."""
     room_rng = np.random.default_rng(derive_seed(task.seed, "room", task.scene))
     room = furnish(room_rng, texture_share=task.texture_share)
     to_world = np.eye(4)
@@ -67,10 +103,7 @@ def make_frame(task: FrameTask) -> FrameRecord:
     rng = np.random.default_rng(derive_seed(task.seed, "sensor", task.id))
     jpeg = _jpeg(sense_colour(view, rng=rng))
     depth_mm = sense_depth(view, rng=rng)
-    colour = np.asarray(Image.open(io.BytesIO(jpeg)))
-    pose = to_world @ room_pose
-    _write_images(task, jpeg, depth_mm, pose)
-    return _write_points(task, room, view, colour=colour, depth_mm=depth_mm, pose=pose, to_world=to_world)
+    return Shot(room=room, to_world=to_world, room_pose=room_pose, view=view, jpeg=jpeg, depth_mm=depth_mm)
 
 
 def _jpeg(colour: np.ndarray) -> bytes:
