@@ -43,7 +43,7 @@ def query(
     sql: Annotated[
         str,
         typer.Argument(
-            metavar="SQL", help="One SELECT over the tables results, frames and metrics.", show_default=False
+            metavar="SQL", help="One SELECT over the tables results, frames, metrics and checks.", show_default=False
         ),
     ],
     format: Annotated[Format, typer.Option(help="How the answer is written.")] = Format.TABLE,
@@ -51,9 +51,9 @@ def query(
 ) -> None:
     """Ask the results in SQL; read-only, no files and no network.
 
-    Tables: `results`, a row a run, evaluation or imported log (`kind`); `frames`, a row a run and frame of its
-    evaluation; `metrics`, a row a run, step and name. The column `run_key` joins them, and `describe results` lists
-    columns.
+    Tables: `results`, a row a run, evaluation, imported log or check of a spec (`kind`); `frames`, a row a run and
+    frame of its evaluation; `metrics`, a row a run, step and name; `checks`, a row a check of a spec. The column
+    `run_key` joins them, and `describe results` lists columns.
 
     Example: `ditr query "select variant, avg(ap50) from results where state = 'finished' group by variant"`
     """
@@ -72,7 +72,7 @@ def query(
 
 
 def list_runs() -> None:
-    """List runs, evaluations and imported logs, and how far they got."""
+    """List runs, evaluations, imported logs and checks, and how far they got."""
     runs = runs_dir()
     rows = []
     for folder in run_folders(runs):
@@ -80,6 +80,8 @@ def list_runs() -> None:
         assert state is not None, "run_folders lists folders with a state"
         shown = "interrupted" if state.state == "running" and not folder.is_locked() else state.state
         result = json.loads(folder.result.read_text()) if folder.result.is_file() else {}
+        if result.get("failed_checks"):
+            shown = f"{result['failed_checks']} failed"
         which = (folder.path.name, state.kind, state.variant, state.seed)
         rows.append((*which, shown, result.get("ap50"), state.wall_s, state.started_at))
     if not rows:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +23,8 @@ from ditr.runner.inputs import (
 )
 from ditr.runner.plan import Planned
 from ditr.runner.record import headline_of_model, write_provenance, write_result
-from ditr.runner.run import move_aside
 from ditr.runner.session import Host, assess, count_weights, use_cores
-from ditr.runner.stop import Interrupted
+from ditr.runner.unlisted import put_in_place, unlisted
 from ditr.spec.diff import diff
 from ditr.spec.dump import to_yaml
 from ditr.spec.feature_maps import map_channels
@@ -37,7 +33,7 @@ from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.models import Spec
 from ditr.tracking.mlflow_tracker import MlflowTracker
 from ditr.tracking.results import Results
-from ditr.tracking.run_folder import RunFolder, RunState, find_run, now, write_text
+from ditr.tracking.run_folder import RunFolder, RunState, now, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -45,8 +41,6 @@ if TYPE_CHECKING:
     from ditr.evaluation.evaluate import Evaluation
     from ditr.model.esam import EsamSingleView
 
-UNFINISHED = ".unfinished"
-"""Folder in that of the runs, where an evaluation is until it is whole."""
 _READ_BY_MODEL = ("dataset.name", "features.", "model.", "fusion.")
 
 
@@ -83,23 +77,8 @@ def evaluate_checkpoint(
     DitrError: the weights or the data do not fit.
     Interrupted: the user stopped it.
     """
-    work = RunFolder(runs / UNFINISHED / f"{loaded.spec.name}-eval-{os.getpid()}")
-    shutil.rmtree(work.path, ignore_errors=True)  # of a process that was killed, and had the same number
-    work.path.mkdir(parents=True)
-    try:
-        evaluated = _Work(loaded, folder=work, host=host, runs=runs).run(checkpoint, selection)
-    except Exception as error:
-        if isinstance(error, DitrError | Interrupted):
-            _remove(work)
-            raise
-        work.append_log(traceback.format_exc())
-        error.add_note(f"traceback: {work.log_file}")
-        raise
-    except BaseException:
-        _remove(work)
-        raise
-    _remove(work)
-    return evaluated
+    with unlisted(runs, name=f"{loaded.spec.name}-eval") as work:
+        return _Work(loaded, folder=work, host=host, runs=runs).run(checkpoint, selection)
 
 
 def given_weights(checkpoint: Path) -> CheckpointFile:
@@ -156,7 +135,7 @@ class _Work:
             self.say(_count_line(inputs))
             state = self._state(planned)
             self.folder.set_state(state)
-            kept = self._put(final, key=planned.key)
+            kept = put_in_place(self.folder, final, key=planned.key)
             error = self._publish(final, state, planned, inputs, evaluation, device)
         return Evaluated(folder=final, result=result, split_frames=inputs.split_frames, kept=kept, error=error)
 
@@ -212,18 +191,6 @@ class _Work:
             wall_s=round(time.monotonic() - self.began, 3),
         )
 
-    def _put(self, final: RunFolder, *, key: str) -> str | None:
-        """In place of the same evaluation of before, whatever the spec was called then; returns where that is now."""
-        before = find_run(self.runs, key)
-        kept = move_aside(before) if before else None
-        try:
-            self.folder.path.rename(final.path)
-        except OSError:
-            if before and kept:
-                Path(kept).rename(before.path)
-            raise
-        return kept
-
     def _publish(
         self,
         final: RunFolder,
@@ -274,12 +241,6 @@ def _count_line(inputs: Inputs) -> str:
     count, whole = len(inputs.evaluated), inputs.split_frames
     frames = f"all {whole:,} frames" if count == whole else f"{count:,} of {whole:,} frames"
     return f"  evaluated {frames} of {inputs.split}"
-
-
-def _remove(work: RunFolder) -> None:
-    shutil.rmtree(work.path, ignore_errors=True)
-    with suppress(OSError):  # not empty: another process works beside
-        work.path.parent.rmdir()
 
 
 def _error(what: str, *, where: Path, fix: str) -> DitrError:

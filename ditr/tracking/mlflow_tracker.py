@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +38,7 @@ _EXPERIMENT_TAGS = {
     ),
 }
 _METRICS_A_CALL = 1000
+_STAGES = {1: "features", 2: "projection", 3: "pyramid", 4: "injection"}
 _RESULTS = ("ap", "ap50", "ap25", "ap_to_90", "ap_to_95", "step_ms", "infer_ms", "peak_mem_mb", "params_m")
 
 
@@ -134,6 +136,7 @@ class MlflowTracker:
         self.sync()
         self._client.set_tag(self.run_id, "ditr.state", state.state)
         self._send_result(wall_s=state.wall_s)
+        self._send_checks()
         ended = _milliseconds(state.ended_at) if state.ended_at else None
         self._client.set_terminated(self.run_id, status=_STATUS[state.state], end_time=ended)
         return self.run_id
@@ -152,6 +155,27 @@ class MlflowTracker:
                 self._client.log_metric(self.run_id, f"{FINAL}{name}", value)
         if self.folder.panels.is_dir():
             self._client.log_artifacts(self.run_id, str(self.folder.panels), "panels")
+
+    def _send_checks(self) -> None:
+        """A metric a check, ``check/<stage>/<name>``: its value, or 1 and 0 for yes and no."""
+        from mlflow.entities import Metric
+
+        if not self.folder.checks.is_file():
+            return
+        self._client.log_artifact(self.run_id, str(self.folder.checks))
+        rows = [json.loads(line) for line in self.folder.checks.read_text().splitlines()]
+        failed = sum(not row["passed"] for row in rows)
+        values = {
+            f"check/{_STAGES[row['stage']]}/{row['name']}": float(
+                row["passed"] if row["value"] is None else row["value"]
+            )
+            for row in rows
+        }
+        now_ms = int(time.time() * 1000)
+        metrics = [Metric(name, value, now_ms, 0) for name, value in (values | {"check/failed": float(failed)}).items()]
+        for first in range(0, len(metrics), _METRICS_A_CALL):
+            self._client.log_batch(self.run_id, metrics=metrics[first : first + _METRICS_A_CALL])
+        self._client.set_tag(self.run_id, "ditr.failed_checks", str(failed))
 
     def _experiment(self) -> str:
         found = self._client.get_experiment_by_name(self.dataset)

@@ -53,6 +53,7 @@ RESULT_COLUMNS = {
     "memory_of": "VARCHAR",
     "unmatched_samples": "BIGINT",
     "nan_windows": "BIGINT",
+    "failed_checks": "BIGINT",
     "esam_compat": "BOOLEAN",
     "esam_differences": "VARCHAR",
     "wall_s": "DOUBLE",
@@ -63,8 +64,8 @@ RESULT_COLUMNS = {
     "started_at": "TIMESTAMP",
     "folder": "VARCHAR",
 }
-"""One row a run, an evaluation or an imported log (``kind`` run, eval, imported). Scales are written as ``8,4,2,1``;
-what a run has no value for yet is null. Times exclude reading data: step_ms is the median over all steps of the
+"""One row a run, an evaluation, an imported log or a check of a spec (``kind`` run, eval, imported, check). Scales are
+written as ``8,4,2,1``; what a run has no value for yet is null, and failed_checks is 0 where a spec passed all. Times exclude reading data: step_ms is the median over all steps of the
 training (copy to the device, forward, loss, backward, update), data_ms the mean that a step waited for its data,
 infer_ms the median over frames of forward pass and post-processing. peak_mem_mb is the most over training and
 evaluation, of what memory_of says; result.json has each."""
@@ -91,7 +92,35 @@ FRAME_COLUMNS = {
 METRIC_COLUMNS = {"run_key": "VARCHAR", "step": "BIGINT", "name": "VARCHAR", "value": "DOUBLE"}
 """Long form of metrics.jsonl."""
 
-_TABLES = {"results": RESULT_COLUMNS, "frames": FRAME_COLUMNS, "metrics": METRIC_COLUMNS}
+CHECK_COLUMNS = {
+    "run_key": "VARCHAR",
+    "name": "VARCHAR",
+    "variant": "VARCHAR",
+    "stage": "INTEGER",
+    "check_name": "VARCHAR",
+    "value": "DOUBLE",
+    "bound": "VARCHAR",
+    "passed": "BOOLEAN",
+    "detail": "VARCHAR",
+}
+"""One row a check of a spec, whose name and variant stand with it. Stages are 1 features, 2 projection, 3 pyramid, 4
+injection; bound is what the value was held against, such as ``<= 0.05``, or ``reported``."""
+
+_TABLES = {
+    "results": RESULT_COLUMNS,
+    "frames": FRAME_COLUMNS,
+    "metrics": METRIC_COLUMNS,
+    "checks": CHECK_COLUMNS,
+}
+_CHECK_FIELDS = {
+    "stage": "INTEGER",
+    "name": "VARCHAR",
+    "value": "DOUBLE",
+    "limit": "VARCHAR",
+    "passed": "BOOLEAN",
+    "detail": "VARCHAR",
+}
+"""Of a line of checks.jsonl, in the order of the columns."""
 _RETRIES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 
 
@@ -234,6 +263,13 @@ def _replace_rows(connection: duckdb.DuckDBPyConnection, folder: RunFolder) -> N
             f"INSERT INTO metrics SELECT ? AS run_key, step, e.key, e.value "
             f"FROM (SELECT step, unnest(map_entries(metrics)) AS e FROM {read})",
             [key, str(folder.metrics)],
+        )
+    if folder.checks.is_file():
+        fields = ", ".join(f'"{field}"' for field in _CHECK_FIELDS)
+        read = f"read_json(?, format = 'newline_delimited', columns = {_CHECK_FIELDS})"
+        connection.execute(
+            f"INSERT INTO checks SELECT ? AS run_key, ? AS name, ? AS variant, {fields} FROM {read}",
+            [key, row["name"], row["variant"], str(folder.checks)],
         )
 
 

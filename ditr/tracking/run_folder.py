@@ -18,8 +18,9 @@ from filelock import FileLock, Timeout
 from ditr.errors import Code, DitrError
 
 State = Literal["running", "interrupted", "failed", "finished"]
-Kind = Literal["run", "eval", "imported"]
-"""A training with its evaluation, an evaluation of given weights, or what another program's log says."""
+Kind = Literal["run", "eval", "imported", "check"]
+"""A training with its evaluation, an evaluation of given weights, what another program's log says, or a check of a spec
+before any training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,8 @@ class RunState:
 
 
 class RunFolder:
-    """``runs/<name>-s<seed>-<key>/`` of a run, ``runs/<name>-eval-<key>/`` of an evaluation, and the files in it.
+    """``runs/<name>-s<seed>-<key>/`` of a run, ``<name>-eval-<key>/`` of an evaluation, ``<name>-check-<key>/`` of a
+    check, and the files in it.
 
     Every file but the appended ones (metrics.jsonl, log.txt) is written under a temporary name and renamed.
     """
@@ -60,6 +62,7 @@ class RunFolder:
         self.result = path / "result.json"
         self.frames = path / "frames.jsonl"
         self.matches = path / "matches.parquet"
+        self.checks = path / "checks.jsonl"
         self.log_file = path / "log.txt"
         self.panels = path / "panels"
         self.training_state = path / "checkpoints" / "state.pt"

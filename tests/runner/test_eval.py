@@ -15,12 +15,13 @@ from ditr.errors import Code, DitrError
 from ditr.paths import project_dir
 from ditr.progress import Progress, silent
 from ditr.runner import evaluate_checkpoint as module
-from ditr.runner.evaluate_checkpoint import UNFINISHED, Evaluated, evaluate_checkpoint
+from ditr.runner.evaluate_checkpoint import Evaluated, evaluate_checkpoint
 from ditr.runner.inputs import Selection
 from ditr.runner.plan import plan
 from ditr.runner.run import run_all
 from ditr.runner.session import Host
 from ditr.runner.stop import Interrupted, StopSignal
+from ditr.runner.unlisted import UNFINISHED
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.registry import Registry
 from ditr.tracking.results import Results

@@ -1,0 +1,65 @@
+"""Folders of what is not resumed: nothing lists them until they are whole, and they replace the same of before."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ditr.errors import DitrError
+from ditr.runner.run import move_aside
+from ditr.runner.stop import Interrupted
+from ditr.tracking.run_folder import RunFolder, find_run
+
+UNFINISHED = ".unfinished"
+"""Folder in that of the runs, where they are until then."""
+
+
+@contextmanager
+def unlisted(runs: Path, *, name: str) -> Iterator[RunFolder]:
+    """An empty folder to work in; it is gone afterwards, put in place or not.
+
+    After an error that is neither a user's mistake nor a stop it stays, with the traceback, and a note on the error
+    says where.
+    """
+    work = RunFolder(runs / UNFINISHED / f"{name}-{os.getpid()}")
+    shutil.rmtree(work.path, ignore_errors=True)  # of a process that was killed, and had the same number
+    work.path.mkdir(parents=True)
+    try:
+        yield work
+    except Exception as error:
+        if isinstance(error, DitrError | Interrupted):
+            _remove(work)
+            raise
+        work.append_log(traceback.format_exc())
+        error.add_note(f"traceback: {work.log_file}")
+        raise
+    except BaseException:
+        _remove(work)
+        raise
+    _remove(work)
+
+
+def put_in_place(work: RunFolder, final: RunFolder, *, key: str) -> str | None:
+    """Renames the whole folder to ``final``, in place of the one with this key, whatever that was called.
+
+    Returns where the old one is now; whatever goes wrong, it stays.
+    """
+    before = find_run(final.path.parent, key)
+    kept = move_aside(before) if before else None
+    try:
+        work.path.rename(final.path)
+    except OSError:
+        if before and kept:
+            Path(kept).rename(before.path)
+        raise
+    return kept
+
+
+def _remove(work: RunFolder) -> None:
+    shutil.rmtree(work.path, ignore_errors=True)
+    with suppress(OSError):  # not empty: another process works beside
+        work.path.parent.rmdir()
