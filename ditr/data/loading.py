@@ -26,15 +26,15 @@ def batches(
     ``first_batch`` leaves out that many from the front without reading them, so that an interrupted epoch continues
     where it stopped.
     """
-    _allow_open_files()
+    allow_open_files()
     workers = min(workers, len(os.sched_getaffinity(0)))
     loader = DataLoader(
         samples,
         batch_sampler=batch_indices(samples, batch_size=batch_size, shuffle=shuffle)[first_batch:],
         num_workers=workers,
         collate_fn=collate,
-        multiprocessing_context=_context() if workers else None,
-        worker_init_fn=_leave_interrupts_to_the_parent if workers else None,
+        multiprocessing_context=worker_context() if workers else None,
+        worker_init_fn=leave_interrupts_to_the_parent if workers else None,
     )
     yield from loader
 
@@ -47,14 +47,14 @@ def batch_indices(samples: SampleSet, *, batch_size: int, shuffle: bool) -> list
     return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
 
 
-def _allow_open_files() -> None:
+def allow_open_files() -> None:
     """Every tensor that waits between a worker and this process holds a file open; the usual soft limit is 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _context() -> BaseContext:
+def worker_context() -> BaseContext:
     """Workers come from a server process that never ran OpenMP, CUDA or a thread, none of which survives a fork.
 
     The server imports what a worker needs once; a worker is then a cheap fork of it.
@@ -64,6 +64,6 @@ def _context() -> BaseContext:
     return context
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:
+def leave_interrupts_to_the_parent(worker: int) -> None:
     """Ctrl-C reaches every process of the terminal; the parent alone decides when to stop, and saves first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
