@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from ditr.data.batch import Batch, collate
 from ditr.data.samples import SampleSet
 from ditr.data.scannet_sv import FrameSet
 from ditr.features.sources import FeatureSource
@@ -34,6 +35,12 @@ class Subject:
     """With its starting weights, on the device."""
     device: torch.device
     seed: int
+    encode: Callable[[Batch], Batch]
+    """Puts 2D features into a batch on the device where they are computed online; else it is the identity."""
+
+    def batch(self, samples: SampleSet, indices: Sequence[int]) -> Batch:
+        """These samples of ``plain`` or ``augmented`` as the model reads them, on the device."""
+        return self.encode(collate([samples[index] for index in indices]).to(self.device))
 
 
 @dataclass(frozen=True, kw_only=True)
