@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 
-from ditr.data.batch import Batch, collate
+from ditr.data.batch import Batch
 from ditr.data.samples import SampleSet
 from ditr.data.scannet_sv import FrameSet
+from ditr.errors import DitrError
 from ditr.features.sources import FeatureSource
 from ditr.features.store import Maps
 from ditr.model.esam import EsamSingleView
+from ditr.spec.feature_maps import Source
 from ditr.spec.models import Spec
+
+SAMPLED = 10
+"""Frames that are looked at closely, where nobody said how many."""
+
+
+def unchanged(batch: Batch) -> Batch:
+    """The batch as it is: its samples have their maps already, or need none."""
+    return batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +46,14 @@ class Subject:
     """With its starting weights, on the device."""
     device: torch.device
     seed: int
-    encode: Callable[[Batch], Batch]
-    """Puts 2D features into a batch on the device where they are computed online; else it is the identity."""
-
-    def batch(self, samples: SampleSet, indices: Sequence[int]) -> Batch:
-        """These samples of ``plain`` or ``augmented`` as the model reads them, on the device."""
-        return self.encode(collate([samples[index] for index in indices]).to(self.device))
+    entry: Source | None = None
+    """The registry entry of the 2D source; None where nothing reads any."""
+    dataset_digest: str | None = None
+    """Of the data set that the frames are of, which the maps must be of too; None does not compare."""
+    encode: Callable[[Batch], Batch] = unchanged
+    """Gives the samples of a batch on the device their maps, where they are computed online."""
+    sampled: int | None = None
+    """How many of the frames are looked at closely: encoded again, compared with images; None is ``SAMPLED``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,3 +71,54 @@ class Check:
     passed: bool
     detail: str = ""
     """Which frame, or what to do."""
+
+
+def at_most(stage: int, name: str, value: float, *, limit: float, detail: str = "") -> Check:
+    """Passes up to the limit; never with NaN."""
+    return Check(stage=stage, name=name, value=value, limit=f"<= {limit:g}", passed=value <= limit, detail=detail)
+
+
+def at_least(stage: int, name: str, value: float, *, limit: float, detail: str = "") -> Check:
+    """Passes from the limit on; never with NaN."""
+    return Check(stage=stage, name=name, value=value, limit=f">= {limit:g}", passed=value >= limit, detail=detail)
+
+
+def within(stage: int, name: str, value: float, *, limits: tuple[float, float], detail: str = "") -> Check:
+    """Passes between the limits; never with NaN."""
+    low, high = limits
+    limit = f"{low:g} to {high:g}"
+    return Check(stage=stage, name=name, value=value, limit=limit, passed=low <= value <= high, detail=detail)
+
+
+def reported(stage: int, name: str, value: float, *, detail: str = "") -> Check:
+    """A number that is held against nothing."""
+    return Check(stage=stage, name=name, value=value, limit="reported", passed=True, detail=detail)
+
+
+def yes_or_no(stage: int, name: str, passed: bool, *, limit: str, detail: str = "") -> Check:
+    """No number, only whether what ``limit`` says is so."""
+    return Check(stage=stage, name=name, value=None, limit=limit, passed=passed, detail=detail)
+
+
+def failed(stage: int, name: str, error: DitrError, *, limit: str) -> Check:
+    """What was to be measured could not be."""
+    return Check(stage=stage, name=name, value=None, limit=limit, passed=False, detail=told(error))
+
+
+def told(error: DitrError) -> str:
+    """Where, what and the fix, in one line."""
+    return f"{error.where}: {error.what}; {error.fix}"
+
+
+def largest(values: Mapping[str, float]) -> tuple[float, str]:
+    """The largest value by frame id, NaN above all, and the frame's id; NaN where there is none."""
+    if not values:
+        return math.nan, "no frame could be looked at"
+    frame = max(values, key=lambda one: (math.isnan(values[one]), values[one]))
+    return values[frame], frame
+
+
+def smallest(values: Mapping[str, float]) -> tuple[float, str]:
+    """The smallest value by frame id, NaN below all, and the frame's id; NaN where there is none."""
+    value, frame = largest({frame: -value for frame, value in values.items()})
+    return -value, frame
