@@ -9,9 +9,15 @@ from pathlib import Path
 
 from ditr import paths
 from ditr.errors import Code, DitrError
-from ditr.spec.entries import SYNTHROOMS_VERSION, FolderEntry, PretrainedWeights, SynthRoomsEntry
+from ditr.spec.entries import (
+    SYNTHROOMS_VERSION,
+    FolderEntry,
+    PrecomputedEntry,
+    PretrainedWeights,
+    SynthRoomsEntry,
+)
 from ditr.spec.identity import canonical_json
-from ditr.spec.models import Checkpoint, RegisteredCheckpoint, SeededWeights
+from ditr.spec.models import Checkpoint, FileWeights, HubWeights, RegisteredCheckpoint, SeededWeights
 from ditr.spec.registry import Registry
 
 
@@ -70,21 +76,46 @@ def locate_checkpoint(checkpoint: Checkpoint, *, registry: Registry) -> Checkpoi
     return CheckpointFile(path, found, entry.format, key_prefix=entry.key_prefix, entries=entry.entries)
 
 
-def locate_weights(weights: PretrainedWeights) -> Path | None:
-    """The user's file of these weights, or None: then they are timm's to download."""
-    path = paths.weights_dir() / weights.file
-    return path if path.is_file() else None
+def locate_weights(weights: PretrainedWeights | HubWeights | FileWeights) -> Path | None:
+    """The file of these weights: the user's, or one beside the registry's entry; None if there is none.
+
+    Raises
+    ------
+    DitrError: it is not the file that was pinned.
+    """
+    if isinstance(weights, HubWeights):
+        return None  # timm's own download is asked for, whatever lies here
+    if isinstance(weights, FileWeights):
+        places = [paths.project_dir() / weights.path]
+    else:
+        places = [folder / weights.file for folder in (paths.registry_dir() / "features", paths.weights_dir())]
+    path = next((place for place in places if place.is_file()), None)
+    if path is not None and weights.sha256 is not None and (found := sha256_of(path)) != weights.sha256:
+        url = weights.url if isinstance(weights, PretrainedWeights) else ""
+        raise DitrError(
+            f"this is not the file of 2D weights that was pinned: sha256 {found}, pinned {weights.sha256}",
+            code=Code.FEATURES,
+            where=str(path),
+            fix=f"Download {url} again." if url else "Restore the file, or pin its digest.",
+        )
+    return path
 
 
-def weights_stamp(weights: SeededWeights | PretrainedWeights) -> str | None:
-    """What tells a 2D source's weights from others without loading them; None if only timm's own download has them.
+def weights_stamp(weights: SeededWeights | PretrainedWeights | HubWeights | FileWeights) -> str | None:
+    """What tells a 2D source's weights from others without loading them; None if no file of them is here.
 
-    Seeded weights are drawn by torch as timm's constructor asks, so they can differ between versions of the two.
+    Seeded weights are drawn by torch as timm's constructor asks, so they can differ between versions of the two. What
+    timm downloads is known once it is loaded (``FeatureSource.weights_stamp``).
     """
     if isinstance(weights, SeededWeights):
         return f"seed {weights.seed}, torch {version('torch')}, timm {version('timm')}"
     path = locate_weights(weights)
     return None if path is None else f"sha256 {sha256_of(path)}"
+
+
+def locate_maps(entry: PrecomputedEntry, *, dataset_root: Path) -> Path:
+    """The folder of precomputed maps; nothing is checked on disk."""
+    return dataset_root / entry.path  # an absolute path stays as it is
 
 
 def sha256_of(path: Path) -> str:

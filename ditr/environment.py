@@ -15,7 +15,7 @@ from pathlib import Path
 from ditr import paths
 from ditr.catalog import locate_checkpoint, locate_dataset, locate_weights
 from ditr.errors import DitrError
-from ditr.spec.entries import FolderEntry, PretrainedWeights
+from ditr.spec.entries import FolderEntry, PrecomputedEntry, PretrainedWeights
 from ditr.spec.models import RegisteredCheckpoint
 from ditr.spec.registry import Registry
 
@@ -104,7 +104,7 @@ def _minkowski_engine() -> tuple[State, str, str]:
 
 
 def _timm() -> tuple[State, str, str]:
-    from ditr.features.sources import import_timm
+    from ditr.features.timm_models import import_timm
 
     import_timm()
     return State.OK, f"{metadata.version('timm')}, torchvision {metadata.version('torchvision')}", ""
@@ -172,13 +172,19 @@ def _dataset(name: str, registry: Registry) -> tuple[State, str, str]:
 
 
 def _weights(name: str, registry: Registry) -> tuple[State, str, str]:
-    weights = registry.features(name).weights
+    entry = registry.features(name)
+    if isinstance(entry, PrecomputedEntry):
+        return State.OK, f"maps in {entry.path} of the data set, looked for when a run reads them", ""
+    weights = entry.weights
     if not isinstance(weights, PretrainedWeights):
         return State.OK, "seeded, needs no download", ""
     file = locate_weights(weights)
     if file is not None:
         return State.OK, str(file), ""
-    fix = f"timm downloads them when first needed; without a network put {weights.url} into {paths.weights_dir()}"
+    terms = f"accept {entry.licence_url}; " if entry.licence_url else ""
+    fix = (
+        f"{terms}timm downloads them when first needed; without a network put {weights.url} into {paths.weights_dir()}"
+    )
     return State.ABSENT, f"no {paths.weights_dir() / weights.file}", fix
 
 

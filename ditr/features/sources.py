@@ -2,211 +2,167 @@
 
 from __future__ import annotations
 
-import importlib.util
-import pickle
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import xxhash
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
-from ditr import paths
-from ditr.catalog import locate_weights
+from ditr.catalog import weights_stamp
 from ditr.errors import Code, DitrError
-from ditr.spec.entries import PretrainedWeights, VitEntry
+from ditr.features.timm_models import check, create, stage_of
+from ditr.features.weights import set_weights
+from ditr.spec.entries import ConvEntry, VitEntry
 from ditr.spec.feature_maps import map_shape, weights_of
 from ditr.spec.models import FeatureSpec, SeededWeights
 
-_HUB_TIMEOUT_S = 5.0
-_torchvision_operators: list[torch.library.Library] = []
-
 
 class FeatureSource:
-    """One frozen model: the tokens of its last layer after the final norm, without class and register tokens."""
+    """One frozen model that computes in the spec's dtype.
 
-    def __init__(self, model: nn.Module, *, spec: FeatureSpec, entry: VitEntry, device: torch.device) -> None:
+    Of a vision transformer: the patch tokens of the spec's layers, each with the final norm, without class and register
+    tokens. Of a convolutional network: the map at the stride that the entry names.
+
+    Parameters
+    ----------
+    model: timm's, with its weights; it becomes the source's own.
+    weights_stamp: what tells its weights from others, as ``catalog.weights_stamp`` words it; None if nobody knows.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        spec: FeatureSpec,
+        entry: VitEntry | ConvEntry,
+        device: torch.device,
+        weights_stamp: str | None = None,
+    ) -> None:
         self.spec = spec
         self.entry = entry
         self.device = device
-        self._model: Any = model.to(device).eval().requires_grad_(False)
+        self.weights_stamp = weights_stamp
+        self.dtype: torch.dtype = getattr(torch, spec.dtype)
+        self._taken = _layers(model, spec) if isinstance(entry, VitEntry) else [stage_of(model, entry)]
+        self.model: Any = _in_dtype(model, self.dtype).to(device).eval().requires_grad_(False)
 
     @torch.no_grad()
     def encode(self, images: np.ndarray | Tensor) -> Tensor:
-        """Maps (B, C, Hp, Wp) float32, token rows from the top, of (B, H, W, 3) uint8 RGB images.
+        """Maps (B, C, Hp, Wp) float16 on the device, token rows from the top, of (B, H, W, 3) uint8 RGB images.
 
-        The image is resized to the spec's ``input_size`` whatever its shape, by bilinear interpolation
-        with antialiasing between pixel centres (torch's interpolate), and normalised by the entry's mean and std. A
-        token is a patch of that input, so the map covers the image exactly.
+        Raises DitrError if an image does not fit the canvas that the spec pads to.
         """
-        channels, rows, columns = map_shape(self.spec, self.entry)
+        return self.maps(self.prepared(images))
+
+    def prepared(self, images: np.ndarray | Tensor) -> Tensor:
+        """What the model sees, (B, 3, h, w) of the spec's ``input_size`` and dtype, normalised by the entry.
+
+        ``resize``: the whole image, whatever its shape, by bilinear interpolation with antialiasing between pixel
+        centres (torch's interpolate). ``pad``: the image's own pixels at the top left and zeros, the mean colour, right
+        of and below them. A token is a patch of this, so a map covers the image, or the canvas, exactly.
+        """
         raw = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))  # a copy torch may own
         pixels = raw.to(self.device).permute(0, 3, 1, 2).float() / 255
-        pixels = interpolate(pixels, size=self.spec.input_size, mode="bilinear", antialias=True, align_corners=False)
-        tokens = self._model.forward_features((pixels - self._rgb(self.entry.mean)) / self._rgb(self.entry.std))
-        patches: Tensor = tokens[:, self.entry.prefix_tokens :]  # (B, T, C)
-        return patches.transpose(1, 2).reshape(len(patches), channels, rows, columns)
+        if self.spec.resize == "resize":
+            size = self.spec.input_size
+            pixels = interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
+            return self._normalised(pixels).to(self.dtype)
+        right, below = self._margins(pixels)
+        return pad(self._normalised(pixels), (0, right, 0, below)).to(self.dtype)
+
+    def maps(self, pixels: Tensor) -> Tensor:
+        """Maps (B, C, Hp, Wp) float16 of what ``prepared`` gives; layers one after the other along the channels."""
+        channels, rows, columns = map_shape(self.spec, self.entry)
+        found = self._intermediates(pixels)
+        whole = found[0] if len(found) == 1 else torch.cat(found, dim=1)
+        if whole.shape[1:] != (channels, rows, columns):
+            raise ValueError(f"maps of {tuple(whole.shape[1:])} where {(channels, rows, columns)} was stated")
+        return whole.to(torch.float16)
 
     def weights_digest(self) -> str:
-        """Hex digest of every weight, so that maps made with other weights can be told apart."""
+        """Hex digest of every weight as it is computed with, so that maps made with other weights can be told apart."""
         digest = xxhash.xxh3_128()
-        for name, value in sorted(self._model.state_dict().items()):
+        for name, value in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
-            digest.update(value.cpu().contiguous().numpy().data)
+            digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+    def _intermediates(self, pixels: Tensor) -> list[Tensor]:
+        """A map (B, C, Hp, Wp) for each of the layers, in the spec's order."""
+        norm = isinstance(self.entry, VitEntry)
+        ascending = sorted(self._taken)
+        found: list[Tensor] = self.model.forward_intermediates(
+            pixels, indices=ascending, norm=norm, stop_early=True, output_fmt="NCHW", intermediates_only=True
+        )
+        return [found[ascending.index(layer)] for layer in self._taken]
+
+    def _margins(self, pixels: Tensor) -> tuple[int, int]:
+        """Columns right and rows below that an image lacks of the canvas."""
+        assert self.spec.input_size is not None, "a spec of a computed source without an input size does not load"
+        (height, width), (of_image, wide) = self.spec.input_size, pixels.shape[2:]
+        if of_image > height or wide > width:
+            patch = self.entry.patch
+            least = [-(-size // patch) * patch for size in (of_image, wide)]
+            raise DitrError(
+                f"an image of {of_image}x{wide} does not fit into the canvas of {height}x{width} that it is padded to",
+                code=Code.FEATURES,
+                where="features.input_size",
+                fix=f"set features.input_size to {least} or more, or features.resize to resize",
+            )
+        return width - wide, height - of_image
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return (pixels - self._rgb(self.entry.mean)) / self._rgb(self.entry.std)
 
     def _rgb(self, values: tuple[float, float, float]) -> Tensor:
         return torch.tensor(values, device=self.device).reshape(1, 3, 1, 1)
 
 
-def load_source(spec: FeatureSpec, *, entry: VitEntry, device: torch.device) -> FeatureSource:
+def load_source(spec: FeatureSpec, *, entry: VitEntry | ConvEntry, device: torch.device) -> FeatureSource:
     """The model of ``spec.source``, which is ``entry``, with its weights, frozen.
 
-    Raises DitrError if the entry does not describe timm's model, or its weights are missing, damaged or not to be had.
-    Global random state stays as it is.
+    Raises DitrError if the entry does not describe timm's model, it lacks a layer that the spec takes, or its weights
+    are missing, damaged or not to be had. Global random state stays as it is.
     """
     weights = weights_of(spec, entry)
-    model = _seeded(entry, weights) if isinstance(weights, SeededWeights) else _pretrained(entry, weights)
-    _check(model, entry)
-    return FeatureSource(model, spec=spec, entry=entry, device=device)
-
-
-def _seeded(entry: VitEntry, weights: SeededWeights) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(weights.seed)
-        return _create(entry)
+        torch.manual_seed(weights.seed if isinstance(weights, SeededWeights) else 0)
+        model = create(entry)
+    check(model, entry, published=not isinstance(weights, SeededWeights))
+    if isinstance(weights, SeededWeights):
+        stamp = weights_stamp(weights)
+    else:
+        stamp = f"sha256 {set_weights(model, weights=weights, entry=entry)}"
+    if isinstance(entry, VitEntry):
+        # Position embeddings are resampled here, in float32, and not for every batch in the dtype of the spec.
+        model.set_input_size(img_size=spec.input_size)  # type: ignore[operator]
+    return FeatureSource(model, spec=spec, entry=entry, device=device, weights_stamp=stamp)
 
 
-def _pretrained(entry: VitEntry, weights: PretrainedWeights) -> nn.Module:
-    file = locate_weights(weights)
-    if file is None:
-        _ask_hub(entry, weights)
-    try:
-        return _create(entry, pretrained=True, file=file)
-    except (OSError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise _unloadable(entry, weights, file=file, reason=error) from error
-
-
-def _ask_hub(entry: VitEntry, weights: PretrainedWeights) -> None:
-    """Finds out with one request whether timm's download can work; its own retries would take most of a minute."""
-    config = import_timm().get_pretrained_cfg(_known(entry))
-    if config is None or not config.hf_hub_id:
-        return  # a plain address, which timm asks once
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError
-
-    file = config.hf_hub_filename or "model.safetensors"
-    if isinstance(try_to_load_from_cache(config.hf_hub_id, file), str):
-        return
-    try:
-        get_hf_file_metadata(hf_hub_url(config.hf_hub_id, file), timeout=_HUB_TIMEOUT_S)
-    except EntryNotFoundError:
-        return  # the hub answers; timm knows the other names that the file may have
-    except Exception as error:  # whatever the hub's HTTP client raises, it is told as the reason
-        raise _unloadable(entry, weights, file=None, reason=error) from error
-
-
-def _create(entry: VitEntry, *, pretrained: bool = False, file: Path | None = None) -> nn.Module:
-    """timm's model; ``file`` may hold timm's names or, of DINOv2, the publisher's."""
-    model: nn.Module = import_timm().create_model(
-        _known(entry),
-        pretrained=pretrained,
-        pretrained_cfg_overlay={"file": str(file)} if file else None,
-        num_classes=0,
-        dynamic_img_size=True,
-        **entry.timm_args,
-    )
-    return model
-
-
-def _known(entry: VitEntry) -> str:
-    """The entry's timm name, if timm has it."""
-    timm = import_timm()
-    architecture, _, tag = entry.timm.partition(".")
-    if timm.is_model(architecture) and (not tag or entry.timm in timm.list_pretrained(f"{architecture}.*")):
-        return entry.timm
-    close = get_close_matches(entry.timm, timm.list_models() + timm.list_pretrained(), n=3)
-    raise DitrError(
-        f"timm {timm.__version__} has no model {entry.timm}",
-        code=Code.REGISTRY,
-        where="timm",
-        fix=f"correct the entry under registry/features{'; close names: ' + ', '.join(close) if close else ''}",
-    )
-
-
-def _check(model: nn.Module, entry: VitEntry) -> None:
-    """The entry's numbers are what maps are shaped and points are placed by, so each has to be the model's own."""
-    of_model: Any = model
-    patch = of_model.patch_embed.patch_size
-    found = {"channels": of_model.num_features, "patch": patch[0], "prefix_tokens": of_model.num_prefix_tokens}
-    if isinstance(entry.weights, PretrainedWeights):  # they were trained on images normalised so
-        found |= {name: tuple(of_model.pretrained_cfg[name]) for name in ("mean", "std")}
-    wrong = {name: value for name, value in found.items() if value != getattr(entry, name)}
-    if wrong or patch[0] != patch[1]:
-        stated = ", ".join(f"{name}: {getattr(entry, name)}" for name in wrong)
+def _layers(model: Any, spec: FeatureSpec) -> list[int]:
+    """The spec's layers counted from the first, which is 0."""
+    depth = len(model.blocks)
+    taken = [layer + depth if layer < 0 else layer for layer in spec.layers]
+    lacking = [spec.layers[index] for index, layer in enumerate(taken) if not 0 <= layer < depth]
+    twice = [spec.layers[index] for index, layer in enumerate(taken) if layer in taken[:index]]
+    if lacking or twice:
+        what = f"there is no layer {lacking[0]}" if lacking else f"layer {twice[0]} is taken twice"
         raise DitrError(
-            f"the entry says {stated} of {entry.timm}, which has {', '.join(f'{k}: {v}' for k, v in wrong.items())}",
-            code=Code.REGISTRY,
-            where=entry.timm,
-            fix="correct the entry under registry/features",
-        )
-    if isinstance(of_model.norm, nn.Identity):
-        raise DitrError(
-            f"{entry.timm} has its final norm after the pooling of tokens, so its tokens are not normalised",
-            code=Code.REGISTRY,
-            where=entry.timm,
-            fix="name a model whose last layer ends in a norm",
-        )
-
-
-def _unloadable(entry: VitEntry, weights: PretrainedWeights, *, file: Path | None, reason: Exception) -> DitrError:
-    if file is not None:
-        return DitrError(
-            f"these are no weights of {entry.timm} ({_first_line(reason)})",
+            f"{what}: {spec.source} has {depth} layers, 0 to {depth - 1}, or -{depth} to -1 from the end",
             code=Code.FEATURES,
-            where=str(file),
-            fix=f"download {weights.url} again to that path",
+            where="features.layers",
+            fix="name layers that the model has, each once",
         )
-    return DitrError(
-        f"the weights of {entry.timm} are not on this machine and could not be downloaded ({_first_line(reason)})",
-        code=Code.FEATURES,
-        where=str(paths.weights_dir() / weights.file),
-        fix=f"download {weights.url} to {paths.weights_dir()} (or set DITR_WEIGHTS to the folder that holds"
-        f" {weights.file}); the specs directly under specs/ use an embedded source and need no download",
-    )
+    return taken
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
-
-
-def import_timm() -> Any:
-    """timm, which imports torchvision, whose compiled operators do not load on every build of torch.
-
-    No feature source uses them, but without their schemas the import alone would fail. Where they do load, torchvision
-    defines the schemas itself, and a second definition would abort the process.
-    """
-    if not _torchvision_operators and not _torchvision_loads():
-        library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _torchvision_operators.append(library)  # the schemas live as long as their library
-    import timm
-
-    return timm
-
-
-def _torchvision_loads() -> bool:
-    """Whether torchvision's operators fit this torch; importing torchvision afterwards loads the same file for free."""
-    spec = importlib.util.find_spec("torchvision")
-    assert spec is not None, "timm requires torchvision"
-    assert spec.origin is not None, "torchvision is a package"
-    try:
-        torch.ops.load_library(Path(spec.origin).parent / "_C.so")  # type: ignore[no-untyped-call]
-    except OSError:
-        return False
-    return True
+def _in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """All weights in the dtype, but not what rotary position embeddings are made of: rounded, positions would move."""
+    rope = getattr(model, "rope", None)
+    kept = {name: buffer.clone() for name, buffer in rope.named_buffers()} if isinstance(rope, nn.Module) else {}
+    model = model.to(dtype)
+    for name, buffer in kept.items():
+        setattr(rope, name, buffer)
+    return model

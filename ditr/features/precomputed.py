@@ -1,0 +1,135 @@
+"""Maps that somebody else computed: a folder of ``.pt`` files, read as they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+import torch
+import xxhash
+from torch import Tensor
+
+from ditr.errors import Code, DitrError
+from ditr.spec.entries import PrecomputedEntry
+
+_DICT_KEY = "pix"
+_FIELDS = {"scene", "number", "id"}
+_DIGESTED = 32
+"""Maps whose bytes take part in the digest, about."""
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class PrecomputedMaps:
+    """Maps (C, Hp, Wp) float16 of frames; holds no open file, so that loader workers can carry it.
+
+    A file is a tensor (C, Hp, Wp) or (1, C, Hp, Wp), or a dict that has it at "pix" (reference: ESAM fork section 1.6).
+    Only tensors are read from a file, never objects that could run code.
+
+    Parameters
+    ----------
+    folder: where the files are.
+    entry: which shape they have, and how their paths follow from the frames.
+    frame_ids: the frames that are read, which the manifest's digest is of.
+    """
+
+    def __init__(self, folder: Path, *, entry: PrecomputedEntry, frame_ids: Iterable[str] = ()) -> None:
+        self.folder = folder
+        self.shape = (entry.channels, entry.rows, entry.columns)
+        self._entry = entry
+        self._frame_ids = tuple(frame_ids)
+        self._require_template()
+
+    def read(self, frame_id: str) -> Tensor:
+        """The frame's map; DitrError if it is missing, damaged, of another shape or not finite. Never zeros instead."""
+        path = self.path(frame_id)
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise self._unusable(frame_id, "there is no precomputed 2D feature map of this frame") from None
+        except Exception as error:  # what a foreign file can raise is not to be listed; all of it means the same
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise self._unusable(frame_id, f"the precomputed map cannot be read ({reason})") from error
+        tokens = content.get(_DICT_KEY) if isinstance(content, dict) else content
+        if not isinstance(tokens, Tensor) or tokens.dtype not in _FLOATS:
+            what = f'neither a tensor of floats nor a dict that has one at "{_DICT_KEY}"'
+            raise self._unusable(frame_id, f"the precomputed map is {what}")
+        tokens = tokens[0] if tokens.ndim == 4 and len(tokens) == 1 else tokens
+        if tuple(tokens.shape) != self.shape:
+            what = f"the precomputed map is {tuple(tokens.shape)}, not {self.shape} as its registry entry says"
+            raise self._unusable(frame_id, what)
+        half = tokens.detach().to(torch.float16).contiguous()
+        if not torch.isfinite(half).all():
+            raise self._unusable(frame_id, "the precomputed map holds values that are not finite in float16")
+        return half
+
+    def missing(self, frame_ids: Iterable[str]) -> list[str]:
+        """The ids that have no map, in their order; each folder is listed once."""
+        listed: dict[Path, set[str]] = {}
+        absent = []
+        for frame_id in frame_ids:
+            path = self.path(frame_id)
+            if path.parent not in listed:
+                listed[path.parent] = {file.name for file in os.scandir(path.parent)} if path.parent.is_dir() else set()
+            if path.name not in listed[path.parent]:
+                absent.append(frame_id)
+        return absent
+
+    def require(self, frame_ids: Iterable[str]) -> None:
+        """Raises DitrError that names the first frame without a map, and how many more there are."""
+        if absent := self.missing(frame_ids):
+            more = f", and {len(absent) - 1} more frames have none" if len(absent) > 1 else ""
+            raise self._unusable(absent[0], f"there is no precomputed 2D feature map of this frame{more}")
+
+    def path(self, frame_id: str) -> Path:
+        """Where the frame's map is, or would be; never outside the folder."""
+        scene, _, number = frame_id.rpartition("_")
+        relative = self._entry.files.format(scene=scene, number=number, id=frame_id)
+        parts = Path(relative)
+        if parts.is_absolute() or ".." in parts.parts or not parts.name:
+            raise self._template(f"leads out of the folder: {relative} for frame {frame_id}")
+        return self.folder / parts
+
+    def manifest(self) -> dict[str, Any]:
+        """What is known of the maps. Nobody said which weights made them, so the digest is of the files themselves."""
+        return {
+            "source": "precomputed",
+            "entry": self._entry.model_dump(mode="json"),
+            "folder": str(self.folder),
+            "weights_digest": self._digest(),
+            "weights_stamp": None,
+            "shape": list(self.shape),
+        }
+
+    def _digest(self) -> str:
+        """Of every frame's path and size, and of the bytes of a few maps spread over the frames: 31 GB take minutes."""
+        digest = xxhash.xxh3_128()
+        for frame_id in self._frame_ids:
+            path = self.path(frame_id)
+            digest.update(f"{path.relative_to(self.folder)} {path.stat().st_size}\n".encode())
+        for frame_id in self._frame_ids[:: max(1, len(self._frame_ids) // _DIGESTED)]:
+            digest.update(self.path(frame_id).read_bytes())
+        return digest.hexdigest()
+
+    def _require_template(self) -> None:
+        """A template that leads nowhere is told when it is first seen, and not in a loader worker."""
+        try:
+            fields = {name for _, name, _, _ in Formatter().parse(self._entry.files) if name is not None}
+        except ValueError as error:
+            raise self._template(f"is no template ({error})") from error
+        if not fields <= _FIELDS or not fields & {"number", "id"}:
+            raise self._template("needs {number} or {id}, and may have {scene}")
+        self.path("scene0000_00_0")
+
+    def _unusable(self, frame_id: str, what: str) -> DitrError:
+        path = self.path(frame_id)
+        fix = (
+            "put the map there, or correct path, files, channels, rows or columns of the entry under registry/features"
+        )
+        return DitrError(what, code=Code.FEATURES, where=f"frame {frame_id}: {path}", fix=fix)
+
+    def _template(self, what: str) -> DitrError:
+        fix = "correct files of the entry under registry/features, such as {scene}/{number}.pt"
+        return DitrError(f"files: {self._entry.files} {what}", code=Code.REGISTRY, where=str(self.folder), fix=fix)
