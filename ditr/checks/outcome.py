@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from ditr.data.batch import Batch
+from ditr.data.batch import Batch, collate
 from ditr.data.samples import SampleSet
 from ditr.data.scannet_sv import FrameSet
 from ditr.errors import DitrError
@@ -20,11 +20,6 @@ from ditr.spec.models import Spec
 
 SAMPLED = 10
 """Frames that are looked at closely, where nobody said how many."""
-
-
-def unchanged(batch: Batch) -> Batch:
-    """The batch as it is: its samples have their maps already, or need none."""
-    return batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +41,18 @@ class Subject:
     """With its starting weights, on the device."""
     device: torch.device
     seed: int
+    encode: Callable[[Batch], Batch]
+    """Puts 2D features into a batch on the device where they are computed online; else it is the identity."""
     entry: Source | None = None
     """The registry entry of the 2D source; None where nothing reads any."""
     dataset_digest: str | None = None
     """Of the data set that the frames are of, which the maps must be of too; None does not compare."""
-    encode: Callable[[Batch], Batch] = unchanged
-    """Gives the samples of a batch on the device their maps, where they are computed online."""
     sampled: int | None = None
     """How many of the frames are looked at closely: encoded again, compared with images; None is ``SAMPLED``."""
+
+    def batch(self, samples: SampleSet, indices: Sequence[int]) -> Batch:
+        """These samples of ``plain`` or ``augmented`` as the model reads them, on the device."""
+        return self.encode(collate([samples[index] for index in indices]).to(self.device))
 
 
 @dataclass(frozen=True, kw_only=True)
