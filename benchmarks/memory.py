@@ -20,6 +20,7 @@ from typing import cast
 import psutil
 import torch
 
+from ditr.data.batch import as_it_is
 from ditr.data.samples import SampleSet
 from ditr.data.scannet_sv import FrameSet
 from ditr.evaluation.evaluate import evaluate
@@ -114,7 +115,7 @@ def train(steps: int, *, points: int, device: torch.device, watch: Watch) -> Non
     )
 
     def validate(epochs_done: int) -> Mapping[str, float]:
-        found = evaluate(model, held_out, spec=spec.evaluation, device=device, workers=0)
+        found = evaluate(model, held_out, spec=spec.evaluation, device=device, encode=as_it_is, workers=0)
         return asdict(found.scores)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -126,6 +127,7 @@ def train(steps: int, *, points: int, device: torch.device, watch: Watch) -> Non
             device=device,
             sink=watch,
             state=TrainingState(Path(folder) / "state.pt"),
+            encode=as_it_is,
             validate=validate,
             progress=silent,
             should_stop=lambda: False,

@@ -18,6 +18,8 @@ class Augmented:
     """(N, 3) float32 metres, after flips, rotation, scale and translation."""
     elastic_xyz: np.ndarray
     """(N, 3) float32 metres, after the elastic distortion as well; equal to xyz where none was drawn."""
+    mirrored: bool
+    """Whether left and right changed places: one of the two flips was drawn and not both, which would be a rotation."""
 
 
 def augment(xyz: np.ndarray, *, spec: AugmentationSpec, voxel_size_m: float, rng: np.random.Generator) -> Augmented:
@@ -25,22 +27,23 @@ def augment(xyz: np.ndarray, *, spec: AugmentationSpec, voxel_size_m: float, rng
 
     Every draw comes from ``rng``, the rigid ones first, so that the elastic part changes nothing before it.
     """
-    moved = _rigid(xyz.astype(np.float64), spec=spec, rng=rng)
+    signs = np.where(rng.random(2) < spec.flip_probability, -1.0, 1.0)
+    moved = _rigid(xyz.astype(np.float64) * [*signs, 1.0], spec=spec, rng=rng)
     distorted = (
         moved if spec.elastic is None else _elastic(moved, spec=spec.elastic, voxel_size_m=voxel_size_m, rng=rng)
     )
-    return Augmented(xyz=moved.astype(np.float32), elastic_xyz=distorted.astype(np.float32))
+    return Augmented(
+        xyz=moved.astype(np.float32), elastic_xyz=distorted.astype(np.float32), mirrored=bool(signs.prod() < 0)
+    )
 
 
 def _rigid(xyz: np.ndarray, *, spec: AugmentationSpec, rng: np.random.Generator) -> np.ndarray:
-    signs = np.ones(3)
-    signs[:2] = np.where(rng.random(2) < spec.flip_probability, -1.0, 1.0)
     angle = rng.uniform(-spec.rotation_rad, spec.rotation_rad)
     scale = rng.uniform(*spec.scale)
     shift = rng.normal(0.0, spec.translation_std_m, 3)
     cos, sin = np.cos(angle), np.sin(angle)
     counter_clockwise = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
-    return np.asarray((xyz * signs) @ counter_clockwise.T * scale + shift)
+    return np.asarray(xyz @ counter_clockwise.T * scale + shift)
 
 
 def _elastic(xyz: np.ndarray, *, spec: ElasticSpec, voxel_size_m: float, rng: np.random.Generator) -> np.ndarray:

@@ -44,15 +44,18 @@ class Sample:
     superpoints: Tensor
     """(N,) int64, contiguous 0..S-1."""
     uv: Tensor
-    """(N, 2) float32 pixels of the raw point, from before any augmentation; 0 where not valid."""
+    """(N, 2) float32 pixels of the raw point, from before any augmentation, in the image that the map is of: mirrored
+    where that is; 0 where not valid."""
     uv_valid: Tensor
     """(N,) bool: the point reads a 2D feature."""
     map_hw: tuple[int, int]
     """Height and width, in pixels of uv, of what the feature map covers from the image's top left corner: the image, or
     more where it was padded."""
     tokens: Tensor | None
-    """(C, Hp, Wp) float16 feature map of the frame's image; None in a 3D-only run."""
+    """(C, Hp, Wp) float16 feature map of the frame's image; None in a 3D-only run, and until it is computed online."""
     targets: Targets
+    image: Tensor | None = None
+    """(H, W, 3) uint8 RGB that the map is to be computed of; None where it is computed already, or nobody reads one."""
     depth_ok_ratio: float = math.nan
     """Share of the points in front of the camera; nan where nobody counted."""
     boundary_ok_ratio: float = math.nan
@@ -80,6 +83,11 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         return Batch(samples=tuple(sample.to(device) for sample in self.samples))
+
+
+def as_it_is(batch: Batch) -> Batch:
+    """What a batch on the device becomes where no map has to be computed: maps are stored, or nobody reads any."""
+    return batch
 
 
 def collate(samples: list[Sample]) -> Batch:

@@ -11,13 +11,13 @@ from torch.utils.data import Dataset
 
 from ditr.data.augment import Augmented, augment
 from ditr.data.batch import Sample
-from ditr.data.frame import Frame
+from ditr.data.image_augment import jitter, mirror
 from ditr.data.scannet_sv import FrameSet
 from ditr.data.targets import make_targets
 from ditr.errors import Code, DitrError
 from ditr.geometry.camera import Projection, project
 from ditr.seeds import derive_seed
-from ditr.spec.models import AugmentationSpec
+from ditr.spec.models import AugmentationSpec, ImageAugmentationSpec
 
 COLOUR_MEAN = 255 * np.array([0.47793125906962, 0.4303257521323044, 0.3749598901421883])
 COLOUR_STD = 255 * np.array([0.2834475483823543, 0.27566157565723015, 0.27018971370874995])
@@ -33,8 +33,10 @@ class SampleSet(Dataset[Sample]):
     seed: the run's seed.
     voxel_size_m: unit of the elastic distortion.
     augmentation: None evaluates: every point stays where it is.
-    tokens: reads a frame's (C, Hp, Wp) float16 map by its id; None in a 3D-only run. Must be picklable.
+    tokens: reads a frame's (C, Hp, Wp) float16 map by its id; None where no maps are stored. Must be picklable.
     map_hw: height and width in image pixels that a map covers from the top left corner; None is just the image.
+    images: whether samples hold their frame's image, for its map to be computed of.
+    image_augmentation: of these images; None leaves them as they are, as evaluation does.
     esam_compat: frames without background lose their first instance, as in ESAM (see ``make_targets``).
     """
 
@@ -47,6 +49,8 @@ class SampleSet(Dataset[Sample]):
         augmentation: AugmentationSpec | None,
         tokens: Callable[[str], Tensor] | None,
         map_hw: tuple[int, int] | None = None,
+        images: bool = False,
+        image_augmentation: ImageAugmentationSpec | None = None,
         esam_compat: bool = False,
     ) -> None:
         self.frames = frames
@@ -56,12 +60,14 @@ class SampleSet(Dataset[Sample]):
         self._augmentation = augmentation
         self._tokens = tokens
         self._map_hw = map_hw
+        self._images = images
+        self._image_augmentation = image_augmentation
         self._esam_compat = esam_compat
 
     @property
     def augmented(self) -> bool:
-        """Whether points are moved: such samples are for training only."""
-        return self._augmentation is not None
+        """Whether points or images are changed: such samples are for training only."""
+        return self._augmentation is not None or self._image_augmentation is not None
 
     def set_epoch(self, epoch: int) -> None:
         """Samples read from now on are those of ``epoch``."""
@@ -76,7 +82,10 @@ class SampleSet(Dataset[Sample]):
         xyz = frame.points[:, :3]
         # From the raw points: every augmentation below moves points in 3D and leaves their pixels alone.
         projection = project(xyz, pose_c2w=frame.pose_c2w, intrinsics=frame.intrinsics)
+        if self._tokens is not None or self._images:
+            _require_seen(projection, frame_id=frame.id)
         augmented = self._augment(xyz, frame_id=frame.id)
+        image, uv = self._see(index, projection.uv, mirrored=augmented.mirrored)
         return Sample(
             frame_id=frame.id,
             seed=derive_seed(self.seed, "sample", self.epoch, frame.id),
@@ -84,10 +93,11 @@ class SampleSet(Dataset[Sample]):
             elastic_xyz=torch.from_numpy(augmented.elastic_xyz),
             colour=torch.from_numpy(normalise_colour(frame.points[:, 3:6])),
             superpoints=torch.from_numpy(frame.superpoints),
-            uv=torch.from_numpy(np.where(projection.valid[:, None], projection.uv, 0.0).astype(np.float32)),
+            uv=torch.from_numpy(np.where(projection.valid[:, None], uv, 0.0).astype(np.float32)),
             uv_valid=torch.from_numpy(projection.valid),
             map_hw=self._map_hw or (frame.intrinsics.height, frame.intrinsics.width),
-            tokens=None if self._tokens is None else self._read_tokens(frame, projection, read=self._tokens),
+            tokens=None if self._tokens is None else self._tokens(frame.id),
+            image=None if image is None else torch.from_numpy(image.copy()),
             targets=make_targets(
                 frame.instance_ids, frame.semantic_ids, frame.superpoints, esam_compat=self._esam_compat
             ),
@@ -97,22 +107,35 @@ class SampleSet(Dataset[Sample]):
 
     def _augment(self, xyz: np.ndarray, *, frame_id: str) -> Augmented:
         if self._augmentation is None:
-            return Augmented(xyz=xyz.copy(), elastic_xyz=xyz.copy())
+            return Augmented(xyz=xyz.copy(), elastic_xyz=xyz.copy(), mirrored=False)
         rng = np.random.default_rng(derive_seed(self.seed, "augment", self.epoch, frame_id))
         return augment(xyz, spec=self._augmentation, voxel_size_m=self._voxel_size_m, rng=rng)
 
-    def _read_tokens(self, frame: Frame, projection: Projection, *, read: Callable[[str], Tensor]) -> Tensor:
-        if not projection.valid.any():
-            raise DitrError(
-                f"none of the frame's {len(projection.valid)} points falls on its image, so none can read a 2D feature"
-                f" ({int(projection.depth_ok.sum())} are in front of the camera)",
-                code=Code.FEATURES,
-                where=frame.id,
-                fix="check the frame's pose and the intrinsics with `ditr data check`",
-            )
-        return read(frame.id)
+    def _see(self, index: int, uv: np.ndarray, *, mirrored: bool) -> tuple[np.ndarray | None, np.ndarray]:
+        """The frame's image, and (N, 2) where in it the points' pixels ``uv`` are."""
+        if not self._images:
+            return None, uv
+        image, spec = self.frames.image(index), self._image_augmentation
+        if spec is None:
+            return image, uv
+        # A generator of its own: points are the same numbers with and without it.
+        rng = np.random.default_rng(derive_seed(self.seed, "image", self.epoch, self.frames.ids[index]))
+        image = jitter(image, spec=spec, rng=rng)
+        return mirror(image, uv) if mirrored and spec.mirror_with_points else (image, uv)
 
 
 def normalise_colour(rgb: np.ndarray) -> np.ndarray:
     """(N, 3) float32 colours around 0 from r, g, b in 0..255."""
     return np.asarray((rgb - COLOUR_MEAN) / COLOUR_STD, dtype=np.float32)
+
+
+def _require_seen(projection: Projection, *, frame_id: str) -> None:
+    """Raises DitrError if no point can read a 2D feature."""
+    if not projection.valid.any():
+        raise DitrError(
+            f"none of the frame's {len(projection.valid)} points falls on its image, so none can read a 2D feature"
+            f" ({int(projection.depth_ok.sum())} are in front of the camera)",
+            code=Code.FEATURES,
+            where=frame_id,
+            fix="check the frame's pose and the intrinsics with `ditr data check`",
+        )

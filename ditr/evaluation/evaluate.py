@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +57,8 @@ class Evaluation:
     statistics: dict[str, float]
     """Mean over frames of every number in the rows: counts, coverage, what the model reports."""
     infer_ms: float
-    """Median over frames of forward pass and post-processing, data reading apart; NaN without frames."""
+    """Median over frames of 2D features if online, forward pass and post-processing, data reading apart; NaN without
+    frames."""
     peak_mem_mb: float
     """Most MiB in use meanwhile, the model and what else was there before included."""
     memory_of: str
@@ -71,6 +72,7 @@ def evaluate(
     *,
     spec: EvaluationSpec,
     device: torch.device,
+    encode: Callable[[Batch], Batch],
     workers: int,
     progress: Progress = silent,
     keep: int = 0,
@@ -78,8 +80,9 @@ def evaluate(
 ) -> Evaluation:
     """Score ``model`` on all ``samples`` against their own targets; the first ``keep`` frames are kept for pictures.
 
-    ``samples`` must not be augmented. With ``esam_compat`` AP is the mean over ESAM's nine thresholds; for its ground
-    truth the samples need to be made so too. The model is in evaluation mode meanwhile and as it was afterwards.
+    ``samples`` must not be augmented. ``encode`` gets each frame on the device and gives it its 2D feature map if that
+    is computed online. With ``esam_compat`` AP is the mean over ESAM's nine thresholds; for its ground truth the
+    samples need to be made so too. The model is in evaluation mode meanwhile and as it was afterwards.
     """
     assert not samples.augmented, "augmented samples are no test"
     table = MatchTable(min_points=spec.min_points)
@@ -89,7 +92,7 @@ def evaluate(
     with _evaluating(model), watching(memory, model):
         for index, (sample,) in enumerate(batches(samples, batch_size=1, shuffle=False, workers=workers)):
             progress("evaluate", index, len(samples))
-            found, reported, infer_ms = _infer(model, sample, spec=spec, device=device)
+            found, reported, infer_ms = _infer(model, sample, spec=spec, device=device, encode=encode)
             matches = table.add(sample.frame_id, found, sample.targets.instance_of_point.numpy())
             rows.append({**_numbers(reported), **_row(sample, matches, spec=spec), "infer_ms": infer_ms})
             if index < keep:
@@ -119,12 +122,18 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _infer(
-    model: nn.Module, sample: Sample, *, spec: EvaluationSpec, device: torch.device
+    model: nn.Module,
+    sample: Sample,
+    *,
+    spec: EvaluationSpec,
+    device: torch.device,
+    encode: Callable[[Batch], Batch],
 ) -> tuple[Instances, dict[str, float], float]:
-    """Instances, what the model reports about itself, and the milliseconds that both took on the device."""
+    """Instances, what the model reports about itself, and the milliseconds that it all took on the device."""
     batch = Batch(samples=(sample,)).to(device)
     _wait_for(device)
     start = time.perf_counter()
+    batch = encode(batch)
     output: ModelOutput = model(batch)
     found = instances(output.samples[0], superpoints=batch.samples[0].superpoints, spec=spec)
     _wait_for(device)

@@ -128,7 +128,7 @@ class _Work:
         with final.lock():
             write_text(self.folder.spec, to_yaml(spec))
             facts = write_provenance(planned, inputs=inputs, weights={"evaluated_weights": weights}, device=device)
-            evaluation = assess(model.to(device), inputs.evaluated, spec=spec, device=device, progress=progress)
+            evaluation = assess(model.to(device), inputs, spec=spec, device=device, progress=progress)
             result = write_result(
                 planned, inputs=inputs, evaluation=evaluation, fitted=None, params=count_weights(model), facts=facts
             )

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from ditr.catalog import CheckpointFile, locate_checkpoint
 from ditr.errors import Code, DitrError
 from ditr.progress import Progress
+from ditr.runner.feature_inputs import FeatureInputs, feature_inputs, sample_set
 from ditr.seeds import derive_seed
-from ditr.spec.feature_maps import map_channels, map_covers
 from ditr.spec.models import ExecutionSpec, Spec
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
     import torch
 
+    from ditr.data.batch import Batch
     from ditr.data.dataset import Dataset
     from ditr.data.samples import SampleSet
     from ditr.data.scannet_sv import FrameSet
@@ -48,7 +49,9 @@ class Inputs:
     feature_channels: int | None
     """None in a 3D-only run."""
     features: dict[str, Any] | None
-    """What the feature maps are made of, by their manifest; None in a 3D-only run."""
+    """What the feature maps are made of; None in a 3D-only run."""
+    encode: Callable[[Batch], Batch]
+    """Gives a batch on the device the maps that are computed online."""
     excluded: tuple[str, ...]
     """Ids of broken frames that were left out, as the spec asks for."""
 
@@ -101,13 +104,12 @@ def prepare(
     say: Callable[[str], None],
     only: Selection | None = None,
 ) -> Inputs:
-    """Opens the data set, checks its files, and makes what is missing of it and of its features.
+    """Opens the data set, checks its files, and makes what is missing of it and of its stored features.
 
     A 3D-only run touches no features. A run trains and is evaluated on the validation split; ``only`` evaluates, and
     then features are made for no other frames.
     """
     from ditr.data.dataset import open_dataset
-    from ditr.data.samples import SampleSet
     from ditr.data.screening import screen
 
     began = time.monotonic()
@@ -119,47 +121,19 @@ def prepare(
         count = len(screened.excluded)
         say(f"  left out: {count} broken frame{'' if count == 1 else 's'}, named in provenance.json")
     split, whole_split, evaluated = _selected(dataset, only or Selection())
-    tokens, channels, manifest, map_hw = None, None, None, None
-    if uses_features(spec):
-        from ditr.features.extract import ensure_features
-
-        began = time.monotonic()
-        assert spec.features is not None, "a spec with fusion and without features does not load"
-        entry = registry.features(spec.features.source)
-        frames = (dataset.train, evaluated) if only is None else (evaluated,)
-        store = ensure_features(
-            frames, spec=spec.features, entry=entry, dataset=dataset, device=device, progress=progress
-        )
-        tokens, channels, manifest = store.read, map_channels(spec.features, entry), store.manifest()
-        map_hw = map_covers(spec.features, entry)
-        say(f"  2D features: {spec.features.source}, maps of {store.shape}, {_took(began)}")
-    else:
-        say("  2D features: none made or read, there is no fusion")
-    voxel_size_m, compat = spec.model.voxel_size_m, spec.esam_compat
+    began = time.monotonic()
+    frames = (dataset.train, evaluated) if only is None else (evaluated,)
+    features = feature_inputs(spec, frames=frames, dataset=dataset, registry=registry, device=device, progress=progress)
+    say(f"  2D features: {_in_words(spec, features)}{_took(began) if features.facts else ''}")
     return Inputs(
         dataset=dataset,
-        train=SampleSet(
-            dataset.train,
-            seed=seed,
-            voxel_size_m=voxel_size_m,
-            augmentation=spec.augmentation,
-            tokens=tokens,
-            map_hw=map_hw,
-            esam_compat=compat,
-        ),
-        evaluated=SampleSet(
-            evaluated,
-            seed=seed,
-            voxel_size_m=voxel_size_m,
-            augmentation=None,
-            tokens=tokens,
-            map_hw=map_hw,
-            esam_compat=compat,
-        ),
+        train=sample_set(dataset.train, spec=spec, seed=seed, features=features, augmented=True),
+        evaluated=sample_set(evaluated, spec=spec, seed=seed, features=features, augmented=False),
         split=split,
         split_frames=len(whole_split),
-        feature_channels=channels,
-        features=manifest,
+        feature_channels=features.channels,
+        features=features.facts,
+        encode=features.encode,
         excluded=screened.excluded,
     )
 
@@ -206,6 +180,13 @@ def _selected(dataset: Dataset, selection: Selection) -> tuple[str, FrameSet, Fr
     if selection.frames is None:
         return selection.split, split, split
     return selection.split, split, split.without(frozenset(split.ids[selection.frames :]))
+
+
+def _in_words(spec: Spec, features: FeatureInputs) -> str:
+    if spec.features is None or features.facts is None:
+        return "none made or read, there is no fusion"
+    how = " computed in each step" if features.online else ""
+    return f"{spec.features.source}, maps of {features.shape}{how}, "
 
 
 def _took(began: float) -> str:

@@ -22,7 +22,6 @@ from ditr.tracking.run_folder import RunFolder, RunState, write_text
 if TYPE_CHECKING:
     import torch
 
-    from ditr.data.samples import SampleSet
     from ditr.data.scannet_sv import FrameSet
     from ditr.evaluation.evaluate import Evaluation
     from ditr.model.esam import EsamSingleView
@@ -97,7 +96,7 @@ class Session:
 
         def validate(epochs_done: int) -> Mapping[str, float]:
             last.clear()
-            last[epochs_done] = assess(model, inputs.evaluated, spec=spec, device=device, progress=progress)
+            last[epochs_done] = assess(model, inputs, spec=spec, device=device, progress=progress)
             return asdict(last[epochs_done].scores) | last[epochs_done].statistics
 
         fitted = fit(
@@ -108,6 +107,7 @@ class Session:
             device=device,
             sink=_Sink(self, steps=math.ceil(len(inputs.train) / spec.schedule.batch_size)),
             state=TrainingState(self._planned.folder.training_state),
+            encode=inputs.encode,
             validate=validate,
             progress=host.progress,
             should_stop=host.stop,
@@ -157,16 +157,17 @@ class Session:
 
 
 def assess(
-    model: EsamSingleView, samples: SampleSet, *, spec: Spec, device: torch.device, progress: Progress
+    model: EsamSingleView, inputs: Inputs, *, spec: Spec, device: torch.device, progress: Progress
 ) -> Evaluation:
     """The one way in which a model is evaluated, after a training or without one."""
     from ditr.evaluation.evaluate import evaluate
 
     return evaluate(
         model,
-        samples,
+        inputs.evaluated,
         spec=spec.evaluation,
         device=device,
+        encode=inputs.encode,
         workers=spec.execution.workers,
         progress=progress,
         keep=spec.tracking.panels,

@@ -41,8 +41,8 @@ class FitResult:
     """What a training cost; the weights are in the model."""
 
     step_ms: float
-    """Mean milliseconds of a step (copy to the device, forward, loss, backward, update), without waiting for data; the
-    first steps, which warm up, count."""
+    """Mean milliseconds of a step (copy to the device, 2D features if online, forward, loss, backward, update), without
+    waiting for data; the first steps, which warm up, count."""
     peak_mem_mb: float
     """Most MiB in use during a step, as a ``MemoryMeter`` counts; validations apart."""
     epochs_done: int
@@ -59,16 +59,18 @@ def fit(
     device: torch.device,
     sink: MetricSink,
     state: TrainingState,
+    encode: Callable[[Batch], Batch],
     validate: Callable[[int], Mapping[str, float]],
     progress: Progress,
     should_stop: Callable[[], bool],
 ) -> FitResult:
     """Train until the last epoch or until ``should_stop()``, which is asked before each step and each validation.
 
-    AdamW decays all parameters, norms and biases too, as ESAM does. ``validate`` gets the number of epochs done. Logged
-    are train/* after each step, epoch/* (means over the steps) after each epoch and val/* after each validation. On the
-    CPU a training gives the same bits every time, stopped or not. Raises DitrError (run) for a loss or gradient that is
-    not finite, with the frames of the step; no step is ever skipped.
+    AdamW decays all parameters, norms and biases too, as ESAM does. ``encode`` gets each batch on the device and gives
+    it its 2D feature maps if they are computed online. ``validate`` gets the number of epochs done. Logged are train/*
+    after each step, epoch/* (means over the steps) after each epoch and val/* after each validation. On the CPU a
+    training gives the same bits every time, stopped or not. Raises DitrError (run) for a loss or gradient that is not
+    finite, with the frames of the step; no step is ever skipped.
     """
     schedule = spec.schedule
     steps = math.ceil(len(train) / schedule.batch_size)
@@ -110,7 +112,11 @@ def fit(
             step = at.epoch * steps + at.step + 1
             with _reproducible_on_cpu(device), watching(memory, model):
                 metrics = _train_step(
-                    model, batch.to(device), criterion=criterion, optimizer=optimizer, clip=schedule.grad_clip_norm
+                    model,
+                    encode(batch.to(device)),
+                    criterion=criterion,
+                    optimizer=optimizer,
+                    clip=schedule.grad_clip_norm,
                 )
             metrics |= {"lr": lr, "data_ms": 1e3 * (began - idle_since), "step_ms": _ms_since(began, device=device)}
             at.add(metrics, mem_mb=memory.peak_mb())

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ditr.data.batch import Batch, Sample, Targets
+from ditr.data.batch import Batch, Sample, Targets, as_it_is
 from ditr.evaluation.evaluate import Evaluation, evaluate
 from ditr.model.output import HeadOutput, ModelOutput, SampleOutput
 from ditr.spec.models import EvaluationSpec
@@ -83,14 +83,14 @@ def perfect(truth: Tensor) -> Tensor:
 
 
 def run(masks: Callable[[Tensor], Tensor], *, count: int = 3, keep: int = 0) -> Evaluation:
-    return evaluate(Answers(masks), Frames(count), spec=SPEC, device=CPU, workers=0, keep=keep)  # type: ignore[arg-type]
+    return evaluate(Answers(masks), Frames(count), spec=SPEC, device=CPU, encode=as_it_is, workers=0, keep=keep)  # type: ignore[arg-type]
 
 
 def test_augmented_samples_are_not_scored() -> None:
     frames = Frames(1)
     frames.augmented = True
     with pytest.raises(AssertionError, match="augmented"):
-        evaluate(Answers(perfect), frames, spec=SPEC, device=CPU, workers=0)  # type: ignore[arg-type]
+        evaluate(Answers(perfect), frames, spec=SPEC, device=CPU, encode=as_it_is, workers=0)  # type: ignore[arg-type]
 
 
 def test_a_perfect_model_scores_one_and_every_frame_says_what_it_held() -> None:
@@ -148,7 +148,7 @@ def test_the_first_frames_are_kept_for_pictures() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_evaluates_without_gradients_and_goes_back_to_its_mode(training: bool) -> None:
     model = Answers(perfect).train(training)
-    evaluate(model, Frames(2), spec=SPEC, device=CPU, workers=0)  # type: ignore[arg-type]
+    evaluate(model, Frames(2), spec=SPEC, device=CPU, encode=as_it_is, workers=0)  # type: ignore[arg-type]
     assert model.modes == [(False, False)] * 2
     assert model.training is training
 
@@ -156,7 +156,7 @@ def test_the_model_evaluates_without_gradients_and_goes_back_to_its_mode(trainin
 def test_a_model_that_fails_still_goes_back_to_its_mode() -> None:
     model = Answers(lambda truth: torch.zeros(1, 7)).train()
     with pytest.raises(AssertionError, match="7 mask positions for 60 points"):
-        evaluate(model, Frames(1), spec=SPEC, device=CPU, workers=0)  # type: ignore[arg-type]
+        evaluate(model, Frames(1), spec=SPEC, device=CPU, encode=as_it_is, workers=0)  # type: ignore[arg-type]
     assert model.training
 
 
@@ -167,6 +167,7 @@ def test_progress_ends_at_the_total() -> None:
         Frames(2),  # type: ignore[arg-type]
         spec=SPEC,
         device=CPU,
+        encode=as_it_is,
         workers=0,
         progress=lambda what, done, total: calls.append((what, done, total)),
     )
@@ -177,6 +178,6 @@ def test_a_ratio_that_a_frame_does_not_have_is_left_out_of_the_mean() -> None:
     model = Answers(perfect)
     numbers = iter([0.5, math.nan, 0.25])
     model.register_forward_pre_hook(lambda *_: model.reported.update(fusion_2d_ratio=next(numbers)))
-    found = evaluate(model, Frames(3), spec=SPEC, device=CPU, workers=0)  # type: ignore[arg-type]
+    found = evaluate(model, Frames(3), spec=SPEC, device=CPU, encode=as_it_is, workers=0)  # type: ignore[arg-type]
     assert [row["fusion_2d_ratio"] for row in found.frames] == [0.5, None, 0.25]
     assert found.statistics["fusion_2d_ratio"] == pytest.approx(0.375)

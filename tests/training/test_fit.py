@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ditr.data.batch import Batch, Sample
+from ditr.data.batch import Batch, Sample, as_it_is
 from ditr.data.samples import SampleSet
 from ditr.errors import Code, DitrError
 from ditr.model.esam import EsamSingleView
@@ -136,6 +136,7 @@ class Training:
             device=CPU,
             sink=self.log,
             state=self.state,
+            encode=as_it_is,
             validate=validate,
             progress=silent,
             should_stop=should_stop,
@@ -339,6 +340,7 @@ def test_progress_counts_the_steps_of_each_epoch_also_after_a_stop(tmp_path: Pat
             device=CPU,
             sink=Log(),
             state=TrainingState(tmp_path / "state.pt"),
+            encode=as_it_is,
             validate=lambda epoch: {},
             progress=lambda what, done, total: seen.append((what, done, total)),
             should_stop=lambda stop=stop: stop and seen[-1][1] == 2,  # type: ignore[misc]

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.memory import samples, small_model
+from ditr.data.batch import as_it_is
 from ditr.evaluation.evaluate import evaluate
 from ditr.progress import silent
 from ditr.spec.models import DatasetSpec, EvaluationSpec, ExecutionSpec, ScheduleSpec, Spec
@@ -40,7 +41,9 @@ def test_no_sparse_tensor_outlives_a_step_or_a_frame(tmp_path: Path) -> None:
 
     def validate(epochs_done: int) -> Mapping[str, float]:
         held_out = samples(2, points=300, augmented=False)
-        evaluate(model, held_out, spec=EvaluationSpec(), device=CPU, workers=0, progress=looking.progress)
+        evaluate(
+            model, held_out, spec=EvaluationSpec(), device=CPU, encode=as_it_is, workers=0, progress=looking.progress
+        )
         return {}
 
     gc.collect()
@@ -54,6 +57,7 @@ def test_no_sparse_tensor_outlives_a_step_or_a_frame(tmp_path: Path) -> None:
             device=CPU,
             sink=looking,
             state=TrainingState(tmp_path / "state.pt"),
+            encode=as_it_is,
             validate=validate,
             progress=silent,
             should_stop=lambda: False,

@@ -1,0 +1,120 @@
+"""What a run's samples and its model read of 2D features: maps on disk, or images and what encodes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ditr.progress import Progress
+from ditr.spec.entries import PrecomputedEntry
+from ditr.spec.feature_maps import map_channels, map_covers, map_shape
+from ditr.spec.models import Spec
+from ditr.spec.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+
+    from ditr.data.batch import Batch
+    from ditr.data.dataset import Dataset
+    from ditr.data.samples import SampleSet
+    from ditr.data.scannet_sv import FrameSet
+    from ditr.features.sources import FeatureSource
+    from ditr.features.store import Maps
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureInputs:
+    """The way of 2D features into a run; of a 3D-only one everything is None, and batches stay as they are."""
+
+    encode: Callable[[Batch], Batch]
+    """Gives a batch on the device the maps that are computed online."""
+    maps: Maps | None = None
+    """The stored ones; None where they are computed online."""
+    channels: int | None = None
+    shape: tuple[int, int, int] | None = None
+    """C, Hp, Wp of every map."""
+    map_hw: tuple[int, int] | None = None
+    """What a map covers, if that is more than the image."""
+    facts: dict[str, Any] | None = None
+    """What the maps are made of, for the provenance."""
+
+    @property
+    def online(self) -> bool:
+        return self.facts is not None and self.maps is None
+
+
+def feature_inputs(
+    spec: Spec,
+    *,
+    frames: Sequence[FrameSet],
+    dataset: Dataset,
+    registry: Registry,
+    device: torch.device,
+    progress: Progress,
+) -> FeatureInputs:
+    """Makes the stored maps of ``frames`` that are missing, or loads the source that computes them online.
+
+    A 3D-only spec touches neither.
+    """
+    from ditr.data.batch import as_it_is
+
+    if not spec.fusion.parts:
+        return FeatureInputs(encode=as_it_is)
+    assert spec.features is not None, "a spec with fusion and without features does not load"
+    entry = registry.features(spec.features.source)
+    maps: Maps | None = None
+    encode: Callable[[Batch], Batch] = as_it_is
+    facts: dict[str, Any] = {"source": spec.features.source, "mode": spec.features.mode}
+    if spec.features.mode == "online":
+        from ditr.features.online import OnlineMaps
+        from ditr.features.sources import load_source
+
+        assert not isinstance(entry, PrecomputedEntry), "precomputed maps are stored ones"
+        source = load_source(spec.features, entry=entry, device=device)
+        encode = OnlineMaps(source)
+        facts |= _facts(source)
+    else:
+        from ditr.features.extract import ensure_features
+
+        maps = ensure_features(
+            frames, spec=spec.features, entry=entry, dataset=dataset, device=device, progress=progress
+        )
+        facts |= maps.manifest() or {}
+    return FeatureInputs(
+        encode=encode,
+        maps=maps,
+        channels=map_channels(spec.features, entry),
+        shape=map_shape(spec.features, entry),
+        map_hw=map_covers(spec.features, entry),
+        facts=facts,
+    )
+
+
+def sample_set(frames: FrameSet, *, spec: Spec, seed: int, features: FeatureInputs, augmented: bool) -> SampleSet:
+    """The frames as training reads them, or as evaluation does."""
+    from ditr.data.samples import SampleSet
+
+    of_images = spec.features.augmentation if spec.features and features.online else None
+    return SampleSet(
+        frames,
+        seed=seed,
+        voxel_size_m=spec.model.voxel_size_m,
+        augmentation=spec.augmentation if augmented else None,
+        tokens=features.maps.read if features.maps else None,
+        map_hw=features.map_hw,
+        images=features.online,
+        image_augmentation=of_images if augmented else None,
+        esam_compat=spec.esam_compat,
+    )
+
+
+def _facts(source: FeatureSource) -> dict[str, Any]:
+    """What computes maps online, in the words of a store's manifest."""
+    return {
+        "entry": source.entry.model_dump(mode="json"),
+        "weights_digest": source.weights_digest(),
+        "weights_stamp": source.weights_stamp,
+        "features": source.spec.model_dump(mode="json"),
+        "shape": list(map_shape(source.spec, source.entry)),
+    }
