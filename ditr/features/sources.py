@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate, pad
 from ditr.catalog import weights_stamp
 from ditr.errors import Code, DitrError
 from ditr.features.timm_models import check, create, stage_of
-from ditr.features.weights import set_weights
+from ditr.features.weights import set_weights, weights_file
 from ditr.spec.entries import ConvEntry, VitEntry
 from ditr.spec.feature_maps import map_shape, weights_of
 from ditr.spec.models import FeatureSpec, SeededWeights
@@ -139,6 +139,18 @@ def load_source(spec: FeatureSpec, *, entry: VitEntry | ConvEntry, device: torch
         # Position embeddings are resampled here, in float32, and not for every batch in the dtype of the spec.
         model.set_input_size(img_size=spec.input_size)  # type: ignore[operator]
     return FeatureSource(model, spec=spec, entry=entry, device=device, weights_stamp=stamp)
+
+
+def require_source(spec: FeatureSpec, *, entry: VitEntry | ConvEntry) -> None:
+    """All that ``load_source`` can refuse but damaged weights, without making the model; downloads missing weights."""
+    weights = weights_of(spec, entry)
+    with torch.device("meta"):
+        model = create(entry)
+    check(model, entry, published=not isinstance(weights, SeededWeights))
+    if isinstance(entry, VitEntry):
+        _layers(model, spec)
+    if not isinstance(weights, SeededWeights):
+        weights_file(weights, entry=entry)
 
 
 def _layers(model: Any, spec: FeatureSpec) -> list[int]:

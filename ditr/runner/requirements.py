@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Literal
 
-from ditr.catalog import locate_checkpoint, locate_dataset, locate_weights
+from ditr.catalog import locate_checkpoint, locate_dataset, locate_maps
 from ditr.errors import Code, DitrError
 from ditr.progress import Progress, silent
 from ditr.runner.inputs import uses_features
-from ditr.spec.entries import FolderEntry, VitEntry
+from ditr.spec.entries import ConvEntry, FolderEntry, PrecomputedEntry, VitEntry
 from ditr.spec.feature_maps import map_shape
-from ditr.spec.models import SeededWeights, Spec
+from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
@@ -73,21 +73,28 @@ def _require_checkpoint(spec: Spec, registry: Registry) -> None:
 
 
 def _require_features(spec: Spec, registry: Registry, opened: _Open) -> None:
-    """Fetches a source's published weights now, if maps have to be made and the user has no file of them."""
+    """Fetches a source's published weights now, if maps have to be computed; precomputed maps have to be there."""
     if not uses_features(spec) or spec.features is None:
         return
     entry = registry.features(spec.features.source)
-    if isinstance(entry.weights, SeededWeights) or locate_weights(entry.weights) is not None:
-        return
-    if _lacks_maps(spec, entry, registry, opened):
-        import torch
+    if isinstance(entry, PrecomputedEntry):
+        _require_maps(entry, opened(spec.dataset.name, spec.dataset.broken_frames))
+    elif spec.features.mode == "online" or _lacks_maps(spec, entry, registry, opened):
+        from ditr.features.sources import require_source
 
-        from ditr.features.sources import load_source
-
-        load_source(spec.features, entry=entry, device=torch.device("cpu"))
+        require_source(spec.features, entry=entry)
 
 
-def _lacks_maps(spec: Spec, entry: VitEntry, registry: Registry, opened: _Open) -> bool:
+def _require_maps(entry: PrecomputedEntry, dataset: Dataset) -> None:
+    from ditr.features.precomputed import PrecomputedMaps
+
+    frame_ids = dataset.train.ids + dataset.val.ids
+    maps = PrecomputedMaps(locate_maps(entry, dataset_root=dataset.root), entry=entry)
+    maps.require(frame_ids)
+    maps.read(frame_ids[0])  # a wrong shape is usually that of all maps
+
+
+def _lacks_maps(spec: Spec, entry: VitEntry | ConvEntry, registry: Registry, opened: _Open) -> bool:
     assert spec.features is not None
     dataset_entry = registry.dataset(spec.dataset.name)
     embedded = not isinstance(dataset_entry, FolderEntry)

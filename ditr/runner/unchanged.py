@@ -9,8 +9,9 @@ from typing import Any
 from ditr.catalog import locate_checkpoint, locate_dataset, weights_stamp
 from ditr.errors import Code, DitrError
 from ditr.runner.inputs import uses_features
-from ditr.spec.entries import FolderEntry
-from ditr.spec.models import RegisteredCheckpoint, SeededWeights, Spec
+from ditr.spec.entries import FolderEntry, PrecomputedEntry
+from ditr.spec.feature_maps import weights_of
+from ditr.spec.models import HubWeights, RegisteredCheckpoint, SeededWeights, Spec
 from ditr.spec.registry import Registry
 from ditr.tracking.run_folder import RunFolder
 
@@ -28,7 +29,7 @@ class Present:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._dataset_digest = cache(self._digest_of)
-        self._stamp = cache(lambda source: weights_stamp(registry.features(source).weights))
+        self._stamp = cache(weights_stamp)
 
     def require_same(self, spec: Spec, folder: RunFolder) -> None:
         """For a finished run that is to be skipped. What its identity pins is left out, and what is not here any more.
@@ -61,8 +62,13 @@ class Present:
     def _weights(self, spec: Spec) -> str | None:
         if spec.features is None or not uses_features(spec):
             return None
-        source = spec.features.source
-        return None if isinstance(self._registry.features(source).weights, SeededWeights) else self._stamp(source)
+        entry = self._registry.features(spec.features.source)
+        if isinstance(entry, PrecomputedEntry):
+            return None  # maps are no weights, and a run that goes on compares their digest
+        weights = weights_of(spec.features, entry)
+        if isinstance(weights, SeededWeights | HubWeights) or weights.sha256 is not None:
+            return None  # the identity says which, or nothing here does
+        return self._stamp(weights)
 
     def _dataset(self, spec: Spec) -> str | None:
         name = spec.dataset.name

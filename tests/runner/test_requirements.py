@@ -6,7 +6,7 @@ import pytest
 
 from ditr.data.dataset import Dataset
 from ditr.errors import Code, DitrError
-from ditr.features import extract, sources
+from ditr.features import weights
 from ditr.paths import project_dir
 from ditr.runner.requirements import require_inputs
 from ditr.spec.load import load_spec
@@ -26,8 +26,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **options: object) -> NoReturn:
         raise DitrError("no weights and no network", code=Code.FEATURES)
 
-    for module in (sources, extract):
-        monkeypatch.setattr(module, "load_source", refuse)
+    monkeypatch.setattr(weights, "_download", refuse)
 
 
 def test_everything_missing_is_told_at_once() -> None:
