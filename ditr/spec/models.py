@@ -314,6 +314,14 @@ class ChecksSpec(Part):
     """Largest mean difference between the colours of points and of their pixels, of 255."""
     max_map_error: NonNegative = 0.02
     """Largest relative difference between a map and the same map computed again."""
+    min_map_variation: NonNegative = 0.01
+    """Least relative difference between a map and its mean over the tokens: a constant map tells points nothing."""
+    min_own_image: Probability = 0.95
+    """Least share of the maps that fit their own image, upright and in place, better than any other image."""
+    max_read_error_tokens: NonNegative = 0.05
+    """Most that a point may read beside its pixel's place in the map; half a token more where sampling is nearest."""
+    max_batch_error: NonNegative = 0.01
+    """Largest relative difference between what the model gives for frames in one batch and for each alone."""
     max_empty_voxels: Probability = 0.05
     """Largest share of voxels without a 2D feature, at any stride."""
     gate_range: Annotated[tuple[Probability, Probability], Field(strict=False)] = (0.02, 0.98)
