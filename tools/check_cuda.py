@@ -41,7 +41,7 @@ def main(path: str) -> int:
         query_fraction=spec.loss.query_fraction,
     ).eval()
     for name, weight in model.named_parameters():
-        if name.startswith(("injection.", "bifusion.")):
+        if name.startswith(("injection.", "bifusion.", "stem.")):
             torch.nn.init.normal_(weight, std=0.02)
     batch = _batch(spec.model.voxel_size_m, shape=shape, registry=registry)
     with torch.no_grad():

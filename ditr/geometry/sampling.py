@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample
+from torch.nn.functional import embedding_bag
+
+Mode = Literal["nearest", "bilinear"]
 
 
-def sample_map(tokens: Tensor, uv: Tensor, *, map_hw: tuple[int, int], mode: Literal["nearest", "bilinear"]) -> Tensor:
-    """(N, C) float32 features of N points from one map of T = Hp x Wp tokens.
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Which tokens N points read, and how much of each."""
+
+    rows: Tensor
+    """(N, K) int64 into the T = Hp x Wp tokens of a map, row by row; K is 1 (nearest) or 4 (bilinear)."""
+    weights: Tensor
+    """(N, K) float32; those of a point sum to 1."""
+
+
+def sample_map(tokens: Tensor, uv: Tensor, *, map_hw: tuple[int, int], mode: Mode) -> Tensor:
+    """(N, C) float32 features of N points from one (C, Hp, Wp) map of any float dtype; see ``read_at``."""
+    reading = read_at(uv.to(tokens.device), grid_hw=(tokens.shape[1], tokens.shape[2]), map_hw=map_hw, mode=mode)
+    return mixed(tokens.flatten(1).T.float().contiguous(), reading)
+
+
+def mixed(tokens: Tensor, reading: Reading) -> Tensor:
+    """(T, C) float32 -> (N, C): each point's tokens, weighted."""
+    return embedding_bag(reading.rows, tokens, per_sample_weights=reading.weights, mode="sum")
+
+
+def read_at(uv: Tensor, *, grid_hw: tuple[int, int], map_hw: tuple[int, int], mode: Mode) -> Reading:
+    """What N points read of a map of Hp x Wp tokens.
 
     The map covers ``map_hw``, so pixel ``u`` lies at token coordinate ``(u + 0.5) * Wp / W - 0.5`` and ``v``
     alike: centres of pixels and tokens are integers on both sides. Outside the outermost token centres the border
@@ -18,28 +42,40 @@ def sample_map(tokens: Tensor, uv: Tensor, *, map_hw: tuple[int, int], mode: Lit
 
     Parameters
     ----------
-    tokens: (C, Hp, Wp) of any float dtype.
     uv: (N, 2) pixels of the image, u to the right, v down; finite.
+    grid_hw: Hp and Wp.
     map_hw: height H and width W in pixels of what the map covers from the image's top left corner.
     mode: ``nearest`` reads the token that contains the pixel, ``bilinear`` mixes the four around it.
     """
     height, width = map_hw
     # Share of what is covered to the left of and above each pixel's centre, 0..1.
-    share = (uv.to(device=tokens.device, dtype=torch.float32) + 0.5) / torch.tensor(
-        [width, height], dtype=torch.float32, device=tokens.device
-    )
-    return _containing(tokens, share) if mode == "nearest" else _mixed(tokens, share)
+    share = (uv.float() + 0.5) / torch.tensor([width, height], dtype=torch.float32, device=uv.device)
+    return _containing(share, grid_hw) if mode == "nearest" else _around(share, grid_hw)
 
 
-def _containing(tokens: Tensor, share: Tensor) -> Tensor:
-    _, rows, columns = tokens.shape
+def _containing(share: Tensor, grid_hw: tuple[int, int]) -> Reading:
+    rows, columns = grid_hw
     column = (share[:, 0] * columns).floor().long().clamp(0, columns - 1)
     row = (share[:, 1] * rows).floor().long().clamp(0, rows - 1)
-    rows_of_tokens = tokens.flatten(1).T.contiguous()  # (T, C): a point then reads one stretch of memory
-    return rows_of_tokens[row * columns + column].float()
+    return Reading(rows=(row * columns + column)[:, None], weights=share.new_ones(len(share), 1))
 
 
-def _mixed(tokens: Tensor, share: Tensor) -> Tensor:
-    grid = (2 * share - 1)[None, None]  # (1, 1, N, 2)
-    read = grid_sample(tokens.float()[None], grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return read[0, :, 0].T.contiguous()
+def _around(share: Tensor, grid_hw: tuple[int, int]) -> Reading:
+    rows, columns = grid_hw
+    left, right, to_right = _neighbours(share[:, 0], columns)
+    top, bottom, down = _neighbours(share[:, 1], rows)
+    return Reading(
+        rows=torch.stack(
+            [top * columns + left, top * columns + right, bottom * columns + left, bottom * columns + right], dim=1
+        ),
+        weights=torch.stack(
+            [(1 - down) * (1 - to_right), (1 - down) * to_right, down * (1 - to_right), down * to_right], dim=1
+        ),
+    )
+
+
+def _neighbours(share: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(N,) the tokens before and after along one axis, and the way from the one's centre to the other's, 0..1."""
+    at = (share * size - 0.5).clamp(0, size - 1)
+    before = at.floor().long()
+    return before, (before + 1).clamp(max=size - 1), at - before

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ditr.model.pyramid import PointFeatures
+from ditr.model.point_features import PointFeatures
 from ditr.model.superpoint_pool import segment_mean
 from ditr.spec.models import BiFusionSpec
 
@@ -55,7 +55,9 @@ class BiFusion(nn.Module):
         if len(rows) == 0:
             return Fused(features=features, balance_loss=features.new_zeros(()), statistics={})
         in_3d = self.head(self.adapt_3d(features.index_select(0, rows)))
-        in_2d = self.head(self.adapt_2d(points.values.index_select(0, rows)))
+        # The layer acts on the tokens, which are fewer than points; weights that sum to 1 leave its bias as it is.
+        adapt, norm = self.adapt_2d
+        in_2d = self.head(norm(points.matrix(rows) @ adapt(points.tokens)))
         alpha = self.gate(in_2d, in_3d)
         fused = alpha * in_2d + (1 - alpha) * in_3d
         fused = self.squeeze(fused, sample_of_point[rows], samples=samples)

@@ -22,7 +22,7 @@ from ditr.model.weight_checks import (
 from ditr.model.weight_description import Description as Description
 from ditr.model.weight_description import describe as describe
 from ditr.model.weight_file import file_error, read_weight_file
-from ditr.model.weight_names import GROUPS, PLAIN_PARTS, by_group, group_of
+from ditr.model.weight_names import ADDED_PARTS, GROUPS, PLAIN_PARTS, by_group, group_of
 
 FORMATS = ("mask3d", "esam", "ditr")
 _SHOWN = 3
@@ -33,7 +33,7 @@ class GroupReport:
     """What a file gave one part of the model."""
 
     group: str
-    """backbone, pool, decoder, injection, bifusion or other."""
+    """backbone, pool, decoder, injection, bifusion, stem or other."""
     matched: tuple[str, ...]
     """Entries of the model that the file set."""
     missing: tuple[str, ...]
@@ -166,7 +166,7 @@ def _require_nothing_left(report: LoadReport, *, path: Path, whole: bool) -> Non
             f"place in it, of {named}: {_some(report.unexpected)}",
             path=path,
             fix="give the spec the `fusion` that the weights were trained with"
-            if any(group_of(name) in ("injection", "bifusion") for name in report.unexpected)
+            if any(group_of(name) in ADDED_PARTS for name in report.unexpected)
             else "take the weights of the single-view 3D-only model, or set `format` to what the file is",
         )
     if whole and report.missing:

@@ -9,21 +9,22 @@ from torch import Tensor, nn
 
 from ditr.data.batch import Batch, Sample
 from ditr.errors import Code, DitrError
-from ditr.geometry.sampling import sample_map
+from ditr.geometry.sampling import Reading, read_at
 from ditr.model.bifusion import BiFusion
-from ditr.model.injection import Injection
+from ditr.model.injection import Injection, Injector, StemFusion
 from ditr.model.output import ModelOutput, SampleOutput
-from ditr.model.pyramid import PointFeatures, build_pyramid
+from ditr.model.point_features import PointFeatures, stack
 from ditr.model.query_decoder import PointGroups, ScanNetMixQueryDecoder, select_queries
-from ditr.model.res16unet import Inject, Res16UNet
+from ditr.model.res16unet import Res16UNet
 from ditr.model.sparse import Voxels, one_thread, voxelise
 from ditr.model.superpoint_pool import GeoAwarePooling, PooledSuperpoints
+from ditr.model.voxel_features import VoxelFeatures
 from ditr.seeds import derive_seed
 from ditr.spec.models import FusionSpec, ModelSpec
 
 
 class EsamSingleView(nn.Module):
-    """Backbone -> points -> [BiFusion] -> superpoints -> query decoder; [injection] acts inside the backbone.
+    """Backbone -> points -> [BiFusion] -> superpoints -> query decoder; [injection] and [stem] act in the backbone.
 
     ``backbone``, ``pool`` and ``decoder`` are ESAM's 3D-only model by name and shape. They are built first: with the
     same torch seed every arm starts from the same 3D weights.
@@ -51,18 +52,21 @@ class EsamSingleView(nn.Module):
         self.feature_channels = _channels_needed(fusion, feature_channels)
         self.injection: Injection | None = None
         self.bifusion: BiFusion | None = None
+        self.stem: StemFusion | None = None
         if self.feature_channels is not None and fusion.injection is not None:
             self.injection = Injection(fusion.injection, backbone=spec.backbone, feature_channels=self.feature_channels)
         if self.feature_channels is not None and fusion.bifusion is not None:
             self.bifusion = BiFusion(fusion.bifusion, channels=channels, feature_channels=self.feature_channels)
+        if self.feature_channels is not None and fusion.stem is not None:
+            self.stem = StemFusion(fusion.stem, backbone=spec.backbone, feature_channels=self.feature_channels)
 
     def forward(self, batch: Batch) -> ModelOutput:
         """In training, queries are a random share of each sample's superpoints, seeded by the sample; else all."""
         statistics: dict[str, Tensor] = {}
-        points = self._read_2d(batch, statistics=statistics)
+        points = self.read_2d(batch, statistics=statistics)
         with one_thread():
             voxels = voxelise(batch, voxel_size_m=self.voxel_size_m)
-            out = self.backbone(voxels.tensor, inject=self._inject(points, voxels, statistics=statistics))
+            out = self.backbone(voxels.tensor, inject=self.injector(points, voxels, statistics=statistics))
         features, balance_loss = self._fuse(
             out.F.index_select(0, voxels.voxel_of_point), points, voxels, statistics=statistics
         )
@@ -72,39 +76,30 @@ class EsamSingleView(nn.Module):
             statistics=_to_floats(statistics),
         )
 
-    def _read_2d(self, batch: Batch, *, statistics: dict[str, Tensor]) -> PointFeatures | None:
-        """Every point's 2D feature; None in the 3D-only model."""
+    def read_2d(self, batch: Batch, *, statistics: dict[str, Tensor]) -> PointFeatures | None:
+        """What every point reads of its frame's map; None in the 3D-only model."""
         if self.feature_channels is None:
             return None
-        values = [self._read_2d_of(sample, channels=self.feature_channels) for sample in batch]
-        points = PointFeatures(values=torch.cat(values), valid=torch.cat([sample.uv_valid for sample in batch]))
+        maps = [_map_of(sample, channels=self.feature_channels) for sample in batch]
+        readings = [_reading(sample, tokens, mode=self.sampling) for sample, tokens in zip(batch, maps, strict=True)]
+        points = stack(maps, readings, valid=torch.cat([sample.uv_valid for sample in batch]))
         statistics["valid_ratio"] = points.valid.float().mean()
         return points
 
-    def _read_2d_of(self, sample: Sample, *, channels: int) -> Tensor:
-        tokens = sample.tokens
-        if tokens is None:
-            raise DitrError(
-                "this model fuses 2D features and the frame has none",
-                code=Code.FEATURES,
-                where=sample.frame_id,
-                fix="open the samples with the feature store of the spec's `features`, or remove `fusion`",
-            )
-        if tokens.shape[0] != channels:
-            raise DitrError(
-                f"the frame's 2D features have {tokens.shape[0]} channels and the model was built for {channels}",
-                code=Code.FEATURES,
-                where=sample.frame_id,
-                fix="use the feature source that the model was built (or trained) with",
-            )
-        return sample_map(tokens, sample.uv, map_hw=sample.map_hw, mode=self.sampling)
-
-    def _inject(self, points: PointFeatures | None, voxels: Voxels, *, statistics: dict[str, Tensor]) -> Inject | None:
-        spec = self.fusion.injection
-        if self.injection is None or points is None or spec is None:
+    def injector(
+        self, points: PointFeatures | None, voxels: Voxels, *, statistics: dict[str, Tensor]
+    ) -> Injector | None:
+        """What the backbone calls for one batch; None if no part of the fusion acts in it."""
+        places = {
+            where: place
+            for part in (self.injection, self.stem)
+            if part is not None
+            for where, place in part.places().items()
+        }
+        if points is None or not places:
             return None
-        levels = build_pyramid(points, voxels, strides=spec.scales, pooling=spec.pooling)
-        return self.injection.hook(levels, statistics=statistics)
+        pooling = self.fusion.injection.pooling if self.fusion.injection is not None else "mean"
+        return Injector(places, features=VoxelFeatures(points, voxels, pooling=pooling), statistics=statistics)
 
     def _fuse(
         self, features: Tensor, points: PointFeatures | None, voxels: Voxels, *, statistics: dict[str, Tensor]
@@ -149,6 +144,29 @@ class EsamSingleView(nn.Module):
             groups=PointGroups(superpoints=sample.superpoints, weights=weights, count=count),
         )
         return output
+
+
+def _map_of(sample: Sample, *, channels: int) -> Tensor:
+    tokens = sample.tokens
+    if tokens is None:
+        raise DitrError(
+            "this model fuses 2D features and the frame has none",
+            code=Code.FEATURES,
+            where=sample.frame_id,
+            fix="open the samples with the feature store of the spec's `features`, or remove `fusion`",
+        )
+    if tokens.shape[0] != channels:
+        raise DitrError(
+            f"the frame's 2D features have {tokens.shape[0]} channels and the model was built for {channels}",
+            code=Code.FEATURES,
+            where=sample.frame_id,
+            fix="use the feature source that the model was built (or trained) with",
+        )
+    return tokens
+
+
+def _reading(sample: Sample, tokens: Tensor, *, mode: Literal["nearest", "bilinear"]) -> Reading:
+    return read_at(sample.uv, grid_hw=(tokens.shape[1], tokens.shape[2]), map_hw=sample.map_hw, mode=mode)
 
 
 def _channels_needed(fusion: FusionSpec, feature_channels: int | None) -> int | None:

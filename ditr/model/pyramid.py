@@ -1,4 +1,8 @@
-"""2D features of points, gathered on the backbone's own voxels at strides 1, 2, 4, 8 (reference: fusion section 2)."""
+"""2D features of points pooled to the backbone's voxels, all channels at every stride (reference: fusion section 2).
+
+The direct path: MinkowskiEngine's own pooling of what every point reads. The model computes the same in less time and
+memory (voxel_features.py) and is tested against it; the stage checks look at these levels.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ditr.model.point_features import PointFeatures
 from ditr.model.sparse import SparseTensor, Voxels, max_pool, sum_pool, with_features
-
-
-@dataclass(frozen=True, kw_only=True)
-class PointFeatures:
-    """2D features of the N points of a batch."""
-
-    values: Tensor
-    """(N, C) float32; rows that are not valid carry nothing."""
-    valid: Tensor
-    """(N,) bool: the point reads a 2D feature."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +46,8 @@ def points_to_voxels(points: PointFeatures, voxels: Voxels) -> Level:
     """Mean over the valid points of each stride-1 voxel."""
     rows = voxels.voxel_of_point[points.valid]
     size = len(voxels.tensor.F)
-    total = points.values.new_zeros(size, points.values.shape[1]).index_add(0, rows, points.values[points.valid])
+    values = points.dense()[points.valid]
+    total = values.new_zeros(size, values.shape[1]).index_add(0, rows, values)
     count = rows.bincount(minlength=size)
     features = total / count.clamp(min=1).unsqueeze(1)
     return Level(tensor=with_features(voxels.tensor, features), mask=count > 0)

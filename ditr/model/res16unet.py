@@ -1,21 +1,22 @@
 """Res16UNet on voxels (reference: ESAM section 3; Choy et al. 2019; Mask3D). State-dict names are theirs.
 
-The up branch and the skip branch of every decoder stage can be changed just before they are concatenated: there, and
-only there, 2D features enter.
+2D features enter where ``Inject`` is called and nowhere else: after the stem, at the bottleneck, and on the two
+branches of every decoder stage just before they are concatenated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from torch import nn
 
 from ditr.model.sparse import SparseTensor, batch_norm, concatenate, convolution, relu, up_convolution, with_features
-from ditr.spec.models import DECODER_STRIDES, BackboneSpec
+from ditr.spec.models import BOTTLENECK_STRIDE, DECODER_STRIDES, BackboneSpec
 
-Inject = Callable[[int, SparseTensor, SparseTensor], tuple[SparseTensor, SparseTensor]]
-"""(stride, up branch, skip branch) -> the two branches that are concatenated."""
+Branch = Literal["stem", "bottleneck", "up", "skip"]
+Inject = Callable[[Branch, int, SparseTensor], SparseTensor]
+"""(branch, stride, what is there) -> what goes on, on the same voxels and of the same channels."""
 
 STAGE_MOMENTUM = 0.02
 """Of the norms after strided convolutions and in shortcuts; the reference does not pass it on to the blocks."""
@@ -47,23 +48,26 @@ class Res16UNet(nn.Module):
 
     def forward(self, x: SparseTensor, *, inject: Inject | None = None) -> SparseTensor:
         """(V, in_channels) at stride 1 -> (V, planes[7]) on the same voxels."""
-        x = self.relu(self.bn0(self.conv0p1s1(x)))
+        inject = inject or _nothing
+        x = inject("stem", 1, self.relu(self.bn0(self.conv0p1s1(x))))
         skips = [x]
         for stage, name in enumerate(_DOWN, start=1):
             x = self.relu(self._run(f"bn{stage}", self._run(name, x)))
             x = self._run(f"block{stage}", x)
             skips.append(x)
-        skips.pop()  # the bottleneck at stride 16 is no skip
+        x = inject("bottleneck", BOTTLENECK_STRIDE, skips.pop())
         for stage, (name, stride) in enumerate(zip(_UP, DECODER_STRIDES, strict=True), start=4):
-            up = self.relu(self._run(f"bntr{stage}", self._run(name, x)))
-            skip = skips.pop()
-            if inject is not None:
-                up, skip = inject(stride, up, skip)
+            up = inject("up", stride, self.relu(self._run(f"bntr{stage}", self._run(name, x))))
+            skip = inject("skip", stride, skips.pop())
             x = self._run(f"block{stage + 1}", concatenate(up, skip))
         return x
 
     def _run(self, name: str, x: SparseTensor) -> SparseTensor:
         return cast(SparseTensor, self.get_submodule(name)(x))
+
+
+def _nothing(_branch: Branch, _stride: int, tensor: SparseTensor) -> SparseTensor:
+    return tensor
 
 
 def up_widths(spec: BackboneSpec) -> tuple[int, ...]:

@@ -39,7 +39,18 @@ def _import_engine() -> Any:
 ME = _import_engine()
 
 
-class SparseTensor(Protocol):
+class OnVoxels(Protocol):
+    """Rows at V voxels of one stride."""
+
+    @property
+    def coordinate_map_key(self) -> Any:
+        """Names the voxel set within the manager; equal keys mean equal row order."""
+
+    @property
+    def coordinate_manager(self) -> Any: ...
+
+
+class SparseTensor(OnVoxels, Protocol):
     """What the model uses of MinkowskiEngine's sparse tensor: V rows of C channels at V voxels of one stride."""
 
     @property
@@ -50,12 +61,17 @@ class SparseTensor(Protocol):
     def C(self) -> Tensor:
         """(V, 4) int32: batch index, then the voxel's corner in units of the stride-1 voxel."""
 
-    @property
-    def coordinate_map_key(self) -> Any:
-        """Names the voxel set within the manager; equal keys mean equal row order."""
 
-    @property
-    def coordinate_manager(self) -> Any: ...
+@dataclass(frozen=True, kw_only=True)
+class VoxelSet:
+    """The voxels of one stride of a batch, without any features."""
+
+    coordinate_map_key: Any
+    coordinate_manager: Any
+
+    def __len__(self) -> int:
+        """V."""
+        return int(self.coordinate_manager.size(self.coordinate_map_key))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +159,17 @@ def with_features(tensor: SparseTensor, features: Tensor) -> SparseTensor:
     )
 
 
-def require_same_voxels(ours: SparseTensor, theirs: SparseTensor, *, what: str) -> None:
+def coarsen(voxels: OnVoxels) -> tuple[VoxelSet, Tensor]:
+    """The voxels of twice the stride, which are the backbone's own, and (V,) int64 the one that each voxel lies in."""
+    manager = voxels.coordinate_manager
+    key = manager.stride(voxels.coordinate_map_key, [2, 2, 2])
+    children, parents = manager.stride_map(voxels.coordinate_map_key, key)
+    return VoxelSet(coordinate_map_key=key, coordinate_manager=manager), torch.empty_like(parents).index_copy(
+        0, children, parents
+    )
+
+
+def require_same_voxels(ours: OnVoxels, theirs: OnVoxels, *, what: str) -> None:
     """Row-wise arithmetic between two tensors is only right on one map of one manager; anything else is a bug here."""
     if ours.coordinate_manager is not theirs.coordinate_manager:
         raise AssertionError(f"{what}: the two tensors have different coordinate managers")

@@ -190,6 +190,9 @@ def _fusion(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     adapter = tensors.get("bifusion.adapt_2d.0.weight")
     if adapter is not None and adapter.ndim == 2:
         words.append(f"bifusion of {adapter.shape[1]} channels, width {adapter.shape[0]}")
+    stem = tensors.get("stem.projection.linear.weight")
+    if stem is not None and stem.ndim == 2:
+        words.append(f"stem fusion of {stem.shape[1]} channels")
     return tuple(words)
 
 

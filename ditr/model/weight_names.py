@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 PLAIN_PARTS = ("backbone", "pool", "decoder")
 """Parts of the 3D-only model."""
-ADDED_PARTS = ("injection", "bifusion")
+ADDED_PARTS = ("injection", "bifusion", "stem")
 """Parts that fusions add: a file holds each of them whole or not at all."""
 GROUPS = (*PLAIN_PARTS, *ADDED_PARTS, "other")
 

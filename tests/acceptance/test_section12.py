@@ -33,6 +33,7 @@ from ditr.model.checkpoint import load_weights
 from ditr.model.esam import EsamSingleView
 from ditr.model.output import HeadOutput, ModelOutput, SampleOutput
 from ditr.model.pyramid import build_pyramid
+from ditr.model.res16unet import Branch
 from ditr.model.sparse import SparseTensor, voxelise
 from ditr.runner.inputs import fresh_model
 from ditr.spec.load import load_spec
@@ -229,21 +230,21 @@ def test_09_map_keys_of_2d_levels_are_the_backbones_at_every_stride(tiny_dataset
     samples = samples_of(Thinned(tiny_dataset.train), spec, augmented=False)
     batch = Batch(samples=(samples[0], samples[1]))
     voxels = voxelise(batch, voxel_size_m=spec.model.voxel_size_m)
-    points = model._read_2d(batch, statistics={})
+    points = model.read_2d(batch, statistics={})
     assert points is not None
-    levels = build_pyramid(points, voxels, strides=(8, 4, 2, 1), pooling="max")
+    levels = build_pyramid(points, voxels, strides=(16, 8, 4, 2, 1), pooling="max")
     seen = []
 
-    def look(stride: int, up: SparseTensor, skip: SparseTensor) -> tuple[SparseTensor, SparseTensor]:
-        for tensor in (up, skip):
-            assert tensor.coordinate_manager is levels[stride].tensor.coordinate_manager
-            assert tensor.coordinate_map_key == levels[stride].tensor.coordinate_map_key
-        seen.append(stride)
-        return up, skip
+    def look(branch: Branch, stride: int, tensor: SparseTensor) -> SparseTensor:
+        assert tensor.coordinate_manager is levels[stride].tensor.coordinate_manager
+        assert tensor.coordinate_map_key == levels[stride].tensor.coordinate_map_key
+        seen.append((branch, stride))
+        return tensor
 
     with torch.no_grad():
         model.backbone(voxels.tensor, inject=look)
-    assert seen == [8, 4, 2, 1]
+    branches = [(branch, stride) for stride in (8, 4, 2, 1) for branch in ("up", "skip")]
+    assert seen == [("stem", 1), ("bottleneck", 16), *branches]
 
 
 CHANNELS = 12

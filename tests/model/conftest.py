@@ -9,6 +9,7 @@ import torch
 
 from ditr.data.batch import Batch, Sample, Targets
 from ditr.model.esam import EsamSingleView
+from ditr.model.point_features import PointFeatures
 from ditr.spec.models import BackboneSpec, DecoderSpec, FusionSpec, ModelSpec
 
 CHANNELS = 12
@@ -54,6 +55,17 @@ def make_sample() -> Callable[..., Sample]:
             tokens=None if channels is None else torch.randn(channels, 6, 8, generator=generator).half(),
             targets=Targets(instance_of_point=empty, instance_masks=masks, semantic_masks=masks, labels=empty),
         )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def points_of() -> Callable[..., PointFeatures]:
+    """Points that read a token of their own each: (N, C) values and (N,) bool."""
+
+    def make(values: torch.Tensor, valid: torch.Tensor) -> PointFeatures:
+        rows = torch.arange(len(values))[:, None]
+        return PointFeatures(tokens=values, rows=rows, weights=torch.ones(len(values), 1), valid=valid)
 
     return make
 

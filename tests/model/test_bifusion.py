@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from ditr.model.bifusion import BiFusion, Fused
-from ditr.model.pyramid import PointFeatures
+from ditr.model.point_features import PointFeatures
 from ditr.spec.models import BiFusionSpec
 
 SAMPLE_OF_POINT = torch.tensor([0] * 30 + [1] * 20)
@@ -23,10 +26,10 @@ def features() -> torch.Tensor:
 
 
 @pytest.fixture
-def points() -> PointFeatures:
+def points(points_of: Callable[..., PointFeatures]) -> PointFeatures:
     generator = torch.Generator().manual_seed(2)
     valid = torch.rand(50, generator=generator) > 0.3
-    return PointFeatures(values=torch.randn(50, 10, generator=generator), valid=valid)
+    return points_of(torch.randn(50, 10, generator=generator), valid)
 
 
 def fuse(fusion: BiFusion, features: torch.Tensor, points: PointFeatures) -> Fused:
@@ -52,7 +55,7 @@ def test_output_is_the_formula_and_points_without_a_feature_are_untouched(
     gates = []
     for sample in (0, 1):
         rows = ((sample == SAMPLE_OF_POINT) & points.valid).nonzero().squeeze(1)
-        in_2d = fusion.head(fusion.adapt_2d(points.values[rows]))
+        in_2d = fusion.head(fusion.adapt_2d(points.dense()[rows]))
         in_3d = fusion.head(fusion.adapt_3d(features[rows]))
         unit = [x / x.norm(dim=1, keepdim=True) for x in (in_2d, in_3d)]
         alpha = torch.sigmoid(fusion.gate.layers(torch.cat(unit, dim=1)))
@@ -68,8 +71,10 @@ def test_output_is_the_formula_and_points_without_a_feature_are_untouched(
     assert fused.balance_loss.item() == pytest.approx(2 * (gate.mean().item() - 0.4) ** 2, rel=1e-4)
 
 
-def test_no_valid_point_is_identity_without_gate_statistics(fusion: BiFusion, features: torch.Tensor) -> None:
-    nothing = PointFeatures(values=torch.zeros(50, 10), valid=torch.zeros(50, dtype=torch.bool))
+def test_no_valid_point_is_identity_without_gate_statistics(
+    fusion: BiFusion, features: torch.Tensor, points: PointFeatures
+) -> None:
+    nothing = replace(points, valid=torch.zeros(50, dtype=torch.bool))
     fused = fuse(fusion, features, nothing)
     assert torch.equal(fused.features, features)
     assert fused.statistics == {}

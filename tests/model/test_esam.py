@@ -64,7 +64,7 @@ def test_every_fusion_starts_as_the_3d_only_model_bit_for_bit(
     plain, fused = build(FusionSpec()).train(training), build(FUSIONS[name]).train(training)
     added = set(fused.state_dict()) - set(plain.state_dict())
     assert added
-    assert {entry.split(".")[0] for entry in added} <= {"injection", "bifusion"}
+    assert {entry.split(".")[0] for entry in added} <= {"injection", "bifusion", "stem"}
     for entry, tensor in plain.state_dict().items():
         assert torch.equal(tensor, fused.state_dict()[entry]), f"{entry}: same seed, other 3D weights"
 
@@ -85,7 +85,7 @@ def test_every_added_parameter_learns_within_two_steps(name: str, build: Build, 
     torch.manual_seed(0)
     model = build(FUSIONS[name])
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    added = [n for n, _ in model.named_parameters() if n.startswith(("injection.", "bifusion."))]
+    added = [n for n, _ in model.named_parameters() if n.startswith(("injection.", "bifusion.", "stem."))]
     reached: set[str] = set()
     for _ in range(2):
         optimiser.zero_grad()
@@ -133,7 +133,7 @@ def randomise(model: EsamSingleView) -> EsamSingleView:
     """No zero is left that could hide a dependence."""
     torch.manual_seed(3)
     for name, parameter in model.named_parameters():
-        if name.startswith(("injection.", "bifusion.")):
+        if name.startswith(("injection.", "bifusion.", "stem.")):
             torch.nn.init.normal_(parameter, std=0.2)
     return model
 
@@ -241,4 +241,4 @@ def test_every_part_reads_what_the_reference_says(build: Build, batch: Batch) ->
     expected = torch.cat(
         [sample_map(s.tokens, s.uv, map_hw=s.map_hw, mode="bilinear") for s in moved if s.tokens is not None]
     )
-    assert torch.equal(points.values, expected)
+    assert torch.equal(points.dense(), expected)

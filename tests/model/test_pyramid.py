@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from ditr.data.batch import Batch
-from ditr.model.pyramid import PointFeatures, build_pyramid
-from ditr.model.res16unet import Res16UNet
+from ditr.model.point_features import PointFeatures
+from ditr.model.pyramid import build_pyramid
+from ditr.model.res16unet import Branch, Res16UNet
 from ditr.model.sparse import SparseTensor, require_same_voxels, voxelise
 from ditr.spec.models import BackboneSpec
 
@@ -19,14 +22,14 @@ Key = tuple[int, ...]
 
 
 @pytest.fixture
-def points(batch: Batch) -> PointFeatures:
+def points(batch: Batch, points_of: Callable[..., PointFeatures]) -> PointFeatures:
     """Mostly negative features; everything with x < -0.2 of the first frame is not valid: whole coarse voxels."""
     generator = torch.Generator().manual_seed(0)
     total = sum(len(sample.xyz) for sample in batch)
     valid = torch.rand(total, generator=generator) > 0.3
     first = batch.samples[0].elastic_xyz
     valid[: len(first)] &= first[:, 0] >= -0.2
-    return PointFeatures(values=torch.randn(total, 5, generator=generator) - 2, valid=valid)
+    return points_of(torch.randn(total, 5, generator=generator) - 2, valid)
 
 
 def keys_of_points(batch: Batch) -> list[Key]:
@@ -44,7 +47,7 @@ def parent(key: Key, stride: int) -> Key:
 def expected(batch: Batch, points: PointFeatures, *, stride: int, pooling: str) -> dict[Key, np.ndarray | None]:
     """Feature of every voxel of one stride, None without a valid point."""
     members = defaultdict(list)
-    for key, value, valid in zip(keys_of_points(batch), points.values.numpy(), points.valid.tolist(), strict=True):
+    for key, value, valid in zip(keys_of_points(batch), points.tokens.numpy(), points.valid.tolist(), strict=True):
         members[key] += [value] if valid else []
     level: dict[Key, np.ndarray | None] = {
         key: np.mean(values, axis=0) if values else None for key, values in members.items()
@@ -86,7 +89,7 @@ def test_a_frame_without_a_valid_point_stays_empty_beside_another(
     only_second = points.valid.clone()
     only_second[: len(batch.samples[0].xyz)] = False
     voxels = voxelise(batch, voxel_size_m=VOXEL)
-    alone = PointFeatures(values=points.values, valid=only_second)
+    alone = replace(points, valid=only_second)
     for level in build_pyramid(alone, voxels, strides=(8, 1), pooling=pooling).values():  # type: ignore[arg-type]
         first = level.tensor.C[:, 0] == 0
         assert not level.mask[first].any()
@@ -98,15 +101,14 @@ def test_map_keys_are_the_backbone_s_at_every_stride(
     batch: Batch, points: PointFeatures, small_backbone: BackboneSpec
 ) -> None:
     voxels = voxelise(batch, voxel_size_m=VOXEL)
-    levels = build_pyramid(points, voxels, strides=(8, 4, 2, 1), pooling="max")
+    levels = build_pyramid(points, voxels, strides=(16, 8, 4, 2, 1), pooling="max")
     checked = []
 
-    def check(stride: int, up: SparseTensor, skip: SparseTensor) -> tuple[SparseTensor, SparseTensor]:
-        require_same_voxels(up, levels[stride].tensor, what="up")
-        require_same_voxels(skip, levels[stride].tensor, what="skip")
-        assert torch.equal(up.C, levels[stride].tensor.C)
+    def check(branch: Branch, stride: int, tensor: SparseTensor) -> SparseTensor:
+        require_same_voxels(tensor, levels[stride].tensor, what=branch)
+        assert torch.equal(tensor.C, levels[stride].tensor.C)
         checked.append(stride)
-        return up, skip
+        return tensor
 
     Res16UNet(small_backbone).eval()(voxels.tensor, inject=check)
-    assert checked == [8, 4, 2, 1]
+    assert checked == [1, 16, 8, 8, 4, 4, 2, 2, 1, 1]

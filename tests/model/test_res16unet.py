@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv3d, conv_transpose3d, relu
 
 from ditr.data.batch import Batch
-from ditr.model.res16unet import Res16UNet, skip_widths, up_widths
+from ditr.model.res16unet import Branch, Res16UNet, skip_widths, up_widths
 from ditr.model.sparse import ME, SparseTensor, voxelise, with_features
 from ditr.spec.models import BackboneSpec
 
@@ -158,30 +158,32 @@ class DenseUNet:
         return batch_norm(x, *parts)
 
 
-def test_hook_sees_both_branches_of_every_stage_and_can_change_either(
+def test_hook_sees_stem_bottleneck_and_both_branches_of_every_stage_and_can_change_each(
     small_backbone: BackboneSpec, batch: Batch
 ) -> None:
     net = Res16UNet(small_backbone).eval()
     voxels = voxelise(batch, voxel_size_m=0.05)
     plain = net(voxels.tensor)
     assert plain.coordinate_map_key == voxels.tensor.coordinate_map_key
-    seen: list[tuple[int, int, int]] = []
+    seen: dict[tuple[Branch, int], int] = {}
 
-    def look(stride: int, up: SparseTensor, skip: SparseTensor) -> tuple[SparseTensor, SparseTensor]:
-        assert up.coordinate_map_key.get_tensor_stride() == [stride] * 3
-        assert up.coordinate_map_key == skip.coordinate_map_key
-        seen.append((stride, up.F.shape[1], skip.F.shape[1]))
-        return up, skip
+    def look(branch: Branch, stride: int, tensor: SparseTensor) -> SparseTensor:
+        assert tensor.coordinate_map_key.get_tensor_stride() == [stride] * 3
+        seen[branch, stride] = tensor.F.shape[1]
+        return tensor
 
     assert torch.equal(net(voxels.tensor, inject=look).F, plain.F)
-    assert seen == list(zip((8, 4, 2, 1), up_widths(small_backbone), skip_widths(small_backbone), strict=True))
+    assert list(seen)[:4] == [("stem", 1), ("bottleneck", 16), ("up", 8), ("skip", 8)]
+    assert (seen["stem", 1], seen["bottleneck", 16]) == (small_backbone.stem_channels, small_backbone.planes[3])
+    assert tuple(seen["up", stride] for stride in (8, 4, 2, 1)) == up_widths(small_backbone)
+    assert tuple(seen["skip", stride] for stride in (8, 4, 2, 1)) == skip_widths(small_backbone)
     assert skip_widths(BackboneSpec()) == (128, 64, 32, 32)
 
-    for branch in (0, 1):
+    for chosen in seen:
 
-        def shift(stride: int, *branches: SparseTensor, branch: int = branch) -> tuple[SparseTensor, SparseTensor]:
-            changed = list(branches)
-            changed[branch] = with_features(branches[branch], branches[branch].F + 1)
-            return changed[0], changed[1]
+        def shift(
+            branch: Branch, stride: int, tensor: SparseTensor, *, chosen: tuple[Branch, int] = chosen
+        ) -> SparseTensor:
+            return with_features(tensor, tensor.F + 1) if (branch, stride) == chosen else tensor
 
-        assert not torch.allclose(net(voxels.tensor, inject=shift).F, plain.F, atol=1e-3)
+        assert not torch.allclose(net(voxels.tensor, inject=shift).F, plain.F, atol=1e-6), chosen
