@@ -10,7 +10,7 @@ import xxhash
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
-from ditr.catalog import weights_stamp
+from ditr.catalog import sha256_of, weights_stamp
 from ditr.errors import Code, DitrError
 from ditr.features.timm_models import check, create, stage_of
 from ditr.features.weights import set_weights, weights_file
@@ -127,14 +127,14 @@ def load_source(spec: FeatureSpec, *, entry: VitEntry | ConvEntry, device: torch
     are missing, damaged or not to be had. Global random state stays as it is.
     """
     weights = weights_of(spec, entry)
+    file = None if isinstance(weights, SeededWeights) else weights_file(weights, entry=entry)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed if isinstance(weights, SeededWeights) else 0)
         model = create(entry)
-    check(model, entry, published=not isinstance(weights, SeededWeights))
-    if isinstance(weights, SeededWeights):
-        stamp = weights_stamp(weights)
-    else:
-        stamp = f"sha256 {set_weights(model, weights=weights, entry=entry)}"
+    check(model, entry, published=file is not None)
+    if file is not None:
+        set_weights(model, file, entry=entry)
+    stamp = weights_stamp(weights) if file is None else f"sha256 {sha256_of(file)}"
     if isinstance(entry, VitEntry):
         # Position embeddings are resampled here, in float32, and not for every batch in the dtype of the spec.
         model.set_input_size(img_size=spec.input_size)  # type: ignore[operator]

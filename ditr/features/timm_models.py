@@ -59,7 +59,8 @@ def check(model: nn.Module, entry: VitEntry | ConvEntry, *, published: bool) -> 
 
 def stage_of(model: nn.Module, entry: ConvEntry) -> int:
     """Which of timm's intermediate maps has the entry's stride."""
-    strides: list[int] = list(model.feature_info.reduction())  # type: ignore[operator, union-attr]
+    stages: Any = model.feature_info
+    strides = [stage["reduction"] for stage in stages]
     if entry.patch not in strides:
         raise _misfit(entry, f"{entry.timm} has maps at strides {strides}, none at patch: {entry.patch}")
     return strides.index(entry.patch)
@@ -85,7 +86,7 @@ def _of_vit(model: Any, entry: VitEntry) -> dict[str, Any]:
 def _of_conv(model: Any, entry: ConvEntry) -> dict[str, Any]:
     if hasattr(model, "blocks") or not hasattr(model, "forward_intermediates"):
         raise _misfit(entry, f"{entry.timm} is no convolutional network that gives maps at its strides")
-    return {"channels": model.feature_info.channels()[stage_of(model, entry)]}
+    return {"channels": model.feature_info[stage_of(model, entry)]["num_chs"]}
 
 
 def _listed(values: dict[str, Any]) -> str:

@@ -23,25 +23,6 @@ _UNUSED = ("head.", "fc_norm.", "attn_pool.")
 """Parts after the tokens, which no map is made of; a file may have them or lack them."""
 
 
-def set_weights(model: nn.Module, *, weights: Published, entry: VitEntry | ConvEntry) -> str:
-    """Sets every weight of the model and gives the sha256 of the file that they came from.
-
-    A file has timm's names or the publisher's, where timm knows these; as safetensors or torch's own format, of which
-    only tensors are read, never objects that could run code.
-
-    Raises
-    ------
-    DitrError: no file and no download, a file with another digest than the pinned one, or one that does not set each
-        weight of the model.
-    """
-    path = weights_file(weights, entry=entry)
-    try:
-        _set(model, path)
-    except Exception as error:  # what a foreign file can raise is not to be listed; all of it means the same
-        raise _no_weights(path, weights=weights, entry=entry, reason=error) from error
-    return sha256_of(path)
-
-
 def weights_file(weights: Published, *, entry: VitEntry | ConvEntry) -> Path:
     """The user's file, else timm's download; DitrError that says what is wanted where, if neither is to be had."""
     path = locate_weights(weights)
@@ -56,6 +37,28 @@ def weights_file(weights: Published, *, entry: VitEntry | ConvEntry) -> Path:
         reason = f"timm's own has sha256 {sha256_of(path)}, and the entry pins {weights.sha256}"
         raise _missing(weights, entry=entry, reason=reason)
     return path
+
+
+def set_weights(model: nn.Module, path: Path, *, entry: VitEntry | ConvEntry) -> None:
+    """Sets every weight of the model.
+
+    The file has timm's names or the publisher's, where timm knows these; it is safetensors or torch's own format, of
+    which only tensors are read, never objects that could run code.
+
+    Raises
+    ------
+    DitrError: the file cannot be read so, or does not set each weight of the model.
+    """
+    try:
+        _set(model, path)
+    except Exception as error:  # what a foreign file can raise is not to be listed; all of it means the same
+        url = entry.weights.url if isinstance(entry.weights, PretrainedWeights) else ""
+        raise DitrError(
+            f"these are no weights of {entry.timm} ({_first_line(error)})",
+            code=Code.FEATURES,
+            where=str(path),
+            fix=f"put a file of that model's weights there{f', such as {url}' if url else ''}",
+        ) from error
 
 
 def _download(weights: PretrainedWeights | HubWeights, *, entry: VitEntry | ConvEntry) -> Path:
@@ -124,16 +127,6 @@ def _drop_zero_biases(state: dict[str, Tensor], model: nn.Module) -> None:
         queries, _, values = state.pop(name).chunk(3)
         if queries.any() or values.any():
             raise ValueError(f"{name} is not zero; a timm name with _qkvb has such biases")
-
-
-def _no_weights(path: Path, *, weights: Published, entry: VitEntry | ConvEntry, reason: Exception) -> DitrError:
-    url = weights.url if isinstance(weights, PretrainedWeights) else ""
-    return DitrError(
-        f"these are no weights of {entry.timm} ({_first_line(reason)})",
-        code=Code.FEATURES,
-        where=str(path),
-        fix=f"download {url} again to that path" if url else "put a file of that model's weights there",
-    )
 
 
 def _missing(weights: PretrainedWeights | HubWeights, *, entry: VitEntry | ConvEntry, reason: str) -> DitrError:
