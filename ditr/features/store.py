@@ -1,7 +1,8 @@
-"""Feature maps on disk: one file a frame, whole or absent."""
+"""Feature maps on disk: one file a frame, whole or absent, with its digest."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -10,9 +11,16 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import xxhash
 from torch import Tensor
 
 from ditr.errors import Code, DitrError
+from ditr.features.journal import Journal
+
+JOURNAL = "digests.xxh128"
+LOCK = ".lock"
+_INFINITE = np.uint16(0x7C00)
+"""The exponent bits of a float16, all set in infinities and NaNs alone."""
 
 
 class Maps(Protocol):
@@ -46,12 +54,97 @@ class FeatureStore:
     def __init__(self, folder: Path, *, shape: tuple[int, int, int]) -> None:
         self.folder = folder
         self.shape = shape
+        self._journal = Journal(folder / JOURNAL)
+        self._digests: dict[str, str] | None = None
 
     def read(self, frame_id: str) -> Tensor:
         """The frame's map; DitrError if it is missing, damaged, of another shape or not finite. Never zeros instead."""
+        raw, tokens = self._load(frame_id)
+        known = self.digest(frame_id)
+        found = xxhash.xxh3_128_hexdigest(raw)
+        if known != found:
+            self._digests = None  # the map may have been made anew since the journal was read
+            known = self.digest(frame_id)
+        if known == found:
+            return torch.from_numpy(tokens)
+        if not _finite(tokens):
+            raise self._unusable(frame_id, "the 2D feature map holds values that are not finite")
+        if known is not None:
+            what = f"the 2D feature map is damaged: its digest is {found}, that of what was written {known}"
+            raise self._unusable(frame_id, what)
+        return torch.from_numpy(tokens)
+
+    def write(self, frame_id: str, tokens: Tensor) -> None:
+        """Stores the map as float16, whole or not at all, and its digest; safe from several threads.
+
+        Raises DitrError if values are not finite in float16.
+        """
+        if tuple(tokens.shape) != self.shape:
+            raise ValueError(f"a map of shape {tuple(tokens.shape)} for a store of {self.shape}")
+        half = tokens.detach().to(device="cpu", dtype=torch.float16).contiguous().numpy()
+        if not _finite(half):
+            raise DitrError(
+                "the 2D source gave values that are not finite in float16",
+                code=Code.FEATURES,
+                where=f"frame {frame_id}",
+                fix="check the source's weights, and the frame's image with `ditr data show`",
+            )
+        parts = (_header(half), half.data.cast("B"))
         path = self.path(frame_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._replace(path, parts)
+        digest = xxhash.xxh3_128()
+        for part in parts:
+            digest.update(part)
+        self._journal.append(path.name, digest.hexdigest())
+
+    def manifest(self) -> dict[str, Any] | None:
+        """What the folder's maps are made of; None where nothing was made yet."""
+        return read_manifest(self.folder)
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Replaces the manifest, whole or not at all."""
+        text = json.dumps(manifest, indent=2) + "\n"
+        self._replace(_manifest_path(self.folder), (text.encode(),))
+
+    def missing(self, frame_ids: Iterable[str]) -> list[str]:
+        """The ids that have no map yet, in their order."""
+        present = {entry.name for entry in os.scandir(self.folder)} if self.folder.is_dir() else set()
+        return [frame_id for frame_id in frame_ids if self.path(frame_id).name not in present]
+
+    def digest(self, frame_id: str) -> str | None:
+        """xxh3_128 of the file that was written for the frame, in hex; None if the journal does not name it."""
+        if self._digests is None:
+            self._digests = self._journal.read()
+        return self._digests.get(self.path(frame_id).name)
+
+    def recover(self, frame_ids: Iterable[str]) -> None:
+        """Puts right what a killed process left; only for who holds the folder's lock.
+
+        Unfinished files go, a torn line of the journal too, and a whole map that the journal does not name is read,
+        looked at and named.
+        """
+        for entry in os.scandir(self.folder):
+            if entry.name.startswith(".") and entry.name != LOCK:
+                os.unlink(entry.path)
+        self._journal.mend()
+        self._digests = None
+        for frame_id in frame_ids:
+            if self.digest(frame_id) is None and self.path(frame_id).is_file():
+                self.read(frame_id)
+                digest = xxhash.xxh3_128_hexdigest(self.path(frame_id).read_bytes())
+                self._journal.append(self.path(frame_id).name, digest)
+        self._digests = None
+
+    def path(self, frame_id: str) -> Path:
+        """Where the frame's map is, or would be."""
+        return self.folder / f"{frame_id}.npy"
+
+    def _load(self, frame_id: str) -> tuple[bytes, np.ndarray]:
+        """The file's bytes, and the map in them, of the right type and shape."""
         try:
-            tokens = np.load(path, allow_pickle=False)
+            raw = self.path(frame_id).read_bytes()
+            tokens: np.ndarray = np.load(io.BytesIO(raw), allow_pickle=False)
         except FileNotFoundError:
             raise self._unusable(frame_id, "there is no 2D feature map of this frame") from None
         except (ValueError, EOFError, OSError) as error:
@@ -59,54 +152,50 @@ class FeatureStore:
         if tokens.dtype != np.float16 or tokens.shape != self.shape:
             what = f"the 2D feature map is {tokens.dtype} {tokens.shape}, not float16 {self.shape}"
             raise self._unusable(frame_id, what)
-        if not np.isfinite(tokens).all():
-            raise self._unusable(frame_id, "the 2D feature map holds values that are not finite")
-        return torch.from_numpy(tokens)
+        return raw, tokens
 
-    def write(self, frame_id: str, tokens: Tensor) -> None:
-        """Stores the map as float16, whole or not at all; DitrError if it does not fit or overflows float16."""
-        if tuple(tokens.shape) != self.shape:
-            raise ValueError(f"a map of shape {tuple(tokens.shape)} for a store of {self.shape}")
-        half = tokens.detach().to(device="cpu", dtype=torch.float16).contiguous()
-        if not torch.isfinite(half).all():
-            raise DitrError(
-                "the 2D source gave values that are not finite in float16",
-                code=Code.FEATURES,
-                where=frame_id,
-                fix="check the source's weights, and the frame's image with `ditr data show`",
-            )
-        path = self.path(frame_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def _replace(self, path: Path, parts: Iterable[bytes | memoryview]) -> None:
+        """Writes a file beside and renames it; nothing is left of one that fails."""
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        with unfinished.open("wb") as file:
-            np.save(file, half.numpy(), allow_pickle=False)
-        os.replace(unfinished, path)
-
-    def manifest(self) -> dict[str, Any] | None:
-        """What the folder's maps are made of; None where nothing was made yet."""
-        path = self._manifest_path()
-        return dict(json.loads(path.read_text())) if path.is_file() else None
-
-    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Replaces the manifest, whole or not at all."""
-        path = self._manifest_path()
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        unfinished.write_text(json.dumps(manifest, indent=2) + "\n")
-        os.replace(unfinished, path)
-
-    def missing(self, frame_ids: Iterable[str]) -> list[str]:
-        """The ids that have no map yet, in their order."""
-        present = {entry.name for entry in os.scandir(self.folder)} if self.folder.is_dir() else set()
-        return [frame_id for frame_id in frame_ids if self.path(frame_id).name not in present]
-
-    def path(self, frame_id: str) -> Path:
-        """Where the frame's map is, or would be."""
-        return self.folder / f"{frame_id}.npy"
-
-    def _manifest_path(self) -> Path:
-        return self.folder / "manifest.json"
+        try:
+            with unfinished.open("wb", buffering=0) as file:
+                for part in parts:
+                    _write_all(file, part)
+            os.replace(unfinished, path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
 
     def _unusable(self, frame_id: str, what: str) -> DitrError:
         path = self.path(frame_id)
         fix = "run the spec again, which makes missing maps" if not path.exists() else f"delete {path} and run again"
         return DitrError(what, code=Code.FEATURES, where=f"frame {frame_id}: {path}", fix=fix)
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """What the maps in a folder are made of; None where nobody said."""
+    path = _manifest_path(folder)
+    return dict(json.loads(path.read_text())) if path.is_file() else None
+
+
+def _manifest_path(folder: Path) -> Path:
+    return folder / "manifest.json"
+
+
+def _finite(tokens: np.ndarray) -> bool:
+    """Of float16; by bits, for numpy has no fast arithmetic of that type."""
+    return bool((tokens.view(np.uint16) & _INFINITE).max() < _INFINITE)
+
+
+def _header(tokens: np.ndarray) -> bytes:
+    """What precedes the values in an ``.npy`` file."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(tokens))
+    return stream.getvalue()
+
+
+def _write_all(file: io.FileIO, part: bytes | memoryview) -> None:
+    """A file without a buffer may take less than it is given."""
+    left = memoryview(part)
+    while left:
+        left = left[file.write(left) :]

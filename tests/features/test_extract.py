@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from ditr.errors import Code, DitrError
 from ditr.features import extract
 from ditr.features.extract import ensure_features, store_folder
 from ditr.features.sources import load_source
+from ditr.features.timm_models import create
 from ditr.geometry.camera import Intrinsics
-from ditr.spec.entries import PretrainedWeights, SeededWeights, VitEntry
-from ditr.spec.models import FeatureSpec
+from ditr.spec.entries import PrecomputedEntry, PretrainedWeights, SeededWeights, VitEntry
+from ditr.spec.models import FeatureSpec, FileWeights, HubWeights
 
 CPU = torch.device("cpu")
 ENTRY = VitEntry(
@@ -86,7 +88,7 @@ def test_every_frame_gets_the_map_of_its_own_image(dataset: Dataset) -> None:
     for frames in (dataset.train, dataset.val):
         for index, frame_id in enumerate(frames.ids):
             alone = source.encode(frames.image(index)[None])[0]
-            torch.testing.assert_close(store.read(frame_id).float(), alone, atol=5e-3, rtol=1e-3)
+            assert torch.equal(store.read(frame_id), alone)
     assert len({store.read(frame_id).numpy().tobytes() for frame_id in dataset.train.ids}) == 3
     ensure(dataset, progress=steps)
     assert steps.seen == []
@@ -103,8 +105,7 @@ def test_only_missing_maps_are_made(dataset: Dataset) -> None:
     assert changed == [store.path(dataset.val.ids[0])]
 
 
-def test_a_stopped_extraction_keeps_what_it_made(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extract, "BATCH", 2)
+def test_a_stopped_extraction_keeps_what_it_made(dataset: Dataset) -> None:
     (dataset.root / "2D/scene0002_00/color/0.jpg").unlink()
     with pytest.raises(DitrError, match="no such file"):
         ensure(dataset)
@@ -120,21 +121,36 @@ def test_the_folder_follows_everything_that_changes_a_map_and_nothing_else(datas
         of = Dataset(name=name, root=dataset.root, digest=dataset.digest, train=dataset.train, val=dataset.val)
         return store_folder(spec=spec, entry=ENTRY.model_copy(update=changes), dataset=of)
 
+    def changed(**values: object) -> Path:
+        return folder(SPEC.model_copy(update=values))
+
     same = [
         folder(),
-        folder(description="other words", licence="other"),
-        folder(SPEC.model_copy(update={"sampling": "nearest"})),
+        folder(description="other words", licence="other", sizes=((14, 14),)),
+        changed(sampling="nearest"),
+        changed(mode="online"),
+        changed(weights=ENTRY.weights),
     ]
     assert len(set(same)) == 1
     assert folder(weights=pretrained) == folder(weights=moved)
-    other_size = SPEC.model_copy(update={"input_size": (56, 56)})
+    seeded = SeededWeights(kind="seeded", seed=6)
+    assert folder(weights=seeded) == changed(weights=seeded)
     others = [
         folder(),
         folder(weights=pretrained),
-        folder(weights=SeededWeights(kind="seeded", seed=6)),
+        folder(weights=pretrained.model_copy(update={"sha256": "0" * 64})),
+        folder(weights=seeded),
         folder(mean=(0.5, 0.5, 0.5)),
-        folder(other_size),
+        folder(timm_args={**ENTRY.timm_args, "depth": 3}),
         folder(name="other"),
+        changed(input_size=(56, 56)),
+        changed(resize="pad"),
+        changed(layers=(-2,)),
+        changed(layers=(-1, -2)),
+        changed(layers=(-2, -1)),
+        changed(dtype="bfloat16"),
+        changed(weights=FileWeights(kind="file", path="a.pth")),
+        changed(weights=HubWeights(kind="hub")),
     ]
     assert len(set(others)) == len(others)
 
@@ -146,6 +162,9 @@ def test_the_manifest_says_what_the_maps_are(dataset: Dataset) -> None:
     assert manifest["input_size"] == [42, 56]
     assert manifest["dataset_digest"] == dataset.digest
     assert manifest["shape"] == [32, 3, 4]
+    assert manifest["computed_in"] == "float32"
+    assert manifest["computed_on"] == ["cpu, plain"]
+    assert manifest["frames"] == 5
 
 
 def test_maps_of_other_weights_are_never_mixed_in(dataset: Dataset) -> None:
@@ -159,10 +178,41 @@ def test_maps_of_other_weights_are_never_mixed_in(dataset: Dataset) -> None:
     assert store.missing(dataset.val.ids) == [dataset.val.ids[0]]
 
 
+def test_a_disk_that_is_too_small_is_known_before_anything_is_computed(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract, "load_source", None)
+    monkeypatch.setattr(extract.shutil, "disk_usage", lambda path: SimpleNamespace(free=extract.SPARE_BYTES + 100))
+    with pytest.raises(DitrError, match=r"5 maps need 0.00 GiB, 0.50 GiB are free, of which 0.50 GiB") as raised:
+        ensure(dataset)
+    assert raised.value.code == Code.ENVIRONMENT
+    assert "DITR_CACHE" in raised.value.fix
+
+
+def test_precomputed_maps_are_looked_for_and_nothing_is_made(dataset: Dataset) -> None:
+    entry = PrecomputedEntry(
+        kind="precomputed", path="maps", channels=4, rows=3, columns=4, covers=(48, 64), licence="none"
+    )
+    spec = FeatureSpec(source="theirs")
+    for number, frame_id in enumerate([*dataset.train.ids, *dataset.val.ids]):
+        file = dataset.root / "maps" / frame_id.rpartition("_")[0] / "0.pt"
+        file.parent.mkdir(parents=True)
+        torch.save(torch.full((4, 3, 4), float(number)), file)
+    frames = [dataset.train, dataset.val]
+    made = extract.extract(frames, spec=spec, entry=entry, dataset=dataset, device=CPU)
+    assert (made.made, made.present) == (0, 5)
+    assert float(made.maps.read(dataset.val.ids[1]).max()) == 4
+    assert not (extract.paths.cache_dir() / "features").exists()
+    file.unlink()
+    with pytest.raises(DitrError, match="no precomputed 2D feature map"):
+        ensure_features(frames, spec=spec, entry=entry, dataset=dataset, device=CPU)
+
+
 def swap_in(folder: Path, seed: int) -> None:
     """A weight file under the one name that the entry knows."""
-    tiny = ENTRY.model_copy(update={"weights": SeededWeights(kind="seeded", seed=seed)})
-    torch.save(load_source(SPEC, entry=tiny, device=CPU)._model.state_dict(), folder / "tiny.pth")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.save(create(ENTRY).state_dict(), folder / "tiny.pth")
 
 
 def test_a_weight_file_swapped_under_its_name_is_noticed_though_no_map_is_missing(

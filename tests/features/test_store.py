@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xxhash
 
 from ditr.errors import Code, DitrError
 from ditr.features.store import FeatureStore
@@ -24,7 +25,8 @@ def test_a_map_comes_back_in_half_precision(store: FeatureStore) -> None:
     read = store.read("scene0000_00_0")
     assert read.dtype == torch.float16
     assert torch.equal(read, tokens.half())
-    assert [path.name for path in store.folder.iterdir()] == ["scene0000_00_0.npy"]
+    assert torch.equal(torch.from_numpy(np.load(store.path("scene0000_00_0"))), tokens.half())
+    assert sorted(path.name for path in store.folder.iterdir()) == ["digests.xxh128", "scene0000_00_0.npy"]
 
 
 def test_only_missing_frames_are_named_in_their_order(store: FeatureStore) -> None:
@@ -68,14 +70,62 @@ def test_values_beyond_half_precision_are_refused_not_stored(store: FeatureStore
 
 
 def test_a_write_that_fails_leaves_no_map_behind(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    def disk_full(file, array, **_):  # type: ignore[no-untyped-def]
-        file.write(b"half a map")
+    def disk_full(file: object, part: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(np, "save", disk_full)
+    monkeypatch.setattr("ditr.features.store._write_all", disk_full)
     with pytest.raises(OSError, match="no space"):
         store.write("a", torch.zeros(SHAPE))
     assert store.missing(["a"]) == ["a"]
+    assert list(store.folder.iterdir()) == []
+
+
+def test_one_changed_bit_is_an_error_with_the_fix(store: FeatureStore) -> None:
+    store.write("a", torch.randn(SHAPE))
+    raw = bytearray(store.path("a").read_bytes())
+    raw[-2] ^= 1
+    store.path("a").write_bytes(raw)
+    with pytest.raises(DitrError, match="is damaged: its digest is") as raised:
+        store.read("a")
+    assert raised.value.fix == f"delete {store.path('a')} and run again"
+
+
+def test_a_map_that_another_process_made_anew_is_not_taken_for_damaged(store: FeatureStore) -> None:
+    store.write("a", torch.zeros(SHAPE))
+    store.read("a")
+    FeatureStore(store.folder, shape=SHAPE).write("a", torch.ones(SHAPE))
+    assert torch.equal(store.read("a"), torch.ones(SHAPE).half())
+
+
+def test_the_journal_is_what_xxh128sum_reads(store: FeatureStore) -> None:
+    store.write("a", torch.randn(SHAPE))
+    digest, _, name = (store.folder / "digests.xxh128").read_text().rstrip("\n").partition("  ")
+    assert name == "a.npy"
+    assert digest == xxhash.xxh128((store.folder / name).read_bytes()).hexdigest() == store.digest("a")
+
+
+def test_what_a_killed_process_left_is_put_right(store: FeatureStore) -> None:
+    for name in ("a", "b", "c"):
+        store.write(name, torch.randn(SHAPE))
+    whole = store.path("b").stat().st_mtime_ns
+    journal = store.folder / "digests.xxh128"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text(lines[0] + lines[2] + lines[1][:20])  # b was renamed, its line torn
+    (store.folder / ".d.npy.12345").write_bytes(b"half a map")
+    store = FeatureStore(store.folder, shape=SHAPE)
+    assert store.digest("b") is None
+    store.recover(["a", "b", "c", "d"])
+    assert sorted(journal.read_text().splitlines(keepends=True)) == sorted(lines)
+    assert sorted(path.name for path in store.folder.iterdir()) == ["a.npy", "b.npy", "c.npy", "digests.xxh128"]
+    assert store.path("b").stat().st_mtime_ns == whole
+
+
+def test_a_map_of_unknown_origin_is_looked_at_before_its_digest_is_taken(store: FeatureStore) -> None:
+    store.folder.mkdir()
+    np.save(store.path("a"), np.full(SHAPE, np.nan, np.float16))
+    with pytest.raises(DitrError, match="not finite"):
+        store.recover(["a"])
+    assert store.digest("a") is None
 
 
 def test_the_store_travels_to_another_process(store: FeatureStore) -> None:

@@ -1,0 +1,102 @@
+"""Images read and decoded in worker processes, in batches of one size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ditr.data.loading import allow_open_files, leave_interrupts_to_the_parent, worker_context
+from ditr.data.scannet_sv import FrameSet
+from ditr.errors import Code, DitrError
+
+FEW = 64
+"""Images from which on worker processes pay; they take a second or two to start."""
+_AHEAD = 2
+"""Batches that a worker decodes in advance: with the workers' number, what bounds the memory."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One image to decode."""
+
+    frames: FrameSet
+    index: int
+
+    @property
+    def frame_id(self) -> str:
+        return self.frames.ids[self.index]
+
+
+class Decoded(NamedTuple):
+    """Images of one size, or why one of them could not be had."""
+
+    frame_ids: list[str]
+    images: Tensor
+    """(B, H, W, 3) uint8."""
+    failure: tuple[str, str, str, str] | None
+    """What, code, where and fix of a DitrError, which does not survive the way from a worker by itself."""
+
+
+def decoded(wanted: Sequence[Wanted], *, batch: int, pinned: bool) -> Iterator[Decoded]:
+    """All images, each batch of one size, in an order that depends on ``wanted`` alone.
+
+    Raises DitrError of the first image that is missing, damaged or not of its intrinsics' size.
+    """
+    allow_open_files()
+    cores = len(os.sched_getaffinity(0))
+    workers = cores if cores > 1 and len(wanted) >= FEW else 0
+    loader = DataLoader(
+        _Images(wanted),
+        batch_sampler=_batches(wanted, batch),
+        num_workers=workers,
+        prefetch_factor=_AHEAD if workers else None,
+        collate_fn=_together,
+        pin_memory=pinned,
+        multiprocessing_context=worker_context() if workers else None,
+        worker_init_fn=leave_interrupts_to_the_parent if workers else None,
+    )
+    for found in loader:
+        if found.failure is not None:
+            what, code, where, fix = found.failure
+            raise DitrError(what, code=Code(code), where=where, fix=fix)
+        yield found
+
+
+class _Images(Dataset[tuple[str, np.ndarray | DitrError]]):
+    def __init__(self, wanted: Sequence[Wanted]) -> None:
+        self._wanted = wanted
+
+    def __getitem__(self, position: int) -> tuple[str, np.ndarray | DitrError]:
+        wanted = self._wanted[position]
+        try:
+            return wanted.frame_id, wanted.frames.image(wanted.index)
+        except DitrError as error:
+            return wanted.frame_id, error
+        except Exception as error:
+            error.add_note(f"while decoding the image of frame {wanted.frame_id}")
+            raise
+
+
+def _batches(wanted: Sequence[Wanted], batch: int) -> list[list[int]]:
+    """Positions; images of one size together, those of the first image's size first."""
+    of_size: dict[tuple[int, int], list[int]] = {}
+    for position, each in enumerate(wanted):
+        intrinsics = each.frames.intrinsics_of(each.index)
+        of_size.setdefault((intrinsics.height, intrinsics.width), []).append(position)
+    return [group[start : start + batch] for group in of_size.values() for start in range(0, len(group), batch)]
+
+
+def _together(images: list[tuple[str, np.ndarray | DitrError]]) -> Decoded:
+    for frame_id, image in images:
+        if isinstance(image, DitrError):
+            where = f"frame {frame_id}: {image.where}"
+            return Decoded([frame_id], torch.empty(0), (image.what, image.code.value, where, image.fix))
+    stacked = np.stack([image for _, image in images if isinstance(image, np.ndarray)])
+    return Decoded([frame_id for frame_id, _ in images], torch.from_numpy(stacked), None)

@@ -1,0 +1,77 @@
+"""Images in, maps on disk: workers decode, the device computes and threads write, all at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ditr.errors import Code, DitrError
+from ditr.features.decoding import Wanted, decoded
+from ditr.features.sources import FeatureSource
+from ditr.features.store import FeatureStore
+from ditr.features.writing import Writers
+from ditr.progress import Progress
+
+WHAT = "2D features"
+CPU_BATCH = 1
+"""One image fills the cores, and then its map depends on nothing else: a continued extraction gives the same bits."""
+CUDA_BATCH = 32
+
+
+def make_maps(wanted: Sequence[Wanted], *, source: FeatureSource, store: FeatureStore, progress: Progress) -> None:
+    """Computes and stores the map of every wanted image.
+
+    Whatever ends it early, an error in any of its parts, Ctrl-C or what ``progress`` raises, each map is whole or
+    absent afterwards, and the error is about the frame it names.
+    """
+    cuda = source.device.type == "cuda"
+    told = 0
+    progress(WHAT, told, len(wanted))
+    with Writers(store) as writers:
+        for images in decoded(wanted, batch=CUDA_BATCH if cuda else CPU_BATCH, pinned=cuda):
+            writers.put(images.frame_ids, _encoded(source, images.images, images.frame_ids))
+            if told < writers.written < len(wanted):
+                told = writers.written
+                progress(WHAT, told, len(wanted))
+        while told < len(wanted):
+            told = writers.wait(beyond=told)
+            progress(WHAT, told, len(wanted))
+
+
+def _encoded(source: FeatureSource, images: Tensor, frame_ids: Sequence[str]) -> Tensor:
+    """Maps of the images; on a GPU started, not finished."""
+    try:
+        with torch.inference_mode():
+            return source.encode(_uploaded(images, source.device) if source.device.type == "cuda" else images)
+    except torch.OutOfMemoryError as error:
+        raise DitrError(
+            f"the GPU has too little memory for {len(images)} images at once",
+            code=Code.ENVIRONMENT,
+            where=f"frame {frame_ids[0]}",
+            fix="end what else uses the GPU, take a smaller features.input_size, or set execution.device to cpu",
+        ) from error
+    except DitrError as error:
+        where = f"frame {frame_ids[0]}: {error.where}"
+        raise DitrError(error.what, code=error.code, where=where, fix=error.fix) from error
+    except Exception as error:
+        error.add_note(f"while encoding the images of frames {frame_ids[0]} to {frame_ids[-1]}")
+        raise
+
+
+def _uploaded(images: Tensor, device: torch.device) -> Tensor:
+    """The images on the GPU, filled up to a whole batch.
+
+    With batches of one size each image goes through the same kernels whatever is computed beside it. The copy has a
+    stream of its own, so that the batch before can be computed meanwhile.
+    """
+    beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    current = torch.cuda.current_stream(device)
+    with torch.cuda.stream(beside):
+        batch = images.to(device, non_blocking=True)
+    current.wait_stream(beside)
+    batch.record_stream(current)
+    if len(batch) < CUDA_BATCH:
+        batch = torch.cat([batch, batch[-1:].expand(CUDA_BATCH - len(batch), -1, -1, -1)])
+    return batch
