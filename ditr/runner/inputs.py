@@ -124,7 +124,7 @@ def prepare(
     began = time.monotonic()
     frames = (dataset.train, evaluated) if only is None else (evaluated,)
     features = feature_inputs(spec, frames=frames, dataset=dataset, registry=registry, device=device, progress=progress)
-    say(f"  2D features: {_in_words(spec, features)}{_took(began) if features.facts else ''}")
+    say(f"  2D features: {_in_words(spec, features, took=_took(began))}")
     return Inputs(
         dataset=dataset,
         train=sample_set(dataset.train, spec=spec, seed=seed, features=features, augmented=True),
@@ -182,11 +182,11 @@ def _selected(dataset: Dataset, selection: Selection) -> tuple[str, FrameSet, Fr
     return selection.split, split, split.without(frozenset(split.ids[selection.frames :]))
 
 
-def _in_words(spec: Spec, features: FeatureInputs) -> str:
+def _in_words(spec: Spec, features: FeatureInputs, *, took: str) -> str:
     if spec.features is None or features.facts is None:
         return "none made or read, there is no fusion"
     how = " computed in each step" if features.online else ""
-    return f"{spec.features.source}, maps of {features.shape}{how}, "
+    return f"{spec.features.source}, maps of {features.shape}{how}, {took}"
 
 
 def _took(began: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,24 @@ class BoxFrames:
             pose_c2w=_FROM_ABOVE.copy(),
             intrinsics=_CAMERA,
         )
+
+
+class SeenFrames(BoxFrames):
+    """Box frames with images of noise, whose pixels give the points their colours."""
+
+    def image(self, index: int) -> np.ndarray:
+        rng = np.random.default_rng(500 + index)
+        return rng.integers(0, 256, (_CAMERA.height, _CAMERA.width, 3), dtype=np.uint8)
+
+    def frame(self, index: int) -> Frame:
+        frame = super().frame(index)
+        u, v = self.pixels(frame.points).round().astype(int).T
+        return replace(frame, points=np.concatenate((frame.points[:, :3], self.image(index)[v, u]), axis=1))
+
+    def pixels(self, points: np.ndarray) -> np.ndarray:
+        """(N, 2) of the camera that looks straight down: x is to the right and y up."""
+        scale = _CAMERA.fx / (_FROM_ABOVE[2, 3] - points[:, 2].astype(np.float64))
+        return np.stack([scale * points[:, 0] + _CAMERA.cx, _CAMERA.cy - scale * points[:, 1]], axis=1)
 
 
 def tokens(frame_id: str) -> Tensor:
