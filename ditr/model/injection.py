@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ditr.errors import Code, DitrError
 from ditr.model.res16unet import Branch, skip_widths, up_widths
-from ditr.model.sparse import SparseTensor, require_same_voxels, with_features
+from ditr.model.sparse import SparseTensor, VoxelSet, require_same_voxels, with_features
 from ditr.model.voxel_features import VoxelFeatures
 from ditr.spec.models import BOTTLENECK_STRIDE, DECODER_STRIDES, BackboneSpec, InjectionSpec, StemSpec
 
@@ -123,6 +123,10 @@ class Injector:
         strength = added.detach().norm() / tensor.F.detach().norm().clamp(min=1e-12)
         self._statistics[f"injection_{place.statistic}_relative_norm"] = strength
         return with_features(tensor, tensor.F + added)
+
+    def voxels(self, stride: int) -> VoxelSet:
+        """Those that ``mask`` and ``features`` are of: the backbone's own."""
+        return self._features.covered(stride).voxels
 
     def mask(self, stride: int) -> Tensor:
         """(V,) bool: the voxel has a 2D feature; in the row order of the backbone's tensors of this stride."""

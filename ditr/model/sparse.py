@@ -73,6 +73,16 @@ class VoxelSet:
         """V."""
         return int(self.coordinate_manager.size(self.coordinate_map_key))
 
+    @property
+    def corners(self) -> Tensor:
+        """(V, 4) int32: as ``C`` of a tensor on these voxels."""
+        return cast(Tensor, self.coordinate_manager.get_coordinates(self.coordinate_map_key))
+
+    @property
+    def stride(self) -> tuple[int, ...]:
+        """In stride-1 voxels, of each axis."""
+        return tuple(self.coordinate_map_key.get_tensor_stride())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Voxels:
