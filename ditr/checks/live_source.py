@@ -1,0 +1,125 @@
+"""Stage 1, the source as it is now: it gives the maps that are stored, and every token is of its own patch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ditr.checks.outcome import Check, Subject, at_most, failed, largest, yes_or_no
+from ditr.errors import Code, DitrError
+from ditr.features.sources import FeatureSource
+from ditr.progress import Progress
+from ditr.spec.entries import VitEntry
+from ditr.spec.feature_maps import map_shape
+
+_PROBES = ((0.1, 0.7), (0.4, 0.2), (0.6, 0.9), (0.9, 0.4))
+"""Patches that are painted, as shares of the visible rows and columns: a grid that is turned or moved has them
+elsewhere."""
+
+
+def encode(source: FeatureSource, images: np.ndarray) -> Tensor:
+    """What the source gives for the images; ``DitrError`` also where the network itself fails."""
+    try:
+        return source.encode(images)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise DitrError(
+            f"the source cannot encode an image ({(str(error) or type(error).__name__).splitlines()[0]})",
+            code=Code.FEATURES,
+            where=source.spec.source,
+            fix="correct patch, prefix_tokens or channels of its registry entry, or features.input_size in the spec",
+        ) from error
+
+
+def check_source(
+    subject: Subject, *, maps: Mapping[int, Tensor], source: FeatureSource, progress: Progress
+) -> Iterator[Check]:
+    """``maps`` are the stored ones of some frames, or what the source just gave; none are needed for the tokens."""
+    if subject.maps is not None:
+        yield _recomputed(subject, maps=maps, source=source, progress=progress)
+    for index in range(len(subject.frames)):
+        try:
+            image = subject.frames.image(index)
+        except DitrError:  # other checks tell
+            continue
+        yield from _tokens(image, source=source)
+        return
+
+
+def _recomputed(subject: Subject, *, maps: Mapping[int, Tensor], source: FeatureSource, progress: Progress) -> Check:
+    differences: dict[str, float] = {}
+    for done, (index, stored) in enumerate(maps.items()):
+        progress("maps computed again", done, len(maps))
+        frame = subject.frames.ids[index]
+        try:
+            again = encode(source, subject.frames.image(index)[None])[0].cpu().float()
+        except DitrError as error:
+            return failed(1, "recomputed", error, limit=f"<= {subject.spec.checks.max_map_error:g}")
+        differences[frame] = (
+            float((again - stored.float()).norm() / again.norm()) if again.shape == stored.shape else float("inf")
+        )
+    progress("maps computed again", len(maps), len(maps))
+    value, frame = largest(differences)
+    detail = f"most in {frame}; where it is too much, the map is of another image, source, size or order of tokens"
+    return at_most(1, "recomputed", value, limit=subject.spec.checks.max_map_error, detail=detail)
+
+
+def _tokens(image: np.ndarray, *, source: FeatureSource) -> Iterator[Check]:
+    shape = map_shape(source.spec, source.entry)
+    limit = f"{shape[1]} x {shape[2]} tokens of {shape[0]}"
+    patches = _patches(image, source=source, rows=shape[1], columns=shape[2])
+    try:
+        maps = encode(source, np.stack([image, *(_painted(image, box) for _, box in patches)])).float()
+    except DitrError as error:
+        yield failed(1, "token_count", error, limit=limit)
+        return
+    found = tuple(maps.shape[1:])
+    yield yes_or_no(1, "token_count", found == shape, limit=limit, detail="" if found == shape else f"gave {found}")
+    if found == shape:
+        yield _locality(maps, [token for token, _ in patches], source=source)
+
+
+def _locality(maps: Tensor, painted: list[tuple[int, int]], *, source: FeatureSource) -> Check:
+    """A painted patch changes its own token most; in a convolutional network a neighbour may change as much."""
+    change = (maps[1:] - maps[:1]).norm(dim=1)  # (probes, Hp, Wp)
+    value, detail = 0.0, ""
+    for (row, column), of_tokens in zip(painted, change, strict=True):
+        found = divmod(int(torch.argmax(of_tokens)), of_tokens.shape[1])
+        distance = max(abs(found[0] - row), abs(found[1] - column))
+        if distance > value:
+            value = float(distance)
+            detail = f"painting the patch at row {row}, column {column} changes the token at {found} most"
+    tolerated = 0 if isinstance(source.entry, VitEntry) else 1
+    fix = "; class and register tokens are counted as patches, or rows as columns" if value > tolerated else ""
+    return at_most(1, "token_locality", value, limit=tolerated, detail=detail + fix)
+
+
+Box = tuple[slice, slice]
+
+
+def _patches(image: np.ndarray, *, source: FeatureSource, rows: int, columns: int) -> list[tuple[tuple[int, int], Box]]:
+    """Row and column of a few tokens, and the pixels of each."""
+    height, width = image.shape[:2]
+    covered = (height, width)
+    if source.spec.resize == "pad" and source.spec.input_size is not None:
+        covered = source.spec.input_size
+    tall, wide = covered[0] / rows, covered[1] / columns
+    seen_rows, seen_columns = int(height / tall), int(width / wide)
+    chosen = []
+    for down, right in _PROBES:
+        row, column = int(down * seen_rows), int(right * seen_columns)
+        box = (
+            slice(round(row * tall), round((row + 1) * tall)),
+            slice(round(column * wide), round((column + 1) * wide)),
+        )
+        chosen.append(((row, column), box))
+    return chosen
+
+
+def _painted(image: np.ndarray, box: Box) -> np.ndarray:
+    """Every value of the patch at the far end of its range, so that no patch looks as before."""
+    painted = image.copy()
+    painted[box] = np.where(image[box] < 128, 255, 0)
+    return painted
