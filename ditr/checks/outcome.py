@@ -82,6 +82,12 @@ def at_least(stage: int, name: str, value: float, *, limit: float, detail: str =
     return Check(stage=stage, name=name, value=value, limit=f">= {limit:g}", passed=value >= limit, detail=detail)
 
 
+def equal(stage: int, name: str, value: float, *, expected: float, detail: str = "") -> Check:
+    """Passes with this number only."""
+    limit = f"= {expected:.12g}"
+    return Check(stage=stage, name=name, value=value, limit=limit, passed=value == expected, detail=detail)
+
+
 def within(stage: int, name: str, value: float, *, limits: tuple[float, float], detail: str = "") -> Check:
     """Passes between the limits; never with NaN."""
     low, high = limits

@@ -1,0 +1,111 @@
+"""One forward pass, seen from inside the backbone: every place where 2D features can enter, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from ditr.data.batch import Batch
+from ditr.model.esam import EsamSingleView
+from ditr.model.injection import Injector
+from ditr.model.output import ModelOutput
+from ditr.model.res16unet import Branch
+from ditr.model.sparse import SparseTensor
+from ditr.spec.models import BOTTLENECK_STRIDE, FusionSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the backbone asked for 2D features."""
+
+    branch: Branch
+    stride: int
+    before: SparseTensor
+    after: SparseTensor
+    error: str = ""
+    """Why the model refused to add anything: a bug of its own that it noticed."""
+
+    @property
+    def added(self) -> Tensor:
+        """(V, width)."""
+        return self.after.F - self.before.F
+
+    def relative_norm(self) -> float:
+        """Of what was added to what was there."""
+        return float(self.added.norm() / self.before.F.norm().clamp(min=1e-12))
+
+
+@dataclass(kw_only=True)
+class Seen:
+    """What one forward pass did."""
+
+    injector: Injector | None = None
+    """What the model gave its backbone; None if it gave nothing, or something else."""
+    places: list[Place] = field(default_factory=list)
+    """In the order of the forward pass; none if the backbone was given nothing."""
+    output: ModelOutput | None = None
+
+    def tensor(self, stride: int) -> SparseTensor | None:
+        """The backbone's own of this stride."""
+        return next((place.before for place in self.places if place.stride == stride), None)
+
+    def place(self, branch: Branch, stride: int) -> Place | None:
+        found = (place for place in self.places if (place.branch, place.stride) == (branch, stride))
+        return next(found, None)
+
+
+def name_of(branch: Branch, stride: int) -> str:
+    """``up_s8``, ``skip_s8``; of the stem and the bottleneck there is one each."""
+    return f"{branch}_s{stride}" if branch in ("up", "skip") else branch
+
+
+def places_of(fusion: FusionSpec) -> tuple[tuple[Branch, int], ...]:
+    """Where the spec wants 2D features to enter the backbone, in the order of the forward pass."""
+    wanted: list[tuple[Branch, int]] = [("stem", 1)] if fusion.stem is not None else []
+    if fusion.injection is not None:
+        for stride in sorted(fusion.injection.scales, reverse=True):
+            wanted.append(("bottleneck" if stride == BOTTLENECK_STRIDE else fusion.injection.target, stride))
+    return tuple(wanted)
+
+
+def look(model: EsamSingleView, batch: Batch) -> Seen:
+    """A forward pass of the model as it is, in the mode it is in."""
+    with looking(model) as seen:
+        seen.output = model(batch)
+    return seen
+
+
+@contextmanager
+def looking(model: EsamSingleView) -> Iterator[Seen]:
+    """While entered, the model's forward pass leaves what it did; nothing of the model is replaced."""
+    seen = Seen()
+
+    def wrap(_: nn.Module, arguments: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        given = named.get("inject")
+        seen.injector = given if isinstance(given, Injector) else None
+
+        def spy(branch: Branch, stride: int, before: SparseTensor) -> SparseTensor:
+            after, told = before, ""
+            try:
+                after = before if given is None else given(branch, stride, before)
+            except AssertionError as error:  # the rest of the pass says more than its end here would
+                told = str(error)
+            seen.places.append(Place(branch=branch, stride=stride, before=before, after=after, error=told))
+            return after
+
+        return arguments, named | {"inject": spy}
+
+    handle = model.backbone.register_forward_pre_hook(wrap, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def in_pairs(count: int) -> Sequence[Sequence[int]]:
+    """Indices of samples two by two, so that what belongs to one could be given to the other; the last may be alone."""
+    return [tuple(range(first, min(first + 2, count))) for first in range(0, count, 2)]
