@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +12,7 @@ from ditr.catalog import locate_dataset
 from ditr.cli import data_prepare
 from ditr.cli.check_report import written
 from ditr.cli.display import Display, open_display
+from ditr.cli.frames import find_frame
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError
 from ditr.spec.entries import SplitEntry, SynthRoomsEntry
@@ -92,20 +92,10 @@ def show(
 
     with open_display() as display:
         opened = _open(dataset, display)
-        for frames in (opened.train, opened.val):
-            if frame in frames.ids:
-                path = out or Path(f"{frame}.png")
-                draw_frame(frames, frames.ids.index(frame), path=path)
-                display.say(str(path))
-                return
-    known = (*opened.train.ids, *opened.val.ids)
-    close = difflib.get_close_matches(frame, known, n=3, cutoff=0.3) or known[:3]
-    raise DitrError(
-        f"data set {dataset} has no frame {frame!r}",
-        code=Code.DATASET,
-        where=str(opened.root),
-        fix=f"use one of its {len(known)} frames, such as {', '.join(close)}",
-    )
+        frames, index = find_frame(frame, opened)
+        path = out or Path(f"{frame}.png")
+        draw_frame(frames, index, path=path)
+        display.say(str(path))
 
 
 def list_datasets() -> None:

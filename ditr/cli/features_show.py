@@ -1,0 +1,73 @@
+"""``ditr features show``: one frame's 2D features as colours, on its image and on its points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ditr.cli.display import open_display
+from ditr.cli.frames import find_frame
+from ditr.cli.options import Overrides
+from ditr.errors import Code, DitrError
+from ditr.spec.load import load_spec
+from ditr.spec.models import FeatureSpec
+from ditr.spec.registry import Registry
+
+if TYPE_CHECKING:
+    from ditr.features.coloured_frame import ColouredFrame
+
+
+def register(group: typer.Typer) -> None:
+    """Adds the command to the group of ``ditr features``."""
+    group.command("show")(show)
+
+
+def show(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A spec file.", show_default=False)],
+    frame: Annotated[
+        str,
+        typer.Argument(
+            metavar="FRAME", help="Frame id of the spec's data set, such as scene0012_00_200.", show_default=False
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="PNG to write; default is features_FRAME.png here.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Draw a frame's 2D features as colours: the map on the image, and what the points read of it."""
+    from ditr.data.dataset import open_dataset
+    from ditr.features.coloured_frame import coloured_frame
+    from ditr.report.feature_picture import draw_features
+
+    registry = Registry()
+    loaded = load_spec(spec, registry=registry, overrides=overrides or ()).spec
+    if loaded.features is None:
+        raise DitrError(
+            "the spec has no 2D features to draw",
+            code=Code.SPEC,
+            where=str(spec),
+            fix="name a spec with `features`, or give it some, such as --set features.source=vit_mini14_reg4",
+        )
+    with open_display() as display:
+        dataset = open_dataset(loaded.dataset.name, registry=registry, progress=display.progress)
+        frames, index = find_frame(frame, dataset)
+        entry = registry.features(loaded.features.source)
+        coloured = coloured_frame(frames, index, spec=loaded.features, entry=entry, dataset=dataset)
+        title, lines = f"{frame}: 2D features of {loaded.features.source}", _lines(coloured, loaded.features)
+        path = out or Path(f"features_{frame}.png")
+        draw_features(coloured, title=title, caption="\n".join(lines), path=path)
+        display.say("\n".join((title, *lines, str(path))))
+
+
+def _lines(coloured: ColouredFrame, spec: FeatureSpec) -> tuple[str, str, str]:
+    """Where the map came from, what the colours leave out, how many points read it."""
+    where = "computed now on the CPU and not kept" if coloured.stored_at is None else f"stored in {coloured.stored_at}"
+    shares = [100 * share for share in coloured.explained]
+    parts = " + ".join(f"{share:.1f}" for share in shares)
+    valid = coloured.uv_valid
+    return (
+        f"map: {' x '.join(map(str, coloured.shape))}, {where}",
+        f"colours: three principal components of this map alone, {parts} = {sum(shares):.1f} % of its variance",
+        f"points: {100 * valid.mean():.1f} % of {len(valid):,} have a pixel and read the map there ({spec.sampling})",
+    )
