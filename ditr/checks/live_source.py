@@ -62,8 +62,8 @@ def _recomputed(subject: Subject, *, maps: Mapping[int, Tensor], source: Feature
         )
     progress("maps computed again", len(maps), len(maps))
     value, frame = largest(differences)
-    detail = f"most in {frame}; where it is too much, the map is of another image, source, size or order of tokens"
-    return at_most(1, "recomputed", value, limit=subject.spec.checks.max_map_error, detail=detail)
+    limit, fix = subject.spec.checks.max_map_error, "the map is of another image, source, size or order of tokens"
+    return at_most(1, "recomputed", value, limit=limit, detail=f"most in {frame}", fix=fix)
 
 
 def _tokens(image: np.ndarray, *, source: FeatureSource) -> Iterator[Check]:
@@ -92,8 +92,8 @@ def _locality(maps: Tensor, painted: list[tuple[int, int]], *, source: FeatureSo
             value = float(distance)
             detail = f"painting the patch at row {row}, column {column} changes the token at {found} most"
     tolerated = 0 if isinstance(source.entry, VitEntry) else 1
-    fix = "; class and register tokens are counted as patches, or rows as columns" if value > tolerated else ""
-    return at_most(1, "token_locality", value, limit=tolerated, detail=detail + fix)
+    fix = "class or register tokens are counted as patches, or rows as columns"
+    return at_most(1, "token_locality", value, limit=tolerated, detail=detail, fix=fix)
 
 
 Box = tuple[slice, slice]

@@ -22,8 +22,8 @@ def check_files(subject: Subject, *, source: FeatureSource | None, indices: Sequ
     if maps is None or spec is None:
         return
     missing = maps.missing(subject.frames.ids)
-    fix = "; `ditr features extract` makes missing maps" if isinstance(maps, FeatureStore) and missing else ""
-    yield at_most(1, "maps_present", len(missing), limit=0, detail=some(missing, "without a map") + fix)
+    fix = "`ditr features extract` makes missing maps" if isinstance(maps, FeatureStore) else "put them there"
+    yield at_most(1, "maps_present", len(missing), limit=0, detail=some(missing, "without a map"), fix=fix)
     if isinstance(maps, FeatureStore):
         frames = [subject.frames.ids[index] for index in indices]
         yield _digests(maps, [frame for frame in frames if maps.path(frame).is_file()])
@@ -45,8 +45,8 @@ def _digests(maps: FeatureStore, frames: Sequence[str]) -> Check:
     other = [
         frame for frame in frames if maps.digest(frame) != xxhash.xxh3_128_hexdigest(maps.path(frame).read_bytes())
     ]
-    fix = f"; delete them under {maps.folder} and extract again" if other else ""
-    return at_most(1, "map_digest", len(other), limit=0, detail=some(other, "not the file that was written") + fix)
+    fix = f"delete them under {maps.folder} and extract again"
+    return at_most(1, "map_digest", len(other), limit=0, detail=some(other, "not the file that was written"), fix=fix)
 
 
 def _manifest(subject: Subject, maps: Maps, spec: FeatureSpec, *, source: FeatureSource | None) -> Check:
@@ -73,8 +73,8 @@ def _manifest(subject: Subject, maps: Maps, spec: FeatureSpec, *, source: Featur
     wrong = [
         f"{key} is {manifest.get(key)}, not {value}" for key, value in wanted.items() if manifest.get(key) != value
     ]
-    fix = "; delete the folder of the maps and extract again" if wrong else ""
-    return yes_or_no(1, "manifest", not wrong, limit=limit, detail="; ".join(wrong) + fix)
+    fix = "delete the folder of the maps and extract again"
+    return yes_or_no(1, "manifest", not wrong, limit=limit, detail="; ".join(wrong), fix=fix)
 
 
 def _named_files(subject: Subject, maps: Maps) -> Check:
@@ -88,5 +88,5 @@ def _named_files(subject: Subject, maps: Maps) -> Check:
             wrong.append(f"{info.id}: the info pickle names {named}, which does not exist")
         elif not read.is_file() or not named.samefile(read):
             wrong.append(f"{info.id}: the info pickle names {named}, but {read} is read")
-    first = wrong[0] + "; correct path or files of the registry entry, or pack the info pickle again" if wrong else ""
-    return at_most(1, "path_agreement", len(wrong), limit=0, detail=first)
+    fix = "correct path or files of the registry entry, or pack the info pickle again"
+    return at_most(1, "path_agreement", len(wrong), limit=0, detail="".join(wrong[:1]), fix=fix)

@@ -86,9 +86,9 @@ def _own_image(
             )
     progress("maps and images", len(contrasts), len(contrasts))
     share = 1 - len(misfits) / len(contrasts)
-    fix = "; a map of another image, or with its tokens in another order: extract again" if misfits else ""
-    detail = next(iter(misfits.values()), f"{len(contrasts)} maps, {len(looks)} images") + fix
-    return at_least(1, "own_image", share, limit=subject.spec.checks.min_own_image, detail=detail)
+    fix = "a map of another image, or with its tokens in another order: extract again"
+    detail = next(iter(misfits.values()), f"{len(contrasts)} maps, {len(looks)} images")
+    return at_least(1, "own_image", share, limit=subject.spec.checks.min_own_image, detail=detail, fix=fix)
 
 
 def _alignment(contrasts: Mapping[int, TokenContrast], looks: Mapping[int, Tensor]) -> Check:
@@ -101,5 +101,5 @@ def _alignment(contrasts: Mapping[int, TokenContrast], looks: Mapping[int, Tenso
     beside = {where: total(place) for where, place in _BESIDE.items()}
     best = max(beside, key=lambda one: beside[one])
     value = beside[best] / own if own > 0 else float("nan")
-    detail = f"next best {best}" if value <= 1 else f"maps fit better {best}: correct resize, input_size or covers"
-    return at_most(1, "map_alignment", value, limit=1, detail=detail)
+    fix = "correct resize or input_size of the spec, or covers of the registry entry"
+    return at_most(1, "map_alignment", value, limit=1, detail=f"best but for in place: {best}", fix=fix)

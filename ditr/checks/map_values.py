@@ -89,8 +89,8 @@ def check_values(seen: SeenMaps) -> Iterator[Check]:
     yield _count("map_dtype", seen.other_dtype)
     yield at_most(1, "map_finite", len(seen.not_finite), limit=0, detail=some(seen.not_finite, "NaN or infinite"))
     value, frame = smallest(seen.variation)
-    detail = f"least in {frame}: a map that is the same everywhere, such as all zeros, tells points nothing"
-    yield at_least(1, "map_variation", value, limit=seen.subject.spec.checks.min_map_variation, detail=detail)
+    limit, fix = seen.subject.spec.checks.min_map_variation, "a map that is the same everywhere tells points nothing"
+    yield at_least(1, "map_variation", value, limit=limit, detail=f"least in {frame}", fix=fix)
     yield _distinct(seen)
 
 
@@ -107,8 +107,8 @@ def _distinct(seen: SeenMaps) -> Check:
         shared += [
             f"{ids[other]} has the map of {ids[first]}" for other in others if not _same_image(seen, first, other)
         ]
-    fix = "; delete both and extract again" if shared else ""
-    return at_most(1, "maps_distinct", len(shared), limit=0, detail="; ".join(shared[:1]) + fix)
+    fix = "delete both and extract again"
+    return at_most(1, "maps_distinct", len(shared), limit=0, detail="".join(shared[:1]), fix=fix)
 
 
 def _same_image(seen: SeenMaps, first: int, other: int) -> bool:

@@ -72,27 +72,22 @@ class Check:
     """Which frame, or what to do."""
 
 
-def at_most(stage: int, name: str, value: float, *, limit: float, detail: str = "") -> Check:
-    """Passes up to the limit; never with NaN."""
-    return Check(stage=stage, name=name, value=value, limit=f"<= {limit:g}", passed=value <= limit, detail=detail)
+def at_most(stage: int, name: str, value: float, *, limit: float, detail: str = "", fix: str = "") -> Check:
+    """Passes up to the limit; never with NaN. ``fix`` is told where it fails."""
+    return _held(stage, name, value, limit=f"<= {limit:g}", passed=value <= limit, detail=detail, fix=fix)
 
 
-def at_least(stage: int, name: str, value: float, *, limit: float, detail: str = "") -> Check:
-    """Passes from the limit on; never with NaN."""
-    return Check(stage=stage, name=name, value=value, limit=f">= {limit:g}", passed=value >= limit, detail=detail)
+def at_least(stage: int, name: str, value: float, *, limit: float, detail: str = "", fix: str = "") -> Check:
+    """Passes from the limit on; never with NaN. ``fix`` is told where it fails."""
+    return _held(stage, name, value, limit=f">= {limit:g}", passed=value >= limit, detail=detail, fix=fix)
 
 
-def equal(stage: int, name: str, value: float, *, expected: float, detail: str = "") -> Check:
-    """Passes with this number only."""
-    limit = f"= {expected:.12g}"
-    return Check(stage=stage, name=name, value=value, limit=limit, passed=value == expected, detail=detail)
-
-
-def within(stage: int, name: str, value: float, *, limits: tuple[float, float], detail: str = "") -> Check:
-    """Passes between the limits; never with NaN."""
+def within(
+    stage: int, name: str, value: float, *, limits: tuple[float, float], detail: str = "", fix: str = ""
+) -> Check:
+    """Passes between the limits; never with NaN. ``fix`` is told where it fails."""
     low, high = limits
-    limit = f"{low:g} to {high:g}"
-    return Check(stage=stage, name=name, value=value, limit=limit, passed=low <= value <= high, detail=detail)
+    return _held(stage, name, value, limit=f"{low:g} to {high:g}", passed=low <= value <= high, detail=detail, fix=fix)
 
 
 def reported(stage: int, name: str, value: float, *, detail: str = "") -> Check:
@@ -100,9 +95,9 @@ def reported(stage: int, name: str, value: float, *, detail: str = "") -> Check:
     return Check(stage=stage, name=name, value=value, limit="reported", passed=True, detail=detail)
 
 
-def yes_or_no(stage: int, name: str, passed: bool, *, limit: str, detail: str = "") -> Check:
-    """No number, only whether what ``limit`` says is so."""
-    return Check(stage=stage, name=name, value=None, limit=limit, passed=passed, detail=detail)
+def yes_or_no(stage: int, name: str, passed: bool, *, limit: str, detail: str = "", fix: str = "") -> Check:
+    """No number, only whether what ``limit`` says is so. ``fix`` is told where it is not."""
+    return _held(stage, name, None, limit=limit, passed=passed, detail=detail, fix=fix)
 
 
 def failed(stage: int, name: str, error: DitrError, *, limit: str) -> Check:
@@ -127,3 +122,8 @@ def smallest(values: Mapping[str, float]) -> tuple[float, str]:
     """The smallest value by frame id, NaN below all, and the frame's id; NaN where there is none."""
     value, frame = largest({frame: -value for frame, value in values.items()})
     return -value, frame
+
+
+def _held(stage: int, name: str, value: float | None, *, limit: str, passed: bool, detail: str, fix: str) -> Check:
+    told = "; ".join(part for part in (detail, "" if passed else fix) if part)
+    return Check(stage=stage, name=name, value=value, limit=limit, passed=passed, detail=told)
