@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import pickle
-import socket
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,28 +7,17 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from ditr.errors import Code, DitrError
-from ditr.features.sources import FeatureSource, load_source
+from ditr.features.sources import FeatureSource, load_source, require_source
 from ditr.features.timm_models import check, create
 from ditr.geometry.sampling import sample_map
-from ditr.spec.entries import PrecomputedEntry, PretrainedWeights, SeededWeights, VitEntry
-from ditr.spec.models import FeatureSpec
+from ditr.spec.entries import PrecomputedEntry, SeededWeights, VitEntry
+from ditr.spec.models import FeatureSpec, HubWeights
 from ditr.spec.registry import Registry
+from tests.reference.tiny_sources import VITS, timms_own
 
 CPU = torch.device("cpu")
 SEEDED = SeededWeights(kind="seeded", seed=5)
-PRETRAINED = PretrainedWeights(kind="pretrained", file="tiny.pth", url="https://example.org/tiny.pth")
-TINY = VitEntry(
-    kind="vit",
-    timm="vit_small_patch14_reg4_dinov2",
-    timm_args={"embed_dim": 32, "depth": 2, "num_heads": 2},
-    channels=32,
-    patch=14,
-    prefix_tokens=5,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-    weights=SEEDED,
-    licence="none",
-)
+TINY = VITS["dinov2_reg4"]
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 96, 128, 3), dtype=np.uint8)
 SPEC = FeatureSpec(source="tiny", input_size=(84, 112))
 LARGE = FeatureSpec(source="tiny", input_size=(420, 560))
@@ -40,22 +25,6 @@ LARGE = FeatureSpec(source="tiny", input_size=(420, 560))
 
 def entry_with(**changes: object) -> VitEntry:
     return TINY.model_copy(update=changes)
-
-
-def tiny_model(seed: int) -> nn.Module:
-    load_source(SPEC, entry=TINY, device=CPU)  # makes timm importable
-    import timm
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model: nn.Module = timm.create_model(TINY.timm, num_classes=0, dynamic_img_size=True, **TINY.timm_args)
-    return model.eval()
-
-
-@pytest.fixture
-def weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DITR_WEIGHTS", str(tmp_path))
-    return tmp_path
 
 
 class PatchMeans(nn.Module):
@@ -99,7 +68,7 @@ def test_tokens_are_the_last_layer_with_the_final_norm_without_prefix_tokens() -
     pixels = nn.functional.interpolate(pixels, size=(84, 112), mode="bilinear", antialias=True)
     pixels = (pixels - torch.tensor(TINY.mean)[:, None, None]) / torch.tensor(TINY.std)[:, None, None]
     with torch.no_grad():
-        (expected,) = tiny_model(5).forward_intermediates(  # type: ignore[operator]
+        (expected,) = timms_own(TINY, seed=5).forward_intermediates(
             pixels, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
         )
     assert maps.shape == (2, 32, 6, 8)
@@ -149,84 +118,8 @@ def test_an_entry_that_does_not_fit_its_model_is_an_error(changes: dict[str, obj
     assert raised.value.code == Code.REGISTRY
 
 
-def publishers_layout(model: nn.Module) -> dict[str, Tensor]:
-    """The state as facebook publishes it: registers under another name, a class position, a mask token."""
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    class_position = torch.randn(1, 1, 32)
-    state["register_tokens"] = state.pop("reg_token")
-    state["cls_token"] = state["cls_token"] - class_position
-    state["pos_embed"] = torch.cat([class_position, state["pos_embed"]], dim=1)
-    state["mask_token"] = torch.zeros(1, 32)
-    return state
-
-
-def test_published_weights_get_the_images_that_they_were_trained_on(weights_folder: Path) -> None:
-    torch.save(tiny_model(seed=9).state_dict(), weights_folder / PRETRAINED.file)
-    half = (0.5, 0.5, 0.5)
+def test_random_weights_may_see_images_normalised_in_any_way_and_trained_ones_may_not() -> None:
+    half = entry_with(mean=(0.5, 0.5, 0.5))
+    load_source(SPEC, entry=half, device=CPU)
     with pytest.raises(DitrError, match=r"says mean: \(0.5, 0.5, 0.5\).*which has mean: \(0.485, 0.456, 0.406\)"):
-        load_source(SPEC, entry=entry_with(weights=PRETRAINED, mean=half), device=CPU)
-    load_source(SPEC, entry=entry_with(mean=half), device=CPU)  # random weights were trained on none
-
-
-def test_a_file_in_the_publishers_layout_gives_the_models_own_tokens(weights_folder: Path) -> None:
-    model = tiny_model(11)
-    torch.save(publishers_layout(model), weights_folder / "tiny.pth")
-    loaded = load_source(SPEC, entry=entry_with(weights=PRETRAINED), device=CPU).encode(IMAGES)
-    expected = FeatureSource(model, spec=SPEC, entry=TINY, device=CPU).encode(IMAGES)
-    torch.testing.assert_close(loaded, expected, atol=1e-5, rtol=1e-5)
-
-
-def incomplete(path: Path) -> None:
-    state = publishers_layout(tiny_model(11))
-    del state["blocks.1.mlp.fc1.weight"]
-    torch.save(state, path)
-
-
-class Exploit:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (Path.touch, (Path("exploited"),))  # type: ignore[return-value]
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        incomplete,
-        lambda path: path.write_bytes(b"not a weight file"),
-        lambda path: path.write_bytes(pickle.dumps(Exploit(), protocol=2)),
-        lambda path: torch.save({"model": Exploit()}, path),
-    ],
-    ids=["incomplete", "garbage", "pickle", "torch pickle"],
-)
-def test_a_file_that_is_no_weights_of_the_model_is_an_error_and_runs_nothing(
-    write, weights_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.chdir(weights_folder)
-    write(weights_folder / "tiny.pth")
-    with pytest.raises(DitrError, match="no weights of vit_small_patch14_reg4_dinov2") as raised:
-        load_source(SPEC, entry=entry_with(weights=PRETRAINED), device=CPU)
-    assert raised.value.where == str(weights_folder / "tiny.pth")
-    assert PRETRAINED.url in raised.value.fix
-    assert not (weights_folder / "exploited").exists()
-
-
-def test_without_network_the_error_comes_at_the_first_request_and_says_what_to_do(
-    weights_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-
-    def no_network(host, *_args, **_options):  # type: ignore[no-untyped-def]
-        asked.append(host)
-        raise socket.gaierror(-2, "Name or service not known")
-
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(socket, "getaddrinfo", no_network)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(weights_folder / "hub"))
-    entry = Registry().features("dinov2_vitl14_reg4")
-    with pytest.raises(DitrError, match="could not be downloaded") as raised:
-        load_source(SPEC, entry=entry, device=CPU)
-    assert len(asked) <= 2  # one request, which may look the host up twice
-    assert raised.value.code == Code.FEATURES
-    assert isinstance(entry.weights, PretrainedWeights)
-    for needed in (entry.weights.file, entry.weights.url, str(weights_folder), "DITR_WEIGHTS", "specs/"):
-        assert needed in str(raised.value)
+        require_source(SPEC.model_copy(update={"weights": HubWeights(kind="hub")}), entry=half)

@@ -52,16 +52,23 @@ RN50 = ConvEntry(
 )
 
 
-def random_model(entry: VitEntry, *, seed: int = 1) -> Any:
-    """A model whose every weight acts: timm's own start all but switches blocks off, by layer scales of 1e-5."""
+def timms_own(entry: VitEntry, *, seed: int) -> Any:
+    """The model as timm draws it after that seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: nn.Module = import_timm().create_model(
             entry.timm, num_classes=0, dynamic_img_size=True, **entry.timm_args
         )
-        for value in model.parameters():
-            nn.init.normal_(value, std=0.3 if value.ndim == 1 else 0.15)
     return model.eval()
+
+
+def random_model(entry: VitEntry, *, seed: int = 1) -> Any:
+    """A model whose every weight acts: timm's own start all but switches blocks off, by layer scales of 1e-5."""
+    model = timms_own(entry, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    for value in model.parameters():
+        nn.init.normal_(value, std=0.3 if value.ndim == 1 else 0.15, generator=generator)
+    return model
 
 
 def without_blocks(model: Any) -> Any:
