@@ -82,6 +82,12 @@ def at_least(stage: int, name: str, value: float, *, limit: float, detail: str =
     return _held(stage, name, value, limit=f">= {limit:g}", passed=value >= limit, detail=detail, fix=fix)
 
 
+def equal(stage: int, name: str, value: float, *, expected: float, detail: str = "", fix: str = "") -> Check:
+    """Passes with this number only. ``fix`` is told where it fails."""
+    limit = f"= {expected:.12g}"
+    return _held(stage, name, value, limit=limit, passed=value == expected, detail=detail, fix=fix)
+
+
 def within(
     stage: int, name: str, value: float, *, limits: tuple[float, float], detail: str = "", fix: str = ""
 ) -> Check:
