@@ -12,11 +12,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 QUIET_S = 10.0
 """Off a terminal, seconds between two lines about what goes on."""
@@ -42,10 +45,11 @@ def open_display() -> Display:
 
 
 class Lines:
-    """A line about what goes on every ``QUIET_S`` seconds."""
+    """A line about what goes on every ``QUIET_S`` seconds, with its speed and what is left of it."""
 
     def __init__(self) -> None:
         self._told = time.monotonic()
+        self._began: dict[str, tuple[float, int]] = {}
 
     def __enter__(self) -> Lines:
         return self
@@ -61,8 +65,31 @@ class Lines:
         self._told = time.monotonic()
 
     def progress(self, what: str, done: int, total: int) -> None:
-        if done < total and time.monotonic() - self._told >= QUIET_S:
-            self.say(f"  {what}: {done}/{total}")
+        now = time.monotonic()
+        began, first = self._began.setdefault(what, (now, done))
+        if done >= total:
+            del self._began[what]
+        elif now - self._told >= QUIET_S:
+            speed = (done - first) / (now - began) if now > began else 0.0
+            left = f", {speed:.3g}/s, {duration((total - done) / speed)} left" if speed else ""
+            self.say(f"  {what}: {done}/{total}{left}")
+
+
+def duration(seconds: float) -> str:
+    """Such as 8 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class _Speed(ProgressColumn):
+    """Steps a second, of the last half minute."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.3g}/s" if task.speed else "")
 
 
 class Bars:
@@ -71,7 +98,7 @@ class Bars:
     def __init__(self) -> None:
         self._console = Console(highlight=False)
         columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn())
-        times = (TimeElapsedColumn(), TimeRemainingColumn())
+        times = (_Speed(), TimeElapsedColumn(), TimeRemainingColumn())
         self._bars = Progress(*columns, *times, console=self._console, transient=True)
         self._tasks: dict[str, TaskID] = {}
 
