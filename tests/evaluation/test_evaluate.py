@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -158,6 +160,24 @@ def test_a_model_that_fails_still_goes_back_to_its_mode() -> None:
     with pytest.raises(AssertionError, match="7 mask positions for 60 points"):
         evaluate(model, Frames(1), spec=SPEC, device=CPU, encode=as_it_is, workers=0)  # type: ignore[arg-type]
     assert model.training
+
+
+def test_each_frame_is_encoded_alone_before_the_model_and_in_the_models_time() -> None:
+    encoded: list[str] = []
+
+    def encode(batch: Batch) -> Batch:
+        (sample,) = batch
+        encoded.append(sample.frame_id)
+        time.sleep(0.05)
+        return Batch(samples=(replace(sample, seed=99),))
+
+    model = Answers(perfect)
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda _, given: seen.append(given[0].samples[0].seed))
+    found = evaluate(model, Frames(2), spec=SPEC, device=CPU, encode=encode, workers=0)  # type: ignore[arg-type]
+    assert encoded == ["scene0000_00_0", "scene0000_00_1"]
+    assert seen == [99, 99], "the model gets what was encoded"
+    assert found.infer_ms > 50
 
 
 def test_progress_ends_at_the_total() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,13 @@ from ditr.model.esam import EsamSingleView
 from ditr.model.output import HeadOutput, ModelOutput, SampleOutput
 from ditr.progress import silent
 from ditr.spec.models import (
+    AugmentationSpec,
     BackboneSpec,
     DatasetSpec,
     DecoderSpec,
     ExecutionSpec,
     FusionSpec,
+    ImageAugmentationSpec,
     ModelSpec,
     ScheduleSpec,
     Spec,
@@ -30,6 +33,7 @@ from ditr.spec.models import (
 from ditr.training.fit import FitResult, fit
 from ditr.training.schedule import learning_rate
 from ditr.training.state import TrainingState
+from tests.reference.synthetic_frames import SeenFrames
 
 CPU = torch.device("cpu")
 STEPS, EPOCHS = 3, 3  # 5 samples in batches of 2, validated after epochs 2 and 3
@@ -106,9 +110,11 @@ class Training:
         *,
         spec: Spec | None = None,
         model: Callable[[], nn.Module] = tiny_model,
+        encode: Callable[[Batch], Batch] = as_it_is,
     ) -> None:
         self.state, self.samples, self.make_model = TrainingState(folder / "state.pt"), samples, model
         self.spec = spec or make_spec()
+        self.encode = encode
         self.log, self.validated = Log(), list[int]()
         self.model = model()
 
@@ -136,7 +142,7 @@ class Training:
             device=CPU,
             sink=self.log,
             state=self.state,
-            encode=as_it_is,
+            encode=self.encode,
             validate=validate,
             progress=silent,
             should_stop=should_stop,
@@ -388,6 +394,61 @@ def test_the_real_model_learns_and_stopping_it_changes_no_bit(tmp_path: Path, ma
     assert_equal_bits(whole.weights(), run.weights())
     assert run.log.numbers() == whole.log.numbers()
     assert whole.log.rows[6]["epoch/loss"] < 0.9 * whole.log.rows[1]["epoch/loss"]
+
+
+class SeeingModel(TinyModel):
+    """Reads the mean of a sample's map too, so that its weights depend on every map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = nn.Linear(3, 6)
+
+    def _one(self, sample: Sample) -> SampleOutput:
+        assert sample.tokens is not None
+        assert sample.image is None
+        seen = self.seen(sample.tokens.float().mean(dim=(1, 2)))
+        return super()._one(replace(sample, xyz=sample.xyz + seen[:3], colour=sample.colour + seen[3:]))
+
+
+def encode(batch: Batch) -> Batch:
+    """Maps of one token: the mean colour of the image."""
+    return Batch(samples=tuple(replace(one, tokens=mean_colour(one), image=None) for one in batch))
+
+
+def mean_colour(sample: Sample) -> Tensor:
+    assert sample.image is not None
+    return (sample.image.float().mean(dim=(0, 1)) / 255).half()[:, None, None]
+
+
+def seeing_model() -> SeeingModel:
+    torch.manual_seed(11)
+    return SeeingModel()
+
+
+def test_maps_computed_online_of_augmented_images_are_the_same_after_a_stop(tmp_path: Path) -> None:
+    def start(name: str, jitter: ImageAugmentationSpec | None) -> Training:
+        samples = SampleSet(
+            SeenFrames(3, points=200),  # type: ignore[arg-type]
+            seed=3,
+            voxel_size_m=0.05,
+            augmentation=AugmentationSpec(elastic=None),
+            tokens=None,
+            images=True,
+            image_augmentation=jitter,
+        )
+        return Training(tmp_path / name, lambda: samples, model=seeing_model, encode=encode)
+
+    whole, run, plain = (
+        start(n, j) for n, j in (("a", ImageAugmentationSpec()), ("b", ImageAugmentationSpec()), ("c", None))
+    )
+    for training in (whole, plain):
+        assert training.start().finished
+    while not run.start(stop_after=2).finished:
+        pass
+    assert_equal_bits(whole.weights(), run.weights())
+    assert whole.log.numbers() == run.log.numbers()
+    assert not torch.equal(whole.weights()["seen.weight"], plain.weights()["seen.weight"]), "jitter takes part"
+    assert set(whole.weights()) == set(seeing_model().state_dict())
 
 
 def test_steps_on_the_cpu_sum_in_a_fixed_order(tmp_path: Path, make_samples: MakeSamples) -> None:
