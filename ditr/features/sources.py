@@ -46,6 +46,8 @@ class FeatureSource:
         self.weights_stamp = weights_stamp
         self.dtype: torch.dtype = getattr(torch, spec.dtype)
         self._taken = _layers(model, spec) if isinstance(entry, VitEntry) else [stage_of(model, entry)]
+        # Once, since a copy to a GPU waits for all that it computes.
+        self._mean, self._std = (self._rgb(values) for values in (entry.mean, entry.std))
         self.model: Any = _in_dtype(model, self.dtype).to(device).eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -114,7 +116,7 @@ class FeatureSource:
         return width - wide, height - of_image
 
     def _normalised(self, pixels: Tensor) -> Tensor:
-        return (pixels - self._rgb(self.entry.mean)) / self._rgb(self.entry.std)
+        return (pixels - self._mean) / self._std
 
     def _rgb(self, values: tuple[float, float, float]) -> Tensor:
         return torch.tensor(values, device=self.device).reshape(1, 3, 1, 1)
