@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from ditr import catalog
-from ditr.catalog import locate_checkpoint, locate_dataset, locate_weights, sha256_of
+from ditr import catalog, paths
+from ditr.catalog import locate_checkpoint, locate_dataset, locate_weights, sha256_of, weights_stamp
 from ditr.errors import Code, DitrError
 from ditr.spec.entries import FolderEntry, IntrinsicsEntry, PretrainedWeights, SplitEntry, SynthRoomsEntry
-from ditr.spec.models import FileCheckpoint, RegisteredCheckpoint
+from ditr.spec.models import FileCheckpoint, FileWeights, HubWeights, RegisteredCheckpoint, SeededWeights
 from ditr.spec.registry import Registry
 
 ROOMS = SynthRoomsEntry(
@@ -97,8 +98,49 @@ def test_a_checkpoint_file_of_the_users(places: Path) -> None:
         locate_checkpoint(mine.model_copy(update={"path": str(file) + ".gone"}), registry=registry)
 
 
-def test_pretrained_weights_are_the_users_file_or_nothing(places: Path) -> None:
+def test_pretrained_weights_lie_beside_their_entry_or_among_the_users_or_nowhere(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DITR_REGISTRY", str(places / "registry"))
     weights = PretrainedWeights(kind="pretrained", file="vit.pth", url="https://example.org/vit.pth")
     assert locate_weights(weights) is None
+    assert weights_stamp(weights) is None
     (places / "weights" / "vit.pth").write_bytes(b"x")
     assert locate_weights(weights) == places / "weights" / "vit.pth"
+    assert weights_stamp(weights) == f"sha256 {hashlib.sha256(b'x').hexdigest()}"
+    beside = places / "registry" / "features" / "vit.pth"
+    beside.parent.mkdir()
+    beside.write_bytes(b"y")
+    assert locate_weights(weights) == beside
+
+
+def test_own_weights_are_the_named_file_and_the_hubs_are_never_a_file_here(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = FileWeights(kind="file", path="mine/vit.pth")
+    monkeypatch.setattr(paths, "project_dir", lambda: places)
+    assert locate_weights(own) is None
+    (places / "mine").mkdir()
+    (places / "mine" / "vit.pth").write_bytes(b"x")
+    assert locate_weights(own) == places / "mine" / "vit.pth"
+    absolute = FileWeights(kind="file", path=str(places / "mine" / "vit.pth"))
+    assert weights_stamp(absolute) == weights_stamp(own) == f"sha256 {hashlib.sha256(b'x').hexdigest()}"
+    hub = HubWeights(kind="hub")
+    assert (locate_weights(hub), weights_stamp(hub)) == (None, None)
+
+
+def test_weights_that_are_not_the_pinned_ones_are_refused(places: Path) -> None:
+    (places / "weights" / "vit.pth").write_bytes(WEIGHTS)
+    pinned = PretrainedWeights(kind="pretrained", file="vit.pth", sha256=hashlib.sha256(WEIGHTS).hexdigest())
+    assert locate_weights(pinned) == places / "weights" / "vit.pth"
+    (places / "weights" / "vit.pth").write_bytes(WEIGHTS[:-1])
+    with pytest.raises(DitrError, match=f"pinned {pinned.sha256}") as raised:
+        locate_weights(pinned)
+    assert raised.value.code is Code.FEATURES
+    assert raised.value.where == str(places / "weights" / "vit.pth")
+
+
+def test_seeded_weights_are_told_apart_by_seed_and_by_what_draws_them() -> None:
+    first, second = (weights_stamp(SeededWeights(kind="seeded", seed=seed)) for seed in (0, 1))
+    assert first != second
+    assert first == f"seed 0, torch {version('torch')}, timm {version('timm')}"

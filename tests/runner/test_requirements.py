@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
+import torch
 
 from ditr.data.dataset import Dataset
 from ditr.errors import Code, DitrError
@@ -42,3 +45,48 @@ def test_weights_of_a_source_are_needed_only_for_maps_that_are_not_there(offline
     require_inputs([load("fpn_inject", *TINY)], registry=REGISTRY)
     with pytest.raises(DitrError, match="no weights"):
         require_inputs([load("fpn_inject", *TINY, published)], registry=REGISTRY)
+    require_inputs([load("fpn_inject", *TINY, "features.weights={kind: seeded, seed: 1}")], registry=REGISTRY)
+    hub = "features.weights={kind: hub}"
+    with pytest.raises(DitrError, match="no weights"):
+        require_inputs([load("fpn_inject", *TINY, published, hub)], registry=REGISTRY)
+
+
+def test_a_file_of_weights_that_is_not_there_is_found_before_any_run(tiny_dataset: Dataset, tmp_path: Path) -> None:
+    own = f"features.weights={{kind: file, path: {tmp_path / 'gone.pth'}}}"
+    with pytest.raises(DitrError, match="no such weight file") as raised:
+        require_inputs([load("fpn_inject", *TINY, "features.source=dinov2_vits14", own)], registry=REGISTRY)
+    assert raised.value.where == str(tmp_path / "gone.pth")
+
+
+def test_a_layer_that_the_source_lacks_is_found_before_any_run(tiny_dataset: Dataset) -> None:
+    with pytest.raises(DitrError, match="there is no layer 40"):
+        require_inputs([load("fpn_inject", *TINY, "features.layers=[40]")], registry=REGISTRY)
+
+
+@pytest.fixture
+def precomputed(tmp_path: Path, tiny_dataset: Dataset) -> Path:
+    """A folder with a map of every frame, and a registry that has it as ``precomputed``."""
+    shutil.copytree(REGISTRY.folder, tmp_path / "registry")
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    entry = f"kind: precomputed\npath: {folder}\nfiles: '{{id}}.pt'\nchannels: 8\nrows: 6\ncolumns: 8\n"
+    (tmp_path / "registry/features/precomputed.yaml").write_text(f"{entry}covers: [480, 640]\nlicence: none\n")
+    for frame_id in tiny_dataset.train.ids + tiny_dataset.val.ids:
+        torch.save(torch.zeros(8, 6, 8), folder / f"{frame_id}.pt")
+    return folder
+
+
+def test_precomputed_maps_are_looked_for_before_any_run(precomputed: Path, tiny_dataset: Dataset) -> None:
+    registry = Registry(precomputed.parent / "registry")
+    overrides = (*TINY, "features.source=precomputed", "features.input_size=null")
+    spec = load_spec(project_dir() / "specs" / "fpn_inject.yaml", registry=registry, overrides=overrides).spec
+    require_inputs([spec], registry=registry)
+    last = precomputed / f"{tiny_dataset.val.ids[-1]}.pt"
+    last.unlink()
+    with pytest.raises(DitrError, match="there is no precomputed 2D feature map of this frame") as raised:
+        require_inputs([spec], registry=registry)
+    assert str(last) in raised.value.where
+    torch.save(torch.zeros(8, 6, 8), last)
+    torch.save(torch.zeros(8, 8, 6), precomputed / f"{tiny_dataset.train.ids[0]}.pt")
+    with pytest.raises(DitrError, match=r"is \(8, 8, 6\), not \(8, 6, 8\)"):
+        require_inputs([spec], registry=registry)

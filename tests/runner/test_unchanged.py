@@ -54,6 +54,11 @@ def test_a_finished_run_does_not_stand_for_another_weight_file_of_its_source(
     with pytest.raises(DitrError, match="the 2D source's weights"):
         Present(REGISTRY).require_same(spec, folder)
     Present(REGISTRY).require_same(load("baseline", "features.source=dinov2_vitl14_reg4"), folder)
+    hub = load("fpn_inject", "features.source=dinov2_vitl14_reg4", "features.weights={kind: hub}")
+    Present(REGISTRY).require_same(hub, folder)  # it reads no file of the user's
+    own = load("fpn_inject", f"features.weights={{kind: file, path: {file}}}")
+    with pytest.raises(DitrError, match="the 2D source's weights"):
+        Present(REGISTRY).require_same(own, folder)
     file.unlink()
     Present(REGISTRY).require_same(spec, folder)  # a finished run needs no weights
 
