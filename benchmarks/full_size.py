@@ -1,9 +1,11 @@
 """Time and memory of the arms at full model size, side by side.
 
-    python -m benchmarks.full_size [--batch 16] [--steps 30] [--device cuda] [--out full_size.json] [SPEC ...]
+    python -m benchmarks.full_size [--batch 16] [--steps 30] [--device cuda] [--out full_size.json] [--set KEY=VALUE]
+        [SPEC ...]
 
-The specs are ScanNet200-SV's three by default. Weights are random and 2D feature maps are noise, read from disk like
-real ones: neither changes what a step costs. Frames are generated rooms of 20,000 points with the spec's augmentation;
+The specs are ScanNet200-SV's three by default. Weights are random, those of a 2D source too, which features.mode:
+online computes maps with in each step. Stored maps are noise, read from disk like real ones: neither changes what a
+step costs. Frames are generated rooms of 20,000 points with the spec's augmentation;
 loss, clipping and AdamW are the training's own step. Each arm runs in a process of its own, so that its memory is its
 own. On the CPU a training step uses one thread, as trainings there do.
 """
@@ -22,22 +24,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from ditr.data.batch import Batch, collate
+from ditr.data.batch import Batch, as_it_is, collate
 from ditr.data.info_pickle import read_infos
-from ditr.data.samples import SampleSet
 from ditr.data.scannet_sv import INFO_FILES, FrameSet
 from ditr.data.synthrooms import make
+from ditr.features.fast import make_fast
+from ditr.features.online import OnlineMaps
+from ditr.features.sources import load_source
 from ditr.features.store import FeatureStore
 from ditr.geometry.camera import SCANNET_SV_INTRINSICS
 from ditr.model.esam import EsamSingleView
 from ditr.progress import silent
 from ditr.resources import memory_meter, watching
-from ditr.spec.entries import SplitEntry, SynthRoomsEntry
-from ditr.spec.feature_maps import map_shape
+from ditr.runner.feature_inputs import FeatureInputs, sample_set
+from ditr.spec.entries import PrecomputedEntry, SplitEntry, SynthRoomsEntry
+from ditr.spec.feature_maps import map_channels, map_covers, map_shape
 from ditr.spec.load import load_spec
-from ditr.spec.models import Spec
+from ditr.spec.models import SeededWeights, Spec
 from ditr.spec.registry import Registry
 from ditr.training.criterion import Criterion
 from ditr.training.fit import _reproducible_on_cpu, _train_step
@@ -56,11 +60,12 @@ class Cost:
     arm: str
     parameters: int
     step_ms: float
-    """Median of the steps after the warm-up: copy to the device, forward, loss, backward, clipping, update."""
+    """Median of the steps after the warm-up: copy to the device, 2D features if online, forward, loss, backward,
+    clipping, update."""
     forward_ms: float
-    """Median of one frame's forward pass in evaluation, batch 1."""
+    """Median of one frame's forward pass in evaluation, batch 1, of its 2D features too if online."""
     data_ms: float
-    """Mean of reading and augmenting a training frame on one core, its 2D feature map too."""
+    """Mean of reading and augmenting a training frame on one core, its 2D feature map or image too."""
     train_mem_mb: float
     """Most MiB during a step, and of what."""
     evaluation_mem_mb: float
@@ -80,6 +85,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count(), help="processes that make rooms")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="field of every spec=its value")
     arguments = parser.parse_args()
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else "CPU"
     print(f"{where}, torch {torch.__version__}, batch {arguments.batch}, {arguments.steps} steps")
@@ -91,7 +97,13 @@ def main() -> None:
         for spec in arguments.specs:
             with ProcessPoolExecutor(1, mp_context=context) as alone:
                 task = alone.submit(
-                    measure, spec, rooms, batch_size=arguments.batch, steps=arguments.steps, device=arguments.device
+                    measure,
+                    spec,
+                    rooms,
+                    overrides=tuple(arguments.overrides),
+                    batch_size=arguments.batch,
+                    steps=arguments.steps,
+                    device=arguments.device,
                 )
                 costs.append(task.result())
             report(costs[-1], costs[0])
@@ -110,23 +122,25 @@ def report(cost: Cost, first: Cost) -> None:
         print("  beside torch, MiB ", ", ".join(f"{value:.0f}" for value in cost.beside_torch_mb), flush=True)
 
 
-def measure(path: Path, rooms: Path, *, batch_size: int, steps: int, device: str) -> Cost:
+def measure(path: Path, rooms: Path, *, overrides: tuple[str, ...], batch_size: int, steps: int, device: str) -> Cost:
     """The cost of one spec's arm on ``batch_size`` frames a step."""
     registry, on = Registry(), torch.device(device)
-    spec = load_spec(path, registry=registry).spec
+    spec = load_spec(path, registry=registry, overrides=overrides).spec
     frames = FrameSet(rooms, infos=read_infos(rooms / INFO_FILES["train"]), intrinsics=SCANNET_SV_INTRINSICS)
-    channels, tokens = _features(spec, frames, registry=registry)
-    batches, data_ms = _batches(spec, frames, tokens=tokens, size=batch_size, count=min(steps, LOADED_BATCHES))
+    features = _features(spec, frames, registry=registry, device=on)
+    batches, data_ms = _batches(spec, frames, features=features, size=batch_size, count=min(steps, LOADED_BATCHES))
     torch.manual_seed(0)
     model = EsamSingleView(
         spec.model,
         fusion=spec.fusion,
-        feature_channels=channels,
+        feature_channels=features.channels,
         sampling=spec.features.sampling if spec.features else "bilinear",
         query_fraction=spec.loss.query_fraction,
     ).to(on)
-    step_ms, train_mem_mb, memory_of, beside_torch_mb, loss = _train(model, batches, spec=spec, steps=steps, device=on)
-    forward_ms, evaluation_mem_mb = _evaluate(model, spec, frames, tokens=tokens, count=steps, device=on)
+    step_ms, train_mem_mb, memory_of, beside_torch_mb, loss = _train(
+        model, batches, spec=spec, encode=features.encode, steps=steps, device=on
+    )
+    forward_ms, evaluation_mem_mb = _evaluate(model, spec, frames, features=features, count=steps, device=on)
     return Cost(
         arm=spec.name,
         parameters=sum(p.numel() for p in model.parameters()),
@@ -142,7 +156,13 @@ def measure(path: Path, rooms: Path, *, batch_size: int, steps: int, device: str
 
 
 def _train(
-    model: EsamSingleView, batches: list[Batch], *, spec: Spec, steps: int, device: torch.device
+    model: EsamSingleView,
+    batches: list[Batch],
+    *,
+    spec: Spec,
+    encode: Callable[[Batch], Batch],
+    steps: int,
+    device: torch.device,
 ) -> tuple[float, float, str, tuple[float, ...], float]:
     criterion = Criterion(spec.loss, esam_compat=spec.esam_compat)
     schedule = spec.schedule
@@ -158,7 +178,7 @@ def _train(
             began = time.perf_counter()
             metrics = _train_step(
                 model,
-                batches[step % len(batches)].to(device),
+                encode(batches[step % len(batches)].to(device)),
                 criterion=criterion,
                 optimizer=optimizer,
                 clip=schedule.grad_clip_norm,
@@ -176,11 +196,11 @@ def _evaluate(
     spec: Spec,
     frames: FrameSet,
     *,
-    tokens: Callable[[str], Tensor] | None,
+    features: FeatureInputs,
     count: int,
     device: torch.device,
 ) -> tuple[float, float]:
-    samples = _samples(spec, frames, tokens=tokens, augmented=False)
+    samples = sample_set(frames, spec=spec, seed=0, features=features, augmented=False)
     memory = memory_meter(device)
     times = []
     model.eval().zero_grad()
@@ -192,16 +212,16 @@ def _evaluate(
         _wait_for(device)
         with watching(memory, model):
             began = time.perf_counter()
-            model(batch)
+            model(features.encode(batch))
             times.append(_ms_since(began, device=device))
     return _median(times), memory.peak_mb()
 
 
 def _batches(
-    spec: Spec, frames: FrameSet, *, tokens: Callable[[str], Tensor] | None, size: int, count: int
+    spec: Spec, frames: FrameSet, *, features: FeatureInputs, size: int, count: int
 ) -> tuple[list[Batch], float]:
     """``count`` batches, augmented anew in each, and the mean milliseconds that a frame took."""
-    samples = _samples(spec, frames, tokens=tokens, augmented=True)
+    samples = sample_set(frames, spec=spec, seed=0, features=features, augmented=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     began = time.perf_counter()
@@ -214,28 +234,23 @@ def _batches(
     return made, took
 
 
-def _samples(spec: Spec, frames: FrameSet, *, tokens: Callable[[str], Tensor] | None, augmented: bool) -> SampleSet:
-    return SampleSet(
-        frames,
-        seed=0,
-        voxel_size_m=spec.model.voxel_size_m,
-        augmentation=spec.augmentation if augmented else None,
-        tokens=tokens,
-        esam_compat=spec.esam_compat,
-    )
-
-
-def _features(spec: Spec, frames: FrameSet, *, registry: Registry) -> tuple[int | None, Callable[[str], Tensor] | None]:
-    """Channels of the spec's 2D features and the reader of a map of noise for each frame; none without a fusion."""
+def _features(spec: Spec, frames: FrameSet, *, registry: Registry, device: torch.device) -> FeatureInputs:
+    """A map of noise for each frame, or the source with random weights; neither without a fusion."""
     if spec.features is None or not spec.fusion.parts:
-        return None, None
+        return FeatureInputs(encode=as_it_is)
     entry = registry.features(spec.features.source)
-    shape = map_shape(spec.features, entry)
-    store = FeatureStore(frames.root / "maps", shape=shape)
+    channels, covers = map_channels(spec.features, entry), map_covers(spec.features, entry)
+    if spec.features.mode == "online":
+        assert not isinstance(entry, PrecomputedEntry), "precomputed maps are stored ones"
+        drawn = spec.features.model_copy(update={"weights": SeededWeights(kind="seeded", seed=0)})
+        source = load_source(drawn, entry=entry, device=device)
+        facts = {"form": make_fast(source, images=1)}
+        return FeatureInputs(encode=OnlineMaps(source), channels=channels, map_hw=covers, facts=facts)
+    store = FeatureStore(frames.root / "maps", shape=map_shape(spec.features, entry))
     for index, frame_id in enumerate(store.missing(frames.ids)):
         noise = torch.Generator().manual_seed(index)
-        store.write(frame_id, torch.randn(shape, generator=noise).half())
-    return shape[0], store.read
+        store.write(frame_id, torch.randn(store.shape, generator=noise).half())
+    return FeatureInputs(encode=as_it_is, maps=store, channels=channels, map_hw=covers, facts={})
 
 
 def _entry(frames: int) -> SynthRoomsEntry:

@@ -67,13 +67,15 @@ def feature_inputs(
     encode: Callable[[Batch], Batch] = as_it_is
     facts: dict[str, Any] = {"source": spec.features.source, "mode": spec.features.mode}
     if spec.features.mode == "online":
+        from ditr.features.fast import make_fast
         from ditr.features.online import OnlineMaps
         from ditr.features.sources import load_source
 
         assert not isinstance(entry, PrecomputedEntry), "precomputed maps are stored ones"
         source = load_source(spec.features, entry=entry, device=device)
-        encode = OnlineMaps(source)
         facts |= _facts(source)
+        facts["form"] = make_fast(source, images=1)  # not compiled: batches of several sizes are encoded
+        encode = OnlineMaps(source)
     else:
         from ditr.features.extract import ensure_features
 
