@@ -14,7 +14,7 @@ import torch
 from ditr.checks.by_hand import ByHand, levels, stride_one
 from ditr.checks.expected import expected_added, relative_error, right_in_another_order
 from ditr.checks.outcome import Check, Subject, at_most, equal, largest, yes_or_no
-from ditr.checks.scratch import shaken_copy
+from ditr.checks.scratch import shaken
 from ditr.checks.seen import Seen, in_pairs, look, name_of, places_of
 from ditr.data.batch import Batch
 from ditr.model.esam import EsamSingleView
@@ -36,7 +36,7 @@ def check_pyramid(subject: Subject, *, progress: Progress) -> Iterator[Check]:
     wanted = places_of(subject.spec.fusion)
     if not wanted:
         return
-    model = shaken_copy(subject.model, seed=subject.seed).eval()
+    model = shaken(subject)
     measured: Measured = defaultdict(dict)
     notes: dict[str, str] = {}
     pairs = in_pairs(len(subject.augmented))

@@ -1,15 +1,15 @@
-"""Copies of a model to try things on: the model that is checked never changes."""
+"""Models to try things on, made from the spec as a run makes its own: the one that is checked never changes."""
 
 from __future__ import annotations
-
-import copy
 
 import torch
 from torch import nn
 
+from ditr.checks.outcome import Subject
 from ditr.model.esam import EsamSingleView
 from ditr.model.weight_names import ADDED_PARTS
 from ditr.seeds import derive_seed
+from ditr.spec.models import FusionSpec
 
 _SHAKEN_STD = 0.3
 """Of what is put onto biases and norms, whose usual values are 0 and 1."""
@@ -20,13 +20,34 @@ def added_parameters(model: EsamSingleView) -> dict[str, nn.Parameter]:
     return {name: weight for name, weight in model.named_parameters() if name.partition(".")[0] in ADDED_PARTS}
 
 
-def shaken_copy(model: EsamSingleView, *, seed: int) -> EsamSingleView:
-    """The added parts as a training might leave them: none of their weights is zero, so that all of them act."""
-    shaken = copy.deepcopy(model)
-    for name, weight in added_parameters(shaken).items():
-        generator = torch.Generator().manual_seed(derive_seed(seed, "check", name))
+def fresh(subject: Subject, *, fusion: FusionSpec) -> EsamSingleView:
+    """As a run with this fusion makes it, before any checkpoint; torch's generators stay as they are."""
+    spec = subject.spec
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(subject.seed, "init"))
+        return EsamSingleView(
+            spec.model,
+            fusion=fusion,
+            feature_channels=subject.model.feature_channels if fusion.parts else None,
+            sampling=subject.model.sampling,
+            query_fraction=subject.model.query_fraction,
+        ).to(subject.device)
+
+
+def copied(subject: Subject) -> EsamSingleView:
+    """The subject's model with its weights, in evaluation mode."""
+    model = fresh(subject, fusion=subject.spec.fusion)
+    model.load_state_dict(subject.model.state_dict(), strict=False)
+    return model.eval()
+
+
+def shaken(subject: Subject) -> EsamSingleView:
+    """A copy whose added parts are as a training might leave them: none of their weights is zero, all of them act."""
+    model = copied(subject)
+    for name, weight in added_parameters(model).items():
+        generator = torch.Generator().manual_seed(derive_seed(subject.seed, "check", name))
         std = _SHAKEN_STD if weight.dim() == 1 else weight[0].numel() ** -0.5
         noise = std * torch.randn(weight.shape, generator=generator)
         with torch.no_grad():
             weight.add_(noise.to(weight.device))
-    return shaken
+    return model

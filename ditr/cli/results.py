@@ -78,7 +78,7 @@ def list_runs() -> None:
     for folder in run_folders(runs):
         state = folder.state()
         assert state is not None, "run_folders lists folders with a state"
-        shown = "interrupted" if state.state == "running" and not folder.is_locked() else state.state
+        shown: str = "interrupted" if state.state == "running" and not folder.is_locked() else state.state
         result = json.loads(folder.result.read_text()) if folder.result.is_file() else {}
         if result.get("failed_checks"):
             shown = f"{result['failed_checks']} failed"

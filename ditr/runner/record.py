@@ -134,13 +134,7 @@ def write_result(
     facts: the provenance.
     """
     spec, folder = planned.spec, planned.folder
-    git = facts["git"] or {}
-    result = _features(spec) | {
-        "dataset": inputs.dataset.name,
-        "dataset_digest": inputs.dataset.digest,
-        "excluded_frames": len(inputs.excluded),
-        "intrinsics": inputs.dataset.intrinsics,
-        "split": inputs.split,
+    result = result_of_inputs(planned, inputs=inputs, facts=facts) | {
         "n_frames": len(evaluation.frames),
         **{name: _number(value) for name, value in asdict(evaluation.scores).items()},
         "valid_ratio": _number(evaluation.statistics.get("valid_ratio")),
@@ -149,16 +143,12 @@ def write_result(
         "infer_ms": _number(evaluation.infer_ms),
         "peak_mem_mb": evaluation.peak_mem_mb,
         "memory_of": evaluation.memory_of,
-        "esam_compat": spec.esam_compat,
         "esam_differences": esam_differences(
             spec,
             trained_on=None if fitted is None else len(inputs.train),
             evaluated=len(evaluation.frames),
             without_background=sum(row["n_void"] == 0 for row in evaluation.frames),
         ),
-        "device": facts["device"],
-        "git": git.get("commit"),
-        "dirty": None if facts["git"] is None else git["dirty"] or code_changed(facts),
         "statistics": {name: _number(value) for name, value in evaluation.statistics.items()}
         | {"infer_peak_mem_mb": evaluation.peak_mem_mb},
     }
@@ -167,6 +157,22 @@ def write_result(
     evaluation.table.save(folder.matches)
     write_json(folder.result, result)
     return result
+
+
+def result_of_inputs(planned: Planned, *, inputs: Inputs, facts: dict[str, Any]) -> dict[str, Any]:
+    """In the result of whatever is made of a spec: which data and code it is about."""
+    git = facts["git"] or {}
+    return _features(planned.spec) | {
+        "dataset": inputs.dataset.name,
+        "dataset_digest": inputs.dataset.digest,
+        "excluded_frames": len(inputs.excluded),
+        "intrinsics": inputs.dataset.intrinsics,
+        "split": inputs.split,
+        "esam_compat": planned.spec.esam_compat,
+        "device": facts["device"],
+        "git": git.get("commit"),
+        "dirty": None if facts["git"] is None else git["dirty"] or code_changed(facts),
+    }
 
 
 def _of_weights(facts: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,231 @@
+"""Checks specs before any training: stage by stage, forward only; what was found is a row beside those of runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ditr.errors import DitrError
+from ditr.progress import Progress
+from ditr.runner.check_subject import Asked, Prepared, prepare_check
+from ditr.runner.inputs import pick_device
+from ditr.runner.plan import Planned
+from ditr.runner.record import headline_of_model, result_of_inputs, write_provenance
+from ditr.runner.session import Host, count_weights, use_cores
+from ditr.runner.stop import Interrupted
+from ditr.runner.unlisted import put_in_place, unlisted
+from ditr.spec.dump import to_yaml
+from ditr.spec.identity import canonical_json, spec_hash, variant
+from ditr.spec.load import LoadedSpec
+from ditr.tracking.mlflow_tracker import MlflowTracker
+from ditr.tracking.results import Results
+from ditr.tracking.run_folder import RunFolder, RunState, now, write_json, write_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from ditr.checks.outcome import Check, Subject
+
+STAGES = {1: "features", 2: "projection", 3: "pyramid", 4: "injection"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What became of the check of one spec."""
+
+    name: str
+    """Of the spec."""
+    asked: Asked
+    checks: tuple[Check, ...] = ()
+    """In the order of the stages; none if ``folder`` is None."""
+    folder: RunFolder | None = None
+    """None if it could not be checked at all."""
+    kept: str | None = None
+    """Where the same check of before is now; None if there was none."""
+    error: Exception | None = None
+    """Why it could not be checked; or, with a folder, what went wrong with the tracking."""
+
+    @property
+    def failed(self) -> int:
+        """How many checks failed."""
+        return sum(not check.passed for check in self.checks)
+
+
+def check_all(specs: Sequence[LoadedSpec], *, asked: Asked, host: Host, runs: Path) -> Iterator[Checked]:
+    """Every spec, whatever the ones before said.
+
+    A stage that raises is a failed check of it. The files of a check are written to a folder that nothing lists, which
+    then replaces the same check of before.
+
+    Parameters
+    ----------
+    runs: folder of the run folders.
+
+    Raises
+    ------
+    Interrupted: the user stopped it; the specs before are recorded.
+    """
+    for loaded in specs:
+        host.say(f"{loaded.spec.name}: check of {loaded.path}")
+        try:
+            with unlisted(runs, name=f"{loaded.spec.name}-check") as work:
+                checked = _Work(loaded, asked=asked, folder=work, host=host, runs=runs).run()
+        except Interrupted:
+            raise
+        except Exception as error:
+            checked = Checked(name=loaded.spec.name, asked=asked, error=error)
+        yield checked
+
+
+@dataclass
+class _Work:
+    """One check under way in ``folder``."""
+
+    loaded: LoadedSpec
+    asked: Asked
+    folder: RunFolder
+    host: Host
+    runs: Path
+    began: float = field(default_factory=time.monotonic)
+    started_at: str = field(default_factory=now)
+
+    def run(self) -> Checked:
+        spec, host = self.loaded.spec, self.host
+        progress = host.stop.stopping(host.progress)
+        device = pick_device(spec.execution)
+        use_cores(device)
+        prepared = prepare_check(
+            spec, asked=self.asked, registry=host.registry, device=device, progress=progress, say=self.say
+        )
+        planned = self._planned()
+        final = RunFolder(self.runs / f"{spec.name}-check-{planned.key}")
+        with final.lock():
+            write_text(self.folder.spec, to_yaml(spec))
+            facts = write_provenance(
+                planned, inputs=prepared.inputs, weights={"start_weights": prepared.start}, device=device
+            )
+            checks = tuple(self._looked_at(prepared.subject, progress))
+            self._write(planned, prepared, checks=checks, facts=facts)
+            state = self._state(planned, seed=prepared.subject.seed)
+            self.folder.set_state(state)
+            kept = put_in_place(self.folder, final, key=planned.key)
+            error = self._publish(final, state, planned, prepared, device)
+        return Checked(name=spec.name, asked=self.asked, checks=checks, folder=final, kept=kept, error=error)
+
+    def say(self, line: str) -> None:
+        self.host.say(line)
+        self.folder.append_log(line)
+
+    def _looked_at(self, subject: Subject, progress: Progress) -> Iterator[Check]:
+        from ditr.checks.outcome import told, yes_or_no
+
+        for stage in self.asked.stages:
+            try:
+                for check in _stage(stage, subject, every_map=self.asked.every_map, progress=progress):
+                    yield _finite(check)
+            except Interrupted:
+                raise
+            except Exception as error:
+                self.folder.append_log(traceback.format_exc())
+                message = told(error) if isinstance(error, DitrError) else f"{type(error).__name__}: {error}"
+                detail = f"{message}\nthe traceback is in {self.folder.log_file.name} of this check's folder"
+                yield yes_or_no(stage, "completed", False, limit="without an error", detail=detail)
+
+    def _planned(self) -> Planned:
+        """Its key is of all that decides a check: the spec, the limits, and what was asked for."""
+        spec = self.loaded.spec
+        decides = {
+            "spec": spec_hash(spec, registry=self.host.registry),
+            "seed": spec.seeds[0],
+            "limits": spec.checks.model_dump(mode="json"),
+            **asdict(self.asked),
+        }
+        digest = hashlib.sha256(canonical_json(decides).encode()).hexdigest()
+        return Planned(
+            spec=spec,
+            source=self.loaded.path,
+            overrides=self.loaded.overrides,
+            spec_hash=str(decides["spec"]),
+            key=digest[:10],
+            variant=variant(spec.fusion),
+            folder=self.folder,
+        )
+
+    def _write(self, planned: Planned, prepared: Prepared, *, checks: tuple[Check, ...], facts: dict[str, Any]) -> None:
+        failed = sum(not check.passed for check in checks)
+        result = result_of_inputs(planned, inputs=prepared.inputs, facts=facts) | {
+            "n_frames": len(prepared.subject.frames),
+            "params_m": count_weights(prepared.subject.model) / 1e6,
+            "stages": list(self.asked.stages),
+            "checks": len(checks),
+            "failed_checks": failed,
+        }
+        write_text(self.folder.checks, "".join(json.dumps(asdict(check)) + "\n" for check in checks))
+        write_json(self.folder.result, result)
+
+    def _state(self, planned: Planned, *, seed: int) -> RunState:
+        return RunState(
+            run_key=planned.key,
+            spec_hash=planned.spec_hash,
+            name=planned.spec.name,
+            variant=planned.variant,
+            seed=seed,
+            kind="check",
+            state="finished",
+            started_at=self.started_at,
+            ended_at=now(),
+            wall_s=round(time.monotonic() - self.began, 3),
+        )
+
+    def _publish(
+        self, final: RunFolder, state: RunState, planned: Planned, prepared: Prepared, device: torch.device
+    ) -> Exception | None:
+        """The views of the folder; it is whole, and no failure here takes anything from it."""
+        try:
+            Results(self.runs / "results.duckdb").record(final)
+            if planned.spec.tracking.mlflow:
+                dataset = prepared.inputs.dataset
+                tracker = MlflowTracker(
+                    final, dataset=dataset.name, dataset_digest=dataset.digest, dataset_root=dataset.root
+                )
+                params = headline_of_model(planned, device=device)
+                asked = {"stages": ",".join(map(str, self.asked.stages)), "frames": len(prepared.subject.frames)}
+                tracker.publish(state, params=params | asked)
+        except Exception as error:
+            final.append_log(f"recording failed: {traceback.format_exc()}")
+            return error
+        return None
+
+
+def _stage(stage: int, subject: Subject, *, every_map: bool, progress: Progress) -> Iterator[Check]:
+    """Each stage imports its own, so that one that cannot be imported leaves the others."""
+    if stage == 1:
+        from ditr.checks.features import check_features
+
+        return check_features(subject, every_map=every_map, progress=progress)
+    if stage == 2:
+        from ditr.checks.projection import check_projection
+
+        return check_projection(subject, progress=progress)
+    if stage == 3:
+        from ditr.checks.pyramid import check_pyramid
+
+        return check_pyramid(subject, progress=progress)
+    from ditr.checks.injection import check_injection
+
+    return check_injection(subject, progress=progress)
+
+
+def _finite(check: Check) -> Check:
+    """JSON has no NaN and no infinity: such a value is told in words."""
+    if check.value is None or math.isfinite(check.value):
+        return check
+    detail = f"the value is {check.value}" + (f"; {check.detail}" if check.detail else "")
+    return replace(check, value=None, detail=detail)
