@@ -6,12 +6,12 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from ditr.checks.outcome import Check, Subject, at_most, largest, reported, told, within
+from ditr.checks.outcome import Check, Subject, at_least, at_most, largest, reported, told, within
 from ditr.data.batch import Batch
 from ditr.errors import DitrError
 from ditr.model.esam import EsamSingleView
@@ -25,6 +25,8 @@ _TOGETHER = 3
 """Frames in one batch."""
 _AWAKE = 0.05
 """Standard deviation of what added layers that start at zero get for a while: else no output would depend on a map."""
+_NOTICED = 1e-4
+"""Relative difference of the output, far above rounding."""
 GATES = ("fusion_2d_ratio", "fusion_3d_ratio")
 
 
@@ -52,8 +54,12 @@ def check_forward(subject: Subject, *, indices: Sequence[int], progress: Progres
             yield _gate(gate, passes, limits=limits.gate_range)
     yield _limited("forward_s", passes.seconds, limit=limits.max_forward_s, detail="")
     yield _limited("forward_mb", passes.mb, limit=limits.max_forward_mb, detail=passes.memory_of)
-    if not passes.failed:
+    if passes.failed:
+        return
+    with _awake(subject.model, seed=subject.seed):
         yield _batch_equals_single(subject, indices)
+        if subject.spec.fusion.parts:
+            yield _map_matters(subject, indices)
 
 
 def _passes(subject: Subject, indices: Sequence[int], *, progress: Progress) -> _Passes:
@@ -132,9 +138,8 @@ def _batch_equals_single(subject: Subject, indices: Sequence[int]) -> Check:
     if len(parts) == 1:
         parts.append(subject.batch(subject.augmented, indices[:1]))
     batch = Batch(samples=tuple(sample for part in parts for sample in part))
-    with _awake(subject.model, seed=subject.seed):
-        alone = [_output(subject.model, part).samples[0] for part in parts]
-        together = _output(subject.model, batch).samples
+    alone = [_output(subject.model, part).samples[0] for part in parts]
+    together = _output(subject.model, batch).samples
     differences = {
         f"{part.samples[0].frame_id} (number {number + 1} of the batch)": _difference(one, other)
         for number, (part, one, other) in enumerate(zip(parts, alone, together, strict=False))
@@ -145,6 +150,18 @@ def _batch_equals_single(subject: Subject, indices: Sequence[int]) -> Check:
     fix = "samples of a batch are dropped, swapped or mixed"
     limit = subject.spec.checks.max_batch_error
     return at_most(2, "batch_equals_single", value, limit=limit, detail=f"most in {where}", fix=fix)
+
+
+def _map_matters(subject: Subject, indices: Sequence[int]) -> Check:
+    """What comes out depends on what the map says: a fusion that fell back to the 3D-only model does not."""
+    batch = subject.batch(subject.plain, indices[:1])
+    sample = batch.samples[0]
+    assert sample.tokens is not None, "a batch as the model reads it has maps"
+    turned = Batch(samples=(replace(sample, tokens=sample.tokens.flip(1, 2)),))
+    value = _difference(_output(subject.model, batch).samples[0], _output(subject.model, turned).samples[0])
+    detail = f"with the map of {sample.frame_id} turned by half"
+    fix = "no part of the fusion reads the map"
+    return at_least(2, "map_matters", value, limit=_NOTICED, detail=detail, fix=fix)
 
 
 def _difference(one: SampleOutput, other: SampleOutput) -> float:

@@ -30,10 +30,10 @@ class Place:
     """Tokens."""
     right: float = 0.0
     """Tokens."""
-    taller: float = 1.0
-    """Factor about the middle of the grid."""
-    wider: float = 1.0
-    """Factor about the middle of the grid."""
+    taller: float = 0.0
+    """Tokens by which the top and the bottom are farther from the middle."""
+    wider: float = 0.0
+    """Tokens by which the left and the right end are farther from the middle."""
 
 
 IN_PLACE = Place()
@@ -79,17 +79,18 @@ def token_contrast(tokens: Tensor, *, map_hw: tuple[int, int], image_hw: tuple[i
 
 def agreement(map_: TokenContrast, looks: Tensor, *, place: Place = IN_PLACE) -> float:
     """0 (nothing in common) to 1 of a map with the image that ``looks`` are of, if the map lay at ``place``."""
-    over_rows = _boxes(map_.rows, map_.cell_hw[0], looks.shape[1], shift=place.down, stretch=place.taller)
-    over_columns = _boxes(map_.columns, map_.cell_hw[1], looks.shape[2], shift=place.right, stretch=place.wider)
+    over_rows = _boxes(map_.rows, map_.cell_hw[0], looks.shape[1], shift=place.down, farther=place.taller)
+    over_columns = _boxes(map_.columns, map_.cell_hw[1], looks.shape[2], shift=place.right, farther=place.wider)
     of_image = _contrast(over_rows @ looks @ over_columns.T)
     norm = map_.norm * float((of_image.T @ of_image).norm())
     return float((map_.values.T @ of_image).square().sum()) / norm if norm > 0 else 0.0
 
 
-def _boxes(cells: int, size: float, pixels: int, *, shift: float, stretch: float) -> Tensor:
+def _boxes(cells: int, size: float, pixels: int, *, shift: float, farther: float) -> Tensor:
     """(cells, pixels): the mean over the pixels of every cell, of those that there are."""
     middle = cells / 2
-    edges = ((torch.arange(cells + 1, dtype=torch.float64) - middle) * stretch + middle + shift) * size
+    from_middle = (torch.arange(cells + 1, dtype=torch.float64) - middle) * (1 + farther / middle)
+    edges = (from_middle + middle + shift) * size
     first = torch.arange(pixels, dtype=torch.float64)
     inside = torch.minimum(edges[1:, None], first + 1) - torch.maximum(edges[:-1, None], first)
     weights = inside.clamp(min=0)

@@ -25,10 +25,10 @@ _BESIDE = {
     "half a token lower": Place(down=0.5),
     "half a token to the left": Place(right=-0.5),
     "half a token to the right": Place(right=0.5),
-    "lower": Place(taller=0.96),
-    "higher": Place(taller=1.04),
-    "narrower": Place(wider=0.96),
-    "wider": Place(wider=1.04),
+    "less tall": Place(taller=-1),
+    "taller": Place(taller=1),
+    "less wide": Place(wider=-1),
+    "wider": Place(wider=1),
 }
 _FAR = (Place(down=-2), Place(down=2), Place(right=-2), Place(right=2))
 _MIRRORED = {"upside down": (1,), "mirrored": (2,), "turned by half": (1, 2)}
@@ -55,7 +55,7 @@ def check_places(subject: Subject, *, maps: Mapping[int, Tensor], progress: Prog
         yield yes_or_no(1, "own_image", True, limit="reported", detail=detail)
         return
     yield _own_image(subject, contrasts, looks, progress=progress)
-    yield _alignment(contrasts, looks)
+    yield _alignment(contrasts, looks, limit=subject.spec.checks.max_fit_beside)
 
 
 def _covered(subject: Subject) -> tuple[int, int] | None:
@@ -91,7 +91,7 @@ def _own_image(
     return at_least(1, "own_image", share, limit=subject.spec.checks.min_own_image, detail=detail, fix=fix)
 
 
-def _alignment(contrasts: Mapping[int, TokenContrast], looks: Mapping[int, Tensor]) -> Check:
+def _alignment(contrasts: Mapping[int, TokenContrast], looks: Mapping[int, Tensor], *, limit: float) -> Check:
     """All frames together, as single ones are too little to tell half a token."""
 
     def total(place: Place) -> float:
@@ -102,4 +102,4 @@ def _alignment(contrasts: Mapping[int, TokenContrast], looks: Mapping[int, Tenso
     best = max(beside, key=lambda one: beside[one])
     value = beside[best] / own if own > 0 else float("nan")
     fix = "correct resize or input_size of the spec, or covers of the registry entry"
-    return at_most(1, "map_alignment", value, limit=1, detail=f"best but for in place: {best}", fix=fix)
+    return at_most(1, "map_alignment", value, limit=limit, detail=f"best but for in place: {best}", fix=fix)

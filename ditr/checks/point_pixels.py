@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ditr.checks.outcome import Check, Subject, at_least, at_most, largest, smallest, told, yes_or_no
-from ditr.checks.raw_points import colour_errors, handedness, off_whole_px, pixels_of, uv_difference_px
+from ditr.checks.raw_points import colour_errors, move_of, off_whole_px, pixels_of, uv_difference_px
 from ditr.data.batch import Sample
 from ditr.data.frame import Frame
 from ditr.data.reprojection import measure
@@ -19,6 +19,11 @@ from ditr.spec.feature_maps import map_covers
 _CAMERA = "correct the pose (it is camera to world), the intrinsics, or the size that they are for"
 _SAMPLES = "samples must carry the pixels of the raw points, u before v, whatever augmentation moves"
 _FLAT = 1e-3
+"""Of a determinant: below, points lie in a plane and have no side."""
+_AFFINE = 1e-6
+"""Of the variance: what rounding to float32 leaves of flips, rotation, scale and shift."""
+_SMOOTH = 0.5
+"""Of the variance: the elastic distortion is smooth, points in other rows are not."""
 
 
 @dataclass
@@ -36,6 +41,8 @@ class _Measured:
     colours: dict[str, np.ndarray] = field(default_factory=dict)
     colours_augmented: dict[str, float] = field(default_factory=dict)
     moved_m: dict[str, float] = field(default_factory=dict)
+    mixed: dict[str, float] = field(default_factory=dict)
+    mixed_elastic: dict[str, float] = field(default_factory=dict)
     other_extent: dict[str, str] = field(default_factory=dict)
     other_side: list[str] = field(default_factory=list)
 
@@ -73,7 +80,9 @@ def _look(subject: Subject, index: int, found: _Measured) -> None:
     found.uv_augmented[frame.id] = uv_difference_px(moved, pixels, mirrored_in=image.shape[1] if mirrored else None)
     found.colours_augmented[frame.id] = float(colour_errors(moved, image[:, ::-1] if mirrored else image)[2, 2])
     found.moved_m[frame.id] = float((moved.xyz - plain.xyz).norm(dim=1).mean())
-    side = handedness(moved, frame)
+    rigid, elastic = move_of(moved.xyz, frame), move_of(moved.elastic_xyz, frame)
+    found.mixed[frame.id], found.mixed_elastic[frame.id] = rigid.unexplained, elastic.unexplained
+    side = rigid.determinant
     if moved.image is not None and _mirrors(subject) and abs(side) > _FLAT and mirrored != (side < 0):
         found.other_side.append(frame.id)
 
@@ -108,6 +117,11 @@ def _of_samples(subject: Subject, found: _Measured) -> Iterator[Check]:
     value, frame = largest(found.colours_augmented)
     limit, name = limits.max_colour_error, "augmented_colour_error"
     yield at_most(2, name, value, limit=limit, detail=f"most in {frame}", fix=_SAMPLES)
+    fix = "augmentation must leave every point in its row: superpoints, labels and pixels stay where they are"
+    value, frame = largest(found.mixed)
+    yield at_most(2, "augmented_rows", value, limit=_AFFINE, detail=f"most in {frame}", fix=fix)
+    value, frame = largest(found.mixed_elastic)
+    yield at_most(2, "elastic_rows", value, limit=_SMOOTH, detail=f"most in {frame}", fix=fix)
     if subject.spec.fusion.parts:
         fix = "the samples must say what the map covers: the image, the padded canvas, or covers of the registry entry"
         yield at_most(2, "map_extent", len(found.other_extent), limit=0, detail=_first(found.other_extent), fix=fix)

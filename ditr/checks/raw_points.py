@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from ditr.data.batch import Sample
 from ditr.data.frame import Frame
@@ -74,9 +75,21 @@ def colour_errors(sample: Sample, image: np.ndarray) -> np.ndarray:
     return errors
 
 
-def handedness(sample: Sample, frame: Frame) -> float:
-    """Below 0 where the augmentation mirrored the points: determinant of the linear map from the raw to the moved."""
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """What an augmentation did to the points of a frame, as far as an affine map tells."""
+
+    determinant: float
+    """Of the linear map from the raw points to the moved: below 0 where they are mirrored."""
+    unexplained: float
+    """Share of the variance of the moved points that no affine map of the raw ones gives: 1 where rows are mixed."""
+
+
+def move_of(moved: Tensor, frame: Frame) -> Move:
+    """Of (N, 3) points of a sample, whose rows are to be those of the frame."""
     raw = frame.points[:, :3].astype(np.float64)
-    moved = sample.xyz.numpy().astype(np.float64)
-    linear, *_ = np.linalg.lstsq(raw - raw.mean(axis=0), moved - moved.mean(axis=0), rcond=None)
-    return float(np.linalg.det(linear))
+    raw, there = raw - raw.mean(axis=0), moved.numpy().astype(np.float64)
+    there = there - there.mean(axis=0)
+    linear, *_ = np.linalg.lstsq(raw, there, rcond=None)
+    unexplained = np.square(there - raw @ linear).sum() / np.square(there).sum()
+    return Move(determinant=float(np.linalg.det(linear)), unexplained=float(unexplained))

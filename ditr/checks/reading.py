@@ -22,7 +22,8 @@ def check_reading(subject: Subject, *, indices: Sequence[int]) -> Iterator[Check
     try:
         chosen = indices[:_FRAMES]
         batches = [subject.batch(samples, chosen) for samples in (subject.plain, subject.augmented)]
-        batch = Batch(samples=tuple(_with_ramp(sample) for part in batches for sample in part))
+        samples = [sample for part in batches for sample in part]
+        batch = Batch(samples=tuple(_with_ramp(sample, number=number) for number, sample in enumerate(samples)))
         with torch.no_grad():
             points = subject.model.read_2d(batch, statistics={})
     except DitrError as error:
@@ -34,31 +35,33 @@ def check_reading(subject: Subject, *, indices: Sequence[int]) -> Iterator[Check
     read = points.dense()
     tolerated = 0.5 if subject.model.sampling == "nearest" else 0.0
     worst, detail, start = 0.0, "", 0
-    for sample in batch:
+    for number, sample in enumerate(batch):
         of_sample = slice(start, start + len(sample.uv))
         start += len(sample.uv)
-        off = (read[of_sample, :2] - _place(sample)).abs().amax(dim=1)[sample.uv_valid]
+        wanted = _place(sample, number=number)
+        off = (read[of_sample, : wanted.shape[1]] - wanted).abs().amax(dim=1)[sample.uv_valid]
         if len(off) and float(off.max()) > worst:
             worst, detail = float(off.max()), f"most in {sample.frame_id}"
     beyond = max(0.0, worst - tolerated)
     yield at_most(2, "read_error_tokens", beyond, limit=limit, detail=detail, fix=_FIX)
 
 
-def _with_ramp(sample: Sample) -> Sample:
-    """The sample with a map of the same shape and type, of which channel 0 is the column and channel 1 the row."""
+def _with_ramp(sample: Sample, *, number: int) -> Sample:
+    """With a map of the same shape and type: channel 0 is the column, 1 the row, 2 the sample's number in the batch."""
     assert sample.tokens is not None, "a batch as the model reads it has maps"
     _, rows, columns = sample.tokens.shape
-    ramp = torch.zeros_like(sample.tokens)
+    ramp = torch.full_like(sample.tokens, number)
     ramp[0] = torch.arange(columns)
-    ramp[1] = torch.arange(rows)[:, None]
+    ramp[1:2] = torch.arange(rows)[:, None]
     return replace(sample, tokens=ramp)
 
 
-def _place(sample: Sample) -> Tensor:
-    """(N, 2) column and row of the map at every point's pixel; at most the centres of the outermost tokens."""
+def _place(sample: Sample, *, number: int) -> Tensor:
+    """(N, 3 or the map's channels) of the ramp at every point's pixel, at most at the outermost tokens' centres."""
     assert sample.tokens is not None, "a batch as the model reads it has maps"
-    _, rows, columns = sample.tokens.shape
+    channels, rows, columns = sample.tokens.shape
     height, width = sample.map_hw
     column = (sample.uv[:, 0].double() + 0.5) / (width / columns) - 0.5
     row = (sample.uv[:, 1].double() + 0.5) / (height / rows) - 0.5
-    return torch.stack([column.clamp(0, columns - 1), row.clamp(0, rows - 1)], dim=1)
+    place = [column.clamp(0, columns - 1), row.clamp(0, rows - 1), torch.full_like(row, number)]
+    return torch.stack(place[:channels], dim=1)

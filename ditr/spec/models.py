@@ -89,7 +89,7 @@ class FeatureSpec(Part):
     """How the image becomes input_size: resized whatever its shape, or kept as it is with padding right and below."""
     layers: Annotated[tuple[int, ...], Field(min_length=1, strict=False)] = (-1,)
     """Layers of a vision transformer whose tokens are taken, each with the final norm, their channels one after the
-    other; -1 is the last."""
+    other; counted from 0, or from the end: -1 is the last."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """In which the source computes; maps are kept in float16 whatever it is."""
     augmentation: ImageAugmentationSpec | None = None
@@ -318,6 +318,8 @@ class ChecksSpec(Part):
     """Least relative difference between a map and its mean over the tokens: a constant map tells points nothing."""
     min_own_image: Probability = 0.95
     """Least share of the maps that fit their own image, upright and in place, better than any other image."""
+    max_fit_beside: NonNegative = 1.05
+    """How well maps may fit their images half a token beside or a token larger, relative to how they fit in place."""
     max_read_error_tokens: NonNegative = 0.05
     """Most that a point may read beside its pixel's place in the map; half a token more where sampling is nearest."""
     max_batch_error: NonNegative = 0.01
