@@ -10,6 +10,8 @@ from ditr.spec.models import BackboneSpec, Part, Probability, SeededWeights
 
 SYNTHROOMS_VERSION = 2
 """Raised when the generator's output changes; part of the data's folder name and of every identity."""
+SYNTHROOMS_IMAGE = (480, 640)
+"""Height and width in pixels of its images."""
 
 
 class SplitEntry(Part):

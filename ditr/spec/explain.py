@@ -15,10 +15,14 @@ from ditr.spec.places import Place, all_paths, bare, is_model, is_union, locate,
 from ditr.spec.problems import Problem, allowed, did_you_mean, dotted
 from ditr.spec.source import Value
 
+_DIGEST = "64 hexadecimal digits in lower case"
 _HINTS: Mapping[str, str] = {
     "name": "lower-case letters, digits and underscores, and start with a letter or digit",
     "fusion.injection.scales": "a stride of the decoder, 8, 4, 2 or 1, or 16, the bottleneck",
-    "sha256": "64 hexadecimal digits in lower case",
+    "features.input_size": "[height, width] in pixels, such as [420, 560]",
+    "sha256": _DIGEST,
+    "weights.sha256": _DIGEST,
+    "features.weights.sha256": _DIGEST,
 }
 """What is allowed, in better words than the type has."""
 
@@ -115,7 +119,11 @@ def _wrong_value(error: ErrorDetails, written: Value, place: Place) -> str:
         return f"must be a finite number; {is_what}"
     if kind == "model_type":
         return f"must be a map (keys: {', '.join(place.annotation.model_fields)}){_or_null(place)}; {is_what}{help_}"
-    return f"must be {_TYPES.get(kind, error['msg'])}{_or_null(place)}; {is_what}{help_}"
+    if kind == "model_attributes_type":
+        kinds = [tag for one in get_args(place.annotation) for tag in tags(one)]
+        return f"must be a map with a kind ({', '.join(kinds)}){_or_null(place)}; {is_what}"
+    must = (hint if kind == "tuple_type" else None) or _TYPES.get(kind, error["msg"])
+    return f"must be {must}{_or_null(place)}; {is_what}{help_}"
 
 
 def _not_one_of(options: tuple[Any, ...], written: Value, hint: str | None) -> str:
@@ -161,7 +169,7 @@ def _typing_help(kind: str, written: Value, place: Place) -> str:
         return f"; write {int(data)}"
     if kind == "string_type" and isinstance(data, bool | int | float):
         return f"; write '{text}'"
-    if kind == "tuple_type" and not isinstance(data, dict):
+    if kind == "tuple_type" and not isinstance(data, dict) and get_args(place.annotation)[-1] is Ellipsis:
         return f"; write [{text}]"
     return ""
 

@@ -10,9 +10,9 @@ from typing import Any
 from ditr.spec.compose import Composed, compose
 from ditr.spec.explain import check
 from ditr.spec.models import Spec
-from ditr.spec.problems import Origin, Problem, SpecErrors, dotted
+from ditr.spec.problems import Finding, Origin, Problem, SpecErrors, dotted
 from ditr.spec.registry import Registry
-from ditr.spec.rules import Finding, broken_entries, broken_rules
+from ditr.spec.rules import broken_entries, broken_rules
 from ditr.spec.source import Value
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ditr.errors import Code, DitrError
 
@@ -39,6 +40,15 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.origin}: {self.path}: {self.what}" if self.path else f"{self.origin}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong at ``path``, and the other values that it does not agree with."""
+
+    path: PathSteps
+    what: str
+    others: tuple[PathSteps, ...] = ()
 
 
 class SpecErrors(DitrError):
@@ -80,3 +90,15 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     by_lower = {option.lower(): option for option in options}
     near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return f"; did you mean '{by_lower[near[0]]}'?" if near else ""
+
+
+def repeated(items: tuple[Any, ...], path: PathSteps) -> Iterator[Finding]:
+    """Every item that is in the list before."""
+    for index, item in enumerate(items):
+        if item in items[:index]:
+            yield Finding((*path, index), f"{item} is in the list twice")
+
+
+def in_yaml(value: object) -> str:
+    """A value as it is written in a spec."""
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)

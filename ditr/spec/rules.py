@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ditr.errors import DitrError
-from ditr.spec.entries import CheckpointEntry, ConvEntry, PrecomputedEntry
-from ditr.spec.feature_maps import Source
+from ditr.spec.entries import (
+    CheckpointEntry,
+)
+from ditr.spec.feature_rules import FEATURE_RULES
 from ditr.spec.models import (
+    BOTTLENECK_STRIDE,
     AugmentationSpec,
     BackboneSpec,
     Checkpoint,
     ChecksSpec,
     DatasetSpec,
-    FeatureSpec,
     FusionSpec,
     LossSpec,
     ModelSpec,
@@ -28,17 +29,8 @@ from ditr.spec.models import (
     RegisteredCheckpoint,
     ScheduleSpec,
 )
-from ditr.spec.problems import PathSteps, Problem, SpecErrors, dotted
+from ditr.spec.problems import Finding, PathSteps, Problem, SpecErrors, dotted, in_yaml, repeated
 from ditr.spec.registry import Registry
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What is wrong at ``path``, and the other values that it does not agree with."""
-
-    path: PathSteps
-    what: str
-    others: tuple[PathSteps, ...] = ()
 
 
 def broken_rules(parts: Mapping[str, Any]) -> list[Finding]:
@@ -76,78 +68,14 @@ def dataset_is_known(dataset: DatasetSpec, registry: Registry) -> Iterator[Findi
         yield Finding(("dataset", "name"), what)
 
 
-def features_are_known(features: FeatureSpec | None, registry: Registry) -> Iterator[Finding]:
-    if features and (what := registry.unknown("features", features.source)):
-        yield Finding(("features", "source"), what)
-
-
 def checkpoint_is_known(checkpoint: Checkpoint | None, registry: Registry) -> Iterator[Finding]:
     if isinstance(checkpoint, RegisteredCheckpoint) and (what := registry.unknown("checkpoints", checkpoint.name)):
         yield Finding(("checkpoint", "name"), what)
 
 
-def fusion_has_features(features: FeatureSpec | None, fusion: FusionSpec) -> Iterator[Finding]:
-    if fusion.parts and features is None:
-        what = "needs 'features' (source, input_size), which is not there or null"
-        yield Finding(("fusion", fusion.parts[0]), what, (("features",),))
-
-
-def input_size_fits_patch(features: FeatureSpec | None, registry: Registry) -> Iterator[Finding]:
-    entry = _feature_entry(features, registry)
-    if features is None or entry is None or isinstance(entry, PrecomputedEntry):
-        return
-    if features.input_size is None:
-        near = ", ".join(_short(size) for size in entry.sizes)
-        what = f"{features.source} needs a height and width in pixels{f'; recommended: {near}' if near else ''}"
-        yield Finding(("features", "input_size"), what, (("features", "source"),))
-        return
-    for index, name in enumerate(("height", "width")):
-        if not (rest := features.input_size[index] % entry.patch):
-            continue
-        size = features.input_size[index]
-        near = " or ".join(str(one) for one in (size - rest, size - rest + entry.patch) if one)
-        must = f"the {name} must be a multiple of {entry.patch}, the patch of {features.source}"
-        what = f"{must}; is {size}; nearest: {near}"
-        yield Finding(("features", "input_size", index), what, (("features", "source"),))
-
-
-def precomputed_maps_are_as_they_are(features: FeatureSpec | None, registry: Registry) -> Iterator[Finding]:
-    """What computes a map has no meaning for one that somebody else computed."""
-    if features is None or not isinstance(_feature_entry(features, registry), PrecomputedEntry):
-        return
-    default = FeatureSpec(source=features.source)
-    for name in ("weights", "mode", "input_size", "resize", "layers", "dtype"):
-        if getattr(features, name) != getattr(default, name):
-            what = f"the maps of {features.source} are precomputed, which this cannot change; remove the key"
-            yield Finding(("features", name), what, (("features", "source"),))
-
-
-def layers_are_unique(features: FeatureSpec | None, registry: Registry) -> Iterator[Finding]:
-    if features is None:
-        return
-    yield from _repeated(features.layers, ("features", "layers"))
-    entry = _feature_entry(features, registry)
-    if isinstance(entry, ConvEntry) and features.layers != FeatureSpec(source=features.source).layers:
-        what = f"{features.source} is no vision transformer: the map at the entry's stride is taken; remove the key"
-        yield Finding(("features", "layers"), what, (("features", "source"),))
-
-
-def images_are_augmented_online(
-    features: FeatureSpec | None, augmentation: AugmentationSpec | None
-) -> Iterator[Finding]:
-    if features is None or features.augmentation is None:
-        return
-    if features.mode != "online":
-        what = "stored maps are of the image as it is; write features.mode: online, or remove the augmentation"
-        yield Finding(("features", "augmentation"), what, (("features", "mode"),))
-    if augmentation is None and features.augmentation.mirror_with_points:
-        what = "no points are mirrored, for the spec's augmentation is null; write false"
-        yield Finding(("features", "augmentation", "mirror_with_points"), what, (("augmentation",),))
-
-
 def gate_range_ascends(checks: ChecksSpec) -> Iterator[Finding]:
     if checks.gate_range[0] >= checks.gate_range[1]:
-        yield Finding(("checks", "gate_range"), f"must be [low, high]; is {_short(checks.gate_range)}")
+        yield Finding(("checks", "gate_range"), f"must be [low, high]; is {in_yaml(checks.gate_range)}")
 
 
 def heads_divide_width(model: ModelSpec) -> Iterator[Finding]:
@@ -168,29 +96,41 @@ def checkpoint_fits_model(checkpoint: Checkpoint | None, model: ModelSpec, regis
     pairs["model", "voxel_size_m"] = (entry.voxel_size_m, model.voxel_size_m)
     different = {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
     if different:
-        all_of_it = [f"{dotted(path)} is {_short(a)} there and {_short(b)} here" for path, (a, b) in different.items()]
+        all_of_it = [
+            f"{dotted(path)} is {in_yaml(a)} there and {in_yaml(b)} here" for path, (a, b) in different.items()
+        ]
         what = f"these weights are of another model: {'; '.join(all_of_it)}"
         yield Finding(("checkpoint", "name"), what, tuple(different))
 
 
 def scales_are_unique(fusion: FusionSpec) -> Iterator[Finding]:
-    yield from _repeated(fusion.injection.scales if fusion.injection else (), ("fusion", "injection", "scales"))
+    yield from repeated(fusion.injection.scales if fusion.injection else (), ("fusion", "injection", "scales"))
+
+
+def skip_has_a_decoder_stride(fusion: FusionSpec) -> Iterator[Finding]:
+    injection = fusion.injection
+    if injection and injection.target == "skip" and set(injection.scales) == {BOTTLENECK_STRIDE}:
+        what = (
+            f"at stride {BOTTLENECK_STRIDE}, the only one of scales, there is no skip branch; remove the key, or add a"
+            " stride of the decoder"
+        )
+        yield Finding(("fusion", "injection", "target"), what, (("fusion", "injection", "scales"),))
 
 
 def seeds_are_unique(seeds: tuple[int, ...]) -> Iterator[Finding]:
-    yield from _repeated(seeds, ("seeds",))
+    yield from repeated(seeds, ("seeds",))
 
 
 def tags_are_unique(tags: tuple[str, ...]) -> Iterator[Finding]:
-    yield from _repeated(tags, ("tags",))
+    yield from repeated(tags, ("tags",))
 
 
 def ranges_ascend(augmentation: AugmentationSpec | None) -> Iterator[Finding]:
     if augmentation and augmentation.scale[0] > augmentation.scale[1]:
-        yield Finding(("augmentation", "scale"), f"must be [low, high]; is {_short(augmentation.scale)}")
+        yield Finding(("augmentation", "scale"), f"must be [low, high]; is {in_yaml(augmentation.scale)}")
     elastic = augmentation.elastic if augmentation else None
     if elastic and elastic.granularity[0] > elastic.granularity[1]:
-        what = f"must be [fine, coarse]; is {_short(elastic.granularity)}"
+        what = f"must be [fine, coarse]; is {in_yaml(elastic.granularity)}"
         yield Finding(("augmentation", "elastic", "granularity"), what)
 
 
@@ -210,18 +150,14 @@ def compat_weighs_dice_itself(loss: LossSpec, esam_compat: bool) -> Iterator[Fin
 
 
 RULES: tuple[Callable[..., Iterator[Finding]], ...] = (
+    *FEATURE_RULES,
     dataset_is_known,
-    features_are_known,
     checkpoint_is_known,
-    fusion_has_features,
-    input_size_fits_patch,
-    precomputed_maps_are_as_they_are,
-    layers_are_unique,
-    images_are_augmented_online,
     gate_range_ascends,
     heads_divide_width,
     checkpoint_fits_model,
     scales_are_unique,
+    skip_has_a_decoder_stride,
     seeds_are_unique,
     tags_are_unique,
     ranges_ascend,
@@ -230,27 +166,9 @@ RULES: tuple[Callable[..., Iterator[Finding]], ...] = (
 )
 
 
-def _feature_entry(features: FeatureSpec | None, registry: Registry) -> Source | None:
-    """None also for an unknown or broken entry: those have messages of their own."""
-    try:
-        return registry.features(features.source) if features else None
-    except DitrError:
-        return None
-
-
 def _checkpoint_entry(checkpoint: Checkpoint | None, registry: Registry) -> CheckpointEntry | None:
     """None also for an unknown or broken entry: those have messages of their own."""
     try:
         return registry.checkpoint(checkpoint.name) if isinstance(checkpoint, RegisteredCheckpoint) else None
     except DitrError:
         return None
-
-
-def _repeated(items: tuple[Any, ...], path: PathSteps) -> Iterator[Finding]:
-    for index, item in enumerate(items):
-        if item in items[:index]:
-            yield Finding((*path, index), f"{item} is in the list twice")
-
-
-def _short(value: object) -> str:
-    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)

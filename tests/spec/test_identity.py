@@ -95,6 +95,9 @@ def arm(**changes: Any) -> dict[str, Any]:
         {"seeds": [3, 4]},
         {"tracking": {"mlflow": False}},
         {"execution": {"device": "cpu", "workers": 0}},
+        {"checks": {"min_valid_ratio": 0.5, "steps": 7, "max_forward_s": 1.0}},
+        {"features": {**FEATURES, "mode": "stored", "resize": "resize", "layers": [-1], "dtype": "float32"}},
+        {"fusion": {"bifusion": GATE, "stem": None}},
         {"loss": {}},
         {"loss": {"semantic": 0.5}},  # the default, written out
     ],
@@ -107,7 +110,22 @@ def test_what_changes_no_number_does_not_change_the_hash(change: dict[str, Any])
     "change",
     [
         {"dataset": {"name": "rooms_big"}},
-        {"features": {**FEATURES, "sampling": "nearest"}},
+        *(
+            {"features": {**FEATURES, **change}}
+            for change in (
+                {"sampling": "nearest"},
+                {"input_size": [462, 616]},
+                {"resize": "pad"},
+                {"layers": [5, -1]},
+                {"dtype": "bfloat16"},
+                {"mode": "online"},
+                {"mode": "online", "augmentation": {}},
+                {"weights": {"kind": "seeded", "seed": 1}},
+                {"weights": {"kind": "file", "path": "mine.pth"}},
+                {"weights": {"kind": "hub"}},
+            )
+        ),
+        {"fusion": {"bifusion": GATE, "stem": {}}},
         {"fusion": {"bifusion": {"gate": "lite", "dropout": 0.2}}},
         {"fusion": {"bifusion": GATE, "injection": {}}},
         {"model": {"voxel_size_m": 0.020000000000000004}},  # the next float after 0.02
@@ -123,8 +141,18 @@ def test_what_can_change_a_number_changes_the_hash(change: dict[str, Any]) -> No
     assert hash_of(arm(**change)) != hash_of(arm())
 
 
+INJECTION: dict[str, Any] = {"pooling": "max", "scales": [8, 1]}
+
+
+def test_each_choice_of_an_injection_or_a_stem_is_an_arm_of_its_own() -> None:
+    injections = [{}, {"order": "project_then_pool"}, {"scales": [16, 8, 1]}, {"pooling": "mean"}, {"target": "skip"}]
+    fusions = [{"injection": {**INJECTION, **change}} for change in injections]
+    fusions += [{"stem": {}}, {"stem": {"init": "random"}}, {"stem": {"projection": "linear_bn_gelu"}}]
+    assert len({hash_of(arm(fusion=fusion)) for fusion in fusions}) == len(fusions)
+
+
 def test_features_count_only_where_a_fusion_reads_them() -> None:
-    other = {"source": "vit14", "input_size": [462, 616]}
+    other = {"source": "vit14", "input_size": [462, 616], "layers": [5], "dtype": "float16", "mode": "online"}
     assert hash_of(arm(fusion={}, features=other)) == hash_of(arm(fusion={}, features=None))
     assert hash_of(arm(features=other)) != hash_of(arm())
 
@@ -142,6 +170,23 @@ def test_an_edited_entry_changes_the_hash_and_its_prose_does_not(tmp_path: Path)
         file.write_text(edited.replace("sha256: null", f"sha256: {'a' * 64}"))
         assert spec_hash(spec, registry=Registry(tmp_path)) != before
         file.write_text(original)
+
+
+def test_what_an_entry_tells_readers_alone_changes_no_hash(tmp_path: Path) -> None:
+    spec = Spec.model_validate(arm())
+    shutil.copytree(REGISTRY.folder, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "features/vit14.yaml"
+    told = "sizes: [[420, 560]]\nlicence_url: https://example.org/terms\n"
+    file.write_text(file.read_text() + told)
+    assert spec_hash(spec, registry=Registry(tmp_path)) == spec_hash(spec, registry=REGISTRY)
+
+
+def test_what_a_precomputed_map_covers_is_part_of_the_identity(tmp_path: Path) -> None:
+    spec = Spec.model_validate(arm(features={"source": "clip_maps"}))
+    shutil.copytree(REGISTRY.folder, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "features/clip_maps.yaml"
+    file.write_text(file.read_text().replace("covers: [480, 640]", "covers: [490, 644]"))
+    assert spec_hash(spec, registry=Registry(tmp_path)) != spec_hash(spec, registry=REGISTRY)
 
 
 def test_the_identity_is_json_and_names_no_registry_entry() -> None:
@@ -166,6 +211,10 @@ def test_seeds_get_keys_of_their_own() -> None:
         ({"bifusion": GATE, "injection": {"scales": [1, 2, 4, 8]}}, "fpn_inject"),
         ({"bifusion": GATE, "injection": {"scales": [8, 4]}}, "custom"),
         ({"injection": {}}, "custom"),
+        ({"bifusion": GATE, "injection": {"scales": [16, 8, 4, 2, 1]}}, "custom"),
+        ({"stem": {}}, "custom"),
+        ({"bifusion": GATE, "stem": {}}, "custom"),
+        ({"bifusion": GATE, "injection": {}, "stem": {}}, "custom"),
     ],
 )
 def test_variant(fusion: dict[str, Any], expected: str) -> None:

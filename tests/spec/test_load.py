@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ditr.spec.compose import merge
+from ditr.spec.feature_maps import map_covers, map_shape
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.models import ConstantDecay, ElasticSpec, FileCheckpoint, PolyDecay, RegisteredCheckpoint
 from ditr.spec.problems import Origin, SpecErrors
@@ -90,6 +91,37 @@ def test_a_broken_registry_entry_is_reported_at_its_place_in_the_entry() -> None
         (5, "texture_share"),
     ]
     assert raised.value.code == "registry"
+
+
+GOOD = sorted(file.stem for file in (HERE / "good").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_is_allowed_loads(name: str) -> None:
+    assert load(name).spec.name == name
+
+
+def test_null_takes_an_inherited_input_size_from_precomputed_maps() -> None:
+    features = load("precomputed").spec.features
+    assert features is not None
+    assert features.input_size is None
+    entry = Registry(HERE / "registry").features(features.source)
+    assert map_shape(features, entry) == (512, 60, 80)
+    assert map_covers(features, entry) == (480, 640)
+
+
+def test_a_padded_map_covers_its_canvas_and_has_a_token_a_patch() -> None:
+    features = load("padded").spec.features
+    assert features is not None
+    entry = Registry(HERE / "registry").features(features.source)
+    assert map_shape(features, entry) == (384, 35, 46)
+    assert map_covers(features, entry) == (490, 644)
+
+
+def test_layers_stand_one_after_the_other() -> None:
+    features = load("layers").spec.features
+    assert features is not None
+    assert map_shape(features, Registry(HERE / "registry").features(features.source)) == (4 * 384, 30, 40)
 
 
 leaves = st.none() | st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2)
