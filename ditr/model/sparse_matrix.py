@@ -58,7 +58,7 @@ def from_entries(rows: Tensor, columns: Tensor, values: Tensor, *, height: int, 
     places, counts = torch.unique_consecutive(place, return_counts=True)
     return SparseMatrix(
         columns=places % width,
-        values=torch.segment_reduce(values[order], "sum", lengths=counts),
+        values=torch.segment_reduce(values[order], "sum", lengths=counts, unsafe=True),
         offsets=_offsets((places // width).bincount(minlength=height)),
         width=width,
     )

@@ -54,10 +54,11 @@ def segment_mean(values: Tensor, segments: Tensor, *, count: int) -> Tensor:
 
 
 def segment_max(values: Tensor, segments: Tensor, *, count: int) -> Tensor:
-    """(N, C) -> (count, C) maximum of each segment's rows; an empty segment's is zero."""
+    """(N, C) -> (count, C) maximum of each segment's rows; none is empty, and equal rows share the gradient."""
     index = segments.unsqueeze(1).expand_as(values)
-    start = values.new_zeros(count, values.shape[1])
-    return start.scatter_reduce(0, index, values, reduce="amax", include_self=False)
+    # Not zero: where the maximum is zero as well, torch gives the start a share of the gradient.
+    start = values.new_full((count, values.shape[1]), -torch.inf)
+    return start.scatter_reduce(0, index, values, reduce="amax")
 
 
 def _normalise(xyz: Tensor, superpoints: Tensor, *, count: int) -> Tensor:

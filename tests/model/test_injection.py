@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -8,10 +10,13 @@ from torch import nn
 
 from ditr.data.batch import Batch
 from ditr.errors import Code, DitrError
-from ditr.model.injection import Injection, Projection
-from ditr.model.pyramid import PointFeatures, build_pyramid
+from ditr.model.injection import Injection, Injector, Places, Projection, StemFusion
+from ditr.model.point_features import PointFeatures
+from ditr.model.pyramid import build_pyramid
+from ditr.model.res16unet import Branch, Res16UNet
 from ditr.model.sparse import SparseTensor, Voxels, voxelise, with_features
-from ditr.spec.models import BackboneSpec, InjectionSpec
+from ditr.model.voxel_features import VoxelFeatures
+from ditr.spec.models import BackboneSpec, InjectionSpec, StemSpec
 
 
 @pytest.fixture
@@ -20,96 +25,184 @@ def voxels(batch: Batch) -> Voxels:
 
 
 @pytest.fixture
-def points(batch: Batch) -> PointFeatures:
+def points(batch: Batch, points_of: Callable[..., PointFeatures]) -> PointFeatures:
     total = sum(len(sample.xyz) for sample in batch)
     generator = torch.Generator().manual_seed(0)
     valid = torch.rand(total, generator=generator) > 0.4
-    return PointFeatures(values=torch.randn(total, 3, generator=generator), valid=valid)
+    return points_of(torch.randn(total, 3, generator=generator), valid)
+
+
+def branch_at(places: Places, stride: int) -> Branch:
+    return next(branch for branch, at in places if at == stride)
 
 
 def inject_once(
-    injection: Injection, points: PointFeatures, voxels: Voxels, *, strides: tuple[int, ...] = (1,)
-) -> tuple[SparseTensor, SparseTensor, SparseTensor, SparseTensor, dict[str, Any]]:
-    """Up and skip branches at stride 1 before and after, and the statistics."""
-    levels = build_pyramid(points, voxels, strides=strides, pooling="max")
+    part: Injection | StemFusion, points: PointFeatures, voxels: Voxels, *, stride: int, pooling: Any = "max"
+) -> tuple[SparseTensor, SparseTensor, dict[str, Any]]:
+    """Noise on the voxels of one stride, what the part makes of it, and the statistics."""
     statistics: dict[str, Any] = {}
-    up = with_features(voxels.tensor, torch.randn(len(voxels.tensor.F), 6))
-    skip = with_features(voxels.tensor, torch.randn(len(voxels.tensor.F), 5))
-    out_up, out_skip = injection.hook(levels, statistics=statistics)(1, up, skip)
-    return up, skip, out_up, out_skip, statistics
+    places = part.places()
+    injector = Injector(places, features=VoxelFeatures(points, voxels, pooling=pooling), statistics=statistics)
+    levels = build_pyramid(points, voxels, strides=(stride,), pooling=pooling)
+    width = places[branch_at(places, stride), stride].projection.linear.out_features
+    torch.manual_seed(5)
+    before = with_features(levels[stride].tensor, torch.randn(len(levels[stride].mask), width))
+    return before, injector(branch_at(places, stride), stride, before), statistics
 
 
 @pytest.mark.parametrize(("target", "count"), [("up", 1024 * (256 + 128 + 96 + 96)), ("skip", 1024 * 256)])
 def test_size_of_the_reference_s_plan(target: Any, count: int) -> None:
     injection = Injection(InjectionSpec(target=target), backbone=BackboneSpec(), feature_channels=1024)
     assert sum(p.numel() for p in injection.parameters()) == count
+    bottleneck = Injection(InjectionSpec(target=target, scales=(16,)), backbone=BackboneSpec(), feature_channels=1024)
+    assert {name: p.shape for name, p in bottleneck.named_parameters()} == {
+        "projections.stride16.linear.weight": (256, 1024)
+    }
+    stem = StemFusion(StemSpec(), backbone=BackboneSpec(), feature_channels=1024)
+    assert {name: p.shape for name, p in stem.named_parameters()} == {"projection.linear.weight": (32, 1024)}
 
 
-@pytest.mark.parametrize("target", ["up", "skip"])
-@pytest.mark.parametrize("projection", ["linear", "linear_bn_gelu"])
-def test_only_the_target_changes_and_only_where_there_is_a_feature(
-    target: Any, projection: Any, small_backbone: BackboneSpec, points: PointFeatures, voxels: Voxels
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("up", {("bottleneck", 16), ("up", 8), ("up", 4), ("up", 2), ("up", 1)}),
+        ("skip", {("bottleneck", 16), ("skip", 8), ("skip", 4), ("skip", 2), ("skip", 1)}),
+    ],
+)
+def test_only_the_target_s_branches_change(
+    target: Any, expected: set[Any], small_backbone: BackboneSpec, points: PointFeatures, voxels: Voxels
 ) -> None:
     torch.manual_seed(0)
-    spec = InjectionSpec(scales=(1,), target=target, projection=projection, init="random")
+    spec = InjectionSpec(scales=(16, 8, 4, 2, 1), target=target, init="random")
+    injection = Injection(spec, backbone=small_backbone, feature_channels=3)
+    stem = StemFusion(StemSpec(init="random"), backbone=small_backbone, feature_channels=3)
+    places = {**injection.places(), **stem.places()}
+    statistics: dict[str, Any] = {}
+    injector = Injector(places, features=VoxelFeatures(points, voxels, pooling="max"), statistics=statistics)
+    changed = set()
+
+    def spy(branch: Branch, stride: int, before: SparseTensor) -> SparseTensor:
+        after = injector(branch, stride, before)
+        if after is not before:
+            assert not torch.equal(after.F, before.F)
+            changed.add((branch, stride))
+        return after
+
+    Res16UNet(small_backbone)(voxels.tensor, inject=spy)
+    assert changed == {*expected, ("stem", 1)}
+    assert set(statistics) == {
+        f"injection_{where}_{what}"
+        for where in ("stem", "s16", "s8", "s4", "s2", "s1")
+        for what in ("empty_ratio", "relative_norm")
+    }
+
+
+@pytest.mark.parametrize("order", ["pool_then_project", "project_then_pool"])
+@pytest.mark.parametrize("pooling", ["max", "mean"])
+@pytest.mark.parametrize("projection", ["linear", "linear_bn_gelu"])
+@pytest.mark.parametrize("stride", [16, 2, 1])
+def test_what_is_added_is_the_formula_on_voxels_with_a_feature_and_nothing_elsewhere(
+    order: Any,
+    pooling: Any,
+    projection: Any,
+    stride: int,
+    small_backbone: BackboneSpec,
+    points: PointFeatures,
+    voxels: Voxels,
+) -> None:
+    torch.manual_seed(0)
+    spec = InjectionSpec(scales=(stride,), order=order, projection=projection, init="random")  # type: ignore[arg-type]
     injection = Injection(spec, backbone=small_backbone, feature_channels=3)
     for module in injection.modules():
         if isinstance(module, nn.BatchNorm1d):
             nn.init.ones_(module.bias)  # after which even a zero feature would not stay zero
-    up, skip, out_up, out_skip, statistics = inject_once(injection, points, voxels)
-    (base, out), (other, untouched) = ((up, out_up), (skip, out_skip))[:: 1 if target == "up" else -1]
-    assert untouched is other
+    left_half = points.valid & (torch.cat([voxels.tensor.C])[voxels.voxel_of_point, 1] >= 0)
+    points = replace(points, valid=left_half)  # so that coarse voxels are empty, too
+    before, after, statistics = inject_once(injection, points, voxels, stride=stride, pooling=pooling)
 
-    has_feature = torch.zeros(len(base.F), dtype=torch.bool)
-    has_feature[voxels.voxel_of_point[points.valid]] = True
-    assert 0 < has_feature.sum() < len(has_feature)
-    assert torch.equal(out.F[~has_feature], base.F[~has_feature])
-    assert (out.F[has_feature] != base.F[has_feature]).any(dim=1).all()
-    assert statistics["injection_s1_empty_ratio"].item() == pytest.approx(1 - has_feature.float().mean().item())
-    strength = (out.F - base.F).norm() / base.F.norm()
-    assert statistics["injection_s1_relative_norm"].item() == pytest.approx(strength.item(), rel=1e-4)
+    layers = injection.projections[f"stride{stride}"]
+    levels = build_pyramid(points, voxels, strides=(stride, 1), pooling=pooling)
+    level = levels[stride]
+    if order == "pool_then_project":
+        wanted = torch.zeros_like(before.F)
+        wanted[level.mask] = layers(level.tensor.F[level.mask])
+    else:  # the projected stride-1 features take the place of the features; by the engine's own pooling
+        projected = torch.zeros(len(levels[1].mask), wanted_width := before.F.shape[1])
+        projected[levels[1].mask] = layers(levels[1].tensor.F[levels[1].mask])
+        values = projected[voxels.voxel_of_point]
+        again = PointFeatures(tokens=values, rows=points.rows, weights=torch.ones(len(values), 1), valid=points.valid)
+        wanted = build_pyramid(again, voxels, strides=(stride,), pooling=pooling)[stride].tensor.F
+        assert wanted.shape[1] == wanted_width
+    assert 0 < level.mask.sum() < len(level.mask)
+    torch.testing.assert_close(after.F - before.F, wanted, atol=1e-4, rtol=1e-4)
+    assert torch.equal(after.F[~level.mask], before.F[~level.mask])
+    assert statistics[f"injection_s{stride}_empty_ratio"].item() == pytest.approx(1 - level.mask.float().mean().item())
+    strength = (after.F - before.F).norm() / before.F.norm()
+    assert statistics[f"injection_s{stride}_relative_norm"].item() == pytest.approx(strength.item(), rel=1e-4)
 
 
-def test_a_projection_sees_only_rows_with_a_feature(
-    small_backbone: BackboneSpec, points: PointFeatures, voxels: Voxels
+@pytest.mark.parametrize("order", ["pool_then_project", "project_then_pool"])
+def test_a_norm_sees_only_rows_with_a_feature(
+    order: Any, small_backbone: BackboneSpec, points: PointFeatures, voxels: Voxels
 ) -> None:
-    spec = InjectionSpec(scales=(1,), projection="linear_bn_gelu", init="random")
+    spec = InjectionSpec(scales=(2,), order=order, projection="linear_bn_gelu", init="random")
     injection = Injection(spec, backbone=small_backbone, feature_channels=3)
     seen = []
-    injection.projections["stride1"].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    inject_once(injection, points, voxels)
-    assert len(seen[0]) == len(voxels.voxel_of_point[points.valid].unique())
+    norm = cast(Projection, injection.projections["stride2"]).norm
+    assert norm is not None
+    norm.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    inject_once(injection, points, voxels, stride=2)
+    masks = {s: level.mask for s, level in build_pyramid(points, voxels, strides=(2, 1), pooling="max").items()}
+    assert seen == [int(masks[2 if order == "pool_then_project" else 1].sum())]
 
 
-def test_no_valid_point_adds_nothing_and_is_counted(small_backbone: BackboneSpec, voxels: Voxels) -> None:
-    points = PointFeatures(values=torch.randn(1050, 3), valid=torch.zeros(1050, dtype=torch.bool))
-    spec = InjectionSpec(scales=(1,), projection="linear_bn_gelu", init="random")
+@pytest.mark.parametrize("pooling", ["max", "mean"])
+@pytest.mark.parametrize("stride", [8, 1])
+def test_no_valid_point_adds_nothing_and_is_counted(
+    pooling: Any, stride: int, small_backbone: BackboneSpec, points: PointFeatures, voxels: Voxels
+) -> None:
+    nothing = replace(points, valid=torch.zeros(1050, dtype=torch.bool))
+    spec = InjectionSpec(scales=(stride,), projection="linear_bn_gelu", init="random")  # type: ignore[arg-type]
     injection = Injection(spec, backbone=small_backbone, feature_channels=3)
-    up, _, out, _, statistics = inject_once(injection, points, voxels)
-    assert torch.equal(up.F, out.F)
-    assert statistics["injection_s1_empty_ratio"] == 1
+    before, after, statistics = inject_once(injection, nothing, voxels, stride=stride, pooling=pooling)
+    assert torch.equal(before.F, after.F)
+    assert statistics == {f"injection_s{stride}_empty_ratio": 1, f"injection_s{stride}_relative_norm": 0}
 
 
-def test_one_row_cannot_be_normalised(small_backbone: BackboneSpec, voxels: Voxels) -> None:
+def test_one_row_cannot_be_normalised(small_backbone: BackboneSpec, points: PointFeatures, voxels: Voxels) -> None:
     valid = torch.zeros(1050, dtype=torch.bool)
     valid[3] = True
-    points = PointFeatures(values=torch.randn(1050, 3), valid=valid)
+    one = replace(points, valid=valid)
     spec = InjectionSpec(scales=(1,), projection="linear_bn_gelu")
     injection = Injection(spec, backbone=small_backbone, feature_channels=3)
     with pytest.raises(DitrError, match="only one voxel of stride 1") as caught:
-        inject_once(injection, points, voxels)
-    assert caught.value.code is Code.FEATURES
-    inject_once(injection.eval(), points, voxels)
+        inject_once(injection, one, voxels, stride=1)
+    assert (caught.value.code, caught.value.where) == (Code.FEATURES, "fusion.injection.scales: 1")
+    inject_once(injection.eval(), one, voxels, stride=1)
+    stem = StemFusion(StemSpec(projection="linear_bn_gelu"), backbone=small_backbone, feature_channels=3)
+    with pytest.raises(DitrError, match="only one voxel of stride 1") as caught:
+        inject_once(stem, one, voxels, stride=1)
+    assert caught.value.where == "fusion.stem"
 
 
-def test_a_level_of_other_voxels_is_refused(
+def test_a_tensor_on_other_voxels_is_refused(
     small_backbone: BackboneSpec, points: PointFeatures, voxels: Voxels
 ) -> None:
-    injection = Injection(InjectionSpec(scales=(1, 2)), backbone=small_backbone, feature_channels=3)
-    levels = build_pyramid(points, voxels, strides=(1, 2), pooling="mean")
-    hook = injection.hook({1: levels[2]}, statistics={})
-    with pytest.raises(AssertionError, match=r"injection at stride 1: .*different voxels"):
-        hook(1, voxels.tensor, voxels.tensor)
+    injection = Injection(InjectionSpec(scales=(2,)), backbone=small_backbone, feature_channels=3)
+    features = VoxelFeatures(points, voxels, pooling="mean")
+    with pytest.raises(AssertionError, match=r"injection at up of stride 2: .*different voxels"):
+        Injector(injection.places(), features=features, statistics={})("up", 2, voxels.tensor)
+
+
+@pytest.mark.parametrize("pooling", ["max", "mean"])
+def test_masks_and_features_to_look_at_are_those_of_the_pyramid(
+    pooling: Any, small_backbone: BackboneSpec, points: PointFeatures, voxels: Voxels
+) -> None:
+    injection = Injection(InjectionSpec(scales=(4,)), backbone=small_backbone, feature_channels=3)
+    injector = Injector(injection.places(), features=VoxelFeatures(points, voxels, pooling=pooling), statistics={})
+    for stride, level in build_pyramid(points, voxels, strides=(16, 4, 1), pooling=pooling).items():
+        assert torch.equal(injector.mask(stride), level.mask)
+        torch.testing.assert_close(injector.features(stride), level.tensor.F, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["linear", "linear_bn_gelu"])
