@@ -48,7 +48,8 @@ class FeatureSource:
         self._taken = _layers(model, spec) if isinstance(entry, VitEntry) else [stage_of(model, entry)]
         # Once, since a copy to a GPU waits for all that it computes.
         self._mean, self._std = (self._rgb(values) for values in (entry.mean, entry.std))
-        self.model: Any = _in_dtype(model, self.dtype).to(device).eval().requires_grad_(False)
+        self._digest = _digest(model)
+        self.model: Any = _for_inputs(model, spec).to(device).eval().requires_grad_(False)
 
     @torch.no_grad()
     def encode(self, images: np.ndarray | Tensor) -> Tensor:
@@ -84,12 +85,8 @@ class FeatureSource:
         return whole.to(torch.float16)
 
     def weights_digest(self) -> str:
-        """Hex digest of every weight as it is computed with, so that maps made with other weights can be told apart."""
-        digest = xxhash.xxh3_128()
-        for name, value in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        """Hex digest of every weight as it was given, so that maps made with other weights can be told apart."""
+        return self._digest
 
     def _intermediates(self, pixels: Tensor) -> list[Tensor]:
         """A map (B, C, Hp, Wp) for each of the layers, in the spec's order."""
@@ -137,9 +134,6 @@ def load_source(spec: FeatureSpec, *, entry: VitEntry | ConvEntry, device: torch
     if file is not None:
         set_weights(model, file, entry=entry)
     stamp = weights_stamp(weights) if file is None else f"sha256 {sha256_of(file)}"
-    if isinstance(entry, VitEntry):
-        # Position embeddings are resampled here, in float32, and not for every batch in the dtype of the spec.
-        model.set_input_size(img_size=spec.input_size)  # type: ignore[operator]
     return FeatureSource(model, spec=spec, entry=entry, device=device, weights_stamp=stamp)
 
 
@@ -172,11 +166,26 @@ def _layers(model: Any, spec: FeatureSpec) -> list[int]:
     return taken
 
 
-def _in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """All weights in the dtype, but not what rotary position embeddings are made of: rounded, positions would move."""
+def _digest(model: nn.Module) -> str:
+    digest = xxhash.xxh3_128()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _for_inputs(model: nn.Module, spec: FeatureSpec) -> nn.Module:
+    """The model for the spec's input size, with all weights in its dtype.
+
+    Position embeddings are resampled here once and in float32, not for every batch in the dtype. What rotary ones are
+    made of stays in float32: rounded, positions would move.
+    """
+    of_timm: Any = model
+    if getattr(model, "pos_embed", None) is not None:
+        of_timm.set_input_size(img_size=spec.input_size)
     rope = getattr(model, "rope", None)
     kept = {name: buffer.clone() for name, buffer in rope.named_buffers()} if isinstance(rope, nn.Module) else {}
-    model = model.to(dtype)
+    model = model.to(getattr(torch, spec.dtype))
     for name, buffer in kept.items():
         setattr(rope, name, buffer)
     return model

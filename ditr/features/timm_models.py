@@ -17,11 +17,15 @@ _torchvision_operators: list[torch.library.Library] = []
 
 
 def create(entry: VitEntry | ConvEntry) -> nn.Module:
-    """The entry's model as its constructor draws it, for any input size."""
+    """The entry's model as its constructor draws it, for any input size; DitrError if timm does not make it so."""
     arguments: dict[str, Any] = {"num_classes": 0, **entry.timm_args}
     if isinstance(entry, VitEntry):
         arguments["dynamic_img_size"] = True
-    model: nn.Module = import_timm().create_model(known(entry), **arguments)
+    name, timm = known(entry), import_timm()
+    try:
+        model: nn.Module = timm.create_model(name, **arguments)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise _misfit(entry, f"timm cannot make it as a model of kind: {entry.kind} ({error})") from error
     return model
 
 

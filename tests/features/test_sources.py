@@ -10,10 +10,10 @@ from ditr.errors import Code, DitrError
 from ditr.features.sources import FeatureSource, load_source, require_source
 from ditr.features.timm_models import check, create
 from ditr.geometry.sampling import sample_map
-from ditr.spec.entries import PrecomputedEntry, SeededWeights, VitEntry
+from ditr.spec.entries import ConvEntry, PrecomputedEntry, SeededWeights, VitEntry
 from ditr.spec.models import FeatureSpec, HubWeights
 from ditr.spec.registry import Registry
-from tests.reference.tiny_sources import VITS, timms_own
+from tests.reference.tiny_sources import RN50, VITS, timms_own
 
 CPU = torch.device("cpu")
 SEEDED = SeededWeights(kind="seeded", seed=5)
@@ -85,6 +85,8 @@ def test_seeded_weights_repeat_and_leave_the_global_generator_alone() -> None:
     other = load_source(SPEC, entry=entry_with(weights=SeededWeights(kind="seeded", seed=6)), device=CPU)
     assert torch.equal(first.encode(IMAGES), again.encode(IMAGES))
     assert first.weights_digest() == again.weights_digest() != other.weights_digest()
+    elsewhere = FeatureSpec(source="tiny", input_size=(42, 56), dtype="bfloat16")  # positions are resampled otherwise
+    assert load_source(elsewhere, entry=TINY, device=CPU).weights_digest() == first.weights_digest()
 
 
 @pytest.mark.parametrize("name", Registry().names("features"))
@@ -115,6 +117,24 @@ def test_every_registered_entry_describes_its_model(name: str) -> None:
 def test_an_entry_that_does_not_fit_its_model_is_an_error(changes: dict[str, object], message: str) -> None:
     with pytest.raises(DitrError, match=message) as raised:
         load_source(SPEC, entry=entry_with(**changes), device=CPU)
+    assert raised.value.code == Code.REGISTRY
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (RN50.model_copy(update={"patch": 12}), r"has maps at strides \[2, 4, 8, 16, 32\], none at patch: 12"),
+        (RN50.model_copy(update={"channels": 256}), "says channels: 256 .* has channels: 512"),
+        (RN50.model_copy(update={"timm": TINY.timm}), "is no convolutional network"),
+        (RN50.model_copy(update={"timm_args": {"nothing": 1}}), "cannot make it as a model of kind: conv"),
+        (entry_with(timm=RN50.timm, timm_args={}), "cannot make it as a model of kind: vit"),
+        (entry_with(timm_args={"embed_dim": 30, "num_heads": 4}), "cannot make it"),
+    ],
+    ids=["stride", "channels", "a transformer", "arguments", "no transformer", "heads"],
+)
+def test_an_entry_of_another_kind_of_model_is_an_error(entry: VitEntry | ConvEntry, message: str) -> None:
+    with pytest.raises(DitrError, match=message) as raised:
+        require_source(SPEC, entry=entry)
     assert raised.value.code == Code.REGISTRY
 
 
