@@ -15,7 +15,7 @@ from ditr.checks.by_hand import ByHand, levels, stride_one
 from ditr.checks.expected import expected_added, relative_error, right_in_another_order
 from ditr.checks.outcome import Check, Subject, at_most, equal, largest, yes_or_no
 from ditr.checks.scratch import shaken
-from ditr.checks.seen import Seen, in_pairs, look, name_of, places_of
+from ditr.checks.seen import Seen, in_pairs, look, name_of, places_of, with_gaps
 from ditr.data.batch import Batch
 from ditr.model.esam import EsamSingleView
 from ditr.model.injection import Injector
@@ -26,6 +26,8 @@ from ditr.spec.models import FusionSpec, Spec
 STAGE = 3
 TOLERANCE = 1e-3
 """Relative to the largest value of a level; the same float32 sums in another order differ by a hundredth of it."""
+
+_WITH_GAPS = ("mask", "values", "not_finite")
 
 Measured = dict[str, dict[str, float]]
 """Check -> frames of a pair -> value."""
@@ -57,20 +59,27 @@ def check_pyramid(subject: Subject, *, progress: Progress) -> Iterator[Check]:
 
 
 def _look_at(model: EsamSingleView, batch: Batch, *, spec: Spec, into: Measured, notes: dict[str, str]) -> None:
+    """As it is, and with gaps in its features; what gaps tell nothing about is not measured again."""
     frames = " and ".join(sample.frame_id for sample in batch)
-    seen = look(model, batch)
-    into["no_injector"][frames] = seen.injector is None
+    for one, label in ((batch, frames), (with_gaps(batch), f"{frames}, with gaps made")):
+        seen = look(model, one)
+        into["no_injector"][label] = seen.injector is None
+        by_hand = _by_hand(one, spec=spec)
+        for stride, level in by_hand.items():
+            tensor = seen.tensor(stride)
+            if seen.injector is not None and tensor is not None:
+                found = _level(seen.injector, tensor, level, stride=stride, notes=notes)
+                for check in found if one is batch else _WITH_GAPS:
+                    into[f"s{stride}_{check}"][label] = found[check]
+        for name, error in _projected(model, seen, by_hand, fusion=spec.fusion, notes=notes).items():
+            into[name][label] = error
+
+
+def _by_hand(batch: Batch, *, spec: Spec) -> dict[int, ByHand]:
     assert spec.features is not None, "a spec with fusion and without features does not load"
     finest = stride_one(batch, voxel_size_m=spec.model.voxel_size_m, sampling=spec.features.sampling)
     pooling = spec.fusion.injection.pooling if spec.fusion.injection is not None else "mean"
-    by_hand = levels(finest, up_to=_strides(spec.fusion)[-1], pooling=pooling)
-    for stride, level in by_hand.items():
-        tensor = seen.tensor(stride)
-        if seen.injector is not None and tensor is not None:
-            for check, value in _level(seen.injector, tensor, level, stride=stride, notes=notes).items():
-                into[f"s{stride}_{check}"][frames] = value
-    for name, error in _projected(model, seen, by_hand, fusion=spec.fusion, notes=notes).items():
-        into[name][frames] = error
+    return levels(finest, up_to=_strides(spec.fusion)[-1], pooling=pooling)
 
 
 def _level(

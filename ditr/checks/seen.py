@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ditr.data.batch import Batch
+from ditr.model.bifusion import Fused
 from ditr.model.esam import EsamSingleView
 from ditr.model.injection import Injector
 from ditr.model.output import ModelOutput
@@ -34,9 +36,15 @@ class Place:
         """(V, width)."""
         return self.after.F - self.before.F
 
-    def relative_norm(self) -> float:
-        """Of what was added to what was there."""
-        return float(self.added.norm() / self.before.F.norm().clamp(min=1e-12))
+
+@dataclass(frozen=True, kw_only=True)
+class Gated:
+    """The N points' 3D features before and after BiFusion."""
+
+    before: Tensor
+    after: Tensor
+    valid: Tensor
+    """(N,) bool: the point reads a 2D feature."""
 
 
 @dataclass(kw_only=True)
@@ -47,6 +55,8 @@ class Seen:
     """What the model gave its backbone; None if it gave nothing, or something else."""
     places: list[Place] = field(default_factory=list)
     """In the order of the forward pass; none if the backbone was given nothing."""
+    gate: Gated | None = None
+    """What BiFusion did; None if the model has none, or did not call it."""
     output: ModelOutput | None = None
 
     def tensor(self, stride: int) -> SparseTensor | None:
@@ -99,11 +109,38 @@ def looking(model: EsamSingleView) -> Iterator[Seen]:
 
         return arguments, named | {"inject": spy}
 
-    handle = model.backbone.register_forward_pre_hook(wrap, with_kwargs=True)
+    def watch(_: nn.Module, arguments: Any, fused: Fused) -> None:
+        features, points = arguments
+        seen.gate = Gated(before=features, after=fused.features, valid=points.valid)
+
+    handles = [model.backbone.register_forward_pre_hook(wrap, with_kwargs=True)]
+    if model.bifusion is not None:
+        handles.append(model.bifusion.register_forward_hook(watch))
     try:
         yield seen
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+
+
+def relative_norm(before: Tensor, after: Tensor) -> float:
+    """Of what was added to what was there."""
+    before, after = before.detach(), after.detach()
+    return float((after - before).norm() / before.norm().clamp(min=1e-12))
+
+
+def with_gaps(batch: Batch) -> Batch:
+    """Half of each frame without any 2D feature, and every third point of the other half: no voxel is like the next.
+
+    Where all points of a data set have features, nothing else shows what happens to those that have none.
+    """
+    samples = []
+    for sample in batch:
+        along = sample.elastic_xyz[:, 0]
+        third = torch.arange(len(along), device=along.device) % 3 == 0
+        valid = sample.uv_valid & (along > along.median()) & ~third
+        samples.append(replace(sample, uv_valid=valid))
+    return Batch(samples=tuple(samples))
 
 
 def in_pairs(count: int) -> Sequence[Sequence[int]]:

@@ -1,0 +1,107 @@
+"""How a fusion starts: with the 3D weights of the 3D-only model, and giving what that gives, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ditr.checks.outcome import Check, Subject, equal, reported
+from ditr.checks.scratch import added_parameters, copied, fresh
+from ditr.data.batch import Batch
+from ditr.model.output import ModelOutput
+from ditr.model.weight_names import ADDED_PARTS
+from ditr.progress import Progress
+from ditr.spec.models import FusionSpec
+
+STAGE = 4
+PLAIN = FusionSpec()
+_SHOWN = 3
+
+
+def check_start(subject: Subject, *, pairs: Sequence[Sequence[int]], progress: Progress) -> Iterator[Check]:
+    """What the untrained model gives, of frames as evaluation reads them."""
+    model = copied(subject)
+    plain = _plain_part(subject)
+    names = set(model.state_dict())
+    differs = {"repeatable": 0.0, "identity_at_start": 0.0}
+    not_finite = 0
+    for done, indices in enumerate(pairs):
+        progress("start", done, len(pairs))
+        batch = subject.batch(subject.plain, indices)
+        with torch.no_grad():
+            first = _numbers(model(batch))
+            differs["repeatable"] = max(differs["repeatable"], _difference(first, _numbers(model(batch))))
+            expected = _numbers(plain(batch))
+        differs["identity_at_start"] = max(differs["identity_at_start"], _difference(first, expected))
+        not_finite += sum(int((~torch.isfinite(one)).sum()) for one in first)
+    progress("start", len(pairs), len(pairs))
+    late = sorted(set(model.state_dict()) - names)
+    yield equal(STAGE, "output_not_finite", not_finite, expected=0)
+    yield equal(STAGE, "repeatable", differs["repeatable"], expected=0, detail="largest difference of two passes")
+    yield equal(STAGE, "late_weights", len(late), expected=0, detail=_some(late, "made by a forward pass"))
+    if subject.spec.fusion.parts:
+        yield from _start_weights(subject)
+        yield _identity(subject, differs["identity_at_start"])
+
+
+def at_start(subject: Subject) -> bool:
+    """Whether every added part has the zeros that make it the 3D-only model: not random, and not trained."""
+    fusion = subject.spec.fusion
+    if any(part is not None and part.init == "random" for part in (fusion.injection, fusion.stem)):
+        return False
+    own, made = added_parameters(subject.model), added_parameters(fresh(subject, fusion=fusion))
+    return own.keys() == made.keys() and all(torch.equal(own[name], made[name]) for name in own)
+
+
+def _start_weights(subject: Subject) -> Iterator[Check]:
+    """The arms of a study differ by their fusion alone: the 3D weights that a seed gives are the same in all."""
+    ours, plain = (fresh(subject, fusion=fusion).state_dict() for fusion in (subject.spec.fusion, PLAIN))
+    other = sorted(name for name in plain if name not in ours or not torch.equal(ours[name], plain[name]))
+    detail = _some(other, "that the 3D-only model starts otherwise with")
+    yield equal(STAGE, "start_weights_3d", len(other), expected=0, detail=detail)
+    extra = sorted(name for name in ours if name not in plain and name.partition(".")[0] not in ADDED_PARTS)
+    yield equal(STAGE, "start_weights_elsewhere", len(extra), expected=0, detail=_some(extra, "in no added part"))
+
+
+def _identity(subject: Subject, difference: float) -> Check:
+    told = "largest difference of any output to the 3D-only model's"
+    if at_start(subject):
+        return equal(STAGE, "identity_at_start", difference, expected=0, detail=told)
+    return reported(STAGE, "identity_at_start", difference, detail=f"{told}; the added parts start random or trained")
+
+
+def _plain_part(subject: Subject) -> torch.nn.Module:
+    """The 3D-only model with the subject's 3D weights."""
+    plain = fresh(subject, fusion=PLAIN)
+    own = subject.model.state_dict()
+    plain.load_state_dict({name: own[name] for name in plain.state_dict()})
+    return plain.eval()
+
+
+def _numbers(output: ModelOutput) -> list[Tensor]:
+    found = []
+    for sample in output.samples:
+        found += [tensor for head in sample.heads for tensor in (head.class_logits, head.masks)]
+        found.append(sample.semantic_logits)
+    return found
+
+
+def _difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
+    """0 for equal bits only; infinite for other shapes, NaN for what is no number."""
+    if [one.shape for one in ours] != [one.shape for one in theirs]:
+        return float("inf")
+    largest = (float((one - other).abs().max()) for one, other in zip(ours, theirs, strict=True) if one.numel())
+    differences = list(largest)
+    return float("nan") if any(one != one for one in differences) else max(differences, default=0.0)
+
+
+def _some(names: Sequence[str], told: str) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}, {told}" if names else ""
+
+
+def frames_of(batch: Batch) -> str:
+    """Their ids, to be told with what was found."""
+    return " and ".join(sample.frame_id for sample in batch)

@@ -1,0 +1,177 @@
+"""A few updates of the added parts alone, by the loss of training: every one of them must get a gradient and act."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ditr.checks.expected import projection_of
+from ditr.checks.outcome import Check, Subject, equal, within
+from ditr.checks.scratch import added_parameters, copied
+from ditr.checks.seen import Seen, in_pairs, look, looking, name_of, places_of, relative_norm
+from ditr.checks.start import STAGE, at_start
+from ditr.data.batch import Batch
+from ditr.model.esam import EsamSingleView
+from ditr.progress import Progress
+from ditr.seeds import derive_seed
+from ditr.training.criterion import Criterion
+
+DOUBLING = (1.5, 2.5)
+"""Of what is added, when a small deviation from the start doubles; a norm after a zero layer answers the same to both
+(reference: ESAM section 10.6)."""
+_NOT_SMOOTH = "it starts as nothing only until the first update: a norm behind a zero layer?"
+_DEVIATION = 0.05
+"""Standard deviation of biases, norms, and of what a layer makes of a feature of mean length."""
+_SHOWN = 3
+
+
+def check_updates(subject: Subject, *, progress: Progress) -> Iterator[Check]:
+    """On copies of the model; frames are read as training reads them."""
+    pairs = in_pairs(len(subject.augmented))
+    model = copied(subject).train()
+    added = added_parameters(model)
+    frozen = sorted(name for name, weight in added.items() if not weight.requires_grad)
+    yield equal(STAGE, "frozen_weights", len(frozen), expected=0, detail=_some(frozen))
+    _freeze_the_rest(model, added)
+    schedule, steps = subject.spec.schedule, subject.spec.checks.steps
+    learning = [weight for weight in added.values() if weight.requires_grad]
+    gradients: dict[str, float] = defaultdict(float)
+    untouched, foreign = set(added), set[str]()
+    seen = Seen()
+    if learning:
+        optimizer = torch.optim.AdamW(learning, lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
+        for step in range(steps + 1):  # behind a zero layer a gradient arrives after the first update only
+            progress("updates", step, steps + 1)
+            batch = subject.batch(subject.augmented, pairs[step % len(pairs)])
+            seen, loss = _loss(model, batch, subject=subject)
+            optimizer.zero_grad()
+            foreign |= _leaves_outside(model, loss)
+            if loss.requires_grad:
+                loss.backward()  # type: ignore[no-untyped-call]
+            untouched -= {name for name, weight in added.items() if weight.grad is not None}
+            for part, norm in _gradient_norms(model, subject).items():
+                gradients[part] = norm if step == 0 else _larger(gradients[part], norm)
+            if step < steps:
+                optimizer.step()
+        progress("updates", steps + 1, steps + 1)
+    yield equal(STAGE, "weights_outside_model", len(foreign), expected=0, detail=_some(sorted(foreign)))
+    yield equal(STAGE, "weights_without_gradient", len(untouched), expected=0, detail=_some(sorted(untouched)))
+    for part in _parts(subject):
+        yield _positive(f"{part}_gradient", gradients.get(part, 0.0))
+    yield from _moved(seen, subject)
+    if at_start(subject) and places_of(subject.spec.fusion):
+        yield from _doubling(subject, subject.batch(subject.augmented, pairs[0]))
+
+
+def _loss(model: EsamSingleView, batch: Batch, *, subject: Subject) -> tuple[Seen, Tensor]:
+    with looking(model) as seen:
+        output = model(batch)
+    criterion = Criterion(subject.spec.loss, esam_compat=subject.spec.esam_compat)
+    return seen, criterion(output, batch).total
+
+
+def _freeze_the_rest(model: EsamSingleView, added: dict[str, nn.Parameter]) -> None:
+    for name, weight in model.named_parameters():
+        if name not in added:
+            weight.requires_grad_(False)
+
+
+def _leaves_outside(model: EsamSingleView, loss: Tensor) -> set[str]:
+    """Weights that the loss depends on and no optimizer of the model's parameters would ever change."""
+    known = {id(weight) for weight in model.parameters()}
+    waiting: list[Any] = [loss.grad_fn] if loss.grad_fn is not None else []
+    visited: set[Any] = set()
+    outside = set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in visited:
+            continue
+        visited.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in known:
+            outside.add(f"a weight of shape {tuple(leaf.shape)}")
+        waiting += [following for following, _ in node.next_functions]
+    return outside
+
+
+def _parts(subject: Subject) -> tuple[str, ...]:
+    """What has to learn: each place's projection, and of the gate what either feature goes through."""
+    gate = ("gate_2d", "gate_3d", "gate", "bifusion_residual") if subject.spec.fusion.bifusion is not None else ()
+    return (*(name_of(*place) for place in places_of(subject.spec.fusion)), *gate)
+
+
+def _gradient_norms(model: EsamSingleView, subject: Subject) -> dict[str, float]:
+    modules: dict[str, nn.Module] = {
+        name_of(*place): projection_of(model, *place) for place in places_of(subject.spec.fusion)
+    }
+    if model.bifusion is not None:
+        gate = model.bifusion
+        modules |= {"gate_2d": gate.adapt_2d, "gate_3d": gate.adapt_3d, "gate": gate.gate}
+        modules["bifusion_residual"] = gate.residual
+    return {name: _gradient_norm(module) for name, module in modules.items()}
+
+
+def _gradient_norm(module: nn.Module) -> float:
+    gradients = [weight.grad for weight in module.parameters() if weight.grad is not None]
+    return math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
+
+
+def _moved(seen: Seen, subject: Subject) -> Iterator[Check]:
+    """How strong each place is after the updates: the norm of what is added to that of the base."""
+    for branch, stride in places_of(subject.spec.fusion):
+        place = seen.place(branch, stride)
+        sound = place is not None and place.before.F.shape == place.after.F.shape
+        value = relative_norm(place.before.F, place.after.F) if place is not None and sound else math.nan
+        yield _positive(f"{name_of(branch, stride)}_moved", value)
+    if subject.spec.fusion.bifusion is not None:
+        gate = seen.gate
+        value = math.nan if gate is None else relative_norm(gate.before, gate.after)
+        yield _positive("bifusion_moved", value)
+
+
+def _doubling(subject: Subject, batch: Batch) -> Iterator[Check]:
+    """How what is added grows when a small deviation from the start doubles."""
+    once, twice = (_deviated(subject, batch, scale=scale) for scale in (1, 2))
+    for name in once:
+        ratio = twice[name] / once[name] if once[name] > 0 else math.nan
+        low, high = DOUBLING
+        detail = "" if low <= ratio <= high else _NOT_SMOOTH
+        yield within(STAGE, f"{name}_doubling", ratio, limits=DOUBLING, detail=detail)
+
+
+def _deviated(subject: Subject, batch: Batch, *, scale: int) -> dict[str, float]:
+    """Norm of what each place adds in training, with every added weight a little off."""
+    model = copied(subject).train()
+    with torch.no_grad():
+        points = model.read_2d(batch, statistics={})
+        size = float(points.tokens.norm(dim=1).mean()) if points is not None else 1.0
+        for name, weight in added_parameters(model).items():
+            generator = torch.Generator().manual_seed(derive_seed(subject.seed, "deviation", name))
+            noise = _DEVIATION * scale * torch.randn(weight.shape, generator=generator).to(weight.device)
+            weight.add_(noise if weight.dim() == 1 else noise / size)
+        seen = look(model, batch)
+    found = {}
+    for branch, stride in places_of(subject.spec.fusion):
+        place = seen.place(branch, stride)
+        sound = place is not None and place.before.F.shape == place.after.F.shape
+        found[name_of(branch, stride)] = float(place.added.norm()) if place is not None and sound else math.nan
+    return found
+
+
+def _positive(name: str, value: float) -> Check:
+    return Check(stage=STAGE, name=name, value=value, limit="> 0", passed=value > 0 and math.isfinite(value))
+
+
+def _larger(one: float, other: float) -> float:
+    """NaN if either is."""
+    return one if math.isnan(one) or one > other else other
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
