@@ -244,13 +244,13 @@ def _features(spec: Spec, frames: FrameSet, *, registry: Registry, device: torch
         assert not isinstance(entry, PrecomputedEntry), "precomputed maps are stored ones"
         drawn = spec.features.model_copy(update={"weights": SeededWeights(kind="seeded", seed=0)})
         source = load_source(drawn, entry=entry, device=device)
-        facts = {"form": make_fast(source, images=1)}
-        return FeatureInputs(encode=OnlineMaps(source), channels=channels, map_hw=covers, facts=facts)
+        make_fast(source, images=1)
+        return FeatureInputs(encode=OnlineMaps(source), online=True, channels=channels, map_hw=covers)
     store = FeatureStore(frames.root / "maps", shape=map_shape(spec.features, entry))
     for index, frame_id in enumerate(store.missing(frames.ids)):
         noise = torch.Generator().manual_seed(index)
         store.write(frame_id, torch.randn(store.shape, generator=noise).half())
-    return FeatureInputs(encode=as_it_is, maps=store, channels=channels, map_hw=covers, facts={})
+    return FeatureInputs(encode=as_it_is, maps=store, channels=channels, map_hw=covers)
 
 
 def _entry(frames: int) -> SynthRoomsEntry:

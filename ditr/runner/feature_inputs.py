@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureInputs:
-    """The way of 2D features into a run; of a 3D-only one everything is None, and batches stay as they are."""
+    """The way of 2D features into a run; a 3D-only one has only an ``encode`` that leaves batches as they are."""
 
     encode: Callable[[Batch], Batch]
     """Gives a batch on the device the maps that are computed online."""
+    online: bool = False
+    """Whether that is so, and samples have to hold their images."""
     maps: Maps | None = None
-    """The stored ones; None where they are computed online."""
+    """The stored ones."""
     channels: int | None = None
     shape: tuple[int, int, int] | None = None
     """C, Hp, Wp of every map."""
@@ -38,10 +40,6 @@ class FeatureInputs:
     """What a map covers, if that is more than the image."""
     facts: dict[str, Any] | None = None
     """What the maps are made of, for the provenance."""
-
-    @property
-    def online(self) -> bool:
-        return self.facts is not None and self.maps is None
 
 
 def feature_inputs(
@@ -85,6 +83,7 @@ def feature_inputs(
         facts |= maps.manifest() or {}
     return FeatureInputs(
         encode=encode,
+        online=spec.features.mode == "online",
         maps=maps,
         channels=map_channels(spec.features, entry),
         shape=map_shape(spec.features, entry),
