@@ -32,7 +32,7 @@ def feature_figure(coloured: ColouredFrame, *, title: str, caption: str) -> Figu
     figure.supxlabel(caption, fontsize=10, x=0.01, ha="left", linespacing=1.5)
     plain, tokens, blended, pixels = (figure.add_subplot(2, 3, place) for place in (1, 2, 3, 4))
     _image(plain, coloured.image, "image")
-    _image(tokens, coloured.image, f"map of {rows} x {columns} tokens")
+    _image(tokens, coloured.image, f"map of {rows} x {columns} tokens{_beyond_the_image(coloured)}")
     _tokens(tokens, coloured, opacity=1.0)
     _image(blended, _grey(coloured.image), "map over the image")
     _tokens(blended, coloured, opacity=0.55)
@@ -41,6 +41,13 @@ def feature_figure(coloured: ColouredFrame, *, title: str, caption: str) -> Figu
     _space(figure.add_subplot(2, 3, 5, projection="3d"), coloured, colours)
     _from_above(figure.add_subplot(2, 3, 6), coloured, colours)
     return figure
+
+
+def _beyond_the_image(coloured: ColouredFrame) -> str:
+    if coloured.map_hw == coloured.image.shape[:2]:
+        return ""
+    height, width = coloured.map_hw
+    return f" over {height} x {width} pixels, cut at the image"
 
 
 def _image(axes: Axes, image: np.ndarray, title: str) -> None:

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from ditr.cli import features_show
+from ditr.cli.main import app
 from ditr.data.dataset import Dataset
 from ditr.errors import DitrError
 from ditr.features.extract import store_folder
@@ -29,9 +28,7 @@ SHAPE = map_shape(FEATURES, Registry().features(FEATURES.source))
 
 
 def show(*arguments: object) -> Result:
-    group = typer.Typer()
-    features_show.register(group)
-    return CliRunner().invoke(group, [str(argument) for argument in arguments])
+    return CliRunner().invoke(app, ["features", "show", *(str(argument) for argument in arguments)])
 
 
 @pytest.fixture

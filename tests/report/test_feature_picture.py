@@ -74,6 +74,7 @@ def test_a_padded_map_is_drawn_where_its_tokens_are_and_cut_at_the_image() -> No
     for panel in (1, 3):
         np.testing.assert_allclose(at(picture, figure, panel, 37, 20), RED, atol=0.01)
         np.testing.assert_allclose(at(picture, figure, panel, 42, 20), BLUE, atol=0.01)
+    assert figure.axes[1].get_title() == "map of 6 x 8 tokens over 48 x 80 pixels, cut at the image"
     assert figure.axes[1].get_xlim() == figure.axes[0].get_xlim() == (-0.5, WIDTH - 0.5)
     assert figure.axes[1].get_ylim() == figure.axes[0].get_ylim() == (HEIGHT - 0.5, -0.5)
 
