@@ -63,7 +63,6 @@ def feature_inputs(
     entry = registry.features(spec.features.source)
     maps: Maps | None = None
     encode: Callable[[Batch], Batch] = as_it_is
-    facts: dict[str, Any] = {"source": spec.features.source, "mode": spec.features.mode}
     if spec.features.mode == "online":
         from ditr.features.fast import make_fast
         from ditr.features.online import OnlineMaps
@@ -71,7 +70,7 @@ def feature_inputs(
 
         assert not isinstance(entry, PrecomputedEntry), "precomputed maps are stored ones"
         source = load_source(spec.features, entry=entry, device=device)
-        facts |= _facts(source)
+        facts = _facts(source)
         facts["form"] = make_fast(source, images=1)  # not compiled: batches of several sizes are encoded
         encode = OnlineMaps(source)
     else:
@@ -80,7 +79,7 @@ def feature_inputs(
         maps = ensure_features(
             frames, spec=spec.features, entry=entry, dataset=dataset, device=device, progress=progress
         )
-        facts |= maps.manifest() or {}
+        facts = maps.manifest() or {}
     return FeatureInputs(
         encode=encode,
         online=spec.features.mode == "online",
@@ -88,7 +87,7 @@ def feature_inputs(
         channels=map_channels(spec.features, entry),
         shape=map_shape(spec.features, entry),
         map_hw=map_covers(spec.features, entry),
-        facts=facts,
+        facts=facts | {"source": spec.features.source, "mode": spec.features.mode},
     )
 
 

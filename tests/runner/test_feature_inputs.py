@@ -1,0 +1,92 @@
+"""Every kind of 2D source reaches the samples of a run: with its map, what that covers, and what it is made of."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ditr import paths
+from ditr.data.batch import collate
+from ditr.data.dataset import Dataset
+from ditr.errors import DitrError
+from ditr.progress import silent
+from ditr.runner.inputs import Inputs, Selection, prepare
+from ditr.spec.load import load_spec
+from ditr.spec.registry import Registry
+
+CPU = torch.device("cpu")
+ENTRY = """
+kind: precomputed
+path: {path}
+files: "{{id}}.pt"
+channels: 3
+rows: 5
+columns: 7
+covers: [490, 686]
+licence: none
+"""
+Write = Callable[[str], None]
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    folder = tmp_path / "registry"
+    shutil.copytree(paths.registry_dir(), folder)
+    (folder / "features" / "foreign.yaml").write_text(ENTRY.format(path=tmp_path / "maps"))
+    return Registry(folder)
+
+
+@pytest.fixture
+def write(tmp_path: Path, tiny_dataset: Dataset) -> Write:
+    (tmp_path / "maps").mkdir()
+    return lambda frame_id: torch.save(map_of(frame_id), tmp_path / "maps" / f"{frame_id}.pt")
+
+
+def map_of(frame_id: str) -> Tensor:
+    return torch.full((3, 5, 7), float(sum(map(ord, frame_id)) % 100))
+
+
+def inputs_of(registry: Registry, *overrides: str, only: Selection | None = None) -> Inputs:
+    small = ["dataset.name=synthrooms_tiny", "checkpoint=null", *overrides]
+    spec = load_spec(paths.project_dir() / "specs/bifusion.yaml", registry=registry, overrides=small).spec
+    return prepare(spec, seed=0, registry=registry, device=CPU, progress=silent, say=[].append, only=only)
+
+
+def test_precomputed_maps_are_read_as_they_are_and_cover_what_their_entry_says(
+    registry: Registry, write: Write, tiny_dataset: Dataset
+) -> None:
+    for frame_id in (*tiny_dataset.train.ids, *tiny_dataset.val.ids):
+        write(frame_id)
+    inputs = inputs_of(registry, "features={source: foreign}", "features.input_size=null")
+    assert inputs.feature_channels == 3
+    assert inputs.features is not None
+    assert {name: inputs.features[name] for name in ("source", "mode")} == {"source": "foreign", "mode": "stored"}
+    for samples in (inputs.train, inputs.evaluated):
+        (sample,) = inputs.encode(collate([samples[1]]))
+        assert sample.map_hw == (490, 686)
+        assert torch.equal(sample.tokens, map_of(sample.frame_id).half())  # type: ignore[arg-type]
+
+
+def test_an_evaluation_needs_the_maps_of_its_own_frames_alone(
+    registry: Registry, write: Write, tiny_dataset: Dataset
+) -> None:
+    write(tiny_dataset.val.ids[0])
+    foreign = ("features={source: foreign}", "features.input_size=null")
+    assert inputs_of(registry, *foreign, only=Selection(frames=1)).evaluated[0].tokens is not None
+    with pytest.raises(DitrError, match="no precomputed 2D feature map"):
+        inputs_of(registry, *foreign)
+
+
+@pytest.mark.parametrize("mode", ["stored", "online"])
+def test_a_padded_map_covers_its_canvas_in_both_modes(registry: Registry, tiny_dataset: Dataset, mode: str) -> None:
+    padded = ("features.resize=pad", "features.input_size=[490, 644]", f"features.mode={mode}")
+    inputs = inputs_of(registry, *padded, only=Selection(frames=1))
+    (sample,) = inputs.encode(collate([inputs.evaluated[0]]))
+    assert sample.map_hw == (490, 644)
+    assert sample.tokens is not None
+    assert sample.tokens.shape == (128, 35, 46)
