@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -162,11 +163,11 @@ def test_rotary_positions_stay_exact_in_half_precision() -> None:
 
 @FAMILIES
 def test_padded_patches_are_those_of_the_image_and_points_read_their_own(entry: VitEntry, tmp_path: Path) -> None:
-    # An image of 2.5 x 4.5 patches on a canvas of 3 x 5: whole patches have the tokens of the image cut there, and
-    # every pixel of them reads its own by the canvas, and another one by the image.
+    # An image of 2 x 4 patches and a bit, on a canvas of 3 x 5: whole patches have the tokens that they would have in
+    # a whole image, and every pixel reads the token of its own patch by the canvas.
     model, patch = without_blocks(random_model(entry)), entry.patch
     whole = images(entry, count=1)
-    image = whole[:, : patch * 5 // 2, : patch * 9 // 2]
+    image = whole[:, : patch * 2 + 3, : patch * 4 + 8]
     spec = spec_of(entry, resize="pad")
     source = loaded(model, spec=spec, entry=entry, folder=tmp_path)
     padded = source.encode(image)[0]
@@ -193,25 +194,36 @@ def test_an_image_that_is_larger_than_the_canvas_is_an_error_with_the_size_to_se
     assert "[490, 644]" in raised.value.fix
 
 
-def test_the_convolutional_source_is_timms_map_at_its_stride() -> None:
-    spec = FeatureSpec(source="rn50", input_size=(96, 128))
-    source = load_source(spec, entry=RN50, device=CPU)
+@pytest.fixture(scope="module")
+def rn50() -> FeatureSource:
+    return load_source(FeatureSpec(source="rn50", input_size=(96, 128)), entry=RN50, device=CPU)
+
+
+def test_the_convolutional_source_is_timms_map_at_its_stride(rn50: FeatureSource) -> None:
     timms = import_timm().create_model("resnet50_clip", features_only=True, out_indices=(2,)).eval()
-    own = {re.sub(r"^(stem|stages)\.", r"\1_", name): value for name, value in source.model.state_dict().items()}
+    own = {re.sub(r"^(stem|stages)\.", r"\1_", name): value for name, value in rn50.model.state_dict().items()}
     timms.load_state_dict({name: own[name] for name in timms.state_dict()})
     seen = np.random.default_rng(0).integers(0, 256, (2, 96, 128, 3), dtype=np.uint8)
     pixels = (torch.from_numpy(seen).float() / 255 - torch.tensor(RN50.mean)) / torch.tensor(RN50.std)
     with torch.no_grad():
         (expected,) = timms(pixels.permute(0, 3, 1, 2))
-    maps = source.encode(seen)
+    maps = rn50.encode(seen)
     assert maps.shape == (2, 512, 12, 16)
     torch.testing.assert_close(maps, expected.half(), atol=1e-3, rtol=2e-3)
 
 
-def test_the_convolutional_source_changes_most_where_the_image_changes() -> None:
-    source = load_source(FeatureSpec(source="rn50", input_size=(96, 128)), entry=RN50, device=CPU)
+def test_the_convolutional_source_changes_most_where_the_image_changes(rn50: FeatureSource) -> None:
     before = np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3), dtype=np.uint8)
     after = before.copy()
     after[0, 24:32, 88:96] = 255 - after[0, 24:32, 88:96]
-    change = (source.encode(after).float() - source.encode(before).float()).norm(dim=1)[0]
+    change = (rn50.encode(after).float() - rn50.encode(before).float()).norm(dim=1)[0]
     assert divmod(int(change.argmax()), 16) == (3, 11)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_convolutional_source_in_half_precision_is_near_the_full_one(rn50: FeatureSource, dtype: Dtype) -> None:
+    model, spec = copy.deepcopy(rn50.model), rn50.spec.model_copy(update={"dtype": dtype})
+    half = FeatureSource(model, spec=spec, entry=RN50, device=CPU)
+    seen = np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3), dtype=np.uint8)
+    full = rn50.encode(seen).float()
+    assert (half.encode(seen).float() - full).norm() / full.norm() < (0.05 if dtype == "bfloat16" else 0.008)

@@ -59,6 +59,8 @@ def test_a_finished_run_does_not_stand_for_another_weight_file_of_its_source(
     own = load("fpn_inject", f"features.weights={{kind: file, path: {file}}}")
     with pytest.raises(DitrError, match="the 2D source's weights"):
         Present(REGISTRY).require_same(own, folder)
+    pinned = f"{{kind: file, path: {file}, sha256: {hashlib.sha256(b'first').hexdigest()}}}"
+    Present(REGISTRY).require_same(load("fpn_inject", f"features.weights={pinned}"), folder)  # the identity says which
     file.unlink()
     Present(REGISTRY).require_same(spec, folder)  # a finished run needs no weights
 
