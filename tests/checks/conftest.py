@@ -73,6 +73,7 @@ class World:
     load: Callable[[], FeatureSource] | None = None
     model: EsamSingleView | None = None
     encode: Callable[[Batch], Batch] = as_it_is
+    sampled: int | None = None
 
     @property
     def features(self) -> FeatureSpec:
@@ -131,7 +132,7 @@ class World:
                 self.spec.model,
                 fusion=self.spec.fusion,
                 feature_channels=map_channels(self.features, self.entry) if self.spec.fusion.parts else None,
-                sampling=self.features.sampling,
+                sampling=self.features.sampling if self.spec.features else "bilinear",
                 query_fraction=0.5,
             )
         return self.model.eval()
@@ -165,6 +166,7 @@ class World:
             encode=self.encode,
             entry=self.entry if fusion else None,
             dataset_digest=self.digest,
+            sampled=self.sampled,
         )
 
 
