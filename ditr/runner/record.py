@@ -46,8 +46,13 @@ def headline(planned: PlannedRun, *, device: torch.device) -> dict[str, Any]:
 def headline_of_model(planned: Planned, *, device: torch.device) -> dict[str, Any]:
     """Those of them that do not depend on how the weights came about."""
     spec = planned.spec
-    bifusion, injection = spec.fusion.bifusion, spec.fusion.injection
+    bifusion, injection, stem = spec.fusion.bifusion, spec.fusion.injection, spec.fusion.stem
+    features = spec.features if uses_features(spec) else None
     return _features(spec) | {
+        "feature_mode": features.mode if features else None,
+        "image_augmentation": features.augmentation is not None if features else None,
+        "resize": features.resize if features else None,
+        "layers": _joined(features.layers) if features else None,
         "variant": planned.variant,
         "dataset": spec.dataset.name,
         "voxel_size_m": spec.model.voxel_size_m,
@@ -55,8 +60,10 @@ def headline_of_model(planned: Planned, *, device: torch.device) -> dict[str, An
         "decoder_width": spec.model.decoder.width,
         "gate": bifusion.gate if bifusion else None,
         "injection_target": injection.target if injection else None,
+        "injection_order": injection.order if injection else None,
         "projection": injection.projection if injection else None,
         "init": injection.init if injection else None,
+        "stem": stem.projection if stem else None,
         "esam_compat": spec.esam_compat,
         "device": str(device),
     }

@@ -19,6 +19,7 @@ from ditr.progress import Progress, silent
 from ditr.runner.evaluate_checkpoint import evaluate_checkpoint
 from ditr.runner.inputs import Inputs, Selection, prepare
 from ditr.runner.plan import plan
+from ditr.runner.record import headline
 from ditr.runner.run import run_all
 from ditr.runner.session import Host
 from ditr.runner.stop import StopSignal
@@ -130,6 +131,16 @@ def test_evaluation_frames_and_frames_without_augmentation_have_the_maps_that_wo
         (other,) = jittered.encode(collate([jittered.train[index]]))
         assert (other.tokens - trained.tokens).abs().max() > 0.1  # type: ignore[operator]
     assert not jittered.evaluated.augmented
+
+
+def test_what_is_compared_tells_online_runs_and_their_images_apart(tmp_path: Path) -> None:
+    plain, jittered = (
+        headline(plan([load(*overrides)], registry=REGISTRY, runs=tmp_path, force=False)[0], device=CPU)
+        for overrides in ((), JITTERED)
+    )
+    assert (plain["feature_mode"], plain["image_augmentation"]) == ("stored", False)
+    assert (jittered["feature_mode"], jittered["image_augmentation"]) == ("online", True)
+    assert {name for name in plain if plain[name] != jittered[name]} == {"feature_mode", "image_augmentation"}
 
 
 def test_a_3d_only_run_reads_no_image_whatever_its_features_say(tiny_dataset: Dataset) -> None:
