@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from typing import NamedTuple
 
 import numpy as np
@@ -50,8 +51,7 @@ def decoded(wanted: Sequence[Wanted], *, batch: int, pinned: bool) -> Iterator[D
     Raises DitrError of the first image that is missing, damaged or not of its intrinsics' size.
     """
     allow_open_files()
-    cores = len(os.sched_getaffinity(0))
-    workers = cores if cores > 1 and len(wanted) >= FEW else 0
+    workers = _workers(len(wanted))
     loader = DataLoader(
         _Images(wanted),
         batch_sampler=_batches(wanted, batch),
@@ -67,6 +67,18 @@ def decoded(wanted: Sequence[Wanted], *, batch: int, pinned: bool) -> Iterator[D
             what, code, where, fix = found.failure
             raise DitrError(what, code=Code(code), where=where, fix=fix)
         yield found
+
+
+def expect(images: int) -> None:
+    """Lets the process that workers are forked from start and import, while something else goes on here."""
+    if _workers(images):
+        worker_context()
+        forkserver.ensure_running()
+
+
+def _workers(images: int) -> int:
+    cores = len(os.sched_getaffinity(0))
+    return cores if cores > 1 and images >= FEW else 0
 
 
 class _Images(Dataset[tuple[str, np.ndarray | DitrError]]):

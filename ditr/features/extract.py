@@ -21,7 +21,7 @@ from ditr.catalog import locate_maps, weights_stamp
 from ditr.data.dataset import Dataset
 from ditr.data.scannet_sv import FrameSet
 from ditr.errors import Code, DitrError
-from ditr.features.decoding import Wanted
+from ditr.features.decoding import Wanted, expect
 from ditr.features.fast import make_fast
 from ditr.features.pipeline import WHAT, make_maps
 from ditr.features.precomputed import PrecomputedMaps
@@ -102,6 +102,7 @@ def extract(
             missing = _missing(frames, maps)  # another process may have made them meanwhile
             if missing or not _stamped(maps, stamp):
                 _require_space(maps, len(missing), say)
+                expect(len(missing))
                 source = load_source(spec, entry=entry, device=device)
                 _agree_on_manifest(maps, source=source, stamp=stamp, dataset=dataset)
                 _make(missing, source=source, store=maps, progress=progress)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from itertools import cycle
 
 import torch
 from torch import Tensor
@@ -18,6 +20,8 @@ WHAT = "2D features"
 CPU_BATCH = 1
 """One image fills the cores, and then its map depends on nothing else: a continued extraction gives the same bits."""
 CUDA_BATCH = 32
+LANES = 2
+"""Batches that a GPU works on at the same time: what one leaves idle, at the ends of its kernels, the other takes."""
 
 
 def make_maps(wanted: Sequence[Wanted], *, source: FeatureSource, store: FeatureStore, progress: Progress) -> None:
@@ -26,12 +30,14 @@ def make_maps(wanted: Sequence[Wanted], *, source: FeatureSource, store: Feature
     Whatever ends it early, an error in any of its parts, Ctrl-C or what ``progress`` raises, each map is whole or
     absent afterwards, and the error is about the frame it names.
     """
-    cuda = source.device.type == "cuda"
+    gpu = Gpu(source.device) if source.device.type == "cuda" else None
     told = 0
     progress(WHAT, told, len(wanted))
     with Writers(store) as writers:
-        for images in decoded(wanted, batch=CUDA_BATCH if cuda else CPU_BATCH, pinned=cuda):
-            writers.put(images.frame_ids, _encoded(source, images.images, images.frame_ids))
+        for images in decoded(wanted, batch=CUDA_BATCH if gpu else CPU_BATCH, pinned=gpu is not None):
+            with gpu.next_lane() if gpu else nullcontext():
+                batch = gpu.uploaded(images.images) if gpu else images.images
+                writers.put(images.frame_ids, _encoded(source, batch, images.frame_ids))
             if told < writers.written < len(wanted):
                 told = writers.written
                 progress(WHAT, told, len(wanted))
@@ -40,11 +46,42 @@ def make_maps(wanted: Sequence[Wanted], *, source: FeatureSource, store: Feature
             progress(WHAT, told, len(wanted))
 
 
+class Gpu:
+    """Streams of a GPU, so that copies and two batches go on at the same time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._lanes = cycle([_stream(device) for _ in range(LANES)])
+        self._copies = _stream(device)
+
+    def next_lane(self) -> torch.cuda.StreamContext:
+        """A context in which one batch is worked on."""
+        return torch.cuda.stream(next(self._lanes))
+
+    def uploaded(self, images: Tensor) -> Tensor:
+        """The images on the GPU, filled up to a whole batch; what follows in this lane waits for them.
+
+        With batches of one size each image goes through the same kernels whatever is computed beside it.
+        """
+        with torch.cuda.stream(self._copies):
+            batch = images.to(self._device, non_blocking=True)
+        lane = torch.cuda.current_stream(self._device)
+        lane.wait_stream(self._copies)
+        batch.record_stream(lane)
+        if len(batch) < CUDA_BATCH:
+            batch = torch.cat([batch, batch[-1:].expand(CUDA_BATCH - len(batch), -1, -1, -1)])
+        return batch
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
 def _encoded(source: FeatureSource, images: Tensor, frame_ids: Sequence[str]) -> Tensor:
     """Maps of the images; on a GPU started, not finished."""
     try:
         with torch.inference_mode():
-            return source.encode(_uploaded(images, source.device) if source.device.type == "cuda" else images)
+            return source.encode(images)
     except torch.OutOfMemoryError as error:
         raise DitrError(
             f"the GPU has too little memory for {len(images)} images at once",
@@ -58,20 +95,3 @@ def _encoded(source: FeatureSource, images: Tensor, frame_ids: Sequence[str]) ->
     except Exception as error:
         error.add_note(f"while encoding the images of frames {frame_ids[0]} to {frame_ids[-1]}")
         raise
-
-
-def _uploaded(images: Tensor, device: torch.device) -> Tensor:
-    """The images on the GPU, filled up to a whole batch.
-
-    With batches of one size each image goes through the same kernels whatever is computed beside it. The copy has a
-    stream of its own, so that the batch before can be computed meanwhile.
-    """
-    beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    current = torch.cuda.current_stream(device)
-    with torch.cuda.stream(beside):
-        batch = images.to(device, non_blocking=True)
-    current.wait_stream(beside)
-    batch.record_stream(current)
-    if len(batch) < CUDA_BATCH:
-        batch = torch.cat([batch, batch[-1:].expand(CUDA_BATCH - len(batch), -1, -1, -1)])
-    return batch

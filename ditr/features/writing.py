@@ -92,6 +92,7 @@ class _Slot:
         self._left = 0
         self._maps = torch.empty(0)
         self._pinned: Tensor | None = None
+        self._stream: torch.cuda.Stream | None = None
         self._copied: torch.cuda.Event | None = None
 
     def fill(self, tokens: Tensor, *, maps: int) -> None:
@@ -101,7 +102,8 @@ class _Slot:
             if self._pinned is None or self._pinned.shape[0] < len(tokens):
                 self._pinned = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
             self._maps = self._pinned[: len(tokens)]
-            self._copied = _copy_beside(tokens, self._maps)
+            self._stream = self._stream or torch.cuda.Stream(tokens.device)  # type: ignore[no-untyped-call]
+            self._copied = _copy_beside(tokens, self._maps, self._stream)
 
     def map(self, row: int) -> Tensor:
         """On the CPU; waits for the copy."""
@@ -116,15 +118,14 @@ class _Slot:
             return self._left == 0
 
 
-def _copy_beside(tokens: Tensor, pinned: Tensor) -> torch.cuda.Event:
+def _copy_beside(tokens: Tensor, pinned: Tensor, stream: torch.cuda.Stream) -> torch.cuda.Event:
     """Starts the copy in a stream of its own, so that the device goes on computing meanwhile."""
-    beside = torch.cuda.Stream(tokens.device)  # type: ignore[no-untyped-call]
-    beside.wait_stream(torch.cuda.current_stream(tokens.device))
-    with torch.cuda.stream(beside):
+    stream.wait_stream(torch.cuda.current_stream(tokens.device))
+    with torch.cuda.stream(stream):
         pinned.copy_(tokens, non_blocking=True)
-        tokens.record_stream(beside)
+        tokens.record_stream(stream)
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        copied.record(beside)
+        copied.record(stream)
     return copied
 
 
