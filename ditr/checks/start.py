@@ -1,4 +1,4 @@
-"""How a fusion starts: with the 3D weights of the 3D-only model, and giving what that gives, bit for bit."""
+"""How a model starts: the same twice, finite, and of a fusion just what the 3D-only model gives, bit for bit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ditr.checks.outcome import Check, Subject, equal, reported
-from ditr.checks.scratch import added_parameters, copied, fresh
+from ditr.checks.scratch import added_parameters, copied, fresh, shaken
 from ditr.data.batch import Batch
 from ditr.model.output import ModelOutput
 from ditr.model.weight_names import ADDED_PARTS
@@ -22,7 +22,7 @@ _SHOWN = 3
 
 def check_start(subject: Subject, *, pairs: Sequence[Sequence[int]], progress: Progress) -> Iterator[Check]:
     """What the untrained model gives, of frames as evaluation reads them."""
-    model = copied(subject)
+    model, acting = copied(subject), shaken(subject)
     plain = _plain_part(subject)
     names = set(model.state_dict())
     differs = {"repeatable": 0.0, "identity_at_start": 0.0}
@@ -31,11 +31,11 @@ def check_start(subject: Subject, *, pairs: Sequence[Sequence[int]], progress: P
         progress("start", done, len(pairs))
         batch = subject.batch(subject.plain, indices)
         with torch.no_grad():
-            first = _numbers(model(batch))
-            differs["repeatable"] = max(differs["repeatable"], _difference(first, _numbers(model(batch))))
-            expected = _numbers(plain(batch))
-        differs["identity_at_start"] = max(differs["identity_at_start"], _difference(first, expected))
-        not_finite += sum(int((~torch.isfinite(one)).sum()) for one in first)
+            found, expected = _numbers(model(batch)), _numbers(plain(batch))
+            once, twice = _numbers(acting(batch)), _numbers(acting(batch))
+        differs["repeatable"] = max(differs["repeatable"], _difference(once, twice))
+        differs["identity_at_start"] = max(differs["identity_at_start"], _difference(found, expected))
+        not_finite += sum(int((~torch.isfinite(one)).sum()) for one in found)
     progress("start", len(pairs), len(pairs))
     late = sorted(set(model.state_dict()) - names)
     yield equal(STAGE, "output_not_finite", not_finite, expected=0)
