@@ -1,6 +1,6 @@
 """Whether the GPU computes what the CPU computes: one full-size forward pass of a spec's model on both.
 
-    python tools/check_cuda.py specs/scannet200_sv/fpn_inject.yaml
+    python tools/check_cuda.py specs/scannet200_sv/fpn_inject.yaml [fusion.injection.pooling=mean ...]
 
 Weights are random, also where the fusion would start at zero; frames are those of the embedded set synthrooms_tiny;
 2D features are noise. Exit code 1 if any output differs by more than the limit, relative to its largest value.
@@ -26,9 +26,9 @@ from ditr.spec.registry import Registry
 LIMIT = 1e-3
 
 
-def main(path: str) -> int:
+def main(path: str, *overrides: str) -> int:
     registry = Registry()
-    spec = load_spec(Path(path), registry=registry).spec
+    spec = load_spec(Path(path), registry=registry, overrides=overrides).spec
     assert spec.features is not None, "the spec needs features"
     entry = registry.features(spec.features.source)
     shape = map_shape(spec.features, entry)

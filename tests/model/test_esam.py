@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from ditr.geometry.sampling import sample_map
 from ditr.model.esam import EsamSingleView
 from ditr.model.output import ModelOutput
 from ditr.model.sparse import ME
-from ditr.spec.models import BiFusionSpec, FusionSpec, InjectionSpec, ModelSpec
+from ditr.spec.models import BiFusionSpec, FusionSpec, InjectionSpec, ModelSpec, Scale, StemSpec
 
 Build = Callable[[FusionSpec], EsamSingleView]
 
@@ -26,12 +27,27 @@ FPN_INJECT = FusionSpec(bifusion=BiFusionSpec(width=16), injection=InjectionSpec
 FUSIONS: dict[str, FusionSpec] = {
     "bifusion": BIFUSION,
     "fpn_inject": FPN_INJECT,
-    "up max bn": FusionSpec(injection=InjectionSpec(projection="linear_bn_gelu")),
-    "up mean": FusionSpec(injection=InjectionSpec(pooling="mean")),
-    "skip max": FusionSpec(injection=InjectionSpec(target="skip", scales=(4, 1))),
-    "skip mean bn": FusionSpec(
-        injection=InjectionSpec(target="skip", pooling="mean", projection="linear_bn_gelu", scales=(8, 2))
+    "stem": FusionSpec(stem=StemSpec()),
+    "stem bn": FusionSpec(stem=StemSpec(projection="linear_bn_gelu")),
+    "everything": FusionSpec(
+        bifusion=BiFusionSpec(width=64), injection=InjectionSpec(scales=(16, 8, 4, 2, 1)), stem=StemSpec()
     ),
+}
+SCALES: tuple[tuple[Scale, ...], ...] = ((16, 8, 4, 2, 1), (16,), (4, 1), (8, 2))
+FUSIONS |= {
+    " ".join(map(str, options)): FusionSpec(
+        injection=InjectionSpec(
+            pooling=options[0], order=options[1], projection=options[2], target=options[3], scales=SCALES[number % 4]
+        )
+    )
+    for number, options in enumerate(
+        product(
+            get_args(InjectionSpec.model_fields["pooling"].annotation),
+            get_args(InjectionSpec.model_fields["order"].annotation),
+            get_args(InjectionSpec.model_fields["projection"].annotation),
+            get_args(InjectionSpec.model_fields["target"].annotation),
+        )
+    )
 }
 
 
@@ -56,26 +72,46 @@ def test_size_of_the_reference_s_3d_only_model() -> None:
     assert sum(name.startswith("backbone.") for name in model.state_dict()) == 372
 
 
-@pytest.mark.parametrize("training", [False, True])
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A model after one step's backward, what it gave just before training and then in it."""
+
+    model: EsamSingleView
+    evaluated: list[Tensor]
+    trained: list[Tensor]
+
+
+def once(model: EsamSingleView, batch: Batch) -> Trained:
+    with torch.no_grad():
+        evaluated = [*tensors(model.eval()(batch))]
+    output = model.train()(batch)
+    loss_of(output).backward()  # type: ignore[no-untyped-call]
+    return Trained(model=model, evaluated=evaluated, trained=[tensor.detach() for tensor in tensors(output)])
+
+
+@pytest.fixture(scope="module")
+def plain(build: Build, make_sample: Callable[..., Sample]) -> Trained:
+    """The 3D-only model."""
+    return once(build(FusionSpec()), Batch(samples=(make_sample(1), make_sample(2, points=450, superpoints=7))))
+
+
 @pytest.mark.parametrize("name", FUSIONS)
 def test_every_fusion_starts_as_the_3d_only_model_bit_for_bit(
-    name: str, training: bool, build: Build, batch: Batch
+    name: str, plain: Trained, build: Build, batch: Batch
 ) -> None:
-    plain, fused = build(FusionSpec()).train(training), build(FUSIONS[name]).train(training)
-    added = set(fused.state_dict()) - set(plain.state_dict())
+    fresh, fused = build(FusionSpec()), build(FUSIONS[name])
+    added = set(fused.state_dict()) - set(fresh.state_dict())
     assert added
-    assert {entry.split(".")[0] for entry in added} <= {"injection", "bifusion", "stem"}
-    for entry, tensor in plain.state_dict().items():
+    assert {entry.split(".")[0] for entry in added} == set(FUSIONS[name].parts)
+    for entry, tensor in fresh.state_dict().items():
         assert torch.equal(tensor, fused.state_dict()[entry]), f"{entry}: same seed, other 3D weights"
 
-    one, two = plain(batch), fused(batch)
-    for left, right in zip(tensors(one), tensors(two), strict=True):
+    ours = once(fused, batch)
+    for left, right in zip(plain.evaluated + plain.trained, ours.evaluated + ours.trained, strict=True):
         assert torch.equal(left, right)
-    loss_of(one).backward()
-    loss_of(two).backward()
-    for entry, parameter in plain.named_parameters():
+    for entry, parameter in plain.model.named_parameters():
         torch.testing.assert_close(fused.get_parameter(entry).grad, parameter.grad)
-    for entry, tensor in plain.named_buffers():  # running statistics after a training step
+    for entry, tensor in plain.model.named_buffers():  # running statistics after a training step
         assert torch.equal(tensor, fused.get_buffer(entry))
 
 
@@ -94,9 +130,10 @@ def test_every_added_parameter_learns_within_two_steps(name: str, build: Build, 
         reached |= {n for n in added if (g := model.get_parameter(n).grad) is not None and bool((g != 0).any())}
         optimiser.step()
     assert set(added) == reached
-    if (injection := FUSIONS[name].injection) is not None:
-        statistics = model(batch).statistics
-        assert all(statistics[f"injection_s{stride}_relative_norm"] > 0 for stride in injection.scales)
+    places = [*(f"s{stride}" for stride in fusion.injection.scales)] if (fusion := FUSIONS[name]).injection else []
+    places += ["stem"] if fusion.stem else []
+    statistics = model(batch).statistics
+    assert all(statistics[f"injection_{place}_relative_norm"] > 0 for place in places)
 
 
 def test_statistics_say_what_entered(build: Build, batch: Batch) -> None:
