@@ -210,6 +210,20 @@ def test_batches_do_not_depend_on_the_number_of_workers(frames: FrameSet, store:
         assert [values(sample) for sample in one] == [values(sample) for sample in two]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_wrong_with_a_frame_is_told_the_same_by_a_worker(
+    frames: FrameSet, tmp_path: Path, workers: int
+) -> None:
+    pending = batches(
+        training_set(frames, store=FeatureStore(tmp_path, shape=SHAPE)), batch_size=2, shuffle=False, workers=workers
+    )
+    with pytest.raises(DitrError, match="no 2D feature map") as raised:
+        next(pending)
+    assert raised.value.code == Code.FEATURES
+    assert frames.ids[0] in raised.value.where
+    assert "run the spec again" in raised.value.fix
+
+
 def test_an_interrupt_of_the_terminal_does_not_lose_the_workers(frames: FrameSet) -> None:
     # Ctrl-C reaches the workers too; the parent wants to finish its step and save, so they have to carry on.
     pending = batches(training_set(frames), batch_size=1, shuffle=False, workers=2)
