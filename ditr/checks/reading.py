@@ -29,9 +29,14 @@ def check_reading(subject: Subject, *, indices: Sequence[int]) -> Iterator[Check
     except DitrError as error:
         yield failed(2, "read_error_tokens", error, limit=f"<= {limit:g}")
         return
-    assert points is not None, "a model with fusion reads 2D features"
     seen = torch.cat([sample.uv_valid for sample in batch])
-    yield yes_or_no(2, "read_where_valid", bool(torch.equal(points.valid, seen)), limit="the points that have a pixel")
+    limit_valid, fix = "the points that have a pixel", "the model must take the samples' uv_valid as it is"
+    if points is None:
+        detail = "the model reads no map, as if there were no fusion"
+        yield yes_or_no(2, "read_where_valid", False, limit=limit_valid, detail=detail)
+        return
+    wrong = int((points.valid != seen).sum()) if points.valid.shape == seen.shape else len(seen)
+    yield yes_or_no(2, "read_where_valid", not wrong, limit=limit_valid, detail=f"{wrong} points differ", fix=fix)
     read = points.dense()
     tolerated = 0.5 if subject.model.sampling == "nearest" else 0.0
     worst, detail, start = 0.0, "", 0

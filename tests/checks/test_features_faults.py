@@ -1,4 +1,4 @@
-"""Every way in which 2D features have gone wrong, or can: planted where it would happen, and caught by a named check."""
+"""How 2D features have gone wrong, or can: each planted where it would happen, and caught by a named check."""
 
 from __future__ import annotations
 
