@@ -30,7 +30,7 @@ def make_fast(source: FeatureSource, *, images: int) -> str:
     """
     if source.device.type != "cuda" or source.dtype != torch.bfloat16 or not is_standard(source.model):
         return "plain"
-    norm: Norm = torch.compile(shifted_norm) if images >= COMPILED_FROM else shifted_norm
+    norm: Norm = torch.compile(shifted_norm, dynamic=False) if images >= COMPILED_FROM else shifted_norm
     source.model = FusedVit(source.model, norm=norm)
     return "fused"
 
