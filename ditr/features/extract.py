@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,6 @@ from ditr.spec.models import FeatureSpec
 
 SPARE_BYTES = 512 * 2**20
 """Left free on the cache's file system by an extraction that starts."""
-_HEADER_BYTES = 128
 _LOOK_S = 2.0
 
 
@@ -112,7 +110,7 @@ def extract(
         made=len(missing),
         present=len(ids) - len(missing),
         seconds=time.monotonic() - began,
-        bytes=len(missing) * _map_bytes(maps),
+        bytes=len(missing) * maps.map_bytes,
     )
 
 
@@ -179,12 +177,8 @@ def _make(missing: Sequence[Wanted], *, source: FeatureSource, store: FeatureSto
     make_maps(missing, source=source, store=store, progress=progress)
 
 
-def _map_bytes(store: FeatureStore) -> int:
-    return prod(store.shape) * 2 + _HEADER_BYTES
-
-
 def _require_space(store: FeatureStore, count: int, say: Callable[[str], None]) -> None:
-    needed, free = count * _map_bytes(store), shutil.disk_usage(store.folder).free
+    needed, free = count * store.map_bytes, shutil.disk_usage(store.folder).free
     numbers = f"{count} maps need {needed / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free"
     if count:
         say(f"  {WHAT}: {numbers}")

@@ -31,8 +31,8 @@ def make_maps(wanted: Sequence[Wanted], *, source: FeatureSource, store: Feature
     absent afterwards, and the error is about the frame it names.
     """
     gpu = Gpu(source.device) if source.device.type == "cuda" else None
-    told = 0
-    progress(WHAT, told, len(wanted))
+    what, told = f"{WHAT} ({len(wanted) * store.map_bytes / 2**30:.2f} GiB)", 0
+    progress(what, told, len(wanted))
     with Writers(store) as writers:
         for images in decoded(wanted, batch=CUDA_BATCH if gpu else CPU_BATCH, pinned=gpu is not None):
             with gpu.next_lane() if gpu else nullcontext():
@@ -40,10 +40,10 @@ def make_maps(wanted: Sequence[Wanted], *, source: FeatureSource, store: Feature
                 writers.put(images.frame_ids, _encoded(source, batch, images.frame_ids))
             if told < writers.written < len(wanted):
                 told = writers.written
-                progress(WHAT, told, len(wanted))
+                progress(what, told, len(wanted))
         while told < len(wanted):
             told = writers.wait(beyond=told)
-            progress(WHAT, told, len(wanted))
+            progress(what, told, len(wanted))
 
 
 class Gpu:

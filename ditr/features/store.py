@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from ditr.features.journal import Journal
 
 JOURNAL = "digests.xxh128"
 LOCK = ".lock"
+_HEADER_BYTES = 128
 _INFINITE = np.uint16(0x7C00)
 """The exponent bits of a float16, all set in infinities and NaNs alone."""
 
@@ -54,6 +56,7 @@ class FeatureStore:
     def __init__(self, folder: Path, *, shape: tuple[int, int, int]) -> None:
         self.folder = folder
         self.shape = shape
+        self.map_bytes = prod(shape) * 2 + _HEADER_BYTES
         self._journal = Journal(folder / JOURNAL)
         self._digests: dict[str, str] | None = None
 

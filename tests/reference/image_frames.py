@@ -19,6 +19,7 @@ from ditr.data.scannet_sv import FrameSet
 from ditr.features import store
 from ditr.features.extract import extract
 from ditr.features.journal import Journal
+from ditr.features.timm_models import import_timm
 from ditr.geometry.camera import Intrinsics
 from ditr.spec.entries import SeededWeights, VitEntry
 from ditr.spec.models import FeatureSpec
@@ -88,6 +89,7 @@ def slow_extractions(dataset: Dataset, cache: Path, times: int, pids: SimpleQueu
 
     One process imports what all need.
     """
+    import_timm()
     for _ in range(times):
         pid = os.fork()
         if pid == 0:
