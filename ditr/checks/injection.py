@@ -15,8 +15,8 @@ from ditr.checks.by_hand import levels, stride_one
 from ditr.checks.expected import expected_added, relative_error
 from ditr.checks.outcome import Check, Subject, at_most, equal, largest
 from ditr.checks.scratch import shaken
-from ditr.checks.seen import Place, Seen, in_pairs, look, name_of, places_of, with_gaps
-from ditr.checks.start import STAGE, check_start, frames_of
+from ditr.checks.seen import Place, Seen, frames_of, in_pairs, look, name_of, places_of, with_gaps
+from ditr.checks.start import STAGE, check_start
 from ditr.checks.updates import check_updates
 from ditr.data.batch import Batch
 from ditr.model.esam import EsamSingleView

@@ -15,7 +15,7 @@ from ditr.checks.by_hand import ByHand, levels, stride_one
 from ditr.checks.expected import expected_added, relative_error, right_in_another_order
 from ditr.checks.outcome import Check, Subject, at_most, equal, largest, yes_or_no
 from ditr.checks.scratch import shaken
-from ditr.checks.seen import Seen, in_pairs, look, name_of, places_of, with_gaps
+from ditr.checks.seen import Seen, frames_of, in_pairs, look, name_of, places_of, with_gaps
 from ditr.data.batch import Batch
 from ditr.model.esam import EsamSingleView
 from ditr.model.injection import Injector
@@ -60,7 +60,7 @@ def check_pyramid(subject: Subject, *, progress: Progress) -> Iterator[Check]:
 
 def _look_at(model: EsamSingleView, batch: Batch, *, spec: Spec, into: Measured, notes: dict[str, str]) -> None:
     """As it is, and with gaps in its features; what gaps tell nothing about is not measured again."""
-    frames = " and ".join(sample.frame_id for sample in batch)
+    frames = frames_of(batch)
     for one, label in ((batch, frames), (with_gaps(batch), f"{frames}, with gaps made")):
         seen = look(model, one)
         into["no_injector"][label] = seen.injector is None

@@ -146,3 +146,8 @@ def with_gaps(batch: Batch) -> Batch:
 def in_pairs(count: int) -> Sequence[Sequence[int]]:
     """Indices of samples two by two, so that what belongs to one could be given to the other; the last may be alone."""
     return [tuple(range(first, min(first + 2, count))) for first in range(0, count, 2)]
+
+
+def frames_of(batch: Batch) -> str:
+    """Their ids, to be told with what was found."""
+    return " and ".join(sample.frame_id for sample in batch)

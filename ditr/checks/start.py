@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ditr.checks.outcome import Check, Subject, equal, reported
 from ditr.checks.scratch import added_parameters, copied, fresh, shaken
-from ditr.data.batch import Batch
 from ditr.model.output import ModelOutput
 from ditr.model.weight_names import ADDED_PARTS
 from ditr.progress import Progress
@@ -100,8 +99,3 @@ def _difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
 def _some(names: Sequence[str], told: str) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{', '.join(names[:_SHOWN])}{more}, {told}" if names else ""
-
-
-def frames_of(batch: Batch) -> str:
-    """Their ids, to be told with what was found."""
-    return " and ".join(sample.frame_id for sample in batch)

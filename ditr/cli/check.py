@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 STOPPED = "stopped: nothing of this spec was recorded; a check of before stays"
 STOPPING = b"\nstopping at the next frame, nothing of this spec will be recorded; once more stops at once\n"
-_COLUMNS = ("stage", "check", "value", "limit", "", "detail")
+_COLUMNS = ("stage", "check", "value", "limit", "result", "detail")
 
 Specs = Annotated[list[Path], typer.Argument(metavar="SPEC", help="Spec files.", show_default=False)]
 Frames = Annotated[int, typer.Option(min=1, help="How many frames are looked at, spread over train and val.")]
@@ -95,7 +95,8 @@ def _report(checked: Checked) -> str:
     """Table, whole messages of what failed, and a line a stage."""
     if checked.folder is None:
         return f"  {checked.name} could not be checked"
-    lines = ["", *text_table(_COLUMNS, [_row(check) for check in checked.checks]).splitlines(), ""]
+    table = text_table(_COLUMNS, [_row(check) for check in checked.checks]) if checked.checks else ""
+    lines = ["", *table.splitlines(), ""]
     for check in checked.checks:
         if not check.passed and "\n" in check.detail:
             lines += [f"{STAGES[check.stage]} {check.name}:", *(f"  {line}" for line in check.detail.splitlines()), ""]
@@ -118,8 +119,12 @@ def _stage_line(stage: int, checked: Checked) -> str:
     if not of_stage:
         return f"{head}: nothing to check in this spec"
     if not failed:
-        return f"{head}: all {len(of_stage)} checks passed"
-    return f"{head}: {len(failed)} of {len(of_stage)} checks FAILED: {', '.join(failed)}"
+        return f"{head}: {_checks(len(of_stage))} passed"
+    return f"{head}: {len(failed)} of {_checks(len(of_stage))} FAILED: {', '.join(failed)}"
+
+
+def _checks(count: int) -> str:
+    return f"{count} check{'' if count == 1 else 's'}"
 
 
 def _trouble(checked: Checked, error: Exception) -> str:

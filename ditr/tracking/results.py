@@ -65,10 +65,10 @@ RESULT_COLUMNS = {
     "folder": "VARCHAR",
 }
 """One row a run, an evaluation, an imported log or a check of a spec (``kind`` run, eval, imported, check). Scales are
-written as ``8,4,2,1``; what a run has no value for yet is null, and failed_checks is 0 where a spec passed all. Times exclude reading data: step_ms is the median over all steps of the
-training (copy to the device, forward, loss, backward, update), data_ms the mean that a step waited for its data,
-infer_ms the median over frames of forward pass and post-processing. peak_mem_mb is the most over training and
-evaluation, of what memory_of says; result.json has each."""
+written as ``8,4,2,1``; what a run has no value for yet is null, and failed_checks is 0 where a spec passed all. Times
+exclude reading data: step_ms is the median over all steps of the training (copy to the device, forward, loss, backward,
+update), data_ms the mean that a step waited for its data, infer_ms the median over frames of forward pass and
+post-processing. peak_mem_mb is the most over training and evaluation, of what memory_of says; result.json has each."""
 
 FRAME_COLUMNS = {
     "run_key": "VARCHAR",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ def test_a_stop_leaves_nothing(tmp_path: Path) -> None:
     def stopping(what: str, done: int, total: int) -> None:
         stop.asked = what == "pyramid"
 
-    using = Host(registry=REGISTRY, progress=stopping, say=[].append, stop=stop, draw=lambda folder, found, frames: None)
+    using = replace(host(progress=stopping), stop=stop)
     with pytest.raises(Interrupted):
         check(tmp_path, using=using)
     assert [path.name for path in tmp_path.iterdir() if path.name != ".locks"] == []
