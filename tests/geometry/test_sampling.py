@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, grid_sample
 
-from ditr.geometry.sampling import sample_map
+from ditr.geometry.sampling import Mode, sample_map
 
 
 def bilinear_by_hand(tokens: np.ndarray, u: float, v: float, *, height: int, width: int) -> np.ndarray:
@@ -66,6 +66,18 @@ def test_bilinear_equals_the_definition(rows: int, columns: int, height: int, wi
     read = sample_map(torch.from_numpy(tokens), torch.from_numpy(uv), map_hw=(height, width), mode="bilinear")
     expected = np.stack([bilinear_by_hand(tokens, u, v, height=height, width=width) for u, v in uv])
     np.testing.assert_allclose(read.numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_equals_torch_s_grid_sample_on_full_and_padded_maps(mode: Mode) -> None:
+    generator = torch.Generator().manual_seed(0)
+    uv = torch.rand(500, 2, generator=generator) * torch.tensor([640.0, 480.0]) - 0.5
+    for shape, (height, width) in (((5, 30, 40), (480, 640)), ((5, 35, 46), (490, 644))):
+        tokens = torch.randn(shape, generator=generator)
+        grid = 2 * (uv + 0.5) / torch.tensor([width, height]) - 1
+        wanted = grid_sample(tokens[None], grid[None, None], mode=mode, padding_mode="border", align_corners=False)
+        read = sample_map(tokens, uv, map_hw=(height, width), mode=mode)
+        torch.testing.assert_close(read, wanted[0, :, 0].T, atol=1e-4, rtol=1e-4)
 
 
 @settings(max_examples=30, deadline=None)

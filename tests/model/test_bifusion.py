@@ -71,6 +71,30 @@ def test_output_is_the_formula_and_points_without_a_feature_are_untouched(
     assert fused.balance_loss.item() == pytest.approx(2 * (gate.mean().item() - 0.4) ** 2, rel=1e-4)
 
 
+def test_a_layer_on_tokens_is_that_on_points(fusion: BiFusion, features: torch.Tensor) -> None:
+    """Seven tokens, four a point, against every point's own feature; gradients too."""
+    nn.init.normal_(fusion.residual.weight)
+    nn.init.normal_(fusion.adapt_2d[0].bias)  # which weights that did not sum to 1 would scale
+    generator = torch.Generator().manual_seed(4)
+    shared = PointFeatures(
+        tokens=torch.randn(7, 10, generator=generator),
+        rows=torch.randint(7, (50, 4), generator=generator),
+        weights=nn.functional.normalize(torch.rand(50, 4, generator=generator), p=1),
+        valid=torch.rand(50, generator=generator) > 0.3,
+    )
+    values = shared.dense()
+    direct = PointFeatures(tokens=values, rows=torch.arange(50)[:, None], weights=torch.ones(50, 1), valid=shared.valid)
+    found = []
+    for points in (shared, direct):
+        fusion.eval().zero_grad()
+        out = fuse(fusion, features, points).features
+        out.square().sum().backward()
+        found.append([out.detach(), *(p.grad.clone() for p in fusion.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(list(fusion.parameters())) + 1
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
 def test_no_valid_point_is_identity_without_gate_statistics(
     fusion: BiFusion, features: torch.Tensor, points: PointFeatures
 ) -> None:

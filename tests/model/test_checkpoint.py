@@ -14,12 +14,12 @@ from torch import Tensor
 from ditr.errors import Code, DitrError
 from ditr.model.checkpoint import load_weights, save_weights
 from ditr.model.esam import EsamSingleView
-from ditr.spec.models import BiFusionSpec, FusionSpec, InjectionSpec
+from ditr.spec.models import BiFusionSpec, FusionSpec, InjectionSpec, StemSpec
 from tests.reference.esam_checkpoint import in_spconv_layout
 
 Build = Callable[[FusionSpec], EsamSingleView]
 PLAIN = FusionSpec()
-FUSED = FusionSpec(bifusion=BiFusionSpec(width=16), injection=InjectionSpec())
+FUSED = FusionSpec(bifusion=BiFusionSpec(width=16), injection=InjectionSpec(), stem=StemSpec())
 
 
 def other_weights(build: Build, fusion: FusionSpec = PLAIN) -> dict[str, Tensor]:
@@ -66,7 +66,7 @@ def test_esam_sets_the_whole_3d_model_of_every_arm(name: str, fusion: FusionSpec
     model = build(fusion)
     report = load_weights(model, tmp_path / name, format="esam")
     assert (report.matched, report.unexpected) == (len(stored), ())
-    assert all(entry.startswith(("injection.", "bifusion.")) for entry in report.missing)
+    assert all(entry.startswith(("injection.", "bifusion.", "stem.")) for entry in report.missing)
     assert all(torch.equal(model.state_dict()[entry], tensor) for entry, tensor in stored.items())
 
 
@@ -83,7 +83,7 @@ def test_save_then_load_gives_every_weight_back(build: Build, tmp_path: Path) ->
 
     report = load_weights(build(PLAIN), path, format="ditr")
     assert report.missing == ()
-    assert {name.split(".")[0] for name in report.unexpected} == {"injection", "bifusion"}
+    assert {name.split(".")[0] for name in report.unexpected} == {"injection", "bifusion", "stem"}
 
 
 def refused(

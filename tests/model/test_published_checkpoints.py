@@ -14,7 +14,7 @@ from ditr.data.batch import Batch, Sample
 from ditr.errors import DitrError
 from ditr.model.checkpoint import describe, load_weights
 from ditr.model.esam import EsamSingleView
-from ditr.spec.models import BackboneSpec, FusionSpec, InjectionSpec, ModelSpec
+from ditr.spec.models import BackboneSpec, FusionSpec, InjectionSpec, ModelSpec, StemSpec
 from tests.reference.esam_checkpoint import (
     ALL_PARAMETERS,
     BACKBONE_ENTRIES,
@@ -134,10 +134,10 @@ def test_other_kernels_nan_and_fusion_are_described(
     assert described.foreign_kernels == "spconv 2's, (out, k, k, k, in)"
     assert described.not_finite == ("backbone.bn0.bn.bias",)
     assert described.backbone is None
-    torch.save(build(FusionSpec(injection=InjectionSpec(scales=(4, 1)))).state_dict(), path)
+    torch.save(build(FusionSpec(injection=InjectionSpec(scales=(4, 1)), stem=StemSpec())).state_dict(), path)
     described = describe(path)
     assert described.format == "ditr"
-    assert described.fusion == ("injection of 12 channels at strides 4, 1",)
+    assert described.fusion == ("injection of 12 channels at strides 4, 1", "stem fusion of 12 channels")
     torch.save({"model": {"unet.weight": torch.zeros(2)}, "step": 3}, path)
     described = describe(path)
     assert described.format is None
