@@ -133,3 +133,31 @@ def _track(path: Path) -> str:
     run_id = following.start(state_of(folder), params={})
     following.finish(replace(state_of(folder), state="interrupted"))
     return run_id
+
+
+def test_a_check_has_a_metric_for_each_thing_it_looked_at(folder: RunFolder) -> None:
+    write_json(folder.result, {"failed_checks": 1})
+    rows = [
+        {"stage": 3, "name": "s8_values", "value": 0.25, "limit": "<= 0.001", "passed": False, "detail": ""},
+        {"stage": 3, "name": "s8_key", "value": None, "limit": "the backbone's", "passed": True, "detail": ""},
+        {"stage": 4, "name": "s8_key", "value": None, "limit": "the backbone's", "passed": False, "detail": ""},
+    ]
+    folder.checks.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    state = replace(state_of(folder), kind="check", state="finished")
+    tracker(folder).publish(state, params={"stages": "3,4"})
+    run_id = tracker(folder).publish(state, params={"stages": "3,4"})
+
+    run = client(folder).get_run(run_id)
+    found = {name: value for name, value in run.data.metrics.items() if name.startswith("check/")}
+    assert found == {
+        "check/pyramid/s8_values": 0.25,
+        "check/pyramid/s8_key": 1.0,
+        "check/injection/s8_key": 0.0,
+        "check/failed": 2.0,
+    }
+    assert run.data.tags["ditr.kind"] == "check"
+    assert run.data.tags["ditr.failed_checks"] == "2"
+    assert run.data.params == {"stages": "3,4"}
+    experiment = run.info.experiment_id
+    wanted = "tags.`ditr.kind` = 'check'"
+    assert len(client(folder).search_runs([experiment], wanted)) == 1, "a repeated check replaces the one of before"
