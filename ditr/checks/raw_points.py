@@ -63,7 +63,7 @@ def colour_errors(sample: Sample, image: np.ndarray) -> np.ndarray:
     """
     valid = sample.uv_valid.numpy()
     colours = sample.colour.numpy()[valid] * COLOUR_STD + COLOUR_MEAN
-    u, v = np.rint(sample.uv.numpy()[valid]).astype(np.int64).T
+    u, v = np.rint(np.nan_to_num(sample.uv.numpy()[valid])).astype(np.int64).T
     height, width = image.shape[:2]
     errors = np.full((len(_SHIFTS), len(_SHIFTS)), np.nan)
     if not len(u):
