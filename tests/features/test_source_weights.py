@@ -284,4 +284,4 @@ def test_the_convolutional_sources_weights_are_all_set_and_heads_do_not_matter(w
     del state["stages.1.0.conv2_kxk.bn.running_mean"]
     torch.save(state, weights_folder / "tiny.pth")
     with pytest.raises(DitrError, match=r"it lacks 1 entries, such as stages.1.0.conv2_kxk.bn.running_mean"):
-        load_source(spec, entry=entry, device=CPU)
+        weights_module.set_weights(drawn.model, weights_folder / "tiny.pth", entry=entry)
