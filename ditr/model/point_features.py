@@ -17,7 +17,7 @@ class PointFeatures:
     """What the N points of a batch read of the T tokens of its maps, which are frozen."""
 
     tokens: Tensor
-    """(T, C) float32: the maps of all samples, row by row."""
+    """(T, C) float32: the maps of all samples, row by row. Nothing is rounded beyond the float16 of the maps."""
     rows: Tensor
     """(N, K) int64 into ``tokens``."""
     weights: Tensor
