@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from itertools import cycle
 
 import torch
 from torch import Tensor
@@ -19,9 +17,8 @@ from ditr.progress import Progress
 WHAT = "2D features"
 CPU_BATCH = 1
 """One image fills the cores, and then its map depends on nothing else: a continued extraction gives the same bits."""
-CUDA_BATCH = 32
-LANES = 2
-"""Batches that a GPU works on at the same time: what one leaves idle, at the ends of its kernels, the other takes."""
+CUDA_BATCH = 48
+"""The fastest of 16 to 64 for ViT-L on an H200."""
 
 
 def make_maps(wanted: Sequence[Wanted], *, source: FeatureSource, store: FeatureStore, progress: Progress) -> None:
@@ -30,14 +27,13 @@ def make_maps(wanted: Sequence[Wanted], *, source: FeatureSource, store: Feature
     Whatever ends it early, an error in any of its parts, Ctrl-C or what ``progress`` raises, each map is whole or
     absent afterwards, and the error is about the frame it names.
     """
-    gpu = Gpu(source.device) if source.device.type == "cuda" else None
+    upload = _Upload(source.device) if source.device.type == "cuda" else None
     what, told = f"{WHAT} ({len(wanted) * store.map_bytes / 2**30:.2f} GiB)", 0
     progress(what, told, len(wanted))
     with Writers(store) as writers:
-        for images in decoded(wanted, batch=CUDA_BATCH if gpu else CPU_BATCH, pinned=gpu is not None):
-            with gpu.next_lane() if gpu else nullcontext():
-                batch = gpu.uploaded(images.images) if gpu else images.images
-                writers.put(images.frame_ids, _encoded(source, batch, images.frame_ids))
+        for images in decoded(wanted, batch=CUDA_BATCH if upload else CPU_BATCH, pinned=upload is not None):
+            batch = upload(images.images) if upload else images.images
+            writers.put(images.frame_ids, _encoded(source, batch, images.frame_ids))
             if told < writers.written < len(wanted):
                 told = writers.written
                 progress(what, told, len(wanted))
@@ -46,35 +42,26 @@ def make_maps(wanted: Sequence[Wanted], *, source: FeatureSource, store: Feature
             progress(what, told, len(wanted))
 
 
-class Gpu:
-    """Streams of a GPU, so that copies and two batches go on at the same time."""
+class _Upload:
+    """Copies images to a GPU in a stream of their own, so that the batch before is computed meanwhile."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._lanes = cycle([_stream(device) for _ in range(LANES)])
-        self._copies = _stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def next_lane(self) -> torch.cuda.StreamContext:
-        """A context in which one batch is worked on."""
-        return torch.cuda.stream(next(self._lanes))
-
-    def uploaded(self, images: Tensor) -> Tensor:
-        """The images on the GPU, filled up to a whole batch; what follows in this lane waits for them.
+    def __call__(self, images: Tensor) -> Tensor:
+        """The images on the GPU, filled up to a whole batch.
 
         With batches of one size each image goes through the same kernels whatever is computed beside it.
         """
-        with torch.cuda.stream(self._copies):
+        with torch.cuda.stream(self._stream):
             batch = images.to(self._device, non_blocking=True)
-        lane = torch.cuda.current_stream(self._device)
-        lane.wait_stream(self._copies)
-        batch.record_stream(lane)
+        computing = torch.cuda.current_stream(self._device)
+        computing.wait_stream(self._stream)
+        batch.record_stream(computing)
         if len(batch) < CUDA_BATCH:
             batch = torch.cat([batch, batch[-1:].expand(CUDA_BATCH - len(batch), -1, -1, -1)])
         return batch
-
-
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _encoded(source: FeatureSource, images: Tensor, frame_ids: Sequence[str]) -> Tensor:
