@@ -7,11 +7,21 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ditr.checks.by_hand import ByHand, levels, projected
+from ditr.checks.by_hand import ByHand, levels, projected, stride_one
+from ditr.checks.seen import strides_of
+from ditr.data.batch import Batch
 from ditr.model.esam import EsamSingleView
 from ditr.model.injection import Projection
 from ditr.model.res16unet import Branch
-from ditr.spec.models import FusionSpec
+from ditr.spec.models import FusionSpec, Spec
+
+
+def levels_of(batch: Batch, *, spec: Spec) -> dict[int, ByHand]:
+    """By stride, every level that a spec which adds something to the backbone pools."""
+    assert spec.features is not None, "a spec with fusion and without features does not load"
+    finest = stride_one(batch, voxel_size_m=spec.model.voxel_size_m, sampling=spec.features.sampling)
+    pooling = spec.fusion.injection.pooling if spec.fusion.injection is not None else "mean"
+    return levels(finest, up_to=strides_of(spec.fusion)[-1], pooling=pooling)
 
 
 def projection_of(model: EsamSingleView, branch: Branch, stride: int) -> Projection:

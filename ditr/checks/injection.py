@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import torch
 
-from ditr.checks.by_hand import levels, stride_one
-from ditr.checks.expected import expected_added, relative_error
+from ditr.checks.by_hand import ByHand
+from ditr.checks.expected import expected_added, levels_of, relative_error
 from ditr.checks.outcome import Check, Subject, at_most, equal, largest
 from ditr.checks.scratch import shaken
 from ditr.checks.seen import Place, Seen, frames_of, in_pairs, look, name_of, places_of, with_gaps
@@ -22,7 +22,7 @@ from ditr.data.batch import Batch
 from ditr.model.esam import EsamSingleView
 from ditr.model.res16unet import Branch
 from ditr.progress import Progress
-from ditr.spec.models import BOTTLENECK_STRIDE, DECODER_STRIDES, BackboneSpec, Spec
+from ditr.spec.models import BOTTLENECK_STRIDE, DECODER_STRIDES, BackboneSpec, FusionSpec, Spec
 
 TOLERANCE = 1e-3
 """Of what was added, relative to the largest of what should have been."""
@@ -66,32 +66,28 @@ def _look_once(model: EsamSingleView, batch: Batch, *, spec: Spec, frames: str, 
         for place in seen.places
         if (place.branch, place.stride) not in wanted
     )
+    by_hand = levels_of(batch, spec=spec) if wanted else {}
+    found: dict[str, float] = {}
     for branch, stride in wanted:
-        place = seen.place(branch, stride)
-        for check, value in _of_place(model, place, batch, branch, stride, spec=spec).items():
-            if check != "zero_rows" or not gaps:
-                into[f"{name_of(branch, stride)}_{check}"][frames] = value
+        place, name = seen.place(branch, stride), name_of(branch, stride)
+        of_place = {"added": float("inf")} if place is None else _of_place(model, place, by_hand, fusion=spec.fusion)
+        found |= {f"{name}_{check}": value for check, value in of_place.items()}
     if spec.fusion.bifusion is not None:
-        for check, value in _gate(seen).items():
-            if check != "zero_rows" or not gaps:
-                into[f"bifusion_{check}"][frames] = value
+        found |= {f"bifusion_{check}": value for check, value in _gate(seen).items()}
+    for check, value in found.items():
+        if not (gaps and check.endswith("zero_rows")):
+            into[check][frames] = value
 
 
 def _of_place(
-    model: EsamSingleView, place: Place | None, batch: Batch, branch: Branch, stride: int, *, spec: Spec
+    model: EsamSingleView, place: Place, by_hand: dict[int, ByHand], *, fusion: FusionSpec
 ) -> dict[str, float]:
-    if place is None:  # the backbone did not ask
-        return {"added": float("inf")}
-    assert spec.features is not None, "a spec with fusion and without features does not load"
-    finest = stride_one(batch, voxel_size_m=spec.model.voxel_size_m, sampling=spec.features.sampling)
-    pooling = spec.fusion.injection.pooling if spec.fusion.injection is not None else "mean"
-    by_hand = levels(finest, up_to=stride, pooling=pooling)
-    found = {"channels_before": float(place.before.F.shape[1]), "channels_after": float(place.after.F.shape[1])}
+    found = {"channels_before": place.before.F.shape[1], "channels_after": place.after.F.shape[1]}
     if place.before.F.shape != place.after.F.shape:
         return found | {"added": float("inf")}
-    expected = expected_added(model, branch, stride, by_hand, fusion=spec.fusion)
-    rows, here = by_hand[stride].rows(place.before.C)
-    without = here & ~by_hand[stride].mask[rows]
+    expected = expected_added(model, place.branch, place.stride, by_hand, fusion=fusion)
+    rows, here = expected.rows(place.before.C)
+    without = here & ~expected.mask[rows]
     changed = (place.added != 0).any(dim=1)
     return found | {
         "added": relative_error(place.added, expected, corners=place.before.C),

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import torch
 
-from ditr.checks.by_hand import ByHand, levels, stride_one
-from ditr.checks.expected import expected_added, relative_error, right_in_another_order
+from ditr.checks.by_hand import ByHand
+from ditr.checks.expected import expected_added, levels_of, relative_error, right_in_another_order
 from ditr.checks.outcome import Check, Subject, at_most, equal, largest, yes_or_no
 from ditr.checks.scratch import shaken
-from ditr.checks.seen import Seen, frames_of, in_pairs, look, name_of, places_of, with_gaps
+from ditr.checks.seen import Seen, frames_of, in_pairs, look, name_of, places_of, strides_of, with_gaps
 from ditr.data.batch import Batch
 from ditr.model.esam import EsamSingleView
 from ditr.model.injection import Injector
@@ -50,7 +50,7 @@ def check_pyramid(subject: Subject, *, progress: Progress) -> Iterator[Check]:
     without = [frames for frames, missing in measured["no_injector"].items() if missing]
     detail = f"the backbone got no 2D features of {without[0]}" if without else ""
     yield yes_or_no(STAGE, "injector", not without, limit="given to the backbone", detail=detail)
-    for stride in _strides(subject.spec.fusion):
+    for stride in strides_of(subject.spec.fusion):
         yield from _of_level(f"s{stride}", subject, measured, notes=notes)
     for branch, stride in wanted:
         name = f"{name_of(branch, stride)}_projected"
@@ -64,7 +64,7 @@ def _look_at(model: EsamSingleView, batch: Batch, *, spec: Spec, into: Measured,
     for one, label in ((batch, frames), (with_gaps(batch), f"{frames}, with gaps made")):
         seen = look(model, one)
         into["no_injector"][label] = seen.injector is None
-        by_hand = _by_hand(one, spec=spec)
+        by_hand = levels_of(one, spec=spec)
         for stride, level in by_hand.items():
             tensor = seen.tensor(stride)
             if seen.injector is not None and tensor is not None:
@@ -73,13 +73,6 @@ def _look_at(model: EsamSingleView, batch: Batch, *, spec: Spec, into: Measured,
                     into[f"s{stride}_{check}"][label] = found[check]
         for name, error in _projected(model, seen, by_hand, fusion=spec.fusion, notes=notes).items():
             into[name][label] = error
-
-
-def _by_hand(batch: Batch, *, spec: Spec) -> dict[int, ByHand]:
-    assert spec.features is not None, "a spec with fusion and without features does not load"
-    finest = stride_one(batch, voxel_size_m=spec.model.voxel_size_m, sampling=spec.features.sampling)
-    pooling = spec.fusion.injection.pooling if spec.fusion.injection is not None else "mean"
-    return levels(finest, up_to=_strides(spec.fusion)[-1], pooling=pooling)
 
 
 def _level(
@@ -164,12 +157,6 @@ def _failed(check: Check) -> Check:
     return Check(
         stage=check.stage, name=check.name, value=check.value, limit=check.limit, passed=False, detail=check.detail
     )
-
-
-def _strides(fusion: FusionSpec) -> tuple[int, ...]:
-    """From 1 to the coarsest that the fusion adds to; levels between are pooled through."""
-    coarsest = max(stride for _, stride in places_of(fusion))
-    return tuple(2**exponent for exponent in range(coarsest.bit_length()))
 
 
 def _with_note(frames: str, note: str | None) -> str:

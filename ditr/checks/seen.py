@@ -82,6 +82,12 @@ def places_of(fusion: FusionSpec) -> tuple[tuple[Branch, int], ...]:
     return tuple(wanted)
 
 
+def strides_of(fusion: FusionSpec) -> tuple[int, ...]:
+    """From 1 to the coarsest that the fusion adds to; levels between are pooled through."""
+    coarsest = max(stride for _, stride in places_of(fusion))
+    return tuple(2**exponent for exponent in range(coarsest.bit_length()))
+
+
 def look(model: EsamSingleView, batch: Batch) -> Seen:
     """A forward pass of the model as it is, in the mode it is in."""
     with looking(model) as seen:
