@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ditr.checks.outcome import Check, Subject, at_least, at_most, largest, reported, told, within
+from ditr.checks.outcome import Check, Subject, at_least, at_most, first_of, largest, reported, told, within
 from ditr.data.batch import Batch
 from ditr.errors import DitrError
 from ditr.model.esam import EsamSingleView
@@ -45,10 +45,8 @@ class _Passes:
 def check_forward(subject: Subject, *, indices: Sequence[int], progress: Progress) -> Iterator[Check]:
     """Every frame alone, as evaluation reads it; then some in one batch."""
     passes, limits = _passes(subject, indices, progress=progress), subject.spec.checks
-    first = next((f"{frame}: {what}" for frame, what in passes.failed.items()), "")
-    yield at_most(2, "forward_errors", len(passes.failed), limit=0, detail=first)
-    first = next((f"{frame}: {what}" for frame, what in passes.not_finite.items()), "")
-    yield at_most(2, "forward_not_finite", len(passes.not_finite), limit=0, detail=first)
+    yield at_most(2, "forward_errors", len(passes.failed), limit=0, detail=first_of(passes.failed))
+    yield at_most(2, "forward_not_finite", len(passes.not_finite), limit=0, detail=first_of(passes.not_finite))
     if subject.spec.fusion.bifusion is not None:
         for gate in GATES:
             yield _gate(gate, passes, limits=limits.gate_range)

@@ -92,7 +92,7 @@ def _locality(maps: Tensor, painted: list[tuple[int, int]], *, source: FeatureSo
             value = float(distance)
             detail = f"painting the patch at row {row}, column {column} changes the token at {found} most"
     tolerated = 0 if isinstance(source.entry, VitEntry) else 1
-    fix = "class or register tokens are counted as patches, or rows as columns"
+    fix = "class or register tokens count as patches, rows as columns, or the image is cut, moved or mirrored before"
     return at_most(1, "token_locality", value, limit=tolerated, detail=detail, fix=fix)
 
 

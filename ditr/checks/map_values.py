@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ditr.checks.live_source import encode
 from ditr.checks.map_files import some
-from ditr.checks.outcome import Check, Subject, at_least, at_most, smallest, told
+from ditr.checks.outcome import Check, Subject, at_least, at_most, first_of, smallest, told
 from ditr.errors import DitrError
 from ditr.features.sources import FeatureSource
 from ditr.progress import Progress
@@ -83,8 +83,7 @@ class SeenMaps:
 
 def check_values(seen: SeenMaps) -> Iterator[Check]:
     """What ``seen`` has noted, held against the spec's limits."""
-    first = next(iter(seen.unreadable.values()), "")
-    yield at_most(1, "maps_unreadable", len(seen.unreadable), limit=0, detail=first)
+    yield at_most(1, "maps_unreadable", len(seen.unreadable), limit=0, detail=first_of(seen.unreadable))
     yield _count("map_shape", seen.other_shape)
     yield _count("map_dtype", seen.other_dtype)
     yield at_most(1, "map_finite", len(seen.not_finite), limit=0, detail=some(seen.not_finite, "NaN or infinite"))
@@ -95,8 +94,7 @@ def check_values(seen: SeenMaps) -> Iterator[Check]:
 
 
 def _count(name: str, wrong: dict[str, str]) -> Check:
-    first = next((f"{frame}: {what}" for frame, what in wrong.items()), "")
-    return at_most(1, name, len(wrong), limit=0, detail=first)
+    return at_most(1, name, len(wrong), limit=0, detail=first_of(wrong))
 
 
 def _distinct(seen: SeenMaps) -> Check:

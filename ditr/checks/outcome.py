@@ -116,10 +116,15 @@ def told(error: DitrError) -> str:
     return f"{error.where}: {error.what}; {error.fix}"
 
 
+def first_of(wrong: Mapping[str, str]) -> str:
+    """The first frame and what is wrong with it; empty if nothing is."""
+    return next((what if frame in what else f"{frame}: {what}" for frame, what in wrong.items()), "")
+
+
 def largest(values: Mapping[str, float]) -> tuple[float, str]:
     """The largest value by frame id, NaN above all, and the frame's id; NaN where there is none."""
     if not values:
-        return math.nan, "no frame could be looked at"
+        return math.nan, "no frame at all"
     frame = max(values, key=lambda one: (math.isnan(values[one]), values[one]))
     return values[frame], frame
 
@@ -131,5 +136,7 @@ def smallest(values: Mapping[str, float]) -> tuple[float, str]:
 
 
 def _held(stage: int, name: str, value: float | None, *, limit: str, passed: bool, detail: str, fix: str) -> Check:
+    if value is not None and math.isnan(value):
+        fix = "not measured, other checks tell why"
     told = "; ".join(part for part in (detail, "" if passed else fix) if part)
     return Check(stage=stage, name=name, value=value, limit=limit, passed=passed, detail=told)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ditr.checks.outcome import Check, Subject, at_least, at_most, largest, smallest, told, yes_or_no
+from ditr.checks.outcome import Check, Subject, at_least, at_most, first_of, largest, smallest, told, yes_or_no
 from ditr.checks.raw_points import colour_errors, move_of, off_whole_px, pixels_of, uv_difference_px
 from ditr.data.batch import Sample
 from ditr.data.frame import Frame
@@ -57,7 +57,7 @@ def check_pixels(subject: Subject, *, indices: Sequence[int], progress: Progress
         except DitrError as error:
             found.unreadable[subject.frames.ids[index]] = told(error)
     progress("points and pixels", len(indices), len(indices))
-    yield at_most(2, "frames_unreadable", len(found.unreadable), limit=0, detail=_first(found.unreadable))
+    yield at_most(2, "frames_unreadable", len(found.unreadable), limit=0, detail=first_of(found.unreadable))
     yield from _of_camera(subject, found)
     yield from _of_samples(subject, found)
 
@@ -65,6 +65,9 @@ def check_pixels(subject: Subject, *, indices: Sequence[int], progress: Progress
 def _look(subject: Subject, index: int, found: _Measured) -> None:
     frame = subject.frames.frame(index)
     pixels = pixels_of(frame)
+    found.valid[frame.id] = float(pixels.seen.mean())  # until the sample says it itself
+    found.depth_ok[frame.id] = float(np.isfinite(pixels.uv[:, 0]).mean())
+    found.boundary_ok[frame.id] = found.valid[frame.id]
     found.off_whole[frame.id] = off_whole_px(pixels)
     found.off_lattice[frame.id] = _off_lattice(frame)
     image = subject.frames.image(index)
@@ -124,7 +127,7 @@ def _of_samples(subject: Subject, found: _Measured) -> Iterator[Check]:
     yield at_most(2, "elastic_rows", value, limit=_SMOOTH, detail=f"most in {frame}", fix=fix)
     if subject.spec.fusion.parts:
         fix = "the samples must say what the map covers: the image, the padded canvas, or covers of the registry entry"
-        yield at_most(2, "map_extent", len(found.other_extent), limit=0, detail=_first(found.other_extent), fix=fix)
+        yield at_most(2, "map_extent", len(found.other_extent), limit=0, detail=first_of(found.other_extent), fix=fix)
     if _mirrors(subject):
         sides = found.other_side
         fix = "image and points must be mirrored together"
@@ -175,7 +178,3 @@ def _is_mirrored(sample: Sample, image: np.ndarray) -> bool:
     seen, raw = (one.astype(np.float64).mean(axis=2) for one in (sample.image.numpy(), image))
     as_it_is, turned = (float(((seen - seen.mean()) * (one - raw.mean())).sum()) for one in (raw, raw[:, ::-1]))
     return turned > as_it_is
-
-
-def _first(wrong: dict[str, str]) -> str:
-    return next((f"{frame}: {what}" for frame, what in wrong.items()), "")

@@ -343,7 +343,7 @@ def reader_gives_others(world: World, patch: pytest.MonkeyPatch) -> None:
 FAULTS: dict[str, tuple[Fault, str]] = {
     "poses are world to camera": (poses(np.linalg.inv), "valid_ratio uv_error_px lattice_error_px colour_error"),
     "poses are two centimetres off": (poses(moved), "uv_error_px colour_error"),
-    "cameras look along -z": (poses(other_axes), "depth_ok"),
+    "cameras look along -z": (poses(other_axes), "depth_ok valid_ratio"),
     "focal length two per cent off": (
         cameras(lambda one: replace(one, fx=1.02 * one.fx, fy=1.02 * one.fy)),
         "uv_error_px lattice_error_px",
@@ -364,7 +364,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "images one pixel down": (images(lambda image: np.roll(image, 1, axis=0)), "colours_in_place"),
     "points cannot be read": (unreadable("frame"), "frames_unreadable"),
     "an image cannot be read": (unreadable("image"), "frames_unreadable"),
-    "poses not inverted by the projection": (projected(not_inverted), "frames_unreadable"),
+    "poses not inverted by the projection": (projected(not_inverted), "frames_unreadable sample_uv_px"),
     "projected into the network's input": (projected(of_half_image), "sample_uv_px augmented_uv_px colour_error"),
     "points off the image are valid": (projected(all_valid), "sample_uv_px"),
     "v before u": (uv_of(lambda uv: uv[:, ::-1]), "sample_uv_px augmented_uv_px"),
