@@ -51,8 +51,9 @@ def check_places(subject: Subject, *, maps: Mapping[int, Tensor], progress: Prog
             contrasts[index], looks[index] = contrast, looks_of(image)
     yield at_most(1, "images_unreadable", len(unseen), limit=0, detail="; ".join(unseen[:1]))
     if not contrasts:
-        detail = f"not measured: no map has {MIN_GRID} x {MIN_GRID} tokens within its image, or none could be read"
-        yield yes_or_no(1, "own_image", True, limit="reported", detail=detail)
+        small = len(unseen) < len(maps)
+        detail = f"no map has {MIN_GRID} x {MIN_GRID} tokens within its image" if small else "no map could be read"
+        yield yes_or_no(1, "own_image", small, limit="reported", detail=f"not measured: {detail}")
         return
     yield _own_image(subject, contrasts, looks, progress=progress)
     yield _alignment(contrasts, looks, limit=subject.spec.checks.max_fit_beside)

@@ -36,9 +36,12 @@ class SeenMaps:
     by_content: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
 
     def look(self, indices: Sequence[int], *, keep: Sequence[int], progress: Progress) -> None:
-        """Reads the maps of ``indices`` one after the other, or computes them where none are stored."""
+        """Reads the maps of ``indices`` that are there one after the other, or computes them where none are stored."""
+        missing = set() if self.subject.maps is None else set(self.subject.maps.missing(self.subject.frames.ids))
         for done, index in enumerate(indices):
             progress("maps", done, len(indices))
+            if self.subject.frames.ids[index] in missing:
+                continue
             try:
                 tokens = self._map(index)
             except DitrError as error:

@@ -51,6 +51,11 @@ def missing_map(world: World, patch: pytest.MonkeyPatch) -> None:
     world.store.path(world.frames.ids[1]).unlink()
 
 
+def no_map(world: World, patch: pytest.MonkeyPatch) -> None:
+    for frame in world.frames.ids:
+        world.store.path(frame).unlink()
+
+
 def truncated_map(world: World, patch: pytest.MonkeyPatch) -> None:
     path = world.store.path(world.frames.ids[1])
     path.write_bytes(path.read_bytes()[:-100])
@@ -243,7 +248,8 @@ def images_in_bgr(world: World, patch: pytest.MonkeyPatch) -> None:
 
 
 STORED: dict[str, tuple[Fault, str]] = {
-    "a map is missing": (missing_map, "maps_present maps_unreadable"),
+    "a map is missing": (missing_map, "maps_present"),
+    "no map is there": (no_map, "maps_present recomputed own_image"),
     "a map is cut off": (truncated_map, "map_digest maps_unreadable"),
     "one bit of a map is flipped": (flipped_bit, "map_digest maps_unreadable"),
     "files of two frames are swapped": (files_swapped_on_disk, "map_digest maps_unreadable"),
@@ -366,7 +372,7 @@ def pickle_names_others(world: World, patch: pytest.MonkeyPatch) -> None:
 
 
 PRECOMPUTED: dict[str, tuple[Fault, str]] = {
-    "a map is missing": (theirs_missing, "maps_present maps_unreadable"),
+    "a map is missing": (theirs_missing, "maps_present"),
     "a map is cut off": (theirs_cut_off, "maps_unreadable"),
     "the info pickle names files that do not exist": (
         pickle_names(lambda *of: "no/{}/{}.pt".format(*of)),
