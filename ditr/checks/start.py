@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from ditr.checks.outcome import Check, Subject, equal, reported
+from ditr.checks.outcome import Check, Subject, equal, largest, reported
 from ditr.checks.scratch import added_parameters, copied, fresh, shaken
+from ditr.checks.seen import frames_of
 from ditr.model.output import ModelOutput
 from ditr.model.weight_names import ADDED_PARTS
 from ditr.progress import Progress
@@ -28,7 +30,7 @@ def check_start(subject: Subject, *, pairs: Sequence[Sequence[int]], progress: P
     if subject.device.type != "cpu":
         pairs = pairs[:1]
     names = set(model.state_dict())
-    differs = {"repeatable": 0.0, "identity_at_start": 0.0}
+    repeated, changed = {}, {}
     not_finite = 0
     for done, indices in enumerate(pairs):
         progress("start", done, len(pairs))
@@ -36,17 +38,18 @@ def check_start(subject: Subject, *, pairs: Sequence[Sequence[int]], progress: P
         with torch.no_grad():
             found, expected = _numbers(model(batch)), _numbers(plain(batch))
             once, twice = _numbers(acting(batch)), _numbers(acting(batch))
-        differs["repeatable"] = max(differs["repeatable"], _difference(once, twice))
-        differs["identity_at_start"] = max(differs["identity_at_start"], _difference(found, expected))
+        frames = frames_of(batch)
+        repeated[frames], changed[frames] = _difference(once, twice), _difference(found, expected)
         not_finite += sum(int((~torch.isfinite(one)).sum()) for one in found)
     progress("start", len(pairs), len(pairs))
     late = sorted(set(model.state_dict()) - names)
     yield equal(STAGE, "output_not_finite", not_finite, expected=0)
-    yield equal(STAGE, "repeatable", differs["repeatable"], expected=0, detail="largest difference of two passes")
+    value, frames = largest(repeated)
+    yield equal(STAGE, "repeatable", value, expected=0, detail=frames if value else "")
     yield equal(STAGE, "late_weights", len(late), expected=0, detail=_some(late, "made by a forward pass"))
     if subject.spec.fusion.parts:
         yield from _start_weights(subject)
-        yield _identity(subject, differs["identity_at_start"])
+        yield _identity(subject, changed)
 
 
 def at_start(subject: Subject) -> bool:
@@ -68,11 +71,11 @@ def _start_weights(subject: Subject) -> Iterator[Check]:
     yield equal(STAGE, "start_weights_elsewhere", len(extra), expected=0, detail=_some(extra, "in no added part"))
 
 
-def _identity(subject: Subject, difference: float) -> Check:
-    told = "largest difference of any output to the 3D-only model's"
+def _identity(subject: Subject, changed: dict[str, float]) -> Check:
+    value, frames = largest(changed)
     if at_start(subject):
-        return equal(STAGE, "identity_at_start", difference, expected=0, detail=told)
-    return reported(STAGE, "identity_at_start", difference, detail=f"{told}; the added parts start random or trained")
+        return equal(STAGE, "identity_at_start", value, expected=0, detail=frames if value else "")
+    return reported(STAGE, "identity_at_start", value, detail="the added parts start random or trained")
 
 
 def _plain_part(subject: Subject) -> torch.nn.Module:
@@ -92,12 +95,11 @@ def _numbers(output: ModelOutput) -> list[Tensor]:
 
 
 def _difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
-    """0 for equal bits only; infinite for other shapes, NaN for what is no number."""
+    """The largest; 0 for equal bits only, infinite for other shapes, NaN for what is no number."""
     if [one.shape for one in ours] != [one.shape for one in theirs]:
-        return float("inf")
-    largest = (float((one - other).abs().max()) for one, other in zip(ours, theirs, strict=True) if one.numel())
-    differences = list(largest)
-    return float("nan") if any(one != one for one in differences) else max(differences, default=0.0)
+        return math.inf
+    largest_of_each = [(one - other).abs().max() for one, other in zip(ours, theirs, strict=True) if one.numel()]
+    return float(torch.stack(largest_of_each).max())
 
 
 def _some(names: Sequence[str], told: str) -> str:
