@@ -309,11 +309,11 @@ class Bench:
         found = self.found
         ceilings = {name: round(value) for name, value in found["ceilings"].items()}
         lines = [f"ceilings {ceilings}, {found['tflop_an_image']:.3f} TFLOP an image"]
-        lines += [
-            f"{each['form']:<40} B {each['batch']:<3} {each['images_s']:7.1f} images/s {each['of_ceiling']:6.1%} {each['of_sustained']:6.1%} "
-            f"first {each['first_batch_s']:5.1f} s, error {each['relative_error']:.2e} {each['lowest_cosine']:.6f}"
-            for each in found["device_only"]
-        ]
+        for each in found["device_only"]:
+            shares = f"{each['of_ceiling']:6.1%} {each['of_sustained']:6.1%}"
+            quality = f"error {each['relative_error']:.2e} {each['lowest_cosine']:.6f}"
+            speed = f"{each['images_s']:7.1f} images/s {shares} first {each['first_batch_s']:5.1f} s"
+            lines.append(f"{each['form']:<40} B {each['batch']:<3} {speed}, {quality}")
         lines.append(f"naive {found['naive']['images_s']:.1f} images/s, decoding {found['decoding_images_s']:.0f}")
         lines.append(f"writing {found['writing_maps_s']:.0f} maps/s, same bits {found['same_bits']}")
         alone = {each["form"]: each["images_s"] for each in found["device_only"] if each["batch"] == CUDA_BATCH}

@@ -18,7 +18,7 @@ WHAT = "2D features"
 CPU_BATCH = 1
 """One image fills the cores, and then its map depends on nothing else: a continued extraction gives the same bits."""
 CUDA_BATCH = 48
-"""The fastest of 16 to 64 for ViT-L on an H200."""
+"""ViT-L on an H200 gains 4 % from 16 to 48, and nothing beyond."""
 
 
 def make_maps(wanted: Sequence[Wanted], *, source: FeatureSource, store: FeatureStore, progress: Progress) -> None:
