@@ -31,7 +31,7 @@ from tests.reference.synthetic_frames import tokens as tokens_of_frame
 MODEL = ModelSpec(
     voxel_size_m=0.1,
     backbone=BackboneSpec(planes=(6, 6, 6, 6, 6, 6, 6, 6), layers=(1, 1, 1, 1, 1, 1, 1, 1), stem_channels=6),
-    decoder=DecoderSpec(width=16, heads=2, feedforward=24),
+    decoder=DecoderSpec(width=16, heads=2, feedforward=24, mask_levels=("superpoint", "point")),
 )
 """All branches have the same width, so that one in the place of another breaks no shape."""
 
@@ -40,7 +40,7 @@ def fused_subject(
     fusion: FusionSpec,
     *,
     frames: int = 2,
-    points: int = 500,
+    points: int = 300,
     tokens: Callable[[str], Tensor] = tokens_of_frame,
     **of_spec: Any,
 ) -> Subject:
