@@ -12,6 +12,7 @@ from ditr.cli import features
 from ditr.cli.display import open_display
 from ditr.cli.options import Overrides
 from ditr.cli.run import FAILED, INTERRUPTED, USER_ERROR, draw_pictures, make_folder
+from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError
 from ditr.paths import runs_dir
@@ -19,7 +20,6 @@ from ditr.runner.check import STAGES, Checked, check_all
 from ditr.runner.check_subject import Asked
 from ditr.runner.session import Host
 from ditr.runner.stop import Interrupted, StopSignal
-from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def check_features(specs: Specs, frames: Frames = 10, overrides: Overrides = Non
 
 def _check(specs: Sequence[Path], *, asked: Asked, overrides: list[str] | None) -> None:
     registry = Registry()
-    loaded = [load_spec(path, registry=registry, overrides=tuple(overrides or ())) for path in specs]
+    loaded = load_specs(specs, registry=registry, overrides=overrides)
     make_folder(runs_dir())
     done: list[Checked] = []
     try:

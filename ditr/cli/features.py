@@ -13,10 +13,11 @@ from ditr.cli import features_show
 from ditr.cli.display import Display, open_display
 from ditr.cli.options import Overrides
 from ditr.cli.run import INTERRUPTED
+from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError
-from ditr.spec.load import load_spec
 from ditr.spec.models import ExecutionSpec, FeatureSpec, Spec
+from ditr.spec.problems import shown_path
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
@@ -48,11 +49,11 @@ def extract(
     Of every frame of train and val. What is there stays; Ctrl-C or a kill loses nothing that was made.
     """
     registry = Registry()
-    loaded = [load_spec(path, registry=registry, overrides=tuple(overrides or ())) for path in specs]
+    loaded = load_specs(specs, registry=registry, overrides=overrides)
     with open_display() as display:
         try:
-            for path, each in zip(specs, loaded, strict=True):
-                display.say(f"{path}")
+            for each in loaded:
+                display.say(shown_path(each.path))
                 _extract(each.spec, registry=registry, display=display)
         except KeyboardInterrupt:
             display.say("stopped; every map that was made is whole, the same command goes on")

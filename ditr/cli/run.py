@@ -10,6 +10,7 @@ import typer
 
 from ditr.cli.display import Display, open_display
 from ditr.cli.options import Overrides
+from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError
 from ditr.paths import runs_dir
@@ -18,7 +19,6 @@ from ditr.runner.requirements import require_inputs
 from ditr.runner.run import Outcome, run_all
 from ditr.runner.session import Host
 from ditr.runner.stop import StopSignal
-from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
 from ditr.tracking.results import Results
 from ditr.tracking.run_folder import RunFolder
@@ -57,7 +57,7 @@ def run(
     """
     registry = Registry()
     command = " ".join(["ditr run", *map(str, specs), *(f"--set {override}" for override in overrides or ())])
-    loaded = [load_spec(path, registry=registry, overrides=tuple(overrides or ())) for path in specs]
+    loaded = load_specs(specs, registry=registry, overrides=overrides)
     planned = plan(loaded, registry=registry, runs=runs_dir(), force=force)
     with open_display() as display:
         display.say(_plan_table(planned))

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from ditr.cli.options import Overrides
+from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.spec.diff import diff
 from ditr.spec.identity import spec_hash, variant
-from ditr.spec.load import LoadedSpec, check_base, load_spec
+from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.problems import Problem, SpecErrors, shown_path
 from ditr.spec.registry import Registry
 from ditr.spec.schema import schema_text
@@ -36,19 +37,11 @@ def validate(
     extend it.
     """
     registry = Registry()
-    problems: list[Problem] = []
-    for file in files:
-        try:
-            if file.name.startswith("_"):
-                check_base(file)
-                typer.echo(f"{shown_path(file)}: a base, skipped as a spec; its keys and values are fine")
-            else:
-                loaded = load_spec(file, registry=registry, overrides=overrides or ())
-                typer.echo(f"{shown_path(file)}: ok, {_headline(loaded, registry)}")
-        except SpecErrors as error:
-            problems.extend(error.problems)
-    if problems:
-        raise SpecErrors(problems)
+
+    def told(loaded: LoadedSpec) -> None:
+        typer.echo(f"{shown_path(loaded.path)}: ok, {_headline(loaded, registry)}")
+
+    load_specs(files, registry=registry, overrides=overrides, loaded=told)
 
 
 def show(

@@ -1,0 +1,41 @@
+"""Spec files as commands take several of them: ``specs/*.yaml`` may name bases too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import typer
+
+from ditr.spec.load import LoadedSpec, check_base, load_spec
+from ditr.spec.problems import Problem, SpecErrors, shown_path
+from ditr.spec.registry import Registry
+
+
+def load_specs(
+    files: Sequence[Path],
+    *,
+    registry: Registry,
+    overrides: Sequence[str] | None,
+    loaded: Callable[[LoadedSpec], None] = lambda _: None,
+) -> list[LoadedSpec]:
+    """Every spec in its order; a base, whose name starts with `_`, is checked, told and left out.
+
+    ``loaded`` is called for each as soon as it is found sound. Raises ``SpecErrors`` with the mistakes of all of them.
+    """
+    specs: list[LoadedSpec] = []
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            if file.name.startswith("_"):
+                check_base(file)
+                typer.echo(f"{shown_path(file)}: a base, skipped as a spec; its keys and values are fine")
+            else:
+                spec = load_spec(file, registry=registry, overrides=tuple(overrides or ()))
+                loaded(spec)
+                specs.append(spec)
+        except SpecErrors as error:
+            problems.extend(error.problems)
+    if problems:
+        raise SpecErrors(problems)
+    return specs
