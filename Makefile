@@ -18,7 +18,7 @@ demo: setup
 	.venv/bin/ditr query "select name, variant, seed, ap, ap50, ap25, epochs, wall_s, device from results order by started_at"
 
 test: setup
-	.venv/bin/pytest -n 2
+	.venv/bin/pytest -n 2 --dist worksteal
 
 lint: setup
 	.venv/bin/ruff check .

@@ -50,11 +50,15 @@ def made_small(words: Sequence[str], *, frame: str, out: Path) -> list[str]:
         return ["validate", *(word for word in small if word.endswith(".yaml"))]
     if small[0] in ("run", "eval"):
         return [*small, *(part for override in TINY for part in ("--set", override))]
+    if small[0] in ("check", "features"):
+        small += ["--set", "dataset.name=synthrooms_tiny"]
     if small[0] == "data":
         small = ["synthrooms_tiny" if word == "synthrooms" else word for word in small]
-        small = [frame if re.fullmatch(r"scene\d{4}_\d\d_\d+", word) else word for word in small]
+    small = [frame if re.fullmatch(r"scene\d{4}_\d\d_\d+", word) else word for word in small]
     for option, value in (("--scenes", "2"), ("--frames", "1")):
         small = _with_value(small, option, value)
+    if small[0] == "check":
+        small += ["--frames", "2"]
     name = Path(_value(small, "--out") or "").name
     return _with_value(small, "--out", str(out / name))
 
