@@ -19,7 +19,7 @@ from ditr.features.online import OnlineMaps
 from ditr.features.sources import FeatureSource, load_source
 from ditr.features.store import FeatureStore, Maps
 from ditr.model.esam import EsamSingleView
-from ditr.spec.entries import PrecomputedEntry, SeededWeights, VitEntry
+from ditr.spec.entries import PrecomputedEntry
 from ditr.spec.feature_maps import Source, map_channels, map_covers, map_shape, weights_of
 from ditr.spec.models import (
     BackboneSpec,
@@ -32,20 +32,10 @@ from ditr.spec.models import (
     ModelSpec,
     Spec,
 )
+from tests.reference.tiny_sources import VITS
 
 CPU = torch.device("cpu")
-ENTRY = VitEntry(
-    kind="vit",
-    timm="vit_small_patch14_reg4_dinov2",
-    timm_args={"embed_dim": 32, "depth": 2, "num_heads": 2},
-    channels=32,
-    patch=14,
-    prefix_tokens=5,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-    weights=SeededWeights(kind="seeded", seed=5),
-    licence="none",
-)
+ENTRY = VITS["dinov2_reg4"]
 SPEC = Spec(
     name="tiny",
     dataset=DatasetSpec(name="synthrooms_tiny"),

@@ -20,20 +20,10 @@ from ditr.features.timm_models import create
 from ditr.geometry.camera import Intrinsics
 from ditr.spec.entries import PrecomputedEntry, PretrainedWeights, SeededWeights, VitEntry
 from ditr.spec.models import FeatureSpec, FileWeights, HubWeights
+from tests.reference.tiny_sources import VITS
 
 CPU = torch.device("cpu")
-ENTRY = VitEntry(
-    kind="vit",
-    timm="vit_small_patch14_reg4_dinov2",
-    timm_args={"embed_dim": 32, "depth": 2, "num_heads": 2},
-    channels=32,
-    patch=14,
-    prefix_tokens=5,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-    weights=SeededWeights(kind="seeded", seed=5),
-    licence="none",
-)
+ENTRY = VITS["dinov2_reg4"]
 SPEC = FeatureSpec(source="tiny", input_size=(42, 56))
 CAMERA = Intrinsics(fx=60, fy=60, cx=32, cy=24, width=64, height=48)
 
@@ -141,7 +131,7 @@ def test_the_folder_follows_everything_that_changes_a_map_and_nothing_else(datas
         folder(weights=pretrained.model_copy(update={"sha256": "0" * 64})),
         folder(weights=seeded),
         folder(mean=(0.5, 0.5, 0.5)),
-        folder(timm_args={**ENTRY.timm_args, "depth": 3}),
+        folder(timm_args={**ENTRY.timm_args, "depth": 4}),
         folder(name="other"),
         changed(input_size=(56, 56)),
         changed(resize="pad"),

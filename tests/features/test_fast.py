@@ -8,23 +8,13 @@ import torch
 
 from ditr.features.fast import FusedVit, is_standard, make_fast
 from ditr.features.sources import FeatureSource, load_source
-from ditr.spec.entries import SeededWeights, VitEntry
+from ditr.spec.entries import VitEntry
 from ditr.spec.models import FeatureSpec
 from ditr.spec.registry import Registry
+from tests.reference.tiny_sources import VITS
 
 CPU = torch.device("cpu")
-ENTRY = VitEntry(
-    kind="vit",
-    timm="vit_small_patch14_reg4_dinov2",
-    timm_args={"embed_dim": 32, "depth": 3, "num_heads": 2},
-    channels=32,
-    patch=14,
-    prefix_tokens=5,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-    weights=SeededWeights(kind="seeded", seed=5),
-    licence="none",
-)
+ENTRY = VITS["dinov2_reg4"]
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 48, 64, 3), dtype=np.uint8)
 
 

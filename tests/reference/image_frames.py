@@ -21,21 +21,10 @@ from ditr.features.extract import extract
 from ditr.features.journal import Journal
 from ditr.features.timm_models import import_timm
 from ditr.geometry.camera import Intrinsics
-from ditr.spec.entries import SeededWeights, VitEntry
 from ditr.spec.models import FeatureSpec
+from tests.reference.tiny_sources import VITS
 
-ENTRY = VitEntry(
-    kind="vit",
-    timm="vit_small_patch14_reg4_dinov2",
-    timm_args={"embed_dim": 32, "depth": 2, "num_heads": 2},
-    channels=32,
-    patch=14,
-    prefix_tokens=5,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-    weights=SeededWeights(kind="seeded", seed=5),
-    licence="none",
-)
+ENTRY = VITS["dinov2_reg4"]
 SPEC = FeatureSpec(source="tiny", input_size=(42, 56))
 SMALL, WIDE = (48, 64), (48, 80)
 """Height and width of images."""
