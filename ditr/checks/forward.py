@@ -25,8 +25,6 @@ _TOGETHER = 3
 """Frames in one batch."""
 _AWAKE = 0.05
 """Standard deviation of what added layers that start at zero get for a while: else no output would depend on a map."""
-_NOTICED = 1e-4
-"""Relative difference of the output, far above rounding."""
 GATES = ("fusion_2d_ratio", "fusion_3d_ratio")
 
 
@@ -159,7 +157,8 @@ def _map_matters(subject: Subject, indices: Sequence[int]) -> Check:
     value = _difference(_output(subject.model, batch).samples[0], _output(subject.model, turned).samples[0])
     detail = f"with the map of {sample.frame_id} turned by half"
     fix = "no part of the fusion reads the map"
-    return at_least(2, "map_matters", value, limit=_NOTICED, detail=detail, fix=fix)
+    limit = subject.spec.checks.min_map_effect
+    return at_least(2, "map_matters", value, limit=limit, detail=detail, fix=fix)
 
 
 def _difference(one: SampleOutput, other: SampleOutput) -> float:

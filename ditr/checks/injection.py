@@ -24,9 +24,6 @@ from ditr.model.res16unet import Branch
 from ditr.progress import Progress
 from ditr.spec.models import BOTTLENECK_STRIDE, DECODER_STRIDES, BackboneSpec, FusionSpec, Spec
 
-TOLERANCE = 1e-3
-"""Of what was added, relative to the largest of what should have been."""
-
 Measured = dict[str, dict[str, float]]
 """Check -> frames of a pair -> value."""
 
@@ -110,15 +107,15 @@ def _gate(seen: Seen) -> dict[str, float]:
 
 
 def _of_places(subject: Subject, measured: Measured) -> Iterator[Check]:
-    empty = subject.spec.checks.max_empty_voxels
+    limits = subject.spec.checks
     for branch, stride in places_of(subject.spec.fusion):
         name = name_of(branch, stride)
         width = _width(subject.spec.model.backbone, branch, stride)
         for side in ("channels_before", "channels_after"):
             value, _ = largest(measured[f"{name}_{side}"])
             yield equal(STAGE, f"{name}_{side}", value, expected=width)
-        yield _most(f"{name}_added", measured, limit=TOLERANCE)
-        yield _most(f"{name}_zero_rows", measured, limit=empty)
+        yield _most(f"{name}_added", measured, limit=limits.max_level_error)
+        yield _most(f"{name}_zero_rows", measured, limit=limits.max_empty_voxels)
         yield _zero(f"{name}_changed_without_feature", measured)
     if places_of(subject.spec.fusion):
         yield _zero("changed_elsewhere", measured)

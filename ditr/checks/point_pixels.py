@@ -20,10 +20,6 @@ _CAMERA = "correct the pose (it is camera to world), the intrinsics, or the size
 _SAMPLES = "samples must carry the pixels of the raw points, u before v, whatever augmentation moves"
 _FLAT = 1e-3
 """Of a determinant: below, points lie in a plane and have no side."""
-_AFFINE = 1e-6
-"""Of the variance: what rounding to float32 leaves of flips, rotation, scale and shift."""
-_SMOOTH = 0.5
-"""Of the variance: the elastic distortion is smooth, points in other rows are not."""
 
 
 @dataclass
@@ -122,9 +118,9 @@ def _of_samples(subject: Subject, found: _Measured) -> Iterator[Check]:
     yield at_most(2, name, value, limit=limit, detail=f"most in {frame}", fix=_SAMPLES)
     fix = "augmentation must leave every point in its row: superpoints, labels and pixels stay where they are"
     value, frame = largest(found.mixed)
-    yield at_most(2, "augmented_rows", value, limit=_AFFINE, detail=f"most in {frame}", fix=fix)
+    yield at_most(2, "augmented_rows", value, limit=limits.max_row_error, detail=f"most in {frame}", fix=fix)
     value, frame = largest(found.mixed_elastic)
-    yield at_most(2, "elastic_rows", value, limit=_SMOOTH, detail=f"most in {frame}", fix=fix)
+    yield at_most(2, "elastic_rows", value, limit=limits.max_elastic_row_error, detail=f"most in {frame}", fix=fix)
     if subject.spec.fusion.parts:
         fix = "the samples must say what the map covers: the image, the padded canvas, or covers of the registry entry"
         yield at_most(2, "map_extent", len(found.other_extent), limit=0, detail=first_of(found.other_extent), fix=fix)

@@ -24,8 +24,6 @@ from ditr.progress import Progress
 from ditr.spec.models import FusionSpec, Spec
 
 STAGE = 3
-TOLERANCE = 1e-3
-"""Relative to the largest value of a level; the same float32 sums in another order differ by a hundredth of it."""
 
 _WITH_GAPS = ("mask", "values", "not_finite")
 
@@ -55,7 +53,8 @@ def check_pyramid(subject: Subject, *, progress: Progress) -> Iterator[Check]:
     for branch, stride in wanted:
         name = f"{name_of(branch, stride)}_projected"
         value, frames = largest(measured[name])
-        yield at_most(STAGE, name, value, limit=TOLERANCE, detail=_with_note(frames, notes.get(name)))
+        limit = subject.spec.checks.max_level_error
+        yield at_most(STAGE, name, value, limit=limit, detail=_with_note(frames, notes.get(name)))
 
 
 def _look_at(model: EsamSingleView, batch: Batch, *, spec: Spec, into: Measured, notes: dict[str, str]) -> None:
@@ -68,7 +67,8 @@ def _look_at(model: EsamSingleView, batch: Batch, *, spec: Spec, into: Measured,
         for stride, level in by_hand.items():
             tensor = seen.tensor(stride)
             if seen.injector is not None and tensor is not None:
-                found = _level(seen.injector, tensor, level, stride=stride, notes=notes)
+                limit = spec.checks.max_level_error
+                found = _level(seen.injector, tensor, level, stride=stride, limit=limit, notes=notes)
                 for check in found if one is batch else _WITH_GAPS:
                     into[f"s{stride}_{check}"][label] = found[check]
         for name, error in _projected(model, seen, by_hand, fusion=spec.fusion, notes=notes).items():
@@ -76,7 +76,7 @@ def _look_at(model: EsamSingleView, batch: Batch, *, spec: Spec, into: Measured,
 
 
 def _level(
-    injector: Injector, tensor: SparseTensor, by_hand: ByHand, *, stride: int, notes: dict[str, str]
+    injector: Injector, tensor: SparseTensor, by_hand: ByHand, *, stride: int, limit: float, notes: dict[str, str]
 ) -> dict[str, float]:
     """What one level is, beside the backbone's tensor of its stride and beside the one made by hand."""
     voxels, features, mask = injector.voxels(stride), injector.features(stride), injector.mask(stride)
@@ -85,7 +85,7 @@ def _level(
     if voxels.coordinate_map_key != tensor.coordinate_map_key:
         notes.setdefault(f"s{stride}_key", f"{voxels.coordinate_map_key}, not {tensor.coordinate_map_key}")
     error = relative_error(features, by_hand, corners=tensor.C)
-    if error > TOLERANCE and right_in_another_order(features, by_hand):
+    if error > limit and right_in_another_order(features, by_hand):
         notes.setdefault(f"s{stride}_values", "the right values in wrong rows")
     same_size = len(voxels) == len(tensor.C)
     return {
@@ -146,11 +146,10 @@ def _of_level(level: str, subject: Subject, measured: Measured, *, notes: dict[s
     channels, _ = largest(measured[f"{level}_channels"])
     yield equal(STAGE, f"{level}_channels", channels, expected=subject.model.feature_channels or 0)
     value, frames = largest(measured[f"{level}_empty_voxels"])
-    yield at_most(STAGE, f"{level}_empty_voxels", value, limit=subject.spec.checks.max_empty_voxels, detail=frames)
-    value, frames = largest(measured[f"{level}_values"])
-    yield at_most(
-        STAGE, f"{level}_values", value, limit=TOLERANCE, detail=_with_note(frames, notes.get(f"{level}_values"))
-    )
+    limits, name = subject.spec.checks, f"{level}_values"
+    yield at_most(STAGE, f"{level}_empty_voxels", value, limit=limits.max_empty_voxels, detail=frames)
+    value, frames = largest(measured[name])
+    yield at_most(STAGE, name, value, limit=limits.max_level_error, detail=_with_note(frames, notes.get(name)))
 
 
 def _failed(check: Check) -> Check:

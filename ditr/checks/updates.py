@@ -21,9 +21,6 @@ from ditr.progress import Progress
 from ditr.seeds import derive_seed
 from ditr.training.criterion import Criterion
 
-DOUBLING = (1.5, 2.5)
-"""Of what is added, when a small deviation from the start doubles; a norm after a zero layer answers the same to both
-(reference: ESAM section 10.6)."""
 _NOT_SMOOTH = "it starts as nothing only until the first update: a norm behind a zero layer?"
 _DEVIATION = 0.05
 """Standard deviation of biases, norms, and of what a layer makes of a feature of mean length."""
@@ -135,13 +132,13 @@ def _moved(seen: Seen, subject: Subject) -> Iterator[Check]:
 
 
 def _doubling(subject: Subject, batch: Batch) -> Iterator[Check]:
-    """How what is added grows when a small deviation from the start doubles."""
+    """How what is added grows when a small deviation from the start doubles (reference: ESAM section 10.6)."""
+    low, high = subject.spec.checks.doubling_range
     once, twice = (_deviated(subject, batch, scale=scale) for scale in (1, 2))
     for name in once:
         ratio = twice[name] / once[name] if once[name] > 0 else math.nan
-        low, high = DOUBLING
         detail = "" if low <= ratio <= high else _NOT_SMOOTH
-        yield within(STAGE, f"{name}_doubling", ratio, limits=DOUBLING, detail=detail)
+        yield within(STAGE, f"{name}_doubling", ratio, limits=(low, high), detail=detail)
 
 
 def _deviated(subject: Subject, batch: Batch, *, scale: int) -> dict[str, float]:

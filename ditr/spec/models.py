@@ -324,10 +324,23 @@ class ChecksSpec(Part):
     """Most that a point may read beside its pixel's place in the map; half a token more where sampling is nearest."""
     max_batch_error: NonNegative = 0.01
     """Largest relative difference between what the model gives for frames in one batch and for each alone."""
+    min_map_effect: NonNegative = 1e-4
+    """Least relative change of the output when a frame's map is turned by half; far above rounding."""
+    max_row_error: NonNegative = 1e-6
+    """Largest share of variance by which augmented points may not be the raw ones flipped, turned, scaled and shifted,
+    row by row."""
+    max_elastic_row_error: NonNegative = 0.5
+    """The same with the elastic distortion, which is smooth: points in other rows are not."""
+    max_level_error: NonNegative = 1e-3
+    """Largest difference between a level of the pyramid, or what is added of it, and the same made by grouping alone,
+    relative to its largest value."""
     max_empty_voxels: Probability = 0.05
     """Largest share of voxels without a 2D feature, at any stride."""
     gate_range: Annotated[tuple[Probability, Probability], Field(strict=False)] = (0.02, 0.98)
     """Bounds of the gate's mean share of 2D and of 3D."""
+    doubling_range: Range = (1.5, 2.5)
+    """Bounds of how much more is added when a small deviation from the zero start doubles; a norm behind a zero layer
+    answers the same to both."""
     steps: PositiveInt = 2
     """Updates of the added parts alone, on a copy, after which every level must change its activation."""
     max_forward_s: PositiveFloat | None = None

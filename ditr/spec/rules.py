@@ -73,9 +73,10 @@ def checkpoint_is_known(checkpoint: Checkpoint | None, registry: Registry) -> It
         yield Finding(("checkpoint", "name"), what)
 
 
-def gate_range_ascends(checks: ChecksSpec) -> Iterator[Finding]:
-    if checks.gate_range[0] >= checks.gate_range[1]:
-        yield Finding(("checks", "gate_range"), f"must be [low, high]; is {in_yaml(checks.gate_range)}")
+def limits_ascend(checks: ChecksSpec) -> Iterator[Finding]:
+    for name, bounds in (("gate_range", checks.gate_range), ("doubling_range", checks.doubling_range)):
+        if bounds[0] >= bounds[1]:
+            yield Finding(("checks", name), f"must be [low, high]; is {in_yaml(bounds)}")
 
 
 def heads_divide_width(model: ModelSpec) -> Iterator[Finding]:
@@ -153,7 +154,7 @@ RULES: tuple[Callable[..., Iterator[Finding]], ...] = (
     *FEATURE_RULES,
     dataset_is_known,
     checkpoint_is_known,
-    gate_range_ascends,
+    limits_ascend,
     heads_divide_width,
     checkpoint_fits_model,
     scales_are_unique,
