@@ -10,7 +10,7 @@ from ditr.checks.live_source import check_source
 from ditr.checks.map_files import check_files
 from ditr.checks.map_places import check_places
 from ditr.checks.map_values import SeenMaps, check_values
-from ditr.checks.outcome import SAMPLED, Check, Subject, failed
+from ditr.checks.outcome import Check, Subject, failed
 from ditr.errors import DitrError
 from ditr.features.sources import FeatureSource
 from ditr.progress import Progress
@@ -45,6 +45,6 @@ def check_features(subject: Subject, *, every_map: bool, progress: Progress) -> 
 
 def closely(subject: Subject) -> list[int]:
     """Indices of the frames that are looked at closely, in order; drawn from the seed."""
-    count = min(len(subject.frames), subject.sampled or SAMPLED)
+    count = min(len(subject.frames), subject.sampled)
     draw = np.random.default_rng(derive_seed(subject.seed, "check", "closely"))
     return sorted(draw.choice(len(subject.frames), size=count, replace=False).tolist())

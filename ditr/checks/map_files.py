@@ -63,11 +63,10 @@ def _manifest(subject: Subject, maps: Maps, spec: FeatureSpec, *, source: Featur
         "layers": list(spec.layers),
         "computed_in": spec.dtype,
         "dataset": subject.spec.dataset.name,
+        "dataset_digest": subject.dataset_digest,
         "shape": list(maps.shape),
         "dtype": "float16",
     }
-    if subject.dataset_digest is not None:
-        wanted["dataset_digest"] = subject.dataset_digest
     if source is not None:
         wanted["weights_digest"] = source.weights_digest()
         wanted["weights"] = weights_of(spec, source.entry).model_dump(mode="json")

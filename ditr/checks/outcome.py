@@ -18,9 +18,6 @@ from ditr.model.esam import EsamSingleView
 from ditr.spec.feature_maps import Source
 from ditr.spec.models import Spec
 
-SAMPLED = 10
-"""Frames that are looked at closely, where nobody said how many."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
@@ -43,12 +40,12 @@ class Subject:
     seed: int
     encode: Callable[[Batch], Batch]
     """Puts 2D features into a batch on the device where they are computed online; else it is the identity."""
-    entry: Source | None = None
+    entry: Source | None
     """The registry entry of the 2D source; None where nothing reads any."""
-    dataset_digest: str | None = None
-    """Of the data set that the frames are of, which the maps must be of too; None does not compare."""
-    sampled: int | None = None
-    """How many of the frames are looked at closely: encoded again, compared with images; None is ``SAMPLED``."""
+    dataset_digest: str
+    """Of the data set that the frames are of, which the maps must be of too."""
+    sampled: int
+    """How many of the frames are looked at closely: encoded again, compared with images."""
 
     def batch(self, samples: SampleSet, indices: Sequence[int]) -> Batch:
         """These samples of ``plain`` or ``augmented`` as the model reads them, on the device."""

@@ -86,8 +86,7 @@ def remove(
 
 
 def _extract(spec: Spec, *, registry: Registry, display: Display) -> None:
-    from ditr.data.dataset import open_dataset
-    from ditr.data.screening import screen
+    from ditr.data.screening import open_screened
     from ditr.features.extract import extract as extract_maps
 
     if not spec.fusion.parts:
@@ -99,8 +98,7 @@ def _extract(spec: Spec, *, registry: Registry, display: Display) -> None:
         display.say("  computes its 2D features in every step (features.mode: online): nothing to make")
         return
     device = _device(spec.execution)
-    whole = open_dataset(spec.dataset.name, registry=registry, progress=display.progress)
-    dataset = screen(whole, policy=spec.dataset.broken_frames, progress=display.progress).dataset
+    dataset = open_screened(spec.dataset, registry=registry, progress=display.progress).dataset
     made = extract_maps(
         (dataset.train, dataset.val),
         spec=spec.features,

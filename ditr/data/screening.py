@@ -13,7 +13,7 @@ import xxhash
 
 from ditr import paths
 from ditr.data.check import CheckReport, Problem, check_dataset
-from ditr.data.dataset import Dataset
+from ditr.data.dataset import Dataset, open_dataset
 from ditr.data.frame_check import MAX_COLOUR_DIFFERENCE, MAX_ROTATION_ERROR
 from ditr.data.frame_list import FRAME_LISTS
 from ditr.data.reprojection import EDGES_PX, LIMIT_PX, MAX_SCALE_ERROR, MIN_COLUMNS, MIN_CONCENTRATION
@@ -21,6 +21,8 @@ from ditr.data.reprojection_summary import histogram, read_summary
 from ditr.data.scannet_sv import INSTANCES, POINT_COUNT, POINTS, SEMANTICS, SUPERPOINTS, FrameSet
 from ditr.errors import Code, DitrError
 from ditr.progress import Progress, silent
+from ditr.spec.models import DatasetSpec
+from ditr.spec.registry import Registry
 
 CHECK_VERSION = 2
 """Raised when the check finds other things in the same files: kept reports are then made anew."""
@@ -35,6 +37,12 @@ class Screened:
     """Without the frames that were left out; the digest stays that of the whole."""
     excluded: tuple[str, ...]
     """Their ids, sorted."""
+
+
+def open_screened(spec: DatasetSpec, *, registry: Registry, progress: Progress = silent) -> Screened:
+    """The data set as runs read it; raises what ``open_dataset`` and ``screen`` raise."""
+    whole = open_dataset(spec.name, registry=registry, progress=progress)
+    return screen(whole, policy=spec.broken_frames, progress=progress)
 
 
 def screen(dataset: Dataset, *, policy: Literal["refuse", "exclude"], progress: Progress = silent) -> Screened:

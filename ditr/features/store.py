@@ -71,7 +71,7 @@ class FeatureStore:
         if known == found:
             return torch.from_numpy(tokens)
         if not _finite(tokens):
-            raise self._unusable(frame_id, "the 2D feature map holds values that are not finite")
+            raise self._not_finite(frame_id)
         if known is not None:
             what = f"the 2D feature map is damaged: its digest is {found}, that of what was written {known}"
             raise self._unusable(frame_id, what)
@@ -134,9 +134,10 @@ class FeatureStore:
         self._digests = None
         for frame_id in frame_ids:
             if self.digest(frame_id) is None and self.path(frame_id).is_file():
-                self.read(frame_id)
-                digest = xxhash.xxh3_128_hexdigest(self.path(frame_id).read_bytes())
-                self._journal.append(self.path(frame_id).name, digest)
+                raw, tokens = self._load(frame_id)
+                if not _finite(tokens):
+                    raise self._not_finite(frame_id)
+                self._journal.append(self.path(frame_id).name, xxhash.xxh3_128_hexdigest(raw))
         self._digests = None
 
     def path(self, frame_id: str) -> Path:
@@ -168,6 +169,9 @@ class FeatureStore:
         except BaseException:
             unfinished.unlink(missing_ok=True)
             raise
+
+    def _not_finite(self, frame_id: str) -> DitrError:
+        return self._unusable(frame_id, "the 2D feature map holds values that are not finite")
 
     def _unusable(self, frame_id: str, what: str) -> DitrError:
         path = self.path(frame_id)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,13 +19,13 @@ from ditr.runner.plan import Planned
 from ditr.runner.record import headline_of_model, result_of_inputs, write_provenance
 from ditr.runner.session import Host, count_weights, use_cores
 from ditr.runner.stop import Interrupted
-from ditr.runner.unlisted import put_in_place, unlisted
+from ditr.runner.unlisted import Stopwatch, put_in_place, unlisted
 from ditr.spec.dump import to_yaml
 from ditr.spec.identity import canonical_json, spec_hash, variant
 from ditr.spec.load import LoadedSpec
 from ditr.tracking.mlflow_tracker import MlflowTracker
 from ditr.tracking.results import Results
-from ditr.tracking.run_folder import RunFolder, RunState, now, write_json, write_text
+from ditr.tracking.run_folder import RunFolder, RunState, write_json, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -93,8 +92,7 @@ class _Work:
     folder: RunFolder
     host: Host
     runs: Path
-    began: float = field(default_factory=time.monotonic)
-    started_at: str = field(default_factory=now)
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     def run(self) -> Checked:
         spec, host = self.loaded.spec, self.host
@@ -113,7 +111,7 @@ class _Work:
             )
             checks = tuple(self._looked_at(prepared.subject, progress))
             self._write(planned, prepared, checks=checks, facts=facts)
-            state = self._state(planned, seed=prepared.subject.seed)
+            state = self.stopwatch.finished(planned, kind="check", seed=prepared.subject.seed)
             self.folder.set_state(state)
             kept = put_in_place(self.folder, final, key=planned.key)
             error = self._publish(final, state, planned, prepared, device)
@@ -169,20 +167,6 @@ class _Work:
         }
         write_text(self.folder.checks, "".join(json.dumps(asdict(check)) + "\n" for check in checks))
         write_json(self.folder.result, result)
-
-    def _state(self, planned: Planned, *, seed: int) -> RunState:
-        return RunState(
-            run_key=planned.key,
-            spec_hash=planned.spec_hash,
-            name=planned.spec.name,
-            variant=planned.variant,
-            seed=seed,
-            kind="check",
-            state="finished",
-            started_at=self.started_at,
-            ended_at=now(),
-            wall_s=round(time.monotonic() - self.began, 3),
-        )
 
     def _publish(
         self, final: RunFolder, state: RunState, planned: Planned, prepared: Prepared, device: torch.device

@@ -64,11 +64,9 @@ def prepare_check(
     DitrError: what the spec names is missing or does not fit.
     """
     from ditr.checks.outcome import Subject
-    from ditr.data.dataset import open_dataset
-    from ditr.data.screening import screen
+    from ditr.data.screening import open_screened
 
-    whole = open_dataset(spec.dataset.name, registry=registry, progress=progress)
-    screened = screen(whole, policy=spec.dataset.broken_frames, progress=progress)
+    screened = open_screened(spec.dataset, registry=registry, progress=progress)
     dataset, seed = screened.dataset, spec.seeds[0]
     total = len(dataset.train) + len(dataset.val)
     frames = chosen_frames(dataset, count=total if asked.every_map else asked.frames, seed=seed)

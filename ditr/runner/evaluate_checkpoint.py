@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from ditr.runner.inputs import (
 from ditr.runner.plan import Planned
 from ditr.runner.record import headline_of_model, write_provenance, write_result
 from ditr.runner.session import Host, assess, count_weights, use_cores
-from ditr.runner.unlisted import put_in_place, unlisted
+from ditr.runner.unlisted import Stopwatch, put_in_place, unlisted
 from ditr.spec.diff import diff
 from ditr.spec.dump import to_yaml
 from ditr.spec.feature_maps import map_channels
@@ -33,7 +32,7 @@ from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.models import Spec
 from ditr.tracking.mlflow_tracker import MlflowTracker
 from ditr.tracking.results import Results
-from ditr.tracking.run_folder import RunFolder, RunState, now, write_text
+from ditr.tracking.run_folder import RunFolder, RunState, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -111,8 +110,7 @@ class _Work:
     folder: RunFolder
     host: Host
     runs: Path
-    began: float = field(default_factory=time.monotonic)
-    started_at: str = field(default_factory=now)
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     def run(self, checkpoint: Path, selection: Selection) -> Evaluated:
         spec, host = self.loaded.spec, self.host
@@ -133,7 +131,7 @@ class _Work:
                 planned, inputs=inputs, evaluation=evaluation, fitted=None, params=count_weights(model), facts=facts
             )
             self.say(_count_line(inputs))
-            state = self._state(planned)
+            state = self.stopwatch.finished(planned, kind="eval", seed=None)
             self.folder.set_state(state)
             kept = put_in_place(self.folder, final, key=planned.key)
             error = self._publish(final, state, planned, inputs, evaluation, device)
@@ -175,20 +173,6 @@ class _Work:
             key=digest[:10],
             variant=variant(spec.fusion),
             folder=self.folder,
-        )
-
-    def _state(self, planned: Planned) -> RunState:
-        return RunState(
-            run_key=planned.key,
-            spec_hash=planned.spec_hash,
-            name=planned.spec.name,
-            variant=planned.variant,
-            seed=None,
-            kind="eval",
-            state="finished",
-            started_at=self.started_at,
-            ended_at=now(),
-            wall_s=round(time.monotonic() - self.began, 3),
         )
 
     def _publish(

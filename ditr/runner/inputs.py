@@ -109,12 +109,10 @@ def prepare(
     A 3D-only run touches no features. A run trains and is evaluated on the validation split; ``only`` evaluates, and
     then features are made for no other frames.
     """
-    from ditr.data.dataset import open_dataset
-    from ditr.data.screening import screen
+    from ditr.data.screening import open_screened
 
     began = time.monotonic()
-    whole = open_dataset(spec.dataset.name, registry=registry, progress=progress)
-    screened = screen(whole, policy=spec.dataset.broken_frames, progress=progress)
+    screened = open_screened(spec.dataset, registry=registry, progress=progress)
     dataset = screened.dataset
     say(f"  data: {dataset.name}, {len(dataset.train)} + {len(dataset.val)} frames, {_took(began)}")
     if screened.excluded:

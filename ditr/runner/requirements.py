@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ditr.catalog import locate_checkpoint, locate_dataset, locate_maps
 from ditr.errors import Code, DitrError
@@ -12,13 +12,13 @@ from ditr.progress import Progress, silent
 from ditr.runner.inputs import uses_features
 from ditr.spec.entries import ConvEntry, FolderEntry, PrecomputedEntry, VitEntry
 from ditr.spec.feature_maps import map_shape
-from ditr.spec.models import Spec
+from ditr.spec.models import DatasetSpec, Spec
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
     from ditr.data.dataset import Dataset
 
-_Open = Callable[[str, Literal["refuse", "exclude"]], "Dataset"]
+_Open = Callable[[DatasetSpec], "Dataset"]
 
 
 def require_inputs(specs: Sequence[Spec], *, registry: Registry, progress: Progress = silent) -> None:
@@ -55,16 +55,15 @@ def _error_of(require: Callable[[], None]) -> DitrError | None:
     return None
 
 
-def _open(name: str, policy: Literal["refuse", "exclude"], *, registry: Registry, progress: Progress) -> Dataset:
-    from ditr.data.dataset import open_dataset
-    from ditr.data.screening import screen
+def _open(dataset: DatasetSpec, *, registry: Registry, progress: Progress) -> Dataset:
+    from ditr.data.screening import open_screened
 
-    return screen(open_dataset(name, registry=registry, progress=progress), policy=policy, progress=progress).dataset
+    return open_screened(dataset, registry=registry, progress=progress).dataset
 
 
 def _require_dataset(spec: Spec, registry: Registry, opened: _Open) -> None:
     if isinstance(registry.dataset(spec.dataset.name), FolderEntry):
-        opened(spec.dataset.name, spec.dataset.broken_frames)
+        opened(spec.dataset)
 
 
 def _require_checkpoint(spec: Spec, registry: Registry) -> None:
@@ -78,7 +77,7 @@ def _require_features(spec: Spec, registry: Registry, opened: _Open) -> None:
         return
     entry = registry.features(spec.features.source)
     if isinstance(entry, PrecomputedEntry):
-        _require_maps(entry, opened(spec.dataset.name, spec.dataset.broken_frames))
+        _require_maps(entry, opened(spec.dataset))
     elif spec.features.mode == "online" or _lacks_maps(spec, entry, registry, opened):
         from ditr.features.sources import require_source
 
@@ -103,7 +102,7 @@ def _lacks_maps(spec: Spec, entry: VitEntry | ConvEntry, registry: Registry, ope
     from ditr.features.extract import store_folder
     from ditr.features.store import FeatureStore
 
-    dataset = opened(spec.dataset.name, spec.dataset.broken_frames)
+    dataset = opened(spec.dataset)
     folder = store_folder(spec=spec.features, entry=entry, dataset=dataset)
     return bool(
         FeatureStore(folder, shape=map_shape(spec.features, entry)).missing(dataset.train.ids + dataset.val.ids)

@@ -4,18 +4,45 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from ditr.errors import DitrError
+from ditr.runner.plan import Planned
 from ditr.runner.run import move_aside
 from ditr.runner.stop import Interrupted
-from ditr.tracking.run_folder import RunFolder, find_run
+from ditr.tracking.run_folder import RunFolder, RunState, find_run, now
 
 UNFINISHED = ".unfinished"
 """Folder in that of the runs, where they are until then."""
+
+
+@dataclass(frozen=True)
+class Stopwatch:
+    """Runs from when it is made."""
+
+    began: float = field(default_factory=time.monotonic)
+    started_at: str = field(default_factory=now)
+
+    def finished(self, planned: Planned, *, kind: Literal["eval", "check"], seed: int | None) -> RunState:
+        """The state of what is whole now; nothing here is ever in another one."""
+        return RunState(
+            run_key=planned.key,
+            spec_hash=planned.spec_hash,
+            name=planned.spec.name,
+            variant=planned.variant,
+            seed=seed,
+            kind=kind,
+            state="finished",
+            started_at=self.started_at,
+            ended_at=now(),
+            wall_s=round(time.monotonic() - self.began, 3),
+        )
 
 
 @contextmanager

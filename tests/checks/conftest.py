@@ -63,7 +63,7 @@ class World:
     load: Callable[[], FeatureSource] | None = None
     model: EsamSingleView | None = None
     encode: Callable[[Batch], Batch] = as_it_is
-    sampled: int | None = None
+    sampled: int = 10
 
     @property
     def features(self) -> FeatureSpec:

@@ -79,4 +79,7 @@ def fused_subject(
         device=torch.device("cpu"),
         seed=0,
         encode=as_it_is,
+        entry=None,
+        dataset_digest="",
+        sampled=len(boxes),
     )
