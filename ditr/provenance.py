@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
+_SHOWS_ONLY = ("cli", "report")
+"""Parts of the package that change no number of a run."""
 _LARGEST_UNTRACKED = 1_000_000
 """Bytes; a larger untracked file is named in the patch, not copied into it."""
 
@@ -18,12 +21,28 @@ def collect() -> dict[str, Any]:
     """What ``provenance.json`` holds; everything in it is JSON. ``git`` is None outside a git checkout."""
     return {
         "git": _git_state(),
+        "code": code_digest(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": {"name": _cpu_name(), "cores": os.cpu_count()},
         "gpus": _gpu_names(),
         "packages": _packages(),
     }
+
+
+def code_digest(package: Path = _CHECKOUT / "ditr") -> str:
+    """sha256 over the names and texts of the package's modules, but those that only show results.
+
+    Equal for two commits between which nothing changed that decides a number, and known outside a git checkout too.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package)
+        if name.parts[0] not in _SHOWS_ONLY:
+            text = path.read_bytes()
+            digest.update(f"{name.as_posix()}\0{len(text)}\0".encode())
+            digest.update(text)
+    return digest.hexdigest()
 
 
 def dirty_patch() -> str:

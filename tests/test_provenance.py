@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ditr import provenance
-from ditr.provenance import collect, dirty_patch
+from ditr.provenance import code_digest, collect, dirty_patch
 
 
 def test_it_names_code_packages_and_hardware() -> None:
@@ -60,6 +60,22 @@ def test_outside_a_checkout_there_is_no_git_state(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert collect()["git"] is None
     assert dirty_patch() == ""
+
+
+def test_the_code_digest_follows_what_decides_numbers_and_nothing_else(tmp_path: Path) -> None:
+    package = tmp_path / "ditr"
+    for name in ("model/net.py", "cli/main.py", "report/page.py"):
+        (package / name).parent.mkdir(parents=True)
+        (package / name).write_text("one")
+    before = code_digest(package)
+    (package / "cli/main.py").write_text("two")
+    (package / "report/page.py").write_text("two")
+    (package / "model/notes.txt").write_text("two")
+    assert code_digest(package) == before
+    (package / "model/net.py").write_text("two")
+    changed = code_digest(package)
+    (package / "model/net.py").rename(package / "model/other.py")
+    assert len({before, changed, code_digest(package)}) == 3
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -24,7 +24,8 @@ HEADER = "# Made by `make lock` from pyproject.toml; torch, torchvision and Mink
 def main() -> None:
     """Writes requirements.lock; a failure of pip ends with its own message."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    extras = [name for extra in project["project"]["optional-dependencies"].values() for name in extra]
+    wanted = [*project["project"]["dependencies"], *extras, *project["dependency-groups"]["dev"]]
     with tempfile.TemporaryDirectory(prefix="ditr-lock-") as folder:
         python = Path(folder) / "bin" / "python"
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)

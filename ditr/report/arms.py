@@ -1,0 +1,169 @@
+"""The arms of a comparison: what finished runs of one spec left in their folders, seed by seed."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from ditr.errors import Code, DitrError
+from ditr.evaluation.match_table import MatchTable
+from ditr.spec.models import Spec
+from ditr.tracking.run_folder import RunFolder, RunState, run_folders
+
+_SHORT = 6
+"""Digits of a spec's hash that tell arms of one name apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmRun:
+    """One finished training of an arm."""
+
+    folder: RunFolder
+    state: RunState
+
+    @property
+    def seed(self) -> int:
+        assert self.state.seed is not None, "a training has a seed"
+        return self.state.seed
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """What result.json says."""
+        return dict(json.loads(self.folder.result.read_text()))
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What provenance.json says."""
+        return dict(json.loads(self.folder.provenance.read_text()))
+
+    @cached_property
+    def table(self) -> MatchTable:
+        """What its evaluation found, frame by frame."""
+        return MatchTable.load(self.folder.matches)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """The finished runs of one spec."""
+
+    label: str
+    """Its name; with the start of its hash where other arms are called the same."""
+    spec: Spec
+    spec_hash: str
+    variant: str
+    runs: tuple[ArmRun, ...]
+    """By seed; at least one."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(run.seed for run in self.runs)
+
+    @cached_property
+    def tables(self) -> tuple[MatchTable, ...]:
+        """Of each seed."""
+        return tuple(run.table for run in self.runs)
+
+    @property
+    def missing_seeds(self) -> tuple[int, ...]:
+        """Those of its spec that have no finished run."""
+        return tuple(seed for seed in self.spec.seeds if seed not in self.seeds)
+
+
+def all_arms(runs: Path) -> tuple[Arm, ...]:
+    """Every spec with a finished training in the folder ``runs``, in the order in which they were begun.
+
+    Raises
+    ------
+    DitrError: a folder lacks a file that every finished run has, or it cannot be read.
+    """
+    by_hash: dict[str, list[ArmRun]] = {}
+    for folder in run_folders(runs):
+        state = folder.state()
+        if state is not None and state.kind == "run" and state.state == "finished":
+            _require_whole(folder)
+            by_hash.setdefault(state.spec_hash, []).append(ArmRun(folder=folder, state=state))
+    return _labelled([_arm(spec_hash, found) for spec_hash, found in by_hash.items()])
+
+
+def choose(arms: Sequence[Arm], wanted: Sequence[str], *, runs: Path) -> tuple[Arm, ...]:
+    """The arms called so, in that order: by name, by ``name@hash`` with any number of its digits, or by whole hash.
+
+    Raises
+    ------
+    DitrError: nothing or more than one thing is called so, or an arm is named twice.
+    """
+    chosen: list[Arm] = []
+    for text in wanted:
+        found = [arm for arm in arms if _is_called(arm, text)]
+        if not found:
+            raise _unknown(text, arms, runs)
+        if len(found) > 1:
+            each = ", ".join(arm.label for arm in found)
+            what = f"{len(found)} different experiments are called '{text}'"
+            raise DitrError(what, code=Code.RUN, where=str(runs), fix=f"Name one of {each}, or its spec file.")
+        if found[0] in chosen:
+            fix = "Name each experiment once."
+            raise DitrError(f"'{text}' is an arm that was named before", code=Code.RUN, fix=fix)
+        chosen.append(found[0])
+    return tuple(chosen)
+
+
+def _is_called(arm: Arm, text: str) -> bool:
+    name, _, digits = text.partition("@")
+    return text == arm.spec_hash or (name == arm.spec.name and arm.spec_hash.startswith(digits))
+
+
+def _unknown(text: str, arms: Sequence[Arm], runs: Path) -> DitrError:
+    labels = [arm.label for arm in arms]
+    if not labels:
+        fix = "Run the specs first, such as: ditr run specs/*.yaml"
+        return DitrError("there is no finished run yet", code=Code.RUN, where=str(runs), fix=fix)
+    close = difflib.get_close_matches(text, labels, n=1)
+    guess = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(labels)}"
+    fix = "`ditr ls` lists all runs; only finished trainings can be compared."
+    return DitrError(f"no finished run is called '{text}'{guess}", code=Code.RUN, where=str(runs), fix=fix)
+
+
+def _arm(spec_hash: str, runs: list[ArmRun]) -> Arm:
+    newest = runs[-1]
+    spec = _resolved(newest.folder)
+    return Arm(
+        label=spec.name,
+        spec=spec,
+        spec_hash=spec_hash,
+        variant=newest.state.variant,
+        runs=tuple(sorted(runs, key=lambda run: run.seed)),
+    )
+
+
+def _labelled(arms: Sequence[Arm]) -> tuple[Arm, ...]:
+    names = [arm.spec.name for arm in arms]
+    return tuple(
+        replace(arm, label=f"{arm.spec.name}@{arm.spec_hash[:_SHORT]}") if names.count(arm.spec.name) > 1 else arm
+        for arm in arms
+    )
+
+
+def _resolved(folder: RunFolder) -> Spec:
+    """The spec that ran; checked as a model only, for the registry may have changed since."""
+    content = YAML(typ="safe", pure=True).load(folder.spec.read_text())
+    try:
+        return Spec.model_validate_json(json.dumps(content))
+    except ValueError as error:
+        fix = "Run the spec again with this version, or compare with the version that ran it."
+        what = f"this run's spec is not one of this version of ditr: {error}"
+        raise DitrError(what, code=Code.RUN, where=str(folder.spec), fix=fix) from error
+
+
+def _require_whole(folder: RunFolder) -> None:
+    needed = (folder.spec, folder.provenance, folder.result, folder.matches)
+    if missing := [file.name for file in needed if not file.is_file()]:
+        what = f"a finished run lacks {' and '.join(missing)}"
+        raise DitrError(what, code=Code.RUN, where=str(folder.path), fix="Run it again with --force, or move it away.")
