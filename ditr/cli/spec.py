@@ -89,7 +89,7 @@ def schema() -> None:
 
 def _headline(loaded: LoadedSpec, registry: Registry) -> str:
     spec = loaded.spec
-    return f"name {spec.name}, variant {variant(spec.fusion)}, hash {spec_hash(spec, registry=registry)[:10]}"
+    return f"name {spec.name}, variant {variant(spec)}, hash {spec_hash(spec, registry=registry)[:10]}"
 
 
 def _leaves(part: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -152,7 +152,7 @@ class _Work:
             overrides=self.loaded.overrides,
             spec_hash=str(decides["spec"]),
             key=digest[:10],
-            variant=variant(spec.fusion),
+            variant=variant(spec),
             folder=self.folder,
         )
 

@@ -171,7 +171,7 @@ class _Work:
             overrides=self.loaded.overrides,
             spec_hash=digest,
             key=digest[:10],
-            variant=variant(spec.fusion),
+            variant=variant(spec),
             folder=self.folder,
         )
 

@@ -14,6 +14,7 @@ from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from ditr.data.batch import Batch
     from ditr.data.dataset import Dataset
@@ -91,8 +92,19 @@ def feature_inputs(
     )
 
 
-def sample_set(frames: FrameSet, *, spec: Spec, seed: int, features: FeatureInputs, augmented: bool) -> SampleSet:
-    """The frames as training reads them, or as evaluation does."""
+def sample_set(
+    frames: FrameSet,
+    *,
+    spec: Spec,
+    seed: int,
+    features: FeatureInputs,
+    augmented: bool,
+    read: Callable[[str], Tensor] | None = None,
+) -> SampleSet:
+    """The frames as training reads them, or as evaluation does.
+
+    ``read`` gives a frame's stored map by its id; by default the frame's own.
+    """
     from ditr.data.samples import SampleSet
 
     of_images = spec.features.augmentation if spec.features and features.online else None
@@ -101,7 +113,7 @@ def sample_set(frames: FrameSet, *, spec: Spec, seed: int, features: FeatureInpu
         seed=seed,
         voxel_size_m=spec.model.voxel_size_m,
         augmentation=spec.augmentation if augmented else None,
-        tokens=features.maps.read if features.maps else None,
+        tokens=read or (features.maps.read if features.maps else None),
         map_hw=features.map_hw,
         images=features.online,
         image_augmentation=of_images if augmented else None,

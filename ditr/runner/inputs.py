@@ -110,6 +110,7 @@ def prepare(
     then features are made for no other frames.
     """
     from ditr.data.screening import open_screened
+    from ditr.features.controls import map_reader
 
     began = time.monotonic()
     screened = open_screened(spec.dataset, registry=registry, progress=progress)
@@ -120,13 +121,20 @@ def prepare(
         say(f"  left out: {count} broken frame{'' if count == 1 else 's'}, named in provenance.json")
     split, whole_split, evaluated = _selected(dataset, only or Selection())
     began = time.monotonic()
-    frames = (dataset.train, evaluated) if only is None else (evaluated,)
+    control = spec.features.control if spec.features and uses_features(spec) else "none"
+    read = whole_split if control == "shuffled" else evaluated
+    frames = (dataset.train, read) if only is None else (read,)
     features = feature_inputs(spec, frames=frames, dataset=dataset, registry=registry, device=device, progress=progress)
     say(f"  2D features: {_in_words(spec, features, took=_took(began))}")
+
+    def samples(frames: FrameSet, *, of: FrameSet, augmented: bool) -> SampleSet:
+        reader = map_reader(features.maps, control=control, split=of.ids) if features.maps else None
+        return sample_set(frames, spec=spec, seed=seed, features=features, augmented=augmented, read=reader)
+
     return Inputs(
         dataset=dataset,
-        train=sample_set(dataset.train, spec=spec, seed=seed, features=features, augmented=True),
-        evaluated=sample_set(evaluated, spec=spec, seed=seed, features=features, augmented=False),
+        train=samples(dataset.train, of=dataset.train, augmented=True),
+        evaluated=samples(evaluated, of=whole_split, augmented=False),
         split=split,
         split_frames=len(whole_split),
         feature_channels=features.channels,
@@ -184,6 +192,7 @@ def _in_words(spec: Spec, features: FeatureInputs, *, took: str) -> str:
     if spec.features is None or features.facts is None:
         return "none made or read, there is no fusion"
     how = " computed in each step" if features.online else ""
+    how += {"none": "", "zero": ", read as zeros", "shuffled": ", each frame reads another's"}[spec.features.control]
     return f"{spec.features.source}, maps of {features.shape}{how}, {took}"
 
 

@@ -95,7 +95,7 @@ def _planned(
         seed=seed,
         spec_hash=digest,
         key=key,
-        variant=variant(loaded.spec.fusion),
+        variant=variant(loaded.spec),
         folder=folder,
         status=status,
         same_as=folder.path.name if first or other_name else "",

@@ -219,6 +219,7 @@ def _features(spec: Spec) -> dict[str, Any]:
         "feature_source": features.source if features else None,
         "input_size": _joined(features.input_size, mark="x") if features and features.input_size else None,
         "sampling": features.sampling if features else None,
+        "control": features.control if features else None,
         "pooling": injection.pooling if injection else None,
         "scales": _joined(injection.scales) if injection else None,
     }

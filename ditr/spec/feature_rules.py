@@ -126,6 +126,12 @@ def images_are_augmented_online(
         yield Finding(path, what, (("augmentation", "flip_probability"),))
 
 
+def controls_are_of_stored_maps(features: FeatureSpec | None) -> Iterator[Finding]:
+    if features and features.control != "none" and features.mode != "stored":
+        what = f"{features.control} features are made of stored maps; write features.mode: stored"
+        yield Finding(("features", "control"), what, (("features", "mode"),))
+
+
 FEATURE_RULES: tuple[Callable[..., Iterator[Finding]], ...] = (
     features_are_known,
     fusion_has_features,
@@ -136,6 +142,7 @@ FEATURE_RULES: tuple[Callable[..., Iterator[Finding]], ...] = (
     layers_are_of_a_transformer,
     layers_are_unique,
     images_are_augmented_online,
+    controls_are_of_stored_maps,
 )
 
 

@@ -7,7 +7,7 @@ import json
 from typing import Any, Literal
 
 from ditr.spec.entries import SYNTHROOMS_VERSION, Entry, SynthRoomsEntry
-from ditr.spec.models import DECODER_STRIDES, FusionSpec, RegisteredCheckpoint, Spec
+from ditr.spec.models import DECODER_STRIDES, RegisteredCheckpoint, SeededWeights, Spec
 from ditr.spec.registry import Registry
 
 Variant = Literal["baseline", "bifusion", "fpn_inject", "custom"]
@@ -58,12 +58,25 @@ def run_key(spec_hash: str, seed: int) -> str:
     return hashlib.sha256(f"{spec_hash}:{seed}".encode()).hexdigest()[:10]
 
 
-def variant(fusion: FusionSpec) -> Variant:
-    """Which arm of the study a fusion is."""
+def variant(spec: Spec) -> Variant:
+    """Which arm of the study a spec is; one whose features are a control is none of them."""
+    fusion = spec.fusion
+    if is_control(spec):
+        return "custom"
     if fusion.parts in ((), ("bifusion",)):
         return "bifusion" if fusion.parts else "baseline"
     whole = fusion.injection is not None and set(fusion.injection.scales) == set(DECODER_STRIDES)
     return "fpn_inject" if whole and fusion.parts == ("bifusion", "injection") else "custom"
+
+
+def is_control(spec: Spec) -> bool:
+    """Whether a fusion reads features without learned information about its frame: zeros, another frame's map, or
+    those of a source whose weights the spec makes random.
+    """
+    features = spec.features
+    if features is None or not spec.fusion.parts:
+        return False
+    return features.control != "none" or isinstance(features.weights, SeededWeights)
 
 
 def canonical_json(value: object) -> str:

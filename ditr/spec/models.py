@@ -74,6 +74,10 @@ class ImageAugmentationSpec(Part):
     """Mirror the image left to right where the augmentation mirrors the points (one of its two flips, not both)."""
 
 
+Control = Literal["none", "zero", "shuffled"]
+"""Of the 2D features: as they are, or in a way that tells a point nothing."""
+
+
 class FeatureSpec(Part):
     """Where 2D features come from and how a point reads them."""
 
@@ -96,6 +100,9 @@ class FeatureSpec(Part):
     """Of training images, which only mode online can have."""
     sampling: Literal["nearest", "bilinear"] = "bilinear"
     """How a point reads the token map at its pixel."""
+    control: Control = "none"
+    """zero: points read zeros; shuffled: every frame reads the map of a frame of another scene. The same network with
+    features that tell nothing: what such an arm gains is not due to what the image shows."""
 
 
 class BackboneSpec(Part):

@@ -33,6 +33,7 @@ RESULT_COLUMNS = {
     "intrinsics": "VARCHAR",
     "feature_source": "VARCHAR",
     "sampling": "VARCHAR",
+    "control": "VARCHAR",
     "pooling": "VARCHAR",
     "scales": "VARCHAR",
     "input_size": "VARCHAR",

@@ -13,6 +13,7 @@ from torch import Tensor
 from ditr import paths
 from ditr.data.batch import collate
 from ditr.data.dataset import Dataset
+from ditr.data.samples import SampleSet
 from ditr.errors import DitrError
 from ditr.progress import silent
 from ditr.runner.inputs import Inputs, Selection, prepare
@@ -90,3 +91,47 @@ def test_a_padded_map_covers_its_canvas_in_both_modes(registry: Registry, tiny_d
     assert sample.map_hw == (490, 644)
     assert sample.tokens is not None
     assert sample.tokens.shape == (128, 35, 46)
+
+
+def test_zero_features_reach_samples_in_place_of_the_maps(
+    registry: Registry, write: Write, tiny_dataset: Dataset
+) -> None:
+    for frame_id in (*tiny_dataset.train.ids, *tiny_dataset.val.ids):
+        write(frame_id)
+    inputs = inputs_of(registry, "features={source: foreign, control: zero}", "features.input_size=null")
+    for samples in (inputs.train, inputs.evaluated):
+        tokens = samples[0].tokens
+        assert tokens is not None
+        assert not tokens.any()
+        assert samples[0].uv_valid.any(), "points still read them"
+
+
+def test_shuffled_features_are_those_of_another_scene_of_the_split(registry: Registry, write: Write) -> None:
+    (registry.folder / "datasets" / "pairs.yaml").write_text(
+        "{kind: synthrooms, seed: 0, first_scene: 9100, train: {scenes: 2, frames: 1}, val: {scenes: 2, frames: 2},"
+        " texture_share: 0.4}"
+    )
+    pairs = ("dataset.name=pairs", "features={source: foreign, control: shuffled}", "features.input_size=null")
+    val = [f"scene{scene}_00_{number}" for scene in (9102, 9103) for number in (0, 200)]
+    for frame_id in (*val, "scene9100_00_0", "scene9101_00_0"):
+        write(frame_id)
+    spec = load_spec(
+        paths.project_dir() / "specs/bifusion.yaml", registry=registry, overrides=[*pairs, "checkpoint=null"]
+    ).spec
+    whole = prepare(spec, seed=0, registry=registry, device=CPU, progress=silent, say=[].append)
+    first = prepare(
+        spec, seed=1, registry=registry, device=CPU, progress=silent, say=[].append, only=Selection(frames=1)
+    )
+    assert torch.equal(tokens_of(whole.train, 0), map_of("scene9101_00_0").half())
+    assert torch.equal(tokens_of(whole.train, 1), map_of("scene9100_00_0").half())
+    read = {frame_id: tokens_of(whole.evaluated, index) for index, frame_id in enumerate(val)}
+    for frame_id, tokens in read.items():
+        others = [other for other in val if other[:12] != frame_id[:12]]
+        assert any(torch.equal(tokens, map_of(other).half()) for other in others)
+    assert torch.equal(tokens_of(first.evaluated, 0), read[val[0]]), "of the whole split, whatever is evaluated of it"
+
+
+def tokens_of(samples: SampleSet, index: int) -> Tensor:
+    tokens = samples[index].tokens
+    assert tokens is not None
+    return tokens

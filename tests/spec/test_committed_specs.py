@@ -32,11 +32,25 @@ def test_it_is_valid(file: Path, registry: Registry) -> None:
 @pytest.mark.parametrize("folder", ["specs", "specs/scannet200_sv"])
 def test_the_arms_differ_in_fusion_and_name_only(folder: str, registry: Registry) -> None:
     loaded = {arm: load_spec(ROOT / folder / f"{arm}.yaml", registry=registry).spec for arm in ARMS}
-    assert {arm: variant(spec.fusion) for arm, spec in loaded.items()} == {arm: arm for arm in ARMS}
+    assert {arm: variant(spec) for arm, spec in loaded.items()} == {arm: arm for arm in ARMS}
     for arm in ARMS[1:]:
         paths = {found.path for found in diff(loaded["baseline"], loaded[arm])}
         assert paths <= {"name", "fusion.bifusion", "fusion.injection"}
     assert len({spec_hash(spec, registry=registry) for spec in loaded.values()}) == 3
+
+
+def test_the_3d_only_control_is_the_baseline_and_other_controls_are_no_arm(registry: Registry) -> None:
+    def of(name: str) -> str:
+        return spec_hash(load_spec(ROOT / "specs" / f"{name}.yaml", registry=registry).spec, registry=registry)
+
+    assert of("ablations/control_3d_only") == of("baseline")
+    for file in FILES:
+        if file.stem.startswith("control_") and file.stem != "control_3d_only":
+            spec = load_spec(file, registry=registry).spec
+            whole = load_spec(file.parents[1] / "fpn_inject.yaml", registry=registry).spec
+            changed = {found.path for found in diff(spec, whole)} - {"name"}
+            assert changed <= {"features.control", "features.weights"}
+            assert variant(spec) == "custom"
 
 
 def test_no_arm_trains_from_scratch(registry: Registry) -> None:

@@ -13,7 +13,7 @@ from ditr.spec.diff import diff
 from ditr.spec.dump import to_yaml
 from ditr.spec.identity import identity, run_key, spec_hash, variant
 from ditr.spec.load import load_spec
-from ditr.spec.models import FusionSpec, Spec
+from ditr.spec.models import Spec
 from ditr.spec.problems import SpecErrors
 from ditr.spec.registry import Registry
 
@@ -218,7 +218,14 @@ def test_seeds_get_keys_of_their_own() -> None:
     ],
 )
 def test_variant(fusion: dict[str, Any], expected: str) -> None:
-    assert variant(FusionSpec.model_validate(fusion)) == expected
+    assert variant(Spec.model_validate(arm(fusion=fusion))) == expected
+
+
+def test_an_arm_whose_features_tell_nothing_is_no_arm_of_the_study() -> None:
+    for change in ({"control": "zero"}, {"control": "shuffled"}, {"weights": {"kind": "seeded", "seed": 0}}):
+        features = {"source": "vit_mini", "input_size": [28, 28], **change}
+        assert variant(Spec.model_validate(arm(features=features))) == "custom"
+        assert variant(Spec.model_validate(arm(features=features, fusion={}))) == "baseline", "nothing reads them"
 
 
 def test_a_diff_names_only_what_differs() -> None:

@@ -1,0 +1,79 @@
+"""Features without information: what a fusion gains with them, it does not gain from what an image shows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ditr.errors import Code, DitrError
+from ditr.features.store import Maps
+from ditr.seeds import derive_seed
+from ditr.spec.models import Control
+
+
+def map_reader(maps: Maps, *, control: Control, split: Sequence[str]) -> Callable[[str], Tensor]:
+    """Reads a frame's map (C, Hp, Wp) float16 by its id, as the control has it; can be carried to loader workers.
+
+    Parameters
+    ----------
+    split: ids of all frames of the frame's split, among which maps are exchanged.
+
+    Raises
+    ------
+    DitrError: one scene has more than half of the split's frames, so that some would keep a map of their own scene.
+    """
+    if control == "none":
+        return maps.read
+    if control == "zero":
+        return ZeroMaps(maps.shape)
+    return OtherMaps(maps, partners(split))
+
+
+@dataclass(frozen=True)
+class ZeroMaps:
+    """Gives zeros for every frame."""
+
+    shape: tuple[int, int, int]
+
+    def __call__(self, frame_id: str) -> Tensor:
+        return torch.zeros(self.shape, dtype=torch.float16)
+
+
+@dataclass(frozen=True)
+class OtherMaps:
+    """Gives every frame the map of its partner."""
+
+    maps: Maps
+    partner: Mapping[str, str]
+
+    def __call__(self, frame_id: str) -> Tensor:
+        return self.maps.read(self.partner[frame_id])
+
+
+def partners(frame_ids: Sequence[str]) -> dict[str, str]:
+    """For each frame one of another scene; every frame is the partner of one. The same in every run, whatever its seed.
+
+    Frames stand scene by scene, in random order, and each takes the one that lies as many places ahead as the largest
+    scene has frames: that one is of another scene as long as no scene has more than half of all frames.
+    """
+    rng = np.random.default_rng(derive_seed("shuffled features"))
+    scenes: dict[str, list[str]] = defaultdict(list)
+    for frame_id in sorted(frame_ids):
+        scenes[frame_id.rpartition("_")[0]].append(frame_id)
+    names = list(scenes)
+    order = [frame_id for at in rng.permutation(len(names)) for frame_id in rng.permutation(scenes[names[at]]).tolist()]
+    ahead = max(map(len, scenes.values()))
+    if 2 * ahead > len(order):
+        raise DitrError(
+            f"features cannot be shuffled: one scene has {ahead} of the split's {len(order)} frames, so that some would"
+            " read a map of their own scene",
+            code=Code.FEATURES,
+            where="features.control",
+            fix="take a data set with more scenes",
+        )
+    return {frame_id: order[(at + ahead) % len(order)] for at, frame_id in enumerate(order)}

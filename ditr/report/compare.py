@@ -1,0 +1,134 @@
+"""Arms beside each other: mean and spread over seeds, paired differences, cost, and the two questions answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from statistics import fmean
+
+from ditr.evaluation.statistics import Difference, Metric, Scored, Spread, difference, holm, spread
+from ditr.report.answers import Answer, answers
+from ditr.report.arms import Arm
+from ditr.report.comparable import caveats
+from ditr.report.roles import Role, role
+
+METRICS: tuple[Metric, ...] = ("ap", "ap50", "ap25")
+COSTS = ("params_m", "step_ms", "peak_mem_mb", "infer_ms")
+"""Columns of the results table that an arm costs: millions of weights, milliseconds, MiB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmSummary:
+    """One arm over its seeds."""
+
+    arm: Arm
+    role: Role
+    spreads: Mapping[Metric, Spread]
+    costs: Mapping[str, float | None]
+    """Mean over seeds by name in ``COSTS``; None where a run has no such number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """How much better one arm is than another, by the comparison's metric."""
+
+    label: str
+    """Of the arm that is looked at."""
+    reference: str
+    """Of the arm that it is held against."""
+    difference: Difference
+    p_holm: float
+    """The difference's p, corrected for all contrasts of the comparison."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What ``ditr compare`` says."""
+
+    metric: Metric
+    arms: tuple[ArmSummary, ...]
+    contrasts: tuple[Contrast, ...]
+    """Each arm against the first 3D-only one, then each multi-scale arm against each single-scale one."""
+    answers: tuple[Answer, ...]
+    caveats: tuple[str, ...]
+
+    @property
+    def best(self) -> str | None:
+        """Label of the arm with the highest mean; None where an arm has fewer than three seeds."""
+        if len(self.arms) < 2 or min(summary.spreads[self.metric].n for summary in self.arms) < 3:
+            return None
+        return max(self.arms, key=lambda summary: summary.spreads[self.metric].mean).arm.label
+
+    def contrast(self, label: str, reference: str) -> Contrast | None:
+        """That of ``label`` against ``reference``, if there is one."""
+        return next((c for c in self.contrasts if (c.label, c.reference) == (label, reference)), None)
+
+    def _repr_html_(self) -> str:
+        from ditr.report.compare_html import comparison_html
+
+        return comparison_html(self)
+
+
+def compare(arms: Sequence[Arm], *, metric: Metric, allow: Sequence[str] = (), resamples: int = 1000) -> Comparison:
+    """Compares arms that differ in their fusion alone.
+
+    Parameters
+    ----------
+    allow: fields besides the fusion that may differ; each is said in the caveats.
+    resamples: of the bootstrap and of the permutation test.
+
+    Raises
+    ------
+    DitrError: they differ in something else, or were not evaluated on the same frames.
+    """
+    said = (*caveats(arms, allow=allow), *_gaps(arms))
+    scored = {arm.label: Scored(arm.tables, esam_compat=arm.spec.esam_compat) for arm in arms}
+    summaries = tuple(_summary(arm, scored[arm.label]) for arm in arms)
+    pairs = _pairs(summaries)
+    found = [difference(scored[one], scored[other], metric=metric, resamples=resamples) for one, other in pairs]
+    corrected = holm([each.p for each in found])
+    contrasts = tuple(
+        Contrast(label=other, reference=one, difference=each, p_holm=p)
+        for (one, other), each, p in zip(pairs, found, corrected, strict=True)
+    )
+    return Comparison(
+        metric=metric,
+        arms=summaries,
+        contrasts=contrasts,
+        answers=answers(summaries, contrasts, metric=metric),
+        caveats=said,
+    )
+
+
+def _summary(arm: Arm, scored: Scored) -> ArmSummary:
+    return ArmSummary(
+        arm=arm,
+        role=role(arm.spec),
+        spreads={metric: spread(scored, metric=metric) for metric in METRICS},
+        costs={name: _mean([run.result.get(name) for run in arm.runs]) for name in COSTS},
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None
+
+
+def _pairs(summaries: Sequence[ArmSummary]) -> list[tuple[str, str]]:
+    """(reference, looked at) of every contrast; without a 3D-only arm the first arm stands in its place."""
+    labels = {summary.arm.label: summary.role for summary in summaries}
+    reference = next((label for label, role in labels.items() if role == "3d_only"), next(iter(labels)))
+    pairs = [(reference, label) for label in labels if label != reference]
+    single = [label for label, role in labels.items() if role == "single_scale"]
+    multi = [label for label, role in labels.items() if role in ("multi_scale", "both")]
+    return list(dict.fromkeys([*pairs, *product(single, multi)]))
+
+
+def _gaps(arms: Sequence[Arm]) -> list[str]:
+    """What is missing of the arms' own specs."""
+    return [
+        f"{arm.label}: {len(arm.seeds)} of {len(arm.spec.seeds)} seeds are finished."
+        for arm in arms
+        if arm.missing_seeds
+    ]
