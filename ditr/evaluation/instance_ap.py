@@ -6,7 +6,7 @@ choice of frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,8 +147,12 @@ def curve(found: Outcomes, *, times: np.ndarray) -> PrecisionRecall:
     )
 
 
-def pool(table: MatchTable, *, above: float = 0.0) -> Pooled:
-    """Lay the frames of a table end to end, once for all thresholds from ``above`` on: no other pair is kept."""
+def pool(table: MatchTable, *, above: float = 0.0, counts: Mapping[str, np.ndarray] | None = None) -> Pooled:
+    """Lay the frames of a table end to end, once for all thresholds from ``above`` on: no other pair is kept.
+
+    ``counts`` chooses, by frame id, the ground truth that is looked for, (G,) bool; the rest is ignored as what is too
+    small always is. By default all that is large enough is.
+    """
     frames = table.frames
     num_gt = np.array([len(frame.gt_sizes) for frame in frames], dtype=np.int64)
     num_pred = np.array([len(frame.scores) for frame in frames], dtype=np.int64)
@@ -158,6 +162,8 @@ def pool(table: MatchTable, *, above: float = 0.0) -> Pooled:
     pair_gt = _joined([frame.pair_gt for frame in frames]) + np.repeat(np.cumsum(num_gt) - num_gt, num_pairs)
     pair_pred = _joined([frame.pair_pred for frame in frames]) + np.repeat(np.cumsum(num_pred) - num_pred, num_pairs)
     gt_counts = _joined([frame.gt_sizes for frame in frames]) >= table.min_points
+    if counts is not None:
+        gt_counts &= _joined([counts[frame.frame_id] for frame in frames]).astype(bool)
     on_small = _joined([frame.pair_points for frame in frames]) * ~gt_counts[pair_gt]
     excused = _joined([frame.void for frame in frames]) + np.bincount(pair_pred, weights=on_small, minlength=len(sizes))
     pair_iou = _joined([frame.pair_iou for frame in frames])
