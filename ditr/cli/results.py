@@ -43,7 +43,9 @@ def query(
     sql: Annotated[
         str,
         typer.Argument(
-            metavar="SQL", help="One SELECT over the tables results, frames, metrics and checks.", show_default=False
+            metavar="SQL",
+            help="One SELECT over the tables results, frames, instances, metrics and checks.",
+            show_default=False,
         ),
     ],
     format: Annotated[Format, typer.Option(help="How the answer is written.")] = Format.TABLE,
@@ -52,8 +54,8 @@ def query(
     """Ask the results in SQL; read-only, no files and no network.
 
     Tables: `results`, a row a run, evaluation, imported log or check of a spec (`kind`); `frames`, a row a run and
-    frame of its evaluation; `metrics`, a row a run, step and name; `checks`, a row a check of a spec. The column
-    `run_key` joins them, and `describe results` lists columns.
+    frame of its evaluation; `instances`, a row a run and ground-truth instance; `metrics`, a row a run, step and name;
+    `checks`, a row a check of a spec. The column `run_key` joins them, and `describe results` lists columns.
 
     Example: `ditr query "select variant, avg(ap50) from results where state = 'finished' group by variant"`
     """

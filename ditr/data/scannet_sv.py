@@ -107,14 +107,18 @@ class FrameSet:
             superpoints=labels[SUPERPOINTS],
             instance_ids=labels[INSTANCES],
             semantic_ids=labels[SEMANTICS],
-            image_path=self.root / info.image,
+            image_path=self.image_path(index),
             pose_c2w=self._pose_from(index, origin),
             intrinsics=self.intrinsics_of(index),
         )
 
+    def image_path(self, index: int) -> Path:
+        """The file of the frame's colour image."""
+        return self.root / self.infos.frames[index].image
+
     def image(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 colour, of the size that the intrinsics are for."""
-        path = self.root / self.infos.frames[index].image
+        path = self.image_path(index)
         image = read_image(path)
         intrinsics = self.intrinsics_of(index)
         expected = (intrinsics.height, intrinsics.width, 3)

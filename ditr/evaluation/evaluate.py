@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ditr.data.batch import Batch, Sample
+from ditr.data.frame import Frame
 from ditr.data.loading import batches
 from ditr.data.samples import SampleSet
+from ditr.data.texture_only import texture_ids
 from ditr.evaluation.instance_ap import AP_THRESHOLDS, ESAM_THRESHOLDS, Scores, scores
+from ditr.evaluation.instance_facts import instance_rows
 from ditr.evaluation.instances import Instances
+from ditr.evaluation.kept import KeptFrame, spread_evenly
 from ditr.evaluation.match_table import FrameMatches, MatchTable
 from ditr.evaluation.postprocess import instances
+from ditr.features.principal_colours import PrincipalColours, fit_colours
 from ditr.model.output import ModelOutput
 from ditr.progress import Progress, silent
 from ditr.resources import memory_meter, watching
@@ -32,21 +37,6 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeptFrame:
-    """What a picture of a frame needs; ``index`` finds its image in the frame set."""
-
-    index: int
-    frame_id: str
-    uv: np.ndarray
-    """(N, 2) float32 pixels."""
-    uv_valid: np.ndarray
-    """(N,) bool."""
-    instance_of_point: np.ndarray
-    """(N,) int64 ground truth, -1 = void."""
-    predicted: Instances
-
-
-@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What a model is worth on a set of frames, and how that came about."""
 
@@ -54,6 +44,8 @@ class Evaluation:
     table: MatchTable
     frames: tuple[Row, ...]
     """One a frame, in the order of the samples."""
+    instances: tuple[Row, ...]
+    """One a ground-truth instance, by ``INSTANCES_SCHEMA``."""
     statistics: dict[str, float]
     """Mean over frames of every number in the rows: counts, coverage, what the model reports."""
     infer_ms: float
@@ -78,7 +70,8 @@ def evaluate(
     keep: int = 0,
     esam_compat: bool = False,
 ) -> Evaluation:
-    """Score ``model`` on all ``samples`` against their own targets; the first ``keep`` frames are kept for pictures.
+    """Score ``model`` on all ``samples`` against their own targets; ``keep`` frames, spread evenly, are kept for
+    pictures.
 
     ``samples`` must not be augmented. ``encode`` gets each frame on the device and gives it its 2D feature map if that
     is computed online. With ``esam_compat`` AP is the mean over ESAM's nine thresholds; for its ground truth the
@@ -87,21 +80,30 @@ def evaluate(
     assert not samples.augmented, "augmented samples are no test"
     table = MatchTable(min_points=spec.min_points)
     rows: list[Row] = []
+    facts: list[Row] = []
     kept: list[KeptFrame] = []
+    chosen = spread_evenly(keep, total=len(samples))
+    colours: PrincipalColours | None = None
+    textures = texture_ids(samples.frames.root)
     memory = memory_meter(device)
     with _evaluating(model), watching(memory, model):
         for index, (sample,) in enumerate(batches(samples, batch_size=1, shuffle=False, workers=workers)):
             progress("evaluate", index, len(samples))
-            found, reported, infer_ms = _infer(model, sample, spec=spec, device=device, encode=encode)
+            batch, found, reported, infer_ms = _infer(model, sample, spec=spec, device=device, encode=encode)
             matches = table.add(sample.frame_id, found, sample.targets.instance_of_point.numpy())
             rows.append({**_numbers(reported), **_row(sample, matches, spec=spec), "infer_ms": infer_ms})
-            if index < keep:
-                kept.append(_keep(sample, found, index=index))
+            facts.extend(_instances(sample, matches, frame=samples.frames.frame(index), textures=textures))
+            if index in chosen:
+                tokens = batch.samples[0].tokens
+                if tokens is not None and colours is None:
+                    colours = fit_colours(tokens.flatten(1).T)  # one scale for all frames that are kept
+                kept.append(_keep(sample, found, index=index, colours=colours, tokens=tokens))
     progress("evaluate", len(samples), len(samples))
     return Evaluation(
         scores=scores(table, thresholds=ESAM_THRESHOLDS if esam_compat else AP_THRESHOLDS),
         table=table,
         frames=tuple(rows),
+        instances=tuple(facts),
         statistics=_means(rows),
         infer_ms=float(np.median([row["infer_ms"] for row in rows])) if rows else float("nan"),
         peak_mem_mb=memory.peak_mb(),
@@ -128,8 +130,8 @@ def _infer(
     spec: EvaluationSpec,
     device: torch.device,
     encode: Callable[[Batch], Batch],
-) -> tuple[Instances, dict[str, float], float]:
-    """Instances, what the model reports about itself, and the milliseconds that it all took on the device."""
+) -> tuple[Batch, Instances, dict[str, float], float]:
+    """What the model read, instances, what it reports about itself, and the milliseconds that it all took."""
     batch = Batch(samples=(sample,)).to(device)
     _wait_for(device)
     start = time.perf_counter()
@@ -137,7 +139,7 @@ def _infer(
     output: ModelOutput = model(batch)
     found = instances(output.samples[0], superpoints=batch.samples[0].superpoints, spec=spec)
     _wait_for(device)
-    return found, output.statistics, 1e3 * (time.perf_counter() - start)
+    return batch, found, output.statistics, 1e3 * (time.perf_counter() - start)
 
 
 def _wait_for(device: torch.device) -> None:
@@ -163,6 +165,19 @@ def _row(sample: Sample, matches: FrameMatches, *, spec: EvaluationSpec) -> Row:
     }
 
 
+def _instances(
+    sample: Sample, matches: FrameMatches, *, frame: Frame, textures: Mapping[str, frozenset[int]] | None
+) -> Iterator[Row]:
+    return instance_rows(
+        frame,
+        instance_of_point=sample.targets.instance_of_point.numpy(),
+        labels=sample.targets.labels.tolist(),
+        uv_valid=sample.uv_valid.numpy(),
+        best_iou=matches.best_iou(),
+        texture_ids=None if textures is None else textures[frame.id],
+    )
+
+
 def _numbers(reported: dict[str, float]) -> Row:
     return {name: _number(value) for name, value in reported.items()}
 
@@ -171,7 +186,9 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _keep(sample: Sample, found: Instances, *, index: int) -> KeptFrame:
+def _keep(
+    sample: Sample, found: Instances, *, index: int, colours: PrincipalColours | None, tokens: Tensor | None
+) -> KeptFrame:
     return KeptFrame(
         index=index,
         frame_id=sample.frame_id,
@@ -179,7 +196,15 @@ def _keep(sample: Sample, found: Instances, *, index: int) -> KeptFrame:
         uv_valid=sample.uv_valid.numpy(),
         instance_of_point=sample.targets.instance_of_point.numpy(),
         predicted=found,
+        map_colours=None if colours is None or tokens is None else _coloured(tokens, colours),
     )
+
+
+def _coloured(tokens: Tensor, colours: PrincipalColours) -> np.ndarray:
+    """(Hp, Wp, 3) uint8 of a map (C, Hp, Wp)."""
+    rows, columns = tokens.shape[1:]
+    coloured: np.ndarray = np.rint(255 * colours.of(tokens.flatten(1).T)).astype(np.uint8)
+    return coloured.reshape(rows, columns, 3)
 
 
 def _means(rows: list[Row]) -> dict[str, float]:

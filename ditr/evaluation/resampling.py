@@ -122,7 +122,7 @@ class _Events:
         """At the P scores of true positives, best first: (P, S) float32 events above each, events from it on, and true
         positives of exactly that score. Whole numbers below 2^24, which float32 adds exactly.
         """
-        distinct, group = np.unique(-self.score, return_inverse=True)  # 0 is the best score
+        group = np.unique(-self.score, return_inverse=True)[1]  # 0 is the best score
         at_place = np.unique(group[self.is_true])
         shape = (len(at_place) + 1, len(self.num_gt))
         above, from_on, true = (np.zeros(shape, dtype=np.float32) for _ in range(3))

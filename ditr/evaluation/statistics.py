@@ -85,9 +85,9 @@ def difference(
     """The second arm against the first on the same frames.
 
     The standard error has two parts. Scenes: the bootstrap's variance of the difference between the arms' means, which
-    holds the models fixed. Seeds: the variance of each arm's mean over its seeds, less what of it is the chance of which
-    scenes a model does well on, since the bootstrap has that already. The interval is Student's with the degrees of
-    freedom of the two together: the plain percentiles of a bootstrap over three or five seeds are too narrow.
+    holds the models fixed. Seeds: the variance of each arm's mean over its seeds, less what of it is the chance of
+    which scenes a model does well on, since the bootstrap has that already. The interval is Student's with the degrees
+    of freedom of the two together: the plain percentiles of a bootstrap over three or five seeds are too narrow.
 
     Raises
     ------

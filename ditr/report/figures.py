@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ditr.evaluation.instance_ap import PrecisionRecall
+from ditr.evaluation.kept import best_of_point, partners
 
 CURVE_COLOURS = ("#0b6e4f", "#d1495b", "#30638e", "#edae49", "#6f4e7c", "#8d99ae")
 RIGHT, MISSED, INVENTED = "#2a9d4b", "#d62839", "#f4a300"
 GREY = "#555555"
-MATCH_IOU = 0.5
 
 
 def pr_curve(curves: Mapping[str, PrecisionRecall], *, path: Path, title: str = "Precision and recall") -> None:
@@ -56,8 +56,8 @@ def panel(
     min_score: predictions below it are left out of the picture, and counted in its caption.
     """
     shown = masks[scores >= min_score]
-    predicted = _one_per_point(shown)
-    partner = _partners(shown, instance_of_point)
+    predicted = best_of_point(shown)
+    partner = partners(shown, instance_of_point)
     num_gt = int(instance_of_point.max(initial=-1)) + 1
     matched = np.where(predicted >= 0, np.append(partner, -1)[predicted], -1)
     coloured = np.where(matched >= 0, matched, num_gt + predicted)
@@ -78,23 +78,6 @@ def panel(
     _keys(axes[2], {"matches no instance": GREY})
     _disagreement(axes[3], uv, uv_valid=uv_valid, truth=instance_of_point, matched=matched, predicted=predicted)
     figure.savefig(path)
-
-
-def _one_per_point(masks: np.ndarray) -> np.ndarray:
-    """(N,) index of the best prediction that covers each point; -1 without one."""
-    return np.where(masks.any(axis=0), masks.argmax(axis=0), -1) if len(masks) else np.full(masks.shape[1], -1)
-
-
-def _partners(masks: np.ndarray, instance_of_point: np.ndarray) -> np.ndarray:
-    """(K,) the ground-truth instance that each mask covers with IoU above one half (at most one), else -1."""
-    truth = instance_of_point == np.arange(instance_of_point.max(initial=-1) + 1)[:, None]
-    partner = np.full(len(masks), -1)
-    for index, mask in enumerate(masks):
-        shared = np.count_nonzero(truth & mask, axis=1)
-        iou = shared / np.maximum(np.count_nonzero(truth | mask, axis=1), 1)
-        if len(iou) and iou.max() > MATCH_IOU:
-            partner[index] = int(iou.argmax())
-    return partner
 
 
 def _picture(axes: Axes, image: np.ndarray, title: str, *, faded: bool = True) -> None:

@@ -140,6 +140,9 @@ def write_result(
     params: number of weights of the model.
     facts: the provenance.
     """
+    from ditr.evaluation.instance_facts import save_instances
+    from ditr.evaluation.kept import save_frame, stored
+
     spec, folder = planned.spec, planned.folder
     result = result_of_inputs(planned, inputs=inputs, facts=facts) | {
         "n_frames": len(evaluation.frames),
@@ -162,6 +165,10 @@ def write_result(
     result |= _of_weights(facts) if fitted is None else _of_training(planned, fitted, evaluation, result, facts)
     write_text(folder.frames, "".join(json.dumps(row) + "\n" for row in evaluation.frames))
     evaluation.table.save(folder.matches)
+    save_instances(folder.instances, evaluation.instances)
+    for kept in evaluation.kept:
+        image_file = inputs.evaluated.frames.image_path(kept.index).read_bytes()
+        save_frame(stored(kept, image_file=image_file), folder.kept / f"{kept.frame_id}.npz")
     write_json(folder.result, result)
     return result
 

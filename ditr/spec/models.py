@@ -361,7 +361,7 @@ class TrackingSpec(Part):
 
     mlflow: bool = True
     panels: Annotated[int, Field(ge=0)] = 4
-    """Frames drawn as prediction panels."""
+    """Frames drawn as prediction panels and kept for reports, spread evenly over those evaluated."""
 
 
 class ExecutionSpec(Part):

@@ -107,9 +107,25 @@ CHECK_COLUMNS = {
 """One row a check of a spec, whose name and variant stand with it. Stages are 1 features, 2 projection, 3 pyramid, 4
 injection; bound is what the value was held against, such as ``<= 0.05``, or ``reported``."""
 
+INSTANCE_COLUMNS = {
+    "run_key": "VARCHAR",
+    "frame_id": "VARCHAR",
+    "instance": "BIGINT",
+    "n_points": "BIGINT",
+    "size_m": "DOUBLE",
+    "distance_m": "DOUBLE",
+    "valid_ratio": "DOUBLE",
+    "class_name": "VARCHAR",
+    "frequency": "VARCHAR",
+    "texture_only": "BOOLEAN",
+    "best_iou": "DOUBLE",
+}
+"""One row a run and ground-truth instance of its final evaluation; evaluation/instance_facts.py says what each is."""
+
 _TABLES = {
     "results": RESULT_COLUMNS,
     "frames": FRAME_COLUMNS,
+    "instances": INSTANCE_COLUMNS,
     "metrics": METRIC_COLUMNS,
     "checks": CHECK_COLUMNS,
 }
@@ -256,6 +272,12 @@ def _replace_rows(connection: duckdb.DuckDBPyConnection, folder: RunFolder) -> N
         read = f"read_json(?, format = 'newline_delimited', columns = {columns})"
         connection.execute(
             f"INSERT INTO frames SELECT ? AS run_key, {', '.join(columns)} FROM {read}", [key, str(folder.frames)]
+        )
+    if folder.instances.is_file():
+        columns = {name: kind for name, kind in INSTANCE_COLUMNS.items() if name != "run_key"}
+        connection.execute(
+            f"INSERT INTO instances SELECT ? AS run_key, {', '.join(columns)} FROM read_parquet(?)",
+            [key, str(folder.instances)],
         )
     if folder.metrics.is_file():
         rows = "{'step': 'BIGINT', 'metrics': 'MAP(VARCHAR, DOUBLE)'}"

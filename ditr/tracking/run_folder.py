@@ -62,9 +62,11 @@ class RunFolder:
         self.result = path / "result.json"
         self.frames = path / "frames.jsonl"
         self.matches = path / "matches.parquet"
+        self.instances = path / "instances.parquet"
         self.checks = path / "checks.jsonl"
         self.log_file = path / "log.txt"
         self.panels = path / "panels"
+        self.kept = path / "kept"
         self.training_state = path / "checkpoints" / "state.pt"
         self.weights = path / "checkpoints" / "model.safetensors"
 

@@ -6,18 +6,43 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ditr.data.batch import Batch, Sample, Targets, as_it_is
+from ditr.data.frame import Frame
 from ditr.evaluation.evaluate import Evaluation, evaluate
+from ditr.geometry.camera import SCANNET_SV_INTRINSICS
 from ditr.model.output import HeadOutput, ModelOutput, SampleOutput
 from ditr.spec.models import EvaluationSpec
 
 SPEC = EvaluationSpec(min_points=10)
 CPU = torch.device("cpu")
+
+
+class OnDisk:
+    """The frames themselves: points one metre apart in front of a camera at the origin."""
+
+    root = Path("no/such/folder")
+
+    def frame(self, index: int) -> Frame:
+        points = np.zeros((60, 6), dtype=np.float32)
+        points[:, 2] = np.arange(60)
+        return Frame(
+            id=f"scene000{index // 2}_00_{index}",
+            scene=f"scene000{index // 2}_00",
+            points=points,
+            superpoints=np.arange(60) // 5,
+            instance_ids=np.array([7] * 20 + [9] * 20 + [12] * 5 + [0] * 15),
+            semantic_ids=np.zeros(60, dtype=np.int64),
+            image_path=Path("no/such/image.jpg"),
+            pose_c2w=np.eye(4),
+            intrinsics=SCANNET_SV_INTRINSICS,
+        )
 
 
 class Frames:
@@ -29,6 +54,7 @@ class Frames:
 
     def __init__(self, count: int) -> None:
         self.count = count
+        self.frames = OnDisk()
 
     def __len__(self) -> int:
         return self.count
@@ -53,7 +79,7 @@ class Frames:
                 instance_of_point=truth,
                 instance_masks=torch.zeros(3, 12, dtype=torch.bool),
                 semantic_masks=torch.zeros(201, 12, dtype=torch.bool),
-                labels=torch.zeros(3, dtype=torch.int64),
+                labels=torch.tensor([0, 2, 187]),
             ),
             depth_ok_ratio=1.0,
             boundary_ok_ratio=0.75,
@@ -121,6 +147,26 @@ def test_a_perfect_model_scores_one_and_every_frame_says_what_it_held() -> None:
     assert found.statistics["n_pred"] == pytest.approx(2)
 
 
+def test_every_instance_says_what_it_is_like() -> None:
+    first, second, small = run(perfect, count=1).instances
+    assert first == {
+        "frame_id": "scene0000_00_0",
+        "instance": 0,
+        "n_points": 20,
+        "size_m": 19.0,
+        "distance_m": 9.5,
+        "valid_ratio": 1.0,
+        "class_name": "chair",
+        "frequency": "head",
+        "texture_only": None,
+        "best_iou": pytest.approx(1.0),
+    }
+    assert (second["n_points"], second["valid_ratio"], second["distance_m"]) == (20, 1.0, 29.5)
+    assert (small["n_points"], small["valid_ratio"], small["best_iou"]) == (5, 1.0, 0.0)
+    assert (second["class_name"], second["frequency"]) == ("door", "head")
+    assert (small["class_name"], small["frequency"]) == ("case of water bottles", "tail")
+
+
 def test_frames_without_a_prediction_score_zero() -> None:
     found = run(lambda truth: torch.full((4, len(truth)), -20.0))
     assert (found.scores.ap, found.scores.ap50, found.scores.ap25) == (0, 0, 0)
@@ -139,9 +185,9 @@ def test_the_time_is_the_median_of_the_frames() -> None:
     assert math.isnan(run(perfect, count=0).infer_ms)
 
 
-def test_the_first_frames_are_kept_for_pictures() -> None:
+def test_frames_all_over_the_split_are_kept_for_pictures() -> None:
     found = run(perfect, keep=2)
-    assert [(kept.index, kept.frame_id) for kept in found.kept] == [(0, "scene0000_00_0"), (1, "scene0000_00_1")]
+    assert [(kept.index, kept.frame_id) for kept in found.kept] == [(0, "scene0000_00_0"), (2, "scene0001_00_2")]
     kept = found.kept[0]
     assert (kept.uv.shape, kept.uv_valid.sum(), kept.predicted.masks.shape) == ((60, 2), 45, (2, 60))
     assert (kept.predicted.masks[0] == (kept.instance_of_point == 0)).all()

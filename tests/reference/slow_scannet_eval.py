@@ -20,6 +20,7 @@ class SlowFrame:
     masks: np.ndarray  # (K, N) bool
     scores: np.ndarray  # (K,)
     instance_of_point: np.ndarray  # (N,)
+    looked_for: frozenset[int] | None = None  # ids of the ground truth that counts if it is large enough; None: all
 
 
 @dataclass
@@ -33,6 +34,7 @@ class _Pred:
 @dataclass
 class _Gt:
     size: int
+    counts: bool
     overlaps: list  # of (prediction index, intersection)
 
 
@@ -41,21 +43,25 @@ Associated = tuple[list[_Gt], list[_Pred]]
 
 def slow_average_precision(frames: list[SlowFrame], *, thresholds: list[float], min_points: int) -> list[float]:
     associated = [slow_association(frame, min_points=min_points) for frame in frames]
-    return [_average_precision(associated, threshold=threshold, min_points=min_points) for threshold in thresholds]
+    return [_average_precision(associated, threshold=threshold) for threshold in thresholds]
 
 
 def slow_scores(frames: list[SlowFrame], *, min_points: int) -> tuple[float, float, float]:
-    return slow_scores_of([slow_association(frame, min_points=min_points) for frame in frames], min_points=min_points)
+    return slow_scores_of([slow_association(frame, min_points=min_points) for frame in frames])
 
 
-def slow_scores_of(associated: list[Associated], *, min_points: int) -> tuple[float, float, float]:
-    values = [_average_precision(associated, threshold=t, min_points=min_points) for t in PROTOCOL_THRESHOLDS]
+def slow_scores_of(associated: list[Associated]) -> tuple[float, float, float]:
+    values = [_average_precision(associated, threshold=t) for t in PROTOCOL_THRESHOLDS]
     return sum(values[:9]) / 9, values[0], values[9]
 
 
 def slow_association(frame: SlowFrame, *, min_points: int) -> Associated:
     ids = [int(i) for i in np.unique(frame.instance_of_point) if i != VOID]
-    gts = [_Gt(size=int(np.count_nonzero(frame.instance_of_point == i)), overlaps=[]) for i in ids]
+    gts = []
+    for i in ids:
+        size = int(np.count_nonzero(frame.instance_of_point == i))
+        counts = size >= min_points and (frame.looked_for is None or i in frame.looked_for)
+        gts.append(_Gt(size=size, counts=counts, overlaps=[]))
     preds: list[_Pred] = []
     for mask, score in zip(frame.masks, frame.scores, strict=True):
         size = int(np.count_nonzero(mask))
@@ -72,7 +78,7 @@ def slow_association(frame: SlowFrame, *, min_points: int) -> Associated:
     return gts, preds
 
 
-def _average_precision(associated: list[Associated], *, threshold: float, min_points: int) -> float:
+def _average_precision(associated: list[Associated], *, threshold: float) -> float:
     labels: list[int] = []
     confidences: list[float] = []
     hard_false_negatives = 0
@@ -81,7 +87,7 @@ def _average_precision(associated: list[Associated], *, threshold: float, min_po
         any_pred = any_pred or len(preds) > 0
         used = [False] * len(preds)
         for gt in gts:
-            if gt.size < min_points:
+            if not gt.counts:
                 continue
             any_gt = True
             held: float | None = None
@@ -110,7 +116,7 @@ def _average_precision(associated: list[Associated], *, threshold: float, min_po
                 continue
             ignored = pred.void
             for g, intersection in pred.overlaps:
-                if gts[g].size < min_points:
+                if not gts[g].counts:
                     ignored += intersection
             if ignored / pred.size <= threshold:
                 labels.append(0)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from ditr.data.scannet_sv import FrameSet
-from ditr.evaluation.evaluate import Evaluation, KeptFrame
+from ditr.evaluation.evaluate import Evaluation
 from ditr.evaluation.instances import Instances
+from ditr.evaluation.kept import KeptFrame
 from ditr.evaluation.match_table import MatchTable
 from ditr.report import run_pictures
 

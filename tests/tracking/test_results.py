@@ -168,7 +168,7 @@ def test_a_wrong_column_is_answered_with_the_real_ones(results: Results) -> None
 def test_a_wrong_table_is_answered_with_the_real_ones(results: Results) -> None:
     with pytest.raises(DitrError, match="reslts") as error:
         results.query("select * from reslts")
-    assert error.value.fix == "The tables are: results, frames, metrics, checks."
+    assert error.value.fix == "The tables are: results, frames, instances, metrics, checks."
 
 
 def test_a_syntax_error_is_one_line_with_an_example(results: Results) -> None:

@@ -1,0 +1,99 @@
+"""What each ground-truth instance of an evaluation is like: what results are broken down by."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ditr.data.class_frequency import FREQUENCIES
+from ditr.data.classes import THING_NAMES
+from ditr.data.frame import Frame
+from ditr.errors import Code, DitrError
+
+INSTANCES_SCHEMA = pa.schema(
+    [
+        ("frame_id", pa.string()),
+        ("instance", pa.int64()),
+        ("n_points", pa.int64()),
+        ("size_m", pa.float64()),
+        ("distance_m", pa.float64()),
+        ("valid_ratio", pa.float64()),
+        ("class_name", pa.string()),
+        ("frequency", pa.string()),
+        ("texture_only", pa.bool_()),
+        ("best_iou", pa.float64()),
+    ]
+)
+"""instance is the id in a frame's ``instance_of_point``; size_m the diagonal of the box of its points, distance_m the
+median of theirs to the camera, valid_ratio the share of them that falls on the image; frequency head, common or tail;
+texture_only whether it differs from what it touches in fine texture alone, null where the data set does not say;
+best_iou the largest of any prediction with it."""
+
+Row = dict[str, Any]
+
+
+def instance_rows(
+    frame: Frame,
+    *,
+    instance_of_point: np.ndarray,
+    labels: Sequence[int],
+    uv_valid: np.ndarray,
+    best_iou: np.ndarray,
+    texture_ids: Collection[int] | None,
+) -> Iterator[Row]:
+    """One row an instance of the frame, by ``INSTANCES_SCHEMA``.
+
+    Parameters
+    ----------
+    frame: as it lies on disk, N points.
+    instance_of_point: (N,) 0..G-1, or -1 for void.
+    labels: thing class of each of the G instances.
+    uv_valid: (N,) bool, the point falls on the image.
+    best_iou: (G,) largest IoU of any prediction.
+    texture_ids: instance ids on disk of those that differ from a neighbour in texture only; None where nobody knows.
+    """
+    distance = np.linalg.norm(frame.points[:, :3] - frame.pose_c2w[:3, 3], axis=1)
+    for instance, (label, iou) in enumerate(zip(labels, best_iou.tolist(), strict=True)):
+        mine = instance_of_point == instance
+        xyz = frame.points[mine, :3]
+        name = THING_NAMES[label]
+        id_on_disk = int(frame.instance_ids[mine][0])
+        yield {
+            "frame_id": frame.id,
+            "instance": instance,
+            "n_points": len(xyz),
+            "size_m": float(np.linalg.norm(np.ptp(xyz, axis=0))),
+            "distance_m": float(np.median(distance[mine])),
+            "valid_ratio": float(uv_valid[mine].mean()),
+            "class_name": name,
+            "frequency": FREQUENCIES[name],
+            "texture_only": None if texture_ids is None else id_on_disk in texture_ids,
+            "best_iou": iou,
+        }
+
+
+def save_instances(path: Path, rows: Sequence[Row]) -> None:
+    """Writes one parquet file under a temporary name first."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=INSTANCES_SCHEMA), temporary, compression="zstd")
+    os.replace(temporary, path)
+
+
+def load_instances(path: Path) -> pa.Table:
+    """Reads what ``save_instances`` wrote; a missing, damaged or foreign file is a DitrError."""
+    fix = "evaluate the run again with this version of ditr"
+    if not path.is_file():
+        raise DitrError("there are no facts about the instances", code=Code.RUN, where=str(path), fix=fix)
+    try:
+        table = pq.read_table(path, memory_map=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DitrError(f"cannot be read: {error}", code=Code.RUN, where=str(path), fix=fix) from error
+    if not table.schema.equals(INSTANCES_SCHEMA):
+        raise DitrError("has other columns than this version of ditr writes", code=Code.RUN, where=str(path), fix=fix)
+    return table
