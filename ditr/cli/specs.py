@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from ditr.spec.load import LoadedSpec, check_base, load_spec
+from ditr.spec.load import LoadedSpec, check_base, load_all
 from ditr.spec.problems import Problem, SpecErrors, shown_path
 from ditr.spec.registry import Registry
 
@@ -19,7 +19,7 @@ def load_specs(
     overrides: Sequence[str] | None,
     loaded: Callable[[LoadedSpec], None] = lambda _: None,
 ) -> list[LoadedSpec]:
-    """Every spec in its order; a base, whose name starts with `_`, is checked, told and left out.
+    """Every spec in its order, all those of a sweep; a base, whose name starts with `_`, is checked, told and left out.
 
     ``loaded`` is called for each as soon as it is found sound. Raises ``SpecErrors`` with the mistakes of all of them.
     """
@@ -31,9 +31,9 @@ def load_specs(
                 check_base(file)
                 typer.echo(f"{shown_path(file)}: a base, skipped as a spec; its keys and values are fine")
             else:
-                spec = load_spec(file, registry=registry, overrides=tuple(overrides or ()))
-                loaded(spec)
-                specs.append(spec)
+                for spec in load_all(file, registry=registry, overrides=overrides or ()):
+                    loaded(spec)
+                    specs.append(spec)
         except SpecErrors as error:
             problems.extend(error.problems)
     if problems:

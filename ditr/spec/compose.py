@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os.path
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ditr.spec.overrides import first_clash, read_override
 from ditr.spec.places import DISCRIMINATORS
 from ditr.spec.problems import Origin, Problem, did_you_mean, shown_path
-from ditr.spec.source import Value, parse, read_source
+from ditr.spec.source import Value, read_source
 
 
 @dataclass
@@ -18,10 +18,20 @@ class Composed:
     """What a spec says; ``complete`` is false where a file could not be read, so that keys may be missing."""
 
     value: Value
+    """What the file and its parents say, without ``extends``, ``matrix`` and overrides."""
     problems: list[Problem] = field(default_factory=list)
     complete: bool = True
     files: tuple[str, ...] = ()
     """The file and its parents, nearest first."""
+    matrix: Value | None = None
+    """What makes the file a sweep; of the file alone, for a sweep cannot be extended."""
+    changes: Value = field(default_factory=lambda: Value({}, Origin("--set", 0, 0)))
+    """What the overrides say."""
+
+    def tree(self, point: Value) -> Value:
+        """The whole spec at a point of the matrix: overrides go before its values, these before the file's."""
+        merged = merge(merge(self.value, point), self.changes)
+        return replace(merged, origin=self.value.origin)
 
     def rank(self, origin: Origin) -> int:
         """0 for an override, then 1 for the file itself, 2 for its parent, and so on."""
@@ -29,20 +39,17 @@ class Composed:
 
 
 def compose(path: Path, *, overrides: Sequence[str] = ()) -> Composed:
-    """The merged tree of ``path``; mistakes are collected, never raised."""
+    """What ``path``, its parents and the overrides say; mistakes are collected, never raised."""
     composed = _with_parents(Path(os.path.normpath(path.absolute())), chain=())
-    changes: Value | None = None
     for text in overrides:
-        change, problems = _override(text)
+        change, problems = read_override(text)
         composed.problems += problems
         if change is None:
             composed.complete = False
-        elif changes is not None and (twice := _first_clash(changes, change)):
+        elif twice := first_clash(composed.changes, change):
             composed.problems.append(Problem(change.origin, twice, "set twice; keep one of the two"))
         else:
-            changes = change if changes is None else merge(changes, change)
-    if changes is not None:
-        composed.value = merge(composed.value, changes)
+            composed.changes = merge(composed.changes, change)
     return composed
 
 
@@ -63,17 +70,20 @@ def _with_parents(path: Path, *, chain: tuple[Path, ...]) -> Composed:
         return Composed(start, source.problems, False, (str(path),))
     assert isinstance(source.value.data, dict)
     data = dict(source.value.data)
-    extends = data.pop("extends", None)
+    extends, matrix = data.pop("extends", None), data.pop("matrix", None)
     own = Value(data, start.origin)
     if extends is None:
-        return Composed(own, source.problems, True, (str(path),))
+        return Composed(own, source.problems, True, (str(path),), matrix)
     parent, what = _parent(path, extends, chain=(*chain, path))
     if parent is None:
         problem = Problem(extends.origin, "extends", what)
-        return Composed(own, [*source.problems, problem], False, (str(path),))
+        return Composed(own, [*source.problems, problem], False, (str(path),), matrix)
     base = _with_parents(parent, chain=(*chain, path))
     problems = [*source.problems, *base.problems]
-    return Composed(merge(base.value, own), problems, base.complete, (str(path), *base.files))
+    if base.matrix is not None:
+        what = f"{shown_path(parent)} is a sweep, and a sweep cannot be extended; extend the spec that it extends"
+        problems.append(Problem(extends.origin, "extends", what))
+    return Composed(merge(base.value, own), problems, base.complete, (str(path), *base.files), matrix)
 
 
 def _parent(path: Path, extends: Value, *, chain: tuple[Path, ...]) -> tuple[Path | None, str]:
@@ -96,40 +106,3 @@ def _parent(path: Path, extends: Value, *, chain: tuple[Path, ...]) -> tuple[Pat
 
 def _changes_kind(base: dict[str, Value], child: dict[str, Value]) -> bool:
     return any(key in base and key in child and base[key].data != child[key].data for key in DISCRIMINATORS)
-
-
-def _override(text: str) -> tuple[Value | None, list[Problem]]:
-    """``path=value`` as a tree of maps around the value."""
-    origin = Origin(f"--set {text}", 0, 0)
-    path, equals, value_text = text.partition("=")
-    path = path.strip()
-    if not equals:
-        return None, [Problem(origin, "", "must be path=value, such as schedule.epochs=2")]
-    if not re.fullmatch(r"\w+(\.\w+)*", path):
-        what = "not a path; write keys with dots between, such as schedule.epochs (a list is replaced whole)"
-        return None, [Problem(origin, path, what)]
-    if path == "extends":
-        return None, [Problem(origin, path, "cannot be set; write a spec that extends the other file")]
-    source = parse(value_text, file=origin.file, override=True) if value_text.strip() else None
-    if source is None:
-        return None, [Problem(origin, path, "no value; write null to switch a part off")]
-    problems = [replace(problem, path=f"{path}.{problem.path}".rstrip(".")) for problem in source.problems]
-    if source.value is None:
-        return None, problems
-    value = replace(source.value, key=origin)
-    for key in reversed(path.split(".")):
-        value = Value({key: value}, origin, origin)
-    return value, problems
-
-
-def _first_clash(first: Value, second: Value) -> str:
-    """The dotted path that both set, empty if there is none."""
-    if not isinstance(first.data, dict) or not isinstance(second.data, dict):
-        return ""
-    for key in second.data.keys() & first.data.keys():
-        other, value = first.data[key], second.data[key]
-        if not isinstance(other.data, dict) or not isinstance(value.data, dict):
-            return key
-        if below := _first_clash(other, value):
-            return f"{key}.{below}"
-    return ""

@@ -15,7 +15,7 @@ def to_yaml(spec: Spec) -> str:
     yaml.default_flow_style = None  # lists and maps without maps in one line
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 120
-    yaml.allow_unicode = True
+    yaml.allow_unicode = False  # raw, some characters (U+0085) would read back as line ends
     text = io.StringIO()
     yaml.dump(spec.model_dump(mode="json"), text)
     return text.getvalue()

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from ditr.spec.models import BackboneSpec, Part, Probability, SeededWeights
+from ditr.spec.models import BackboneSpec, SeededWeights
+from ditr.spec.part import Part, Probability
 
 SYNTHROOMS_VERSION = 2
 """Raised when the generator's output changes; part of the data's folder name and of every identity."""

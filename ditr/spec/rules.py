@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ditr.errors import DitrError
+from ditr.spec.check_limits import ChecksSpec
 from ditr.spec.entries import (
     CheckpointEntry,
 )
@@ -20,7 +21,6 @@ from ditr.spec.models import (
     AugmentationSpec,
     BackboneSpec,
     Checkpoint,
-    ChecksSpec,
     DatasetSpec,
     FusionSpec,
     LossSpec,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ditr.spec.matrix import MatrixSpec
 from ditr.spec.models import Spec
 
 
@@ -14,10 +15,12 @@ def schema_text() -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """What a spec *file* may hold: the fields of ``Spec``, none required as a parent may have it, and ``extends``."""
+    """What a spec *file* may hold: ``extends``, the fields of ``Spec``, none required as a parent may have it, and
+    ``matrix``.
+    """
     schema = Spec.model_json_schema()
     extends = {"type": "string", "description": "Path of the spec this one changes, relative to this file."}
-    schema["properties"] = {"extends": extends, **schema["properties"]}
+    schema["properties"] = {"extends": extends, **schema["properties"], "matrix": MatrixSpec.model_json_schema()}
     relaxed: dict[str, Any] = _relaxed(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **relaxed}
 

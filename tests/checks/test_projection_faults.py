@@ -27,7 +27,8 @@ from ditr.model import esam as esam_module
 from ditr.model.esam import EsamSingleView
 from ditr.model.point_features import PointFeatures
 from ditr.progress import silent
-from ditr.spec.models import ChecksSpec, ImageAugmentationSpec
+from ditr.spec.check_limits import ChecksSpec
+from ditr.spec.models import ImageAugmentationSpec
 
 if TYPE_CHECKING:
     from conftest import World

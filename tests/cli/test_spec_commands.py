@@ -32,7 +32,7 @@ def test_validate_every_spec_as_a_shell_would_glob_them(
     files = [str(file.relative_to(ROOT)) for file in sorted((ROOT / "specs").rglob("*.yaml"))]
     assert ditr("validate", *files, monkeypatch=monkeypatch) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.partition(":")[0] for line in lines] == files
+    assert list(dict.fromkeys(line.partition(":")[0] for line in lines)) == files
     assert any(
         line.startswith("specs/fpn_inject.yaml: ok, name fpn_inject, variant fpn_inject, hash ") for line in lines
     )
@@ -70,6 +70,22 @@ def test_show_names_the_origin_of_every_value(
     assert rows["loss.dice_aux"].split()[1:] == ["1.0", "specs/_base.yaml:18"]
     assert rows["fusion.injection.scales"].endswith("specs/fpn_inject.yaml:7")
     assert "[420, 560]" in rows["features.input_size"]
+
+
+def test_a_spec_of_a_sweep_is_shown_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = "specs/sweeps/single_scales.yaml"
+    assert ditr("show", f"{sweep}::inject_only_scales_4", monkeypatch=monkeypatch) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{sweep}::inject_only_scales_4: name inject_only_scales_4, variant custom, hash ")
+    rows = {line.split()[0]: line for line in out.splitlines()[2:]}
+    assert rows["fusion.injection.scales"].split()[1:] == ["[4]", f"{sweep}:7"]
+    assert ditr("show", sweep, monkeypatch=monkeypatch) == 2
+    assert capsys.readouterr().err == (
+        f"{sweep}:5:1: matrix: a sweep of 4 specs, and one is needed here; name it, such as "
+        f"{sweep}::inject_only_scales_8\nerror[spec]: 1 mistake\n"
+    )
 
 
 def test_diff_prints_only_what_differs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,8 @@ OVERRIDES = {
     "extends=other.yaml": "--set extends=other.yaml: extends: cannot be set; write a spec that extends the other file",
     "dataset.name=roms": "--set dataset.name=roms: dataset.name: 'roms' is not in registry/datasets; did you mean "
     "'rooms'? there: broken, half, real, rooms, rooms_big",
+    "matrix.product.seeds=[0]": "--set matrix.product.seeds=[0]: matrix.product.seeds: cannot be set; write a sweep "
+    "that extends this spec",
     "model.decoder.heads=7": "--set model.decoder.heads=7: model.decoder.width: must be a multiple of "
     "model.decoder.heads, 7; is 256",
     "features=null": "--set features=null: fusion.bifusion: needs 'features' (source, input_size), which is not there "

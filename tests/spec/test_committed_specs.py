@@ -8,7 +8,7 @@ import pytest
 
 from ditr.spec.diff import diff
 from ditr.spec.identity import spec_hash, variant
-from ditr.spec.load import check_base, load_spec
+from ditr.spec.load import check_base, load_all, load_spec
 from ditr.spec.registry import Registry
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ def test_it_is_valid(file: Path, registry: Registry) -> None:
     if file.name.startswith("_"):
         check_base(file)
     else:
-        load_spec(file, registry=registry)
+        load_all(file, registry=registry)
 
 
 @pytest.mark.parametrize("folder", ["specs", "specs/scannet200_sv"])
@@ -47,10 +47,21 @@ def test_the_3d_only_control_is_the_baseline_and_other_controls_are_no_arm(regis
     for file in FILES:
         if file.stem.startswith("control_") and file.stem != "control_3d_only":
             spec = load_spec(file, registry=registry).spec
-            whole = load_spec(file.parents[1] / "fpn_inject.yaml", registry=registry).spec
+            folders = (file.parent, file.parents[1])
+            arm = next(arm for folder in folders if (arm := folder / "fpn_inject.yaml").is_file())
+            whole = load_spec(arm, registry=registry).spec
             changed = {found.path for found in diff(spec, whole)} - {"name"}
             assert changed <= {"features.control", "features.weights"}
             assert variant(spec) == "custom"
+
+
+def test_the_sweep_of_learning_rates_is_of_the_arms_and_runs_none_of_them_twice(registry: Registry) -> None:
+    members = load_all(ROOT / "specs/sweeps/learning_rate.yaml", registry=registry)
+    hashes = {loaded.spec.name: spec_hash(loaded.spec, registry=registry) for loaded in members}
+    assert len(hashes) == 12
+    for arm in ("baseline", "bifusion", "ablations/inject_only", "fpn_inject"):
+        spec = load_spec(ROOT / "specs" / f"{arm}.yaml", registry=registry).spec
+        assert hashes[f"arm_{spec.name}_learning_rate_0p0001"] == spec_hash(spec, registry=registry)
 
 
 def test_no_arm_trains_from_scratch(registry: Registry) -> None:
