@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ditr.spec.load import load_spec
+from ditr.spec.load import load_all, load_spec
 from ditr.spec.problems import SpecErrors
 from ditr.spec.registry import Registry
 
@@ -99,6 +99,8 @@ FRAGMENTS += [
     "{}",
 ]
 TEXT = "extends: base.yaml\nname: arm\nfusion:\n  bifusion: {gate: lite}\n  injection: {scales: [8, 4]}\nseeds: [0]\n"
+TEXT += "matrix:\n  product: {schedule.epochs: [2, 3]}\n  zip:\n    name: [a, b]\n    loss: [{}, {dice_aux: 1}]\n"
+TEXT += "  include:\n  - {schedule.epochs: 1}\n"
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -110,4 +112,4 @@ def test_whatever_is_written_is_a_spec_or_a_message(tmp_path: Path, edits: list[
     (tmp_path / "base.yaml").write_text((HERE / "good/base.yaml").read_text())
     (tmp_path / "arm.yaml").write_text(text, encoding="utf-8")
     with contextlib.suppress(SpecErrors):
-        load_spec(tmp_path / "arm.yaml", registry=Registry(HERE / "registry"))
+        load_all(tmp_path / "arm.yaml", registry=Registry(HERE / "registry"))
