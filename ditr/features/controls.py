@@ -31,6 +31,8 @@ def map_reader(maps: Maps, *, control: Control, split: Sequence[str]) -> Callabl
         return maps.read
     if control == "zero":
         return ZeroMaps(maps.shape)
+    if control == "mean":
+        return OneMap(_mean(maps, split))
     return OtherMaps(maps, partners(split))
 
 
@@ -45,6 +47,16 @@ class ZeroMaps:
 
 
 @dataclass(frozen=True)
+class OneMap:
+    """Gives every frame the same map."""
+
+    tokens: Tensor
+
+    def __call__(self, frame_id: str) -> Tensor:
+        return self.tokens
+
+
+@dataclass(frozen=True)
 class OtherMaps:
     """Gives every frame the map of its partner."""
 
@@ -53,6 +65,14 @@ class OtherMaps:
 
     def __call__(self, frame_id: str) -> Tensor:
         return self.maps.read(self.partner[frame_id])
+
+
+def _mean(maps: Maps, split: Sequence[str]) -> Tensor:
+    """(C, Hp, Wp) float16 mean of the frames' maps."""
+    total = torch.zeros(maps.shape, dtype=torch.float64)
+    for frame_id in split:
+        total += maps.read(frame_id)
+    return (total / len(split)).half()
 
 
 def partners(frame_ids: Sequence[str]) -> dict[str, str]:

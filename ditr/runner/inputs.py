@@ -122,7 +122,7 @@ def prepare(
     split, whole_split, evaluated = _selected(dataset, only or Selection())
     began = time.monotonic()
     control = spec.features.control if spec.features and uses_features(spec) else "none"
-    read = whole_split if control == "shuffled" else evaluated
+    read = whole_split if control in ("shuffled", "mean") else evaluated
     frames = (dataset.train, read) if only is None else (read,)
     features = feature_inputs(spec, frames=frames, dataset=dataset, registry=registry, device=device, progress=progress)
     say(f"  2D features: {_in_words(spec, features, took=_took(began))}")
@@ -192,7 +192,12 @@ def _in_words(spec: Spec, features: FeatureInputs, *, took: str) -> str:
     if spec.features is None or features.facts is None:
         return "none made or read, there is no fusion"
     how = " computed in each step" if features.online else ""
-    how += {"none": "", "zero": ", read as zeros", "shuffled": ", each frame reads another's"}[spec.features.control]
+    how += {
+        "none": "",
+        "zero": ", read as zeros",
+        "shuffled": ", each frame reads another's",
+        "mean": ", all frames read their mean",
+    }[spec.features.control]
     return f"{spec.features.source}, maps of {features.shape}{how}, {took}"
 
 

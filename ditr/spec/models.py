@@ -66,7 +66,7 @@ class ImageAugmentationSpec(Part):
     """Mirror the image left to right where the augmentation mirrors the points (one of its two flips, not both)."""
 
 
-Control = Literal["none", "zero", "shuffled"]
+Control = Literal["none", "zero", "shuffled", "mean"]
 """Of the 2D features: as they are, or in a way that tells a point nothing."""
 
 
@@ -93,8 +93,9 @@ class FeatureSpec(Part):
     sampling: Literal["nearest", "bilinear"] = "bilinear"
     """How a point reads the token map at its pixel."""
     control: Control = "none"
-    """zero: points read zeros; shuffled: every frame reads the map of a frame of another scene. The same network with
-    features that tell nothing: what such an arm gains is not due to what the image shows."""
+    """zero: points read zeros; shuffled: every frame reads the map of a frame of another scene; mean: all frames of a
+    split read the mean of its maps, which tells a point where in the image it is and nothing else. The same network
+    with features that tell nothing of their image: what such an arm gains is not due to what the image shows."""
 
 
 class BackboneSpec(Part):

@@ -48,12 +48,13 @@ def store(tmp_path: Path) -> FeatureStore:
 
 def test_what_each_control_reads_also_in_another_process(store: FeatureStore) -> None:
     split = ids([2, 2])
-    own, zero, other = (
+    own, zero, other, mean = (
         pickle.loads(pickle.dumps(map_reader(store, control=control, split=split)))
-        for control in ("none", "zero", "shuffled")
+        for control in ("none", "zero", "shuffled", "mean")
     )
     for number, frame_id in enumerate(split):
         assert own(frame_id).unique().tolist() == [number]
         zeros = zero(frame_id)
         assert (zeros.dtype, tuple(zeros.shape), float(zeros.abs().max())) == (torch.float16, SHAPE, 0.0)
+        assert mean(frame_id).unique().tolist() == [1.5], "of 0, 1, 2 and 3"
         assert split[int(other(frame_id)[0, 0, 0])] == partners(split)[frame_id]
