@@ -165,12 +165,12 @@ def _weighted_ap(events: _Events, times: np.ndarray) -> np.ndarray:
         higher = _precision(true_from_on - n_true, (above @ some).astype(np.float64))
         here = _precision(true_from_on, (from_on @ some).astype(np.float64))
         area[start : start + columns] = ((higher + here) / 2 * n_true).sum(axis=0)
-    return np.divide(area, total, out=np.full(len(area), np.nan), where=total > 0)
+    return np.asarray(np.divide(area, total, out=np.full(len(area), np.nan), where=total > 0))
 
 
 def _precision(true: np.ndarray, events: np.ndarray) -> np.ndarray:
     """1 where nothing was predicted, as at the artificial end of the curve."""
-    return np.divide(true, events, out=np.ones_like(true), where=events > 0)
+    return np.asarray(np.divide(true, events, out=np.ones_like(true), where=events > 0))
 
 
 def _thresholds(metric: Metric, *, esam_compat: bool) -> tuple[float, ...]:

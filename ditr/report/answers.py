@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ditr.evaluation.statistics import Metric
+from ditr.evaluation.resampling import Metric
 from ditr.report.roles import IN_WORDS
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def _first(real: Sequence[Contrast], controls: Sequence[Contrast], *, metric: Me
         best = max(contrast.difference.value for contrast in real)
         most = max(gaining, key=lambda contrast: contrast.difference.value)
         evidence.append(
-            f"But {most.label}, whose features tell nothing about the frame, gains {most.difference.value:+.3f} too:"
-            f" of the best arm's {best:+.3f} that much may not be due to what the features say."
+            f"But {most.label}, whose features tell nothing of their image, gains {most.difference.value:+.3f} too:"
+            f" of the best arm's {best:+.3f} that much is not due to what the images show."
         )
         if most.difference.value >= best / 2:
             found = "not decided"

@@ -104,7 +104,8 @@ def _shown(value: Any) -> str:
 
 def _code(run: ArmRun) -> str:
     """Runs of versions that did not note it are unlike every other."""
-    return str(run.provenance.get("code") or f"not noted by {run.folder.path.name}")[:_DIGITS]
+    code = run.provenance.get("code")
+    return str(code)[:_DIGITS] if code else f"not noted by {run.folder.path.name}"
 
 
 def _packages(run: ArmRun) -> str:
@@ -117,7 +118,7 @@ def _weights(run: ArmRun) -> str:
     return start["sha256"][:_DIGITS] if start else "none"
 
 
-_DIGITS = 40
+_DIGITS = 12
 _FACTS: dict[str, Callable[[ArmRun], Any]] = {
     "dataset_digest": lambda run: run.provenance["dataset"]["digest"],
     "split": lambda run: run.result["split"],

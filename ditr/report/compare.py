@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import product
 from statistics import fmean
 
-from ditr.evaluation.statistics import Difference, Metric, Scored, Spread, difference, holm, spread
+from ditr.evaluation.resampling import Metric, Scored
+from ditr.evaluation.statistics import Difference, Spread, difference, holm, spread
 from ditr.report.answers import Answer, answers
 from ditr.report.arms import Arm
 from ditr.report.comparable import caveats
@@ -54,20 +55,20 @@ class Comparison:
     caveats: tuple[str, ...]
 
     @property
+    def reference(self) -> Arm:
+        """The arm that all others are held against."""
+        return _reference(self.arms).arm
+
+    @property
     def best(self) -> str | None:
         """Label of the arm with the highest mean; None where an arm has fewer than three seeds."""
         if len(self.arms) < 2 or min(summary.spreads[self.metric].n for summary in self.arms) < 3:
             return None
         return max(self.arms, key=lambda summary: summary.spreads[self.metric].mean).arm.label
 
-    def contrast(self, label: str, reference: str) -> Contrast | None:
-        """That of ``label`` against ``reference``, if there is one."""
-        return next((c for c in self.contrasts if (c.label, c.reference) == (label, reference)), None)
-
-    def _repr_html_(self) -> str:
-        from ditr.report.compare_html import comparison_html
-
-        return comparison_html(self)
+    def summary(self, label: str) -> ArmSummary:
+        """Of the arm called so."""
+        return next(summary for summary in self.arms if summary.arm.label == label)
 
 
 def compare(arms: Sequence[Arm], *, metric: Metric, allow: Sequence[str] = (), resamples: int = 1000) -> Comparison:
@@ -116,13 +117,18 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _pairs(summaries: Sequence[ArmSummary]) -> list[tuple[str, str]]:
-    """(reference, looked at) of every contrast; without a 3D-only arm the first arm stands in its place."""
+    """(reference, looked at) of every contrast."""
     labels = {summary.arm.label: summary.role for summary in summaries}
-    reference = next((label for label, role in labels.items() if role == "3d_only"), next(iter(labels)))
+    reference = _reference(summaries).arm.label
     pairs = [(reference, label) for label in labels if label != reference]
     single = [label for label, role in labels.items() if role == "single_scale"]
     multi = [label for label, role in labels.items() if role in ("multi_scale", "both")]
     return list(dict.fromkeys([*pairs, *product(single, multi)]))
+
+
+def _reference(summaries: Sequence[ArmSummary]) -> ArmSummary:
+    """The first 3D-only arm; without one the first arm stands in its place."""
+    return next((summary for summary in summaries if summary.role == "3d_only"), summaries[0])
 
 
 def _gaps(arms: Sequence[Arm]) -> list[str]:

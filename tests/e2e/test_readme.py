@@ -49,7 +49,9 @@ def made_small(words: Sequence[str], *, frame: str, out: Path) -> list[str]:
     if small[0] == "run" and any(NEEDS_DATA in word for word in small):
         return ["validate", *(word for word in small if word.endswith(".yaml"))]
     if small[0] in ("run", "eval"):
-        return [*small, *(part for override in TINY for part in ("--set", override))]
+        chosen = {word.partition("=")[0] for word in small}
+        left = [override for override in TINY if override.partition("=")[0] not in chosen]
+        return [*small, *(part for override in left for part in ("--set", override))]
     if small[0] in ("check", "features"):
         small += ["--set", "dataset.name=synthrooms_tiny"]
     if small[0] == "data":

@@ -26,6 +26,8 @@ class BoxFrames:
     The camera looks down from where every point is in its image.
     """
 
+    root = Path("no/such/folder")
+
     def __init__(self, count: int, *, points: int) -> None:
         self.ids = tuple(f"scene0000_00_{i}" for i in range(count))
         self._points = points

@@ -1,0 +1,322 @@
+"""Arms of run folders beside each other: what is refused, what is said, and what is decided."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ditr
+from ditr.errors import Code, DitrError
+from ditr.evaluation.instance_facts import save_instances
+from ditr.evaluation.match_table import FrameMatches, MatchTable
+from ditr.paths import project_dir
+from ditr.report.arms import Arm, all_arms, choose
+from ditr.report.compare import Comparison, compare
+from ditr.report.where import by_stratum
+from ditr.spec.dump import to_yaml
+from ditr.spec.identity import run_key, spec_hash, variant
+from ditr.spec.load import load_spec
+from ditr.spec.registry import Registry
+from ditr.tracking.results import Results
+from ditr.tracking.run_folder import RunFolder, RunState, write_json
+
+INSTANCES = 10
+SCENES = 12
+Make = Callable[..., None]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def make(runs: Path) -> Make:
+    """Writes the finished runs of a committed spec, whose models find a share ``chance`` of the instances."""
+    registry = Registry(project_dir() / "registry")
+
+    def write(file: str, *sets: str, chance: float = 0.5, seeds: int = 3, **facts: Any) -> None:
+        spec = load_spec(project_dir() / "specs" / file, registry=registry, overrides=sets).spec
+        digest = spec_hash(spec, registry=registry)
+        for seed in range(seeds):
+            key = run_key(digest, seed)
+            folder = RunFolder(runs / f"{spec.name}-s{seed}-{key}")
+            folder.path.mkdir(parents=True)
+            state = RunState(
+                run_key=key,
+                spec_hash=digest,
+                name=spec.name,
+                variant=variant(spec),
+                seed=seed,
+                state="finished",
+                started_at=f"2026-01-01T00:{len(list(runs.iterdir())):02d}:00+00:00",
+            )
+            write_json(folder.path / "state.json", asdict(state))
+            folder.spec.write_text(to_yaml(spec))
+            write_json(folder.provenance, PROVENANCE | facts)
+            write_json(folder.result, RESULT)
+            table(chance, seed=hash_of(file, seed)).save(folder.matches)
+            save_instances(folder.instances, ROWS)
+
+    return write
+
+
+PROVENANCE = {
+    "code": "c0de",
+    "dataset": {"digest": "da7a"},
+    "start_weights": {"sha256": "e16"},
+    "packages": {"torch": "2.13.0", "numpy": "2.4"},
+}
+RESULT = {"split": "val", "n_frames": SCENES, "excluded_frames": 0, "device": "cpu", "params_m": 1.5, "step_ms": 100.0}
+ROWS = [
+    {
+        "frame_id": f"scene{scene:04d}_00_0",
+        "instance": instance,
+        "n_points": 200,
+        "size_m": 1.0,
+        "distance_m": 2.0,
+        "valid_ratio": 1.0,
+        "class_name": "chair",
+        "frequency": "head",
+        "texture_only": instance < INSTANCES // 2,
+        "best_iou": 0.0,
+    }
+    for scene in range(SCENES)
+    for instance in range(INSTANCES)
+]
+
+
+def hash_of(file: str, seed: int) -> int:
+    return sum(file.encode()) * 100 + seed
+
+
+def table(chance: float, *, seed: int) -> MatchTable:
+    """The later half of each frame's instances is always found, the first half with the chance."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for scene in range(SCENES):
+        found = np.flatnonzero((rng.random(INSTANCES) < chance) | (np.arange(INSTANCES) >= INSTANCES // 2))
+        points = np.full(len(found), 200)
+        frames.append(
+            FrameMatches(
+                frame_id=f"scene{scene:04d}_00_0",
+                gt_sizes=np.full(INSTANCES, 200),
+                scores=rng.random(len(found)),
+                sizes=points,
+                void=np.zeros_like(points),
+                pair_gt=found,
+                pair_pred=np.arange(len(found)),
+                pair_points=points,
+            )
+        )
+    return MatchTable(frames, min_points=100)
+
+
+def arms_of(runs: Path, *names: str) -> tuple[Arm, ...]:
+    return choose(all_arms(runs), names, runs=runs)
+
+
+def compared(runs: Path, *names: str, allow: tuple[str, ...] = ()) -> Comparison:
+    return compare(arms_of(runs, *names), metric="ap50", allow=allow, resamples=100)
+
+
+def test_a_clear_gain_answers_both_questions_with_its_evidence(runs: Path, make: Make) -> None:
+    make("baseline.yaml", chance=0.3)
+    make("bifusion.yaml", chance=0.6)
+    make("ablations/inject_only.yaml", chance=0.9)
+    make("ablations/control_zero.yaml", chance=0.3)
+    found = compared(runs, "baseline", "bifusion", "inject_only", "control_zero")
+    first, second = found.answers
+    assert (first.verdict, second.verdict) == ("yes", "yes")
+    assert "Controls without information against 3D only: control_zero" in first.evidence[-1]
+    assert "inject_only is +0.1" in second.evidence[0]
+    assert "3 seeds each, 12 scenes" in second.evidence[0]
+    assert found.best == "inject_only"
+    pairs = [(contrast.label, contrast.reference) for contrast in found.contrasts]
+    assert pairs == [
+        ("bifusion", "baseline"),
+        ("inject_only", "baseline"),
+        ("control_zero", "baseline"),
+        ("inject_only", "bifusion"),
+    ]
+    assert all(contrast.p_holm >= contrast.difference.p for contrast in found.contrasts)
+    assert found.arms[0].costs == {"params_m": 1.5, "step_ms": 100.0, "peak_mem_mb": None, "infer_ms": None}
+
+
+def test_a_control_that_gains_as_much_takes_the_yes_back(runs: Path, make: Make) -> None:
+    make("baseline.yaml", chance=0.3)
+    make("fpn_inject.yaml", chance=0.9)
+    make("ablations/control_shuffled.yaml", chance=0.9)
+    answer = compared(runs, "baseline", "fpn_inject", "control_shuffled").answers[0]
+    assert answer.verdict == "not decided"
+    assert "But control_shuffled, whose features tell nothing of their image, gains +0.2" in answer.evidence[-1]
+
+
+def test_one_seed_decides_nothing_and_has_no_best(runs: Path, make: Make) -> None:
+    make("baseline.yaml", chance=0.1, seeds=1)
+    make("bifusion.yaml", chance=0.95, seeds=1)
+    found = compared(runs, "baseline", "bifusion")
+    assert found.answers[0].verdict == "not decided"
+    assert "3 seeds are needed to decide" in found.answers[0].evidence[0]
+    assert found.best is None
+
+
+def test_no_difference_is_not_decided_and_says_what_would_have_been_seen(runs: Path, make: Make) -> None:
+    make("baseline.yaml", chance=0.5)
+    make("bifusion.yaml", chance=0.5)
+    (evidence,) = compared(runs, "baseline", "bifusion").answers[0].evidence
+    assert "would mostly be missed with this data" in evidence
+
+
+def test_a_loss_is_a_no(runs: Path, make: Make) -> None:
+    make("baseline.yaml", chance=0.9)
+    make("bifusion.yaml", chance=0.2)
+    assert compared(runs, "baseline", "bifusion").answers[0].verdict == "no"
+
+
+def test_what_is_not_there_is_named(runs: Path, make: Make) -> None:
+    make("bifusion.yaml")
+    make("fpn_inject.yaml")
+    first, second = compared(runs, "bifusion", "fpn_inject").answers
+    assert first.evidence == ("It needs a 3D-only arm and one with fusion.",)
+    assert "without the gate" in second.evidence[0]
+
+
+REFUSED: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
+    "schedule": (("schedule.epochs=9",), {}, "schedule.epochs: 4 in baseline; 9 in bifusion"),
+    "augmentation": (("augmentation.flip_probability=0.25",), {}, "augmentation.flip_probability: 0.5 in baseline"),
+    "protocol": (("evaluation.top_k=50",), {}, "evaluation.top_k: 100 in baseline; 50 in bifusion"),
+    "data": ((), {"dataset": {"digest": "0ther"}}, "dataset_digest: da7a in baseline; 0ther in bifusion"),
+    "weights": ((), {"start_weights": None}, "start_weights: e16 in baseline; none in bifusion"),
+    "code": ((), {"code": "0ther"}, "code: c0de in baseline; 0ther in bifusion"),
+    "packages": ((), {"packages": {"torch": "2.12.0"}}, "torch 2.12.0, MinkowskiEngine -"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_runs_that_differ_in_more_than_fusion_are_refused_by_name(runs: Path, make: Make, case: str) -> None:
+    sets, facts, message = REFUSED[case]
+    make("baseline.yaml")
+    make("bifusion.yaml", *sets, **facts)
+    with pytest.raises(DitrError) as refused:
+        compared(runs, "baseline", "bifusion")
+    assert refused.value.code is Code.RUN
+    assert message in str(refused.value)
+    field = refused.value.fix.split("--allow ")[1].split()[0]
+    (caveat,) = compared(runs, "baseline", "bifusion", allow=(field,)).caveats
+    assert caveat.startswith(f"Not alike, and allowed to be: {field}: ")
+
+
+def test_a_whole_part_of_the_spec_can_be_allowed_and_nothing_idly(runs: Path, make: Make) -> None:
+    make("baseline.yaml")
+    make("bifusion.yaml", "schedule.epochs=9", "schedule.validate_every=3")
+    assert len(compared(runs, "baseline", "bifusion", allow=("schedule",)).caveats) == 2
+    with pytest.raises(DitrError, match=r"--allow code: the runs do not differ in it, but in schedule\.epochs, sched"):
+        compared(runs, "baseline", "bifusion", allow=("schedule", "code"))
+
+
+def test_code_that_was_not_noted_is_like_no_other(runs: Path, make: Make) -> None:
+    make("baseline.yaml", code=None)
+    make("bifusion.yaml", code=None)
+    with pytest.raises(DitrError, match="code: not noted by"):
+        compared(runs, "baseline", "bifusion")
+
+
+def test_missing_seeds_are_said(runs: Path, make: Make) -> None:
+    make("baseline.yaml", "seeds=[0, 1, 2, 3]")
+    make("bifusion.yaml", "seeds=[0, 1, 2]")
+    assert compared(runs, "baseline", "bifusion").caveats == ("baseline: 3 of 4 seeds are finished.",)
+
+
+def test_two_experiments_of_one_name_are_told_apart(runs: Path, make: Make) -> None:
+    make("baseline.yaml")
+    make("baseline.yaml", "schedule.epochs=9")
+    labels = [arm.label for arm in all_arms(runs)]
+    with pytest.raises(DitrError, match="2 different experiments are called 'baseline'") as ambiguous:
+        arms_of(runs, "baseline")
+    assert all(label in ambiguous.value.fix for label in labels)
+    (chosen,) = arms_of(runs, labels[1])
+    assert chosen.spec.schedule.epochs == 9
+
+
+def test_unknown_names_and_names_given_twice_are_refused(runs: Path, make: Make) -> None:
+    with pytest.raises(DitrError, match="no finished run yet"):
+        arms_of(runs, "baseline")
+    make("baseline.yaml")
+    with pytest.raises(DitrError, match="called 'baselin'; did you mean baseline"):
+        arms_of(runs, "baselin")
+    with pytest.raises(DitrError, match="named before"):
+        arms_of(runs, "baseline", "baseline")
+
+
+def test_a_run_that_lost_a_file_is_named(runs: Path, make: Make) -> None:
+    make("baseline.yaml", seeds=1)
+    next(runs.glob("*/matches.parquet")).unlink()
+    with pytest.raises(DitrError, match=r"lacks matches.parquet"):
+        all_arms(runs)
+
+
+def test_parts_show_where_the_gain_is(runs: Path, make: Make) -> None:
+    make("baseline.yaml", chance=0.2)
+    make("bifusion.yaml", chance=0.9)
+    baseline, bifusion = arms_of(runs, "baseline", "bifusion")
+    found = {one.stratum.name: one for one in by_stratum([bifusion], reference=baseline, metric="ap50", resamples=50)}
+    assert found["differs in texture only"].difference.value > 0.5
+    assert found["differs otherwise"].difference.value == 0
+    assert found["differs otherwise"].reference_mean == pytest.approx(1.0)
+
+
+def test_comparing_needs_no_torch() -> None:
+    import subprocess
+
+    code = "import ditr.report.compare, ditr.report.where, ditr.cli.compare, sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=project_dir())
+
+
+def test_the_committed_study_says_what_the_readme_says() -> None:
+    study = project_dir() / "docs" / "study" / "runs"
+    names = ("baseline", "bifusion", "inject_only", "fpn_inject", "control_zero")
+    found = compare(arms_of(study, *names), metric="ap50", resamples=100)
+    assert [answer.verdict for answer in found.answers] == ["yes", "yes"]
+    readme = (project_dir() / "README.md").read_text()
+    for summary in found.arms:
+        spread = summary.spreads["ap50"]
+        assert f"{spread.mean:.3f} ± {spread.sd:.3f}" in readme
+        results = [json.loads(run.folder.result.read_text())["ap50"] for run in summary.arm.runs]
+        assert spread.values == pytest.approx(results, abs=1e-9), "the match tables give the runs' own numbers"
+
+
+def test_a_notebook_shows_the_comparison_and_gives_its_numbers(runs: Path, make: Make) -> None:
+    make("baseline.yaml", chance=0.3)
+    make("bifusion.yaml", "name=ab", chance=0.9)
+    view = ditr.compare("baseline", "ab", runs=runs)
+    page = view._repr_html_()
+    assert page.count("<table>") == 2
+    assert "<td><b>ab</b></td>" in page
+    assert "Does fusing 2D features beat 3D only? Yes." in page
+    frame = view.df()
+    assert frame.groupby("arm")["seed"].count().to_dict() == {"ab": 3, "baseline": 3}
+    assert frame["ap50"].tolist() == pytest.approx(
+        [value for one in view.comparison.arms for value in one.spreads["ap50"].values]
+    )
+
+
+def test_a_notebook_shows_results_as_a_table_and_a_data_frame(runs: Path, make: Make) -> None:
+    make("baseline.yaml")
+    Results(runs / "results.duckdb").rebuild()
+    found = ditr.results(runs)
+    assert found.df("select name, seed from results order by seed").values.tolist() == [
+        ["baseline", 0],
+        ["baseline", 1],
+        ["baseline", 2],
+    ]
+    assert found._repr_html_().count("<tr>") == 4
+    with pytest.raises(DitrError, match="refused"):
+        found.df("drop table results")
