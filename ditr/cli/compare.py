@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
-from ditr.evaluation.resampling import Metric
 from ditr.paths import runs_dir
-from ditr.report.answers import metric_name, p_text
-from ditr.report.arms import Arm, all_arms, choose
-from ditr.report.compare import Comparison, compare
-from ditr.report.where import StratumContrast, by_stratum
 from ditr.spec.identity import spec_hash
 from ditr.spec.registry import Registry
+
+if TYPE_CHECKING:
+    from ditr.evaluation.resampling import Metric
+    from ditr.report.arms import Arm
+    from ditr.report.compare import Comparison
+    from ditr.report.where import StratumContrast
 
 
 class MetricName(StrEnum):
@@ -61,6 +62,9 @@ def compare_arms(
     Every arm is held against the first 3D-only one, and multi-scale arms against single-scale ones. Runs that differ in
     more than their fusion are refused. Differences are over scenes and seeds; p is corrected for all of them (Holm).
     """
+    from ditr.report.compare import compare
+    from ditr.report.where import by_stratum
+
     found = find_arms(arms)
     comparison = compare(found, metric=metric.value, allow=allow or ())
     typer.echo(in_text(comparison), nl=False)
@@ -78,6 +82,8 @@ def compare_arms(
 
 def find_arms(wanted: Sequence[str]) -> tuple[Arm, ...]:
     """The arms of these names and spec files, in that order; all arms with finished runs for none."""
+    from ditr.report.arms import all_arms, choose
+
     runs = runs_dir()
     arms = all_arms(runs)
     if not wanted:
@@ -101,6 +107,8 @@ def in_text(comparison: Comparison) -> str:
 
 
 def _arms(comparison: Comparison) -> str:
+    from ditr.report.answers import metric_name
+
     best = comparison.best
     rows = []
     for summary in comparison.arms:
@@ -119,6 +127,8 @@ def _spread(mean: float, sd: float | None) -> str:
 
 
 def _contrasts(comparison: Comparison) -> str:
+    from ditr.report.answers import metric_name, p_text
+
     rows = []
     for contrast in comparison.contrasts:
         found = contrast.difference
@@ -137,6 +147,8 @@ def _contrasts(comparison: Comparison) -> str:
 
 
 def _where(contrasts: Sequence[StratumContrast], *, metric: Metric) -> str:
+    from ditr.report.answers import metric_name
+
     rows = []
     for one in contrasts:
         found = one.difference

@@ -7,7 +7,21 @@ import sys
 import typer
 from rich.console import Console
 
-from ditr.cli import check, checkpoint, compare, data, doctor, evaluate, features, import_log, results, run, spec, ui
+from ditr.cli import (
+    check,
+    checkpoint,
+    compare,
+    data,
+    doctor,
+    evaluate,
+    features,
+    import_log,
+    report,
+    results,
+    run,
+    spec,
+    ui,
+)
 from ditr.errors import DitrError
 
 app = typer.Typer(
@@ -22,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for group in (run, evaluate, check, compare, results, import_log, ui, spec, data, features, checkpoint, doctor):
+for group in (run, evaluate, check, compare, report, results, import_log, ui, spec, data, features, checkpoint, doctor):
     group.register(app)
 
 

@@ -61,7 +61,7 @@ def panel(
     num_gt = int(instance_of_point.max(initial=-1)) + 1
     matched = np.where(predicted >= 0, np.append(partner, -1)[predicted], -1)
     coloured = np.where(matched >= 0, matched, num_gt + predicted)
-    colours = np.vstack([_palette(num_gt), _greys(len(shown))])
+    colours = np.vstack([palette(num_gt), _greys(len(shown))])
     found = len(set(partner[partner >= 0].tolist()))
     chosen = f"{len(shown)} of {len(masks)} predictions, score {min_score:.2f} or more"
     caption = f"{found} of {num_gt} found; {chosen}" if len(masks) else "no predictions"
@@ -120,7 +120,7 @@ def _disagreement(
     _keys(axes, keys)
 
 
-def _palette(count: int) -> np.ndarray:
+def palette(count: int) -> np.ndarray:
     """(count, 3) vivid colours; neighbours in the list differ much in hue."""
     from matplotlib.colors import hsv_to_rgb
 

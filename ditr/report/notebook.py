@@ -64,7 +64,7 @@ class ComparisonView:
             for one in found.answers
         )
         caveats = "".join(f"<p><i>{escape(caveat)}</i></p>" for caveat in found.caveats)
-        return answers + _arms_table(found) + _contrasts_table(found) + caveats
+        return answers + arms_table(found) + contrasts_table(found) + caveats
 
 
 def results_view(runs: str | Path | None) -> ResultsView:
@@ -85,7 +85,7 @@ def _folder(runs: str | Path | None) -> Path:
     return runs_dir() if runs is None else Path(runs)
 
 
-def _arms_table(found: Comparison) -> str:
+def arms_table(found: Comparison) -> str:
     rows = []
     for one in found.arms:
         cells = [escape(one.arm.label), str(one.spreads[found.metric].n)]
@@ -96,7 +96,7 @@ def _arms_table(found: Comparison) -> str:
     return _table(("arm", "seeds", *metrics, *_COSTS.values()), rows)
 
 
-def _contrasts_table(found: Comparison) -> str:
+def contrasts_table(found: Comparison) -> str:
     rows = [
         [
             escape(f"{one.label} - {one.reference}"),
@@ -116,7 +116,9 @@ def _spread(mean: float, sd: float | None) -> str:
 def _cell(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return escape(str(value))
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
