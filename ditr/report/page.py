@@ -30,6 +30,11 @@ _PARTS = {
     "frequency": "How frequent the class is in ScanNet200.",
     "projection": "Whether all points of an instance fall on the image.",
 }
+_FIT = (
+    "addEventListener('load', () =>"
+    " document.querySelectorAll('.js-plotly-plot').forEach(plot => Plotly.Plots.resize(plot)))"
+)
+"""Figures are drawn while the page is still being laid out; this gives them the width that is left for them."""
 _COSTS = {"params_m": "weights, M", "step_ms": "training step, ms", "infer_ms": "a frame, ms"}
 
 
@@ -55,7 +60,7 @@ def report_page(comparison: Comparison, *, parts: Sequence[StratumContrast]) -> 
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"<title>ditr: {escape(title)}</title><style>{STYLE}</style><script>{get_plotlyjs()}</script></head>"
         f'<body><header><p class="kind">ditr report, {escape(now())}</p><h1>{escape(title)}</h1>'
-        f"<nav>{links}</nav></header><main>{body}</main></body></html>"
+        f"<nav>{links}</nav></header><main>{body}</main><script>{_FIT}</script></body></html>"
     )
 
 
@@ -135,7 +140,7 @@ def _costs(comparison: Comparison) -> str:
     plots = "".join(f"<div>{_plot(figure)}</div>" for figure in found.values() if figure is not None)
     lacking = [title for title, figure in found.items() if figure is None]
     said = f"<p>Not known of every arm: {escape(', '.join(lacking))}.</p>" if lacking else ""
-    text = "Lines are one standard deviation over seeds. Times say what they were measured on, and what else ran there."
+    text = "Lines are one standard deviation over seeds. Times are those of the runs, on their machine beside what else ran there."
     return f'<p class="caption">{text}</p><div class="columns">{plots}</div>{said}'
 
 

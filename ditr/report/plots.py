@@ -124,6 +124,7 @@ def cost_figure(comparison: Comparison, *, cost: str, title: str) -> go.Figure |
                 mode="markers+text",
                 text=[one.arm.label],
                 textposition="top center",
+                cliponaxis=False,
                 marker={"size": 12, "color": colours(comparison)[one.arm.label]},
                 showlegend=False,
                 hovertemplate="%{x:.4g}, %{y:.3f}<extra></extra>",
