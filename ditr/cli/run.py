@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditr.cli.display import Display, open_display
+from ditr.cli.jobs_table import JobsTable
 from ditr.cli.options import Overrides
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError
 from ditr.paths import runs_dir
 from ditr.runner.plan import PlannedRun, plan
+from ditr.runner.queue import CPU, JobDied, Slot, run_at_once
 from ditr.runner.requirements import require_inputs
 from ditr.runner.run import Outcome, run_all
 from ditr.runner.session import Host
@@ -50,18 +53,27 @@ def run(
     specs: Annotated[list[Path], typer.Argument(metavar="SPEC", help="Spec files.", show_default=False)],
     overrides: Overrides = None,
     force: Annotated[bool, typer.Option("--force", help="Run finished runs again, and unfinished ones anew.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="So many runs at once on the CPU, each in a process of its own.")
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(help="A run at a time on each of these GPUs: 0,1. One that is named twice takes two: 0,0,1."),
+    ] = None,
 ) -> None:
     """Train and evaluate specs: what is missing is made, what is finished is skipped, what was stopped goes on.
 
-    Each spec runs once for each of its seeds. Ctrl-C saves and stops; the same command goes on from there.
+    Each spec runs once for each of its seeds. Ctrl-C saves and stops; the same command goes on from there. With --jobs
+    or --gpus several run at once, and one that fails or dies leaves the others alone.
     """
+    slots = _slots(jobs, gpus)
     registry = Registry()
     command = " ".join(["ditr run", *map(str, specs), *(f"--set {override}" for override in overrides or ())])
     loaded = load_specs(specs, registry=registry, overrides=overrides)
     planned = plan(loaded, registry=registry, runs=runs_dir(), force=force)
     with open_display() as display:
         display.say(_plan_table(planned))
-        outcomes = _run(planned, registry=registry, display=display)
+        outcomes = _run(planned, registry=registry, display=display, slots=slots)
         if any(run.runs for run in planned):
             display.say("")
     typer.echo(_result_table(outcomes), nl=False)
@@ -69,13 +81,30 @@ def run(
     raise typer.Exit(_exit_code(outcomes))
 
 
-def _run(planned: Sequence[PlannedRun], *, registry: Registry, display: Display) -> tuple[Outcome, ...]:
+def _slots(jobs: int | None, gpus: str | None) -> tuple[Slot, ...]:
+    """Where runs go at once; none runs them one after the other in this process."""
+    if gpus is None:
+        return (Slot(CPU),) * (jobs or 0)
+    if jobs is not None or not re.fullmatch(r"\d+(,\d+)*", gpus):
+        what = (
+            "--jobs is for runs on the CPU, --gpus for those on GPUs" if jobs else f"--gpus {gpus}: not a list of GPUs"
+        )
+        raise DitrError(what, code=Code.ENVIRONMENT, fix="Give one of them, such as --gpus 0,1 or --jobs 2.")
+    return tuple(Slot(number) for number in gpus.split(","))
+
+
+def _run(
+    planned: Sequence[PlannedRun], *, registry: Registry, display: Display, slots: Sequence[Slot]
+) -> tuple[Outcome, ...]:
     require_inputs([run.spec for run in planned if run.runs], registry=registry, progress=display.progress)
     make_folder(runs_dir())
     results = Results(runs_dir() / "results.duckdb")
     with StopSignal() as stop:
         host = Host(registry=registry, progress=display.progress, say=display.say, stop=stop, draw=draw_pictures)
         try:
+            if slots:
+                with JobsTable() as table:
+                    return run_at_once(planned, slots=slots, stop=stop, look=table.look)
             return run_all(planned, host=host, results=results)
         except KeyboardInterrupt:
             display.say("stopped at once; the same command goes on from the last saved state")
@@ -128,7 +157,7 @@ def _troubles(outcomes: Sequence[Outcome], command: str) -> str:
 
 def _told(outcome: Outcome) -> str:
     error = outcome.error
-    if isinstance(error, DitrError):
+    if isinstance(error, DitrError | JobDied):
         return str(error)
     return f"failed with {type(error).__name__}: {error}\n  traceback: {outcome.planned.folder.log_file}"
 

@@ -140,7 +140,7 @@ def _costs(comparison: Comparison) -> str:
     plots = "".join(f"<div>{_plot(figure)}</div>" for figure in found.values() if figure is not None)
     lacking = [title for title, figure in found.items() if figure is None]
     said = f"<p>Not known of every arm: {escape(', '.join(lacking))}.</p>" if lacking else ""
-    text = "Lines are one standard deviation over seeds. Times are those of the runs, on their machine beside what else ran there."
+    text = "Lines are one standard deviation over seeds. Times are those of the runs, beside whatever ran with them."
     return f'<p class="caption">{text}</p><div class="columns">{plots}</div>{said}'
 
 

@@ -269,3 +269,13 @@ def wait_for_rows(shell: Shell, count: int) -> None:
             return
         time.sleep(0.1)
     raise AssertionError("training did not start")
+
+
+def test_two_jobs_at_once_give_the_numbers_of_one_after_the_other(done: Shell, tmp_path: Path) -> None:
+    shell = Shell(tmp_path, done.cache)
+    ran = shell.ditr(*run_arguments("baseline", "bifusion"), "--jobs", "2")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    for arm in ("baseline", "bifusion"):
+        before, now = (json.loads((one.folder(arm) / "result.json").read_text()) for one in (done, shell))
+        assert [now[name] for name in ("ap", "ap50", "ap25")] == [before[name] for name in ("ap", "ap50", "ap25")]
+        assert now["statistics"]["best_iou"] == before["statistics"]["best_iou"]

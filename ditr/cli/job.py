@@ -1,0 +1,35 @@
+"""One planned run in a process of its own: what ``ditr run --jobs`` and ``--gpus`` start. Not a command for users."""
+
+from __future__ import annotations
+
+import sys
+
+from ditr.cli.run import draw_pictures
+from ditr.paths import runs_dir
+from ditr.progress import silent
+from ditr.runner.queue import job_from
+from ditr.runner.run import run_all
+from ditr.runner.session import Host
+from ditr.runner.stop import StopSignal
+from ditr.spec.registry import Registry
+from ditr.tracking.results import Results
+
+
+def main() -> int:
+    """Reads the run from standard input; exit code 0 if it finished or was interrupted, 1 if it failed."""
+    planned = job_from(sys.stdin.read())
+    results = Results(runs_dir() / "results.duckdb")
+    with StopSignal() as stop:
+        host = Host(registry=Registry(), progress=silent, say=_say, stop=stop, draw=draw_pictures)
+        (outcome,) = run_all([planned], host=host, results=results)
+    if outcome.error is not None:
+        _say(str(outcome.error) or type(outcome.error).__name__)
+    return int(outcome.error is not None)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
