@@ -140,10 +140,9 @@ def _outcome(job: _Job) -> Outcome:
     said = job.log.read().splitlines()[-_LOG_LINES:]
     job.log.close()
     code = job.process.returncode
-    if state is not None and state.state == "finished" and code == 0:
-        return Outcome(planned=job.run, state=state)
-    if state is not None and state.state == "interrupted":
-        return Outcome(planned=job.run, state=state, interrupted=True)
+    if state is not None and code == 0 and state.state in ("finished", "interrupted"):
+        Path(job.log.name).unlink()  # the run's own log has it all; of a job that died it stays
+        return Outcome(planned=job.run, state=state, interrupted=state.state == "interrupted")
     how = f"its process was ended by signal {-code}" if code < 0 else f"its process ended with code {code}"
     return Outcome(
         planned=job.run, state=state, error=JobDied("\n    ".join([f"{how}; the end of what it said:", *said]))

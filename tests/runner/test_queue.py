@@ -84,6 +84,8 @@ def test_a_job_that_fails_or_dies_leaves_the_others_alone(tmp_path: Path) -> Non
     assert "ended with code 1" in str(found[1].error)
     assert "seed 1 has no luck" in str(found[1].error), "with the end of what it said"
     assert "was ended by signal 9" in str(found[2].error)
+    left = sorted(path.name[:12] for path in tmp_path.glob(".*.job.txt"))
+    assert left == [".baseline-s1", ".baseline-s2"], "their whole output is kept"
 
 
 @pytest.mark.usefixtures("job")
