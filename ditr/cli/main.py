@@ -16,6 +16,7 @@ from ditr.cli import (
     evaluate,
     features,
     import_log,
+    plan,
     report,
     results,
     run,
@@ -36,7 +37,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for group in (run, evaluate, check, compare, report, results, import_log, ui, spec, data, features, checkpoint, doctor):
+for group in (
+    run,
+    plan,
+    evaluate,
+    check,
+    compare,
+    report,
+    results,
+    import_log,
+    ui,
+    spec,
+    data,
+    features,
+    checkpoint,
+    doctor,
+):
     group.register(app)
 
 

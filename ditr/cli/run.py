@@ -72,7 +72,7 @@ def run(
     loaded = load_specs(specs, registry=registry, overrides=overrides)
     planned = plan(loaded, registry=registry, runs=runs_dir(), force=force)
     with open_display() as display:
-        display.say(_plan_table(planned))
+        display.say(plan_table(planned))
         outcomes = _run(planned, registry=registry, display=display, slots=slots)
         if any(run.runs for run in planned):
             display.say("")
@@ -128,7 +128,8 @@ def draw_pictures(folder: RunFolder, evaluation: Evaluation, frames: FrameSet) -
     draw_run(folder.panels, evaluation=evaluation, frames=frames, name=folder.path.name)
 
 
-def _plan_table(planned: Sequence[PlannedRun]) -> str:
+def plan_table(planned: Sequence[PlannedRun]) -> str:
+    """What becomes of every spec and seed."""
     rows = [
         (run.spec.name, run.variant, run.seed, " ".join(filter(None, (_SAYS[run.status], run.same_as))))
         for run in planned
