@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 FAILED = 1
 USER_ERROR = 2
+STOPPED_AT_ONCE = "stopped at once; the same command goes on from the last saved state"
 
 _SAYS = {
     "new": "new",
@@ -73,9 +74,13 @@ def run(
     planned = plan(loaded, registry=registry, runs=runs_dir(), force=force)
     with open_display() as display:
         display.say(plan_table(planned))
-        outcomes = _run(planned, registry=registry, display=display, slots=slots)
-        if any(run.runs for run in planned):
-            display.say("")
+        require_inputs([run.spec for run in planned if run.runs], registry=registry, progress=display.progress)
+        make_folder(runs_dir())
+        outcomes = () if slots else _run(planned, registry=registry, display=display)
+    if slots:  # its table takes the display's place on the terminal
+        outcomes = _run_at_once(planned, slots=slots)
+    if any(run.runs for run in planned):
+        typer.echo()
     typer.echo(_result_table(outcomes), nl=False)
     typer.echo(_troubles(outcomes, command), err=True, nl=False)
     raise typer.Exit(_exit_code(outcomes))
@@ -93,21 +98,23 @@ def _slots(jobs: int | None, gpus: str | None) -> tuple[Slot, ...]:
     return tuple(Slot(number) for number in gpus.split(","))
 
 
-def _run(
-    planned: Sequence[PlannedRun], *, registry: Registry, display: Display, slots: Sequence[Slot]
-) -> tuple[Outcome, ...]:
-    require_inputs([run.spec for run in planned if run.runs], registry=registry, progress=display.progress)
-    make_folder(runs_dir())
+def _run(planned: Sequence[PlannedRun], *, registry: Registry, display: Display) -> tuple[Outcome, ...]:
     results = Results(runs_dir() / "results.duckdb")
     with StopSignal() as stop:
         host = Host(registry=registry, progress=display.progress, say=display.say, stop=stop, draw=draw_pictures)
         try:
-            if slots:
-                with JobsTable() as table:
-                    return run_at_once(planned, slots=slots, stop=stop, look=table.look)
             return run_all(planned, host=host, results=results)
         except KeyboardInterrupt:
-            display.say("stopped at once; the same command goes on from the last saved state")
+            display.say(STOPPED_AT_ONCE)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _run_at_once(planned: Sequence[PlannedRun], *, slots: Sequence[Slot]) -> tuple[Outcome, ...]:
+    with StopSignal() as stop, JobsTable() as table:
+        try:
+            return run_at_once(planned, slots=slots, stop=stop, look=table.look)
+        except KeyboardInterrupt:
+            typer.echo(STOPPED_AT_ONCE)
             raise typer.Exit(INTERRUPTED) from None
 
 
