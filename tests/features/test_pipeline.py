@@ -154,8 +154,8 @@ def test_killed_again_and_again_it_goes_on_and_gives_the_same_bits(
     torn = 0
     for goal in (8, 20, 32, 44):
         pid = pids.get()
-        while len(list(maps.folder.glob("*.npy"))) < goal:
-            time.sleep(0.001)
+        while len(list(maps.folder.glob("*.npy"))) < goal or not list(maps.folder.glob(".*.npy.*")):
+            time.sleep(0.001)  # until a file is half written
         os.kill(pid, signal.SIGKILL)
         assert pids.get() == -signal.SIGKILL
         torn += bool(list(maps.folder.glob(".*.npy.*")))
