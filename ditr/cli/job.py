@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 
 from ditr.cli.run import draw_pictures
+from ditr.errors import DitrError
 from ditr.paths import runs_dir
 from ditr.progress import silent
-from ditr.runner.queue import job_from
+from ditr.runner.queue import MISTAKE, job_from
 from ditr.runner.run import run_all
 from ditr.runner.session import Host
 from ditr.runner.stop import StopSignal
@@ -16,15 +17,16 @@ from ditr.tracking.results import Results
 
 
 def main() -> int:
-    """Reads the run from standard input; exit code 0 if it finished or was interrupted, 1 if it failed."""
-    planned = job_from(sys.stdin.read())
-    results = Results(runs_dir() / "results.duckdb")
+    """Reads the run from standard input; exit code 0 if it finished or was interrupted, else as ``ditr run``."""
     with StopSignal() as stop:
+        planned = job_from(sys.stdin.read())
+        results = Results(runs_dir() / "results.duckdb")
         host = Host(registry=Registry(), progress=silent, say=_say, stop=stop, draw=draw_pictures)
         (outcome,) = run_all([planned], host=host, results=results)
-    if outcome.error is not None:
-        _say(str(outcome.error) or type(outcome.error).__name__)
-    return int(outcome.error is not None)
+    if outcome.error is None:
+        return 0
+    _say(str(outcome.error) or type(outcome.error).__name__)
+    return MISTAKE if isinstance(outcome.error, DitrError) else 1
 
 
 def _say(line: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,8 +16,9 @@ from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError
 from ditr.paths import runs_dir
+from ditr.runner.places import Slot, require_fit, slots_of
 from ditr.runner.plan import PlannedRun, plan
-from ditr.runner.queue import CPU, JobDied, Slot, run_at_once
+from ditr.runner.queue import JobFailed, run_at_once
 from ditr.runner.requirements import require_inputs
 from ditr.runner.run import Outcome, run_all
 from ditr.runner.session import Host
@@ -55,7 +56,10 @@ def run(
     overrides: Overrides = None,
     force: Annotated[bool, typer.Option("--force", help="Run finished runs again, and unfinished ones anew.")] = False,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="So many runs at once on the CPU, each in a process of its own.")
+        int | None,
+        typer.Option(
+            min=1, help="So many runs at once, each in a process of its own, on the CPU even where there is a GPU."
+        ),
     ] = None,
     gpus: Annotated[
         str | None,
@@ -65,13 +69,15 @@ def run(
     """Train and evaluate specs: what is missing is made, what is finished is skipped, what was stopped goes on.
 
     Each spec runs once for each of its seeds. Ctrl-C saves and stops; the same command goes on from there. With --jobs
-    or --gpus several run at once, and one that fails or dies leaves the others alone.
+    or --gpus several run at once and share the cores, with the same numbers on the CPU; one that fails or dies leaves
+    the others alone and is reported with the end of its log.
     """
-    slots = _slots(jobs, gpus)
+    slots = slots_of(jobs=jobs, gpus=gpus)
     registry = Registry()
-    command = " ".join(["ditr run", *map(str, specs), *(f"--set {override}" for override in overrides or ())])
+    command = _command(specs, overrides=overrides or (), jobs=jobs, gpus=gpus)
     loaded = load_specs(specs, registry=registry, overrides=overrides)
     planned = plan(loaded, registry=registry, runs=runs_dir(), force=force)
+    require_fit(planned, slots=slots)
     with open_display() as display:
         display.say(plan_table(planned))
         require_inputs([run.spec for run in planned if run.runs], registry=registry, progress=display.progress)
@@ -86,16 +92,11 @@ def run(
     raise typer.Exit(_exit_code(outcomes))
 
 
-def _slots(jobs: int | None, gpus: str | None) -> tuple[Slot, ...]:
-    """Where runs go at once; none runs them one after the other in this process."""
-    if gpus is None:
-        return (Slot(CPU),) * (jobs or 0)
-    if jobs is not None or not re.fullmatch(r"\d+(,\d+)*", gpus):
-        what = (
-            "--jobs is for runs on the CPU, --gpus for those on GPUs" if jobs else f"--gpus {gpus}: not a list of GPUs"
-        )
-        raise DitrError(what, code=Code.ENVIRONMENT, fix="Give one of them, such as --gpus 0,1 or --jobs 2.")
-    return tuple(Slot(number) for number in gpus.split(","))
+def _command(specs: Sequence[Path], *, overrides: Sequence[str], jobs: int | None, gpus: str | None) -> str:
+    """What goes on with what this command began, ready to be typed."""
+    places = [f"--{name}={value}" for name, value in (("jobs", jobs), ("gpus", gpus)) if value is not None]
+    sets = [part for override in overrides for part in ("--set", override)]
+    return shlex.join(["ditr", "run", *map(str, specs), *sets, *places])
 
 
 def _run(planned: Sequence[PlannedRun], *, registry: Registry, display: Display) -> tuple[Outcome, ...]:
@@ -165,7 +166,7 @@ def _troubles(outcomes: Sequence[Outcome], command: str) -> str:
 
 def _told(outcome: Outcome) -> str:
     error = outcome.error
-    if isinstance(error, DitrError | JobDied):
+    if isinstance(error, DitrError | JobFailed):
         return str(error)
     return f"failed with {type(error).__name__}: {error}\n  traceback: {outcome.planned.folder.log_file}"
 
@@ -173,7 +174,12 @@ def _told(outcome: Outcome) -> str:
 def _exit_code(outcomes: Sequence[Outcome]) -> int:
     if any(outcome.interrupted for outcome in outcomes):
         return INTERRUPTED
-    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
-    if any(not isinstance(error, DitrError) for error in errors):
+    mistakes = [_is_mistake(outcome.error) for outcome in outcomes if outcome.error is not None]
+    if not all(mistakes):
         return FAILED
-    return USER_ERROR if errors else 0
+    return USER_ERROR if mistakes else 0
+
+
+def _is_mistake(error: Exception) -> bool:
+    """Whether the user has to change something."""
+    return error.mistake if isinstance(error, JobFailed) else isinstance(error, DitrError)

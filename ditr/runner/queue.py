@@ -9,40 +9,57 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from ditr.runner.places import Slot
 from ditr.runner.plan import PlannedRun
 from ditr.runner.run import Outcome
 from ditr.runner.stop import StopSignal
 from ditr.spec.models import Spec
-from ditr.tracking.run_folder import RunFolder
+from ditr.tracking.run_folder import RunFolder, RunState
 
 JOB = (sys.executable, "-m", "ditr.cli.job")
-"""Runs the one planned run that it reads from its standard input."""
+"""Runs the one planned run that it reads from its standard input; what follows is the user's command, which the run's
+provenance names."""
+MISTAKE = 2
+"""A job's exit code when the user has to change something."""
 _LOOK_S = 0.2
 _LOG_LINES = 12
-CPU = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How far a queue is."""
+
+    under_way: tuple[PlannedRun, ...]
+    ended: tuple[Outcome, ...]
+    """In the order in which they did."""
+    waiting: int
+
+
+Look = Callable[[Standing], None]
+"""Called often."""
+
+
+class JobFailed(Exception):
+    """A job that ended without finishing its run: how, and the end of its log."""
+
+    def __init__(self, what: str, *, mistake: bool) -> None:
+        super().__init__(what)
+        self.mistake = mistake
+        """Whether the user has to change something."""
 
 
 @dataclass(frozen=True)
-class Slot:
-    """A place where one job runs at a time: a GPU by its number, or the CPU."""
-
-    device: str
-
-
-@dataclass
 class _Job:
     run: PlannedRun
     slot: Slot
     process: subprocess.Popen[str]
-    log: IO[str]
-
-
-Look = Callable[[Sequence[PlannedRun]], None]
-"""Called often with the runs that are under way."""
+    said: Path
+    """All that it and the libraries in it wrote, to be read if it dies without a word in the run's own log."""
 
 
 def run_at_once(
@@ -50,34 +67,35 @@ def run_at_once(
 ) -> tuple[Outcome, ...]:
     """Runs what is new or unfinished, one job a slot; outcomes in the order of ``planned``.
 
-    When asked to stop, every job saves and stops. Jobs get bounded threads and loader processes, so that all together
-    stay within the cores. A job whose parent is killed goes on, and a later call finds its run busy.
+    When asked to stop, every job saves and stops. Jobs share the cores: each gets its part of them for threads and for
+    loader processes. A job whose parent is killed goes on to its end, and until then a later call finds its run busy.
 
     Raises
     ------
     KeyboardInterrupt: the user insisted; jobs end at once and go on from their last saved state the next time.
     """
     waiting = [run for run in planned if run.runs]
-    free, under_way, ended = list(slots), list[_Job](), dict[str, Outcome]()
+    cores = max(1, len(os.sched_getaffinity(0)) // max(1, min(len(slots), len(waiting))))
+    free, under_way, ended, told = list(slots), list[_Job](), dict[str, Outcome](), False
     try:
         while under_way or (waiting and not stop.asked):
-            while waiting and free and not stop.asked:
-                under_way.append(_start(waiting.pop(0), slot=free.pop(0), jobs=len(slots)))
-            if stop.asked:
+            if stop.asked and not told:
                 _tell(under_way, signal.SIGINT)
-                for job in under_way:
-                    job.process.wait()
+                told = True
+            while waiting and free and not stop.asked:
+                under_way.append(_start(waiting.pop(0), slot=free.pop(0), cores=cores))
             for job in [job for job in under_way if job.process.poll() is not None]:
                 under_way.remove(job)
                 free.append(job.slot)
-                ended[job.run.key] = _outcome(job)
-            look([job.run for job in under_way])
+                ended[job.run.key] = _outcome(job, told=told)
+            running = tuple(job.run for job in under_way)
+            look(Standing(under_way=running, ended=tuple(ended.values()), waiting=len(waiting)))
             time.sleep(_LOOK_S)
-    except KeyboardInterrupt:
-        _tell(under_way, signal.SIGKILL)
+    except BaseException as error:
+        _tell(under_way, signal.SIGKILL if isinstance(error, KeyboardInterrupt) else signal.SIGINT)
         raise
-    untouched = {run.key: Outcome(planned=run, state=run.folder.state(), interrupted=run.runs) for run in planned}
-    return tuple(ended.get(run.key, untouched[run.key]) if run.runs else untouched[run.key] for run in planned)
+    outcomes = ended | {run.key: Outcome(planned=run, state=run.folder.state(), interrupted=True) for run in waiting}
+    return tuple(outcomes[run.key] if run.runs else Outcome(planned=run, state=run.folder.state()) for run in planned)
 
 
 def job_text(run: PlannedRun) -> str:
@@ -105,52 +123,56 @@ def job_from(text: str) -> PlannedRun:
     return PlannedRun(**facts | {"overrides": tuple(facts["overrides"])})
 
 
-def _start(run: PlannedRun, *, slot: Slot, jobs: int) -> _Job:
-    cores = max(1, len(os.sched_getaffinity(0)) // jobs)
-    device = "cpu" if slot.device == CPU else "cuda"
-    execution = run.spec.execution.model_copy(
-        update={"device": device, "workers": min(run.spec.execution.workers, cores)}
-    )
-    run = replace(run, spec=run.spec.model_copy(update={"execution": execution}))
-    environment = os.environ | {
-        "CUDA_VISIBLE_DEVICES": "" if slot.device == CPU else slot.device,
-        "OMP_NUM_THREADS": str(cores),
-    }
-    run.folder.path.mkdir(parents=True, exist_ok=True)
-    log = (run.folder.path.parent / f".{run.folder.path.name}.job.txt").open("w+")
-    # A session of its own: the terminal's Ctrl-C reaches this process alone, which passes it on once.
-    process = subprocess.Popen(
-        JOB,
-        stdin=subprocess.PIPE,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
+def _start(run: PlannedRun, *, slot: Slot, cores: int) -> _Job:
+    changed = {"device": slot.device, "workers": min(run.spec.execution.workers, cores)}
+    execution = run.spec.execution.model_copy(update=changed)
+    given = replace(run, spec=run.spec.model_copy(update={"execution": execution}))
+    said = run.folder.path.with_name(f".{run.folder.path.name}.job.txt")
+    with said.open("w") as output:
+        # A session of its own: the terminal's Ctrl-C reaches this process alone, which passes it on once.
+        process = subprocess.Popen(
+            (*JOB, *sys.argv[1:]),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": slot.gpu or "", "OMP_NUM_THREADS": str(cores)},
+            start_new_session=True,
+        )
     assert process.stdin is not None
-    process.stdin.write(job_text(run))
-    process.stdin.close()
-    return _Job(run, slot, process, log)
+    with suppress(BrokenPipeError), process.stdin:  # of one that died at once; its exit code says so
+        process.stdin.write(job_text(given))
+    return _Job(run, slot, process, said)
 
 
-def _outcome(job: _Job) -> Outcome:
-    state = job.run.folder.state()
-    job.log.seek(0)
-    said = job.log.read().splitlines()[-_LOG_LINES:]
-    job.log.close()
+def _outcome(job: _Job, *, told: bool) -> Outcome:
+    """``told``: it was asked to stop, maybe before it could hear that."""
+    code, state = job.process.returncode, job.run.folder.state()
+    how = "not begun" if state is None else state.state
+    logged = state is not None and state.pid == job.process.pid and state.state != "running"
+    failure = None
+    if code != 0 and not (told and how != "failed"):
+        failure = JobFailed(_how_it_ended(job, state if logged else None), mistake=code == MISTAKE)
+    if logged:
+        job.said.unlink()  # the run's own log has it all
+    return Outcome(planned=job.run, state=state, error=failure, interrupted=failure is None and how != "finished")
+
+
+def _how_it_ended(job: _Job, state: RunState | None) -> str:
+    """In words, with the end of what there is to read about it; ``state`` is what the job itself left, if it did."""
     code = job.process.returncode
-    if state is not None and code == 0 and state.state in ("finished", "interrupted"):
-        Path(job.log.name).unlink()  # the run's own log has it all; of a job that died it stays
-        return Outcome(planned=job.run, state=state, interrupted=state.state == "interrupted")
-    how = f"its process was ended by signal {-code}" if code < 0 else f"its process ended with code {code}"
-    return Outcome(
-        planned=job.run, state=state, error=JobDied("\n    ".join([f"{how}; the end of what it said:", *said]))
-    )
-
-
-class JobDied(Exception):
-    """A job that ended without finishing its run."""
+    if code == MISTAKE and state is not None and state.error:
+        return state.error
+    if state is not None:
+        how, log = f"failed: {state.error}" if state.error else "its tracking failed", job.run.folder.log_file
+    else:
+        how, log = f"its process ended with code {code}", job.said
+    if code < 0:
+        how = f"its process was ended by signal {-code} ({signal.strsignal(-code)})"
+    if code == -signal.SIGKILL:
+        how += ", as the kernel does when memory runs out"
+    end = log.read_text(errors="replace").splitlines()[-_LOG_LINES:] or ["nothing"]
+    return "\n    ".join([f"{how}\n  the end of {log}:", *end])
 
 
 def _tell(jobs: Sequence[_Job], number: signal.Signals) -> None:

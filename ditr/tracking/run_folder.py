@@ -40,6 +40,8 @@ class RunState:
     ended_at: str | None = None
     wall_s: float | None = 0.0
     """Seconds over all sessions so far; None where nobody knows (an imported file without times)."""
+    steps: int | None = None
+    """Updates of the whole training; None until its data are open, and where there is none."""
     error: str | None = None
     mlflow_run: str | None = None
     """MLflow's id of the run, so that a resumed run continues it."""

@@ -271,11 +271,34 @@ def wait_for_rows(shell: Shell, count: int) -> None:
     raise AssertionError("training did not start")
 
 
-def test_two_jobs_at_once_give_the_numbers_of_one_after_the_other(done: Shell, tmp_path: Path) -> None:
+def test_jobs_at_once_that_were_stopped_give_the_numbers_of_one_after_the_other_beside_one_that_fails(
+    done: Shell, tmp_path: Path
+) -> None:
     shell = Shell(tmp_path, done.cache)
-    ran = shell.ditr(*run_arguments("baseline", "bifusion"), "--jobs", "2")
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    broken = tmp_path / "broken.yaml"
+    base = os.path.relpath(project_dir() / "specs/bifusion.yaml", tmp_path)
+    broken.write_text(f"extends: {base}\nname: broken\nschedule: {{learning_rate: 1.0e+30}}\n")
+    arguments = [*run_arguments("baseline", "bifusion"), str(broken), "--jobs", "2"]
+    process = subprocess.Popen(
+        command(*arguments), cwd=project_dir(), env=shell.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    wait_for_rows(shell, 1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, out + err
+    assert "stopped and saved; to go on: ditr run specs/baseline.yaml" in err
+    assert "--jobs=2\n" in err
+    assert not list(shell.runs.glob("broken-*")), "what waited was not begun"
+
+    ran = shell.ditr(*arguments)
+    assert ran.returncode == 2, ran.stdout + ran.stderr
     for arm in ("baseline", "bifusion"):
-        before, now = (json.loads((one.folder(arm) / "result.json").read_text()) for one in (done, shell))
-        assert [now[name] for name in ("ap", "ap50", "ap25")] == [before[name] for name in ("ap", "ap50", "ap25")]
-        assert now["statistics"]["best_iou"] == before["statistics"]["best_iou"]
+        assert_same_numbers(shell.folder(arm), done.folder(arm))
+    failed = shell.folder("broken").name
+    assert f"{failed}: error[run]: " in ran.stderr
+    assert "no step was skipped" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not list(shell.runs.glob(".*.job.txt"))
+    provenance = json.loads((shell.folder("baseline") / "provenance.json").read_text())
+    assert provenance["command"][1] == "run", "what the user typed"

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from ditr.errors import DitrError
 from ditr.paths import project_dir
 from ditr.runner import queue
+from ditr.runner.places import Slot
 from ditr.runner.plan import PlannedRun, plan
-from ditr.runner.queue import CPU, JobDied, Slot, job_from, job_text, run_at_once
+from ditr.runner.queue import JobFailed, Standing, job_from, job_text, run_at_once
 from ditr.runner.stop import StopSignal
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
@@ -27,11 +27,13 @@ from pathlib import Path
 job = json.load(sys.stdin)
 folder, seed = Path(job["folder"]), job["seed"]
 state = {"run_key": job["key"], "spec_hash": job["spec_hash"], "name": "n", "variant": job["variant"], "seed": seed,
-         "started_at": "2026-01-01T00:00:00+00:00"}
-def leave(how):
-    (folder / "state.json").write_text(json.dumps(state | {"state": how}))
+         "started_at": "2026-01-01T00:00:00+00:00", "pid": os.getpid()}
+folder.mkdir(exist_ok=True)
+def leave(how, error=None):
+    (folder / "state.json").write_text(json.dumps(state | {"state": how, "error": error}))
 def stop(*_):
     leave("interrupted"); sys.exit(0)
+if seed == 99: time.sleep(30)
 signal.signal(signal.SIGINT, stop)
 leave("running")
 facts = {"gpu": os.environ["CUDA_VISIBLE_DEVICES"], "threads": os.environ["OMP_NUM_THREADS"], "began": time.time(),
@@ -39,6 +41,9 @@ facts = {"gpu": os.environ["CUDA_VISIBLE_DEVICES"], "threads": os.environ["OMP_N
 print("seed", seed, "says hello")
 if seed == 1: sys.exit("seed 1 has no luck")
 if seed == 2: os.kill(os.getpid(), signal.SIGKILL)
+if seed in (10, 11):
+    (folder / "log.txt").write_text("line of the log\\n" * 20 + "ZeroDivisionError: in the middle\\n")
+    leave("failed", "in the middle"); sys.exit(seed - 9)
 time.sleep(30 if seed >= 90 else 0.3)
 (folder / "facts.json").write_text(json.dumps(facts | {"ended": time.time()}))
 leave("finished")
@@ -57,7 +62,7 @@ def planned(runs: Path, *seeds: int) -> tuple[PlannedRun, ...]:
     return plan([spec], registry=REGISTRY, runs=runs, force=False)
 
 
-def silent(runs: Sequence[PlannedRun]) -> None:
+def silent(_: Standing) -> None:
     """Shows nothing."""
 
 
@@ -76,16 +81,32 @@ def test_a_job_gets_the_run_as_it_was_planned(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("job")
 def test_a_job_that_fails_or_dies_leaves_the_others_alone(tmp_path: Path) -> None:
+    seen: list[Standing] = []
     with StopSignal() as stop:
-        found = run_at_once(planned(tmp_path, 0, 1, 2, 3), slots=[Slot(CPU)] * 2, stop=stop, look=silent)
+        found = run_at_once(planned(tmp_path, 0, 1, 2, 3), slots=[Slot(None)] * 2, stop=stop, look=seen.append)
     assert [outcome.planned.seed for outcome in found] == [0, 1, 2, 3]
     assert [outcome.error is None for outcome in found] == [True, False, False, True]
-    assert all(isinstance(found[at].error, JobDied) for at in (1, 2))
+    assert all(isinstance(found[at].error, JobFailed) for at in (1, 2))
     assert "ended with code 1" in str(found[1].error)
     assert "seed 1 has no luck" in str(found[1].error), "with the end of what it said"
-    assert "was ended by signal 9" in str(found[2].error)
+    assert "was ended by signal 9 (Killed), as the kernel does when memory runs out" in str(found[2].error)
     left = sorted(path.name[:12] for path in tmp_path.glob(".*.job.txt"))
     assert left == [".baseline-s1", ".baseline-s2"], "their whole output is kept"
+    assert all(len(standing.under_way) <= 2 for standing in seen)
+    assert (len(seen[-1].ended), seen[-1].waiting) == (4, 0)
+
+
+@pytest.mark.usefixtures("job")
+def test_a_failed_run_is_told_with_the_end_of_its_log_and_a_mistake_as_the_message_that_it_is(tmp_path: Path) -> None:
+    with StopSignal() as stop:
+        failed, mistaken = run_at_once(planned(tmp_path, 10, 11), slots=[Slot(None)] * 2, stop=stop, look=silent)
+    lines = str(failed.error).splitlines()
+    assert lines[0] == "failed: in the middle"
+    assert lines[1] == f"  the end of {failed.planned.folder.log_file}:"
+    assert lines[2:] == ["    line of the log"] * 11 + ["    ZeroDivisionError: in the middle"]
+    assert str(mistaken.error) == "in the middle"
+    assert [one.error.mistake for one in (failed, mistaken) if isinstance(one.error, JobFailed)] == [False, True]
+    assert not list(tmp_path.glob(".*.job.txt")), "the run's own log has it all"
 
 
 @pytest.mark.usefixtures("job")
@@ -110,13 +131,12 @@ def test_when_asked_to_stop_all_jobs_save_and_the_rest_is_not_begun(tmp_path: Pa
         stopped = planned(tmp_path, 90, 91, 92)
 
         def ask() -> None:
-            while len(list(tmp_path.glob("*/state.json"))) < 2:
-                time.sleep(0.05)
+            wait_for(tmp_path, "*/state.json", count=2)
             stop.asked = True
 
         asking = threading.Thread(target=ask)
         asking.start()
-        found = run_at_once(stopped, slots=[Slot(CPU)] * 2, stop=stop, look=silent)
+        found = run_at_once(stopped, slots=[Slot(None)] * 2, stop=stop, look=silent)
         asking.join()
     assert [outcome.interrupted for outcome in found] == [True, True, True]
     assert [outcome.state.state if outcome.state else None for outcome in found] == ["interrupted", "interrupted", None]
@@ -126,17 +146,45 @@ def test_when_asked_to_stop_all_jobs_save_and_the_rest_is_not_begun(tmp_path: Pa
 @pytest.mark.usefixtures("job")
 def test_what_is_finished_is_not_begun_again(tmp_path: Path) -> None:
     with StopSignal() as stop:
-        run_at_once(planned(tmp_path, 0), slots=[Slot(CPU)], stop=stop, look=silent)
-        (again,) = run_at_once(planned(tmp_path, 0), slots=[Slot(CPU)], stop=stop, look=silent)
+        run_at_once(planned(tmp_path, 0), slots=[Slot(None)], stop=stop, look=silent)
+        (again,) = run_at_once(planned(tmp_path, 0), slots=[Slot(None)], stop=stop, look=silent)
     assert again.planned.status == "finished"
     assert again.state is not None
 
 
-@pytest.mark.parametrize(("jobs", "gpus"), [(2, "0"), (None, "0;1"), (None, ""), (None, "gpu0")])
-def test_a_senseless_choice_of_places_is_one_message(jobs: int | None, gpus: str) -> None:
-    from ditr.cli.run import _slots
+@pytest.mark.usefixtures("job")
+def test_a_job_that_is_asked_to_stop_before_it_can_hear_is_interrupted_and_did_not_fail(tmp_path: Path) -> None:
+    with StopSignal() as stop:
 
-    with pytest.raises(DitrError, match=r"--jobs is for|not a list of GPUs"):
-        _slots(jobs, gpus)
-    assert _slots(None, "0,0,1") == (Slot("0"), Slot("0"), Slot("1"))
-    assert _slots(2, None) == (Slot(CPU), Slot(CPU))
+        def ask(standing: Standing) -> None:
+            stop.asked = bool(standing.under_way) or stop.asked
+
+        (found,) = run_at_once(planned(tmp_path, 99), slots=[Slot(None)], stop=stop, look=ask)
+    assert (found.error, found.interrupted, found.state) == (None, True, None)
+
+
+@pytest.mark.usefixtures("job")
+def test_jobs_of_a_killed_parent_go_on_to_their_end(tmp_path: Path) -> None:
+    parent = f"""
+from pathlib import Path
+from ditr.runner import queue
+from ditr.runner.places import Slot
+from ditr.runner.stop import StopSignal
+from tests.runner.test_queue import planned, silent
+queue.JOB = {queue.JOB!r}
+with StopSignal() as stop:
+    queue.run_at_once(planned(Path({str(tmp_path)!r}), 0, 3), slots=[Slot(None)] * 2, stop=stop, look=silent)
+"""
+    process = subprocess.Popen([sys.executable, "-c", parent], cwd=project_dir())
+    wait_for(tmp_path, "*/state.json", count=2)
+    process.kill()
+    process.wait()
+    wait_for(tmp_path, "*/facts.json", count=2)
+
+
+def wait_for(runs: Path, files: str, *, count: int) -> None:
+    for _ in range(400):
+        if len(list(runs.glob(files))) == count:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{files}: {list(runs.glob(files))}")

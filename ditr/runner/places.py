@@ -1,0 +1,75 @@
+"""Where runs go that are under way at once: so many on the CPU, or on each GPU that is named."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ditr.errors import Code, DitrError
+from ditr.runner.plan import PlannedRun
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place where one job runs at a time."""
+
+    gpu: str | None
+    """What CUDA_VISIBLE_DEVICES is to say, or None for the CPU."""
+
+    @property
+    def device(self) -> str:
+        """Of ``execution.device``."""
+        return "cpu" if self.gpu is None else "cuda"
+
+
+def slots_of(*, jobs: int | None, gpus: str | None) -> tuple[Slot, ...]:
+    """The places that ``--jobs`` or ``--gpus`` asks for; none where neither is given.
+
+    GPUs are numbered as torch numbers them: where CUDA_VISIBLE_DEVICES hides some, the others count from 0.
+
+    Raises
+    ------
+    DitrError: both are given, or ``gpus`` is no list of GPUs that there are.
+    """
+    if gpus is None:
+        return (Slot(None),) * (jobs or 0)
+    if jobs is not None:
+        raise _refused("--jobs is for runs on the CPU, --gpus for those on GPUs", "Give one of them.")
+    if not re.fullmatch(r"\d+(,\d+)*", gpus):
+        raise _refused(f"--gpus {gpus}: not a list of GPUs", "Give their numbers, such as --gpus 0,1.")
+    visible = _visible_gpus()
+    numbers = [int(number) for number in gpus.split(",")]
+    if max(numbers) >= len(visible):
+        there = f"there are {len(visible)}, counted from 0" if visible else "torch sees none"
+        fix = "Name those that there are, or use --jobs for the CPU; `ditr doctor` says what is installed."
+        raise _refused(f"--gpus {gpus}: there is no GPU {max(numbers)}, {there}", fix)
+    return tuple(Slot(visible[number]) for number in numbers)
+
+
+def require_fit(planned: Sequence[PlannedRun], *, slots: Sequence[Slot]) -> None:
+    """``execution.device: auto`` takes any place; DitrError for a run that asks for another device than its place."""
+    for run in planned:
+        asked = run.spec.execution.device
+        if run.runs and slots and asked not in ("auto", slots[0].device):
+            option = "--jobs runs on the CPU" if slots[0].gpu is None else "--gpus runs on GPUs"
+            raise DitrError(
+                f"execution.device is {asked}, and {option}",
+                code=Code.ENVIRONMENT,
+                where=str(run.source),
+                fix="Set execution.device to auto, or leave the option out.",
+            )
+
+
+def _visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls each GPU that torch sees, in torch's order."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+
+
+def _refused(what: str, fix: str) -> DitrError:
+    return DitrError(what, code=Code.ENVIRONMENT, fix=fix)

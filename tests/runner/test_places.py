@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ditr.errors import DitrError
+from ditr.paths import project_dir
+from ditr.runner.places import Slot, require_fit, slots_of
+from ditr.runner.plan import PlannedRun, plan
+from ditr.spec.load import load_spec
+from ditr.spec.registry import Registry
+
+REGISTRY = Registry()
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_gpu_named_twice_takes_two_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert slots_of(jobs=None, gpus=None) == ()
+    assert slots_of(jobs=2, gpus=None) == (Slot(None), Slot(None))
+    assert slots_of(jobs=None, gpus="0,0,1") == (Slot("0"), Slot("0"), Slot("1"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert slots_of(jobs=None, gpus="1,0") == (Slot("7"), Slot("5")), "those that the user's shell shows, in its order"
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("jobs", "gpus", "says"),
+    [
+        (2, "0", "--jobs is for runs on the CPU, --gpus for those on GPUs"),
+        (None, "0;1", "--gpus 0;1: not a list of GPUs"),
+        (None, "", "--gpus : not a list of GPUs"),
+        (None, "gpu0", "--gpus gpu0: not a list of GPUs"),
+        (None, "0,2", "--gpus 0,2: there is no GPU 2, there are 2, counted from 0"),
+    ],
+)
+def test_a_senseless_choice_of_places_is_one_message(jobs: int | None, gpus: str, says: str) -> None:
+    with pytest.raises(DitrError) as raised:
+        slots_of(jobs=jobs, gpus=gpus)
+    assert (raised.value.what, bool(raised.value.fix)) == (says, True)
+
+
+def test_without_a_gpu_none_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(DitrError, match="there is no GPU 0, torch sees none"):
+        slots_of(jobs=None, gpus="0")
+
+
+@pytest.mark.parametrize(
+    ("device", "slot", "says"),
+    [
+        ("cuda", Slot(None), "execution.device is cuda, and --jobs runs on the CPU"),
+        ("cpu", Slot("0"), "execution.device is cpu, and --gpus runs on GPUs"),
+    ],
+)
+def test_a_run_is_not_put_where_its_spec_does_not_want_it(tmp_path: Path, device: str, slot: Slot, says: str) -> None:
+    def planned(device: str) -> tuple[PlannedRun, ...]:
+        spec = load_spec(
+            project_dir() / "specs/baseline.yaml", registry=REGISTRY, overrides=[f"execution.device={device}"]
+        )
+        return plan([spec], registry=REGISTRY, runs=tmp_path, force=False)
+
+    require_fit(planned("auto"), slots=[slot])
+    require_fit(planned(device), slots=[])
+    require_fit([replace(run, status="finished") for run in planned(device)], slots=[slot])
+    with pytest.raises(DitrError, match=says):
+        require_fit(planned(device), slots=[slot])
