@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 
 
 class Code(StrEnum):
@@ -43,6 +45,10 @@ class DitrError(Exception):
         self.code = code
         self.where = where
         self.fix = fix
+
+    def __reduce__(self) -> tuple[Callable[..., DitrError], tuple[str]]:
+        """So that one process can raise it in another."""
+        return partial(DitrError, code=self.code, where=self.where, fix=self.fix), (self.what,)
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ditr.cli.display import duration, open_display
 from ditr.cli.options import Overrides
 from ditr.cli.run import plan_table
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.paths import runs_dir
-from ditr.runner.costs import Costs, costs
+from ditr.progress import Progress
+from ditr.runner.costs import Costs, MapCosts, alike, costs
 from ditr.runner.plan import PlannedRun, plan
+from ditr.runner.probe import Probe, probe, seconds_left, seconds_of_a_run
 from ditr.spec.load import LoadedSpec
 from ditr.spec.registry import Registry
 
@@ -29,29 +33,114 @@ def register(app: typer.Typer) -> None:
 def show_plan(
     specs: Annotated[list[Path], typer.Argument(metavar="SPEC", help="Spec files.", show_default=False)],
     overrides: Overrides = None,
+    measure: Annotated[
+        bool, typer.Option("--probe", help="Measure two steps of each spec here, and estimate times and memory.")
+    ] = False,
 ) -> None:
-    """Say what `ditr run` would do with these specs, and what each costs: weights, steps, feature maps to be made.
+    """Say what `ditr run` would do with these specs, and what that costs.
 
-    Nothing is made or run. Weights are counted in the model itself.
+    Weights are counted in the model itself, operations in forward passes of a few frames, and feature maps in the
+    store. Nothing is run or made, but for --probe an embedded data set that is missing.
     """
     registry = Registry()
     loaded = load_specs(specs, registry=registry, overrides=overrides)
     planned = plan(loaded, registry=registry, runs=runs_dir(), force=False)
-    found = [(spec, costs(spec.spec, registry=registry)) for spec in loaded]
+    found = costs([spec.spec for spec in loaded], registry=registry, make_data=measure)
+    with open_display() as display:
+        probes = _probes(loaded, found, progress=display.progress) if measure else []
     typer.echo(plan_table(planned))
-    typer.echo(_cost_table(planned, found), nl=False)
+    typer.echo(_cost_table(loaded, found, planned))
+    typer.echo(_weight_table(loaded, found))
+    if probes:
+        typer.echo(_time_table(loaded, found, planned, probes))
+    for note in _notes(found):
+        typer.echo(note)
 
 
-def _cost_table(planned: Sequence[PlannedRun], found: Sequence[tuple[LoadedSpec, Costs]]) -> str:
-    parts = list(dict.fromkeys(part for _, one in found for part in one.weights))
+def _probes(loaded: Sequence[LoadedSpec], found: Sequence[Costs], *, progress: Progress) -> list[Probe | None]:
+    """Of each spec, None where its data are not here; those whose steps cost the same are measured once."""
+    measured: dict[str, Probe] = {}
+    for position, (spec, one) in enumerate(zip(loaded, found, strict=True)):
+        progress("probe", position, len(loaded))
+        if one.forward is not None and alike(spec.spec) not in measured:
+            measured[alike(spec.spec)] = probe(spec.spec, makes_maps=bool(one.maps and one.maps.missing))
+    progress("probe", len(loaded), len(loaded))
+    return [measured.get(alike(spec.spec)) for spec in loaded]
+
+
+def _cost_table(loaded: Sequence[LoadedSpec], found: Sequence[Costs], planned: Sequence[PlannedRun]) -> str:
+    columns = ("spec", "to run", "steps each", "sparse GFLOP", "dense GFLOP", "2D GFLOP")
+    of_maps = ("maps to make", "GiB", "TFLOP", "maps there", "GiB")
     rows = []
-    for spec, one in found:
-        runs = sum(run.runs for run in planned if run.source == spec.path)
-        maps = one.missing_maps
-        disk = None if maps is None else maps * one.map_bytes / _GIB
-        by_part = [one.weights.get(part) for part in parts]
-        rows.append((spec.spec.name, runs, one.steps, one.total_weights, *by_part, maps, disk))
-    columns = ("spec", "to run", "steps each", "weights", *parts, "maps to make", "GiB")
-    unknown = any(one.steps is None for _, one in found)
-    note = "steps and maps are not known where the data are not on this machine\n" if unknown else ""
-    return text_table(columns, rows) + note
+    for spec, one in zip(loaded, found, strict=True):
+        forward, maps = one.forward, one.maps or MapCosts()
+        rows.append(
+            (
+                spec.spec.name,
+                sum(run.runs for run in _runs_of(spec, planned)),
+                one.steps,
+                forward and forward.sparse / 1e9,
+                forward and forward.dense / 1e9,
+                _product(1 / 1e9, maps.flops_each),
+                maps.missing,
+                _product(maps.bytes_each / _GIB, maps.missing),
+                _product(1 / 1e12, maps.missing, maps.flops_each),
+                maps.present,
+                _product(maps.bytes_each / _GIB, maps.present),
+            )
+        )
+    return text_table((*columns, *of_maps), rows)
+
+
+def _weight_table(loaded: Sequence[LoadedSpec], found: Sequence[Costs]) -> str:
+    parts = list(dict.fromkeys(part for one in found for part in one.weights))
+    rows = [
+        (spec.spec.name, one.total_weights, *map(one.weights.get, parts))
+        for spec, one in zip(loaded, found, strict=True)
+    ]
+    return text_table(("spec", "weights", *parts), rows)
+
+
+def _time_table(
+    loaded: Sequence[LoadedSpec],
+    found: Sequence[Costs],
+    planned: Sequence[PlannedRun],
+    probes: Sequence[Probe | None],
+) -> str:
+    columns = ("spec", "step ms", "read ms", "frame ms", "MiB", "a run", "all to run", "maps to make")
+    rows: list[tuple[Any, ...]] = []
+    total, making = 0.0, dict[Path | None, float]()
+    for spec, one, measured in zip(loaded, found, probes, strict=True):
+        if measured is None:
+            rows.append((spec.spec.name, *(None for _ in columns[1:])))
+            continue
+        a_run = seconds_of_a_run(spec.spec, costs=one, probe=measured)
+        left = sum(seconds_left(run, costs=one, probe=measured) for run in _runs_of(spec, planned))
+        maps = (one.maps.missing or 0) * measured.map_ms / 1000 if one.maps else 0.0
+        total += left
+        if left and one.maps:
+            making[one.maps.store] = maps  # specs that share a store make its maps once
+        took = (measured.step_ms, measured.read_ms, measured.frame_ms, measured.peak_mem_mb)
+        rows.append((spec.spec.name, *map(round, took), duration(a_run), duration(left), duration(maps)))
+    for_maps = duration(sum(making.values()))
+    where = next((f"on {one.device}, MiB of {one.memory_of}" for one in probes if one), "no data")
+    return text_table(columns, rows) + (
+        f"estimated for all that would run, one after the other: {duration(total)}, and {for_maps} for maps\n"
+        f"measured {where}: a step, reading its batch in one process, evaluating a frame\n"
+    )
+
+
+def _notes(found: Sequence[Costs]) -> Iterator[str]:
+    if any(one.forward is None for one in found):
+        yield "where data are not on this machine or not made yet, what depends on them is not known (-)"
+    yield "GFLOP of a frame's forward pass; a training step takes about three times as many for each frame of its batch"
+
+
+def _runs_of(spec: LoadedSpec, planned: Sequence[PlannedRun]) -> list[PlannedRun]:
+    return [run for run in planned if run.source == spec.path]
+
+
+def _product(unit: float, *factors: int | None) -> float | None:
+    """Their product in a unit, or None where one is not known."""
+    known = [factor for factor in factors if factor is not None]
+    return unit * math.prod(known) if len(known) == len(factors) else None

@@ -9,6 +9,7 @@ import torch
 import xxhash
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
+from torch.utils.flop_counter import FlopCounterMode
 
 from ditr.catalog import sha256_of, weights_stamp
 from ditr.errors import Code, DitrError
@@ -147,6 +148,21 @@ def require_source(spec: FeatureSpec, *, entry: VitEntry | ConvEntry) -> None:
         _layers(model, spec)
     if not isinstance(weights, SeededWeights):
         weights_file(weights, entry=entry)
+
+
+def source_flops(spec: FeatureSpec, *, entry: VitEntry | ConvEntry) -> int:
+    """Floating point operations that one image's map takes: two for each multiplication in convolutions, matrix
+    products and attention, up to the last layer that is taken. Neither weights nor an image are needed."""
+    assert spec.input_size is not None, "a spec of a computed source without an input size does not load"
+    with torch.device("meta"), torch.no_grad():
+        source: Any = create(entry).eval()
+        taken = _layers(source, spec) if isinstance(entry, VitEntry) else [stage_of(source, entry)]
+        counter = FlopCounterMode(display=False)
+        with counter:
+            source.forward_intermediates(
+                torch.empty(1, 3, *spec.input_size), indices=taken, stop_early=True, intermediates_only=True
+            )
+    return counter.get_total_flops()
 
 
 def _layers(model: Any, spec: FeatureSpec) -> list[int]:

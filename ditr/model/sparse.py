@@ -207,6 +207,30 @@ def up_convolution(in_channels: int, out_channels: int) -> nn.Module:
     return cast(nn.Module, layer)
 
 
+def is_convolution(layer: nn.Module) -> bool:
+    """Whether it is one of the two above."""
+    return isinstance(layer, ME.MinkowskiConvolution | ME.MinkowskiConvolutionTranspose)
+
+
+def products(layer: nn.Module, x: OnVoxels, out: OnVoxels) -> int:
+    """Vectors that the convolution multiplies by a matrix on its way from ``x`` to ``out``: pairs of its kernel map."""
+    convolution = cast(Any, layer)
+    if convolution.use_mm:
+        return len(VoxelSet(coordinate_map_key=x.coordinate_map_key, coordinate_manager=x.coordinate_manager))
+    kernel = convolution.kernel_generator
+    pairs = x.coordinate_manager.kernel_map(
+        x.coordinate_map_key,
+        out.coordinate_map_key,
+        stride=kernel.kernel_stride,
+        kernel_size=kernel.kernel_size,
+        dilation=kernel.kernel_dilation,
+        region_type=kernel.region_type,
+        region_offset=kernel.region_offsets,
+        is_transpose=convolution.is_transpose,
+    )
+    return sum(rows.shape[1] for rows in pairs.values())
+
+
 def batch_norm(channels: int, *, momentum: float) -> nn.Module:
     """Over all voxels of the batch."""
     return cast(nn.Module, ME.MinkowskiBatchNorm(channels, momentum=momentum))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from ditr.errors import Code, DitrError
-from ditr.features.sources import FeatureSource, load_source, require_source
+from ditr.features.sources import FeatureSource, load_source, require_source, source_flops
 from ditr.features.timm_models import check, create
 from ditr.geometry.sampling import sample_map
 from ditr.spec.entries import ConvEntry, PrecomputedEntry, SeededWeights, VitEntry
@@ -143,3 +143,22 @@ def test_random_weights_may_see_images_normalised_in_any_way_and_trained_ones_ma
     load_source(SPEC, entry=half, device=CPU)
     with pytest.raises(DitrError, match=r"says mean: \(0.5, 0.5, 0.5\).*which has mean: \(0.485, 0.456, 0.406\)"):
         require_source(SPEC.model_copy(update={"weights": HubWeights(kind="hub")}), entry=half)
+
+
+@pytest.mark.parametrize("family", ["dinov2", "dinov2_reg4", "dinov3", "siglip2"])
+@pytest.mark.parametrize(("layers", "blocks"), [((-1,), 3), ((0, 1), 2)])
+def test_operations_of_a_map_are_those_of_the_layers_up_to_the_last_that_is_taken(
+    family: str, layers: tuple[int, ...], blocks: int
+) -> None:
+    """Of each layer's four projections, of queries by keys and weights by values, and of the patches; by hand."""
+    entry, width, rows, columns = VITS[family], 32, 6, 8
+    spec = FeatureSpec(source="tiny", input_size=(rows * entry.patch, columns * entry.patch), layers=layers)
+    patches = rows * columns
+    tokens = patches + entry.prefix_tokens
+    block = tokens * 12 * width**2 + 2 * tokens**2 * width
+    assert source_flops(spec, entry=entry) == 2 * (patches * 3 * entry.patch**2 * width + blocks * block)
+
+
+def test_operations_of_a_convolutional_map_grow_with_its_area() -> None:
+    small, large = (FeatureSpec(source="tiny", input_size=size) for size in ((64, 96), (128, 192)))
+    assert source_flops(large, entry=RN50) == 4 * source_flops(small, entry=RN50) > 0
