@@ -111,9 +111,10 @@ def _run(planned: Sequence[PlannedRun], *, registry: Registry, display: Display)
 
 
 def _run_at_once(planned: Sequence[PlannedRun], *, slots: Sequence[Slot]) -> tuple[Outcome, ...]:
+    results = Results(runs_dir() / "results.duckdb")
     with StopSignal() as stop, JobsTable() as table:
         try:
-            return run_at_once(planned, slots=slots, stop=stop, look=table.look)
+            return run_at_once(planned, slots=slots, results=results, stop=stop, look=table.look)
         except KeyboardInterrupt:
             typer.echo(STOPPED_AT_ONCE)
             raise typer.Exit(INTERRUPTED) from None

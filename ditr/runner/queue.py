@@ -19,7 +19,8 @@ from ditr.runner.plan import PlannedRun
 from ditr.runner.run import Outcome
 from ditr.runner.stop import StopSignal
 from ditr.spec.models import Spec
-from ditr.tracking.run_folder import RunFolder, RunState
+from ditr.tracking.results import Results
+from ditr.tracking.run_folder import RunFolder, RunState, now
 
 JOB = (sys.executable, "-m", "ditr.cli.job")
 """Runs the one planned run that it reads from its standard input; what follows is the user's command, which the run's
@@ -63,12 +64,13 @@ class _Job:
 
 
 def run_at_once(
-    planned: Sequence[PlannedRun], *, slots: Sequence[Slot], stop: StopSignal, look: Look
+    planned: Sequence[PlannedRun], *, slots: Sequence[Slot], results: Results, stop: StopSignal, look: Look
 ) -> tuple[Outcome, ...]:
     """Runs what is new or unfinished, one job a slot; outcomes in the order of ``planned``.
 
     When asked to stop, every job saves and stops. Jobs share the cores: each gets its part of them for threads and for
     loader processes. A job whose parent is killed goes on to its end, and until then a later call finds its run busy.
+    ``results`` get the rows of jobs that died; the others write their own.
 
     Raises
     ------
@@ -87,12 +89,16 @@ def run_at_once(
             for job in [job for job in under_way if job.process.poll() is not None]:
                 under_way.remove(job)
                 free.append(job.slot)
-                ended[job.run.key] = _outcome(job, told=told)
+                ended[job.run.key] = _outcome(job, results=results, told=told)
             running = tuple(job.run for job in under_way)
             look(Standing(under_way=running, ended=tuple(ended.values()), waiting=len(waiting)))
             time.sleep(_LOOK_S)
     except BaseException as error:
-        _tell(under_way, signal.SIGKILL if isinstance(error, KeyboardInterrupt) else signal.SIGINT)
+        at_once = isinstance(error, KeyboardInterrupt)
+        _tell(under_way, signal.SIGKILL if at_once else signal.SIGINT)
+        for job in under_way:
+            job.process.wait()
+            _outcome(job, results=results, told=True)
         raise
     outcomes = ended | {run.key: Outcome(planned=run, state=run.folder.state(), interrupted=True) for run in waiting}
     return tuple(outcomes[run.key] if run.runs else Outcome(planned=run, state=run.folder.state()) for run in planned)
@@ -145,21 +151,28 @@ def _start(run: PlannedRun, *, slot: Slot, cores: int) -> _Job:
     return _Job(run, slot, process, said)
 
 
-def _outcome(job: _Job, *, told: bool) -> Outcome:
-    """``told``: it was asked to stop, maybe before it could hear that."""
-    code, state = job.process.returncode, job.run.folder.state()
+def _outcome(job: _Job, *, results: Results, told: bool) -> Outcome:
+    """``told``: it was asked to stop, maybe before it could hear that, or ended."""
+    folder, code = job.run.folder, job.process.returncode
+    state = folder.state()
+    began = state is not None and state.pid == job.process.pid
     how = "not begun" if state is None else state.state
-    logged = state is not None and state.pid == job.process.pid and state.state != "running"
+    died = began and how == "running"  # it could not say so itself
     failure = None
     if code != 0 and not (told and how != "failed"):
-        failure = JobFailed(_how_it_ended(job, state if logged else None), mistake=code == MISTAKE)
-    if logged:
+        failure = JobFailed(_how_it_ended(job, state if began and not died else None), mistake=code == MISTAKE)
+    if state is not None and died:
+        what = str(failure).splitlines()[0] if failure else None
+        state = replace(state, state="failed" if failure else "interrupted", error=what, ended_at=now())
+        folder.set_state(state)
+        results.record(folder)
+    if began and not died:
         job.said.unlink()  # the run's own log has it all
     return Outcome(planned=job.run, state=state, error=failure, interrupted=failure is None and how != "finished")
 
 
 def _how_it_ended(job: _Job, state: RunState | None) -> str:
-    """In words, with the end of what there is to read about it; ``state`` is what the job itself left, if it did."""
+    """In words, with the end of what there is to read about it; ``state`` is what the job itself left at its end."""
     code = job.process.returncode
     if code == MISTAKE and state is not None and state.error:
         return state.error

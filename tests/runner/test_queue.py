@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -15,10 +16,12 @@ from ditr.paths import project_dir
 from ditr.runner import queue
 from ditr.runner.places import Slot
 from ditr.runner.plan import PlannedRun, plan
-from ditr.runner.queue import JobFailed, Standing, job_from, job_text, run_at_once
+from ditr.runner.queue import JobFailed, Look, Standing, job_from, job_text, run_at_once
+from ditr.runner.run import Outcome
 from ditr.runner.stop import StopSignal
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
+from ditr.tracking.results import Results
 
 REGISTRY = Registry()
 WORK = """
@@ -62,6 +65,11 @@ def planned(runs: Path, *seeds: int) -> tuple[PlannedRun, ...]:
     return plan([spec], registry=REGISTRY, runs=runs, force=False)
 
 
+def run(runs: tuple[PlannedRun, ...], *, slots: list[Slot], stop: StopSignal, look: Look) -> tuple[Outcome, ...]:
+    results = Results(runs[0].folder.path.parent / "results.duckdb")
+    return run_at_once(runs, slots=slots, results=results, stop=stop, look=look)
+
+
 def silent(_: Standing) -> None:
     """Shows nothing."""
 
@@ -83,13 +91,16 @@ def test_a_job_gets_the_run_as_it_was_planned(tmp_path: Path) -> None:
 def test_a_job_that_fails_or_dies_leaves_the_others_alone(tmp_path: Path) -> None:
     seen: list[Standing] = []
     with StopSignal() as stop:
-        found = run_at_once(planned(tmp_path, 0, 1, 2, 3), slots=[Slot(None)] * 2, stop=stop, look=seen.append)
+        found = run(planned(tmp_path, 0, 1, 2, 3), slots=[Slot(None)] * 2, stop=stop, look=seen.append)
     assert [outcome.planned.seed for outcome in found] == [0, 1, 2, 3]
     assert [outcome.error is None for outcome in found] == [True, False, False, True]
     assert all(isinstance(found[at].error, JobFailed) for at in (1, 2))
     assert "ended with code 1" in str(found[1].error)
     assert "seed 1 has no luck" in str(found[1].error), "with the end of what it said"
     assert "was ended by signal 9 (Killed), as the kernel does when memory runs out" in str(found[2].error)
+    assert [outcome.state.state for outcome in found if outcome.state] == ["finished", "failed", "failed", "finished"]
+    rows = Results(tmp_path / "results.duckdb").query("select seed, state from results order by seed").rows
+    assert rows == ((1, "failed"), (2, "failed")), "jobs write the rows of their runs, those that died cannot"
     left = sorted(path.name[:12] for path in tmp_path.glob(".*.job.txt"))
     assert left == [".baseline-s1", ".baseline-s2"], "their whole output is kept"
     assert all(len(standing.under_way) <= 2 for standing in seen)
@@ -99,7 +110,7 @@ def test_a_job_that_fails_or_dies_leaves_the_others_alone(tmp_path: Path) -> Non
 @pytest.mark.usefixtures("job")
 def test_a_failed_run_is_told_with_the_end_of_its_log_and_a_mistake_as_the_message_that_it_is(tmp_path: Path) -> None:
     with StopSignal() as stop:
-        failed, mistaken = run_at_once(planned(tmp_path, 10, 11), slots=[Slot(None)] * 2, stop=stop, look=silent)
+        failed, mistaken = run(planned(tmp_path, 10, 11), slots=[Slot(None)] * 2, stop=stop, look=silent)
     lines = str(failed.error).splitlines()
     assert lines[0] == "failed: in the middle"
     assert lines[1] == f"  the end of {failed.planned.folder.log_file}:"
@@ -116,7 +127,7 @@ def test_each_gpu_has_one_job_at_a_time_and_the_cores_are_shared(
     monkeypatch.setattr(queue.os, "sched_getaffinity", lambda _: set(range(8)))
     seeds = (3, 4, 5, 6)
     with StopSignal() as stop:
-        run_at_once(planned(tmp_path, *seeds), slots=[Slot("0"), Slot("3")], stop=stop, look=silent)
+        run(planned(tmp_path, *seeds), slots=[Slot("0"), Slot("3")], stop=stop, look=silent)
     facts = [facts_of(tmp_path, seed) for seed in seeds]
     assert {(one["device"], one["threads"], one["workers"]) for one in facts} == {("cuda", "4", 2)}
     for gpu in ("0", "3"):
@@ -136,7 +147,7 @@ def test_when_asked_to_stop_all_jobs_save_and_the_rest_is_not_begun(tmp_path: Pa
 
         asking = threading.Thread(target=ask)
         asking.start()
-        found = run_at_once(stopped, slots=[Slot(None)] * 2, stop=stop, look=silent)
+        found = run(stopped, slots=[Slot(None)] * 2, stop=stop, look=silent)
         asking.join()
     assert [outcome.interrupted for outcome in found] == [True, True, True]
     assert [outcome.state.state if outcome.state else None for outcome in found] == ["interrupted", "interrupted", None]
@@ -146,8 +157,8 @@ def test_when_asked_to_stop_all_jobs_save_and_the_rest_is_not_begun(tmp_path: Pa
 @pytest.mark.usefixtures("job")
 def test_what_is_finished_is_not_begun_again(tmp_path: Path) -> None:
     with StopSignal() as stop:
-        run_at_once(planned(tmp_path, 0), slots=[Slot(None)], stop=stop, look=silent)
-        (again,) = run_at_once(planned(tmp_path, 0), slots=[Slot(None)], stop=stop, look=silent)
+        run(planned(tmp_path, 0), slots=[Slot(None)], stop=stop, look=silent)
+        (again,) = run(planned(tmp_path, 0), slots=[Slot(None)], stop=stop, look=silent)
     assert again.planned.status == "finished"
     assert again.state is not None
 
@@ -159,8 +170,24 @@ def test_a_job_that_is_asked_to_stop_before_it_can_hear_is_interrupted_and_did_n
         def ask(standing: Standing) -> None:
             stop.asked = bool(standing.under_way) or stop.asked
 
-        (found,) = run_at_once(planned(tmp_path, 99), slots=[Slot(None)], stop=stop, look=ask)
+        (found,) = run(planned(tmp_path, 99), slots=[Slot(None)], stop=stop, look=ask)
     assert (found.error, found.interrupted, found.state) == (None, True, None)
+
+
+@pytest.mark.usefixtures("job")
+def test_who_insists_ends_all_jobs_at_once(tmp_path: Path) -> None:
+    def insist(standing: Standing) -> None:
+        if len(list(tmp_path.glob("*/state.json"))) == 2:
+            raise KeyboardInterrupt
+
+    with StopSignal() as stop, pytest.raises(KeyboardInterrupt):
+        run(planned(tmp_path, 90, 91), slots=[Slot(None)] * 2, stop=stop, look=insist)
+    states = [run.folder.state() for run in planned(tmp_path, 90, 91)]
+    assert [state.state for state in states if state] == ["interrupted", "interrupted"]
+    for state in states:
+        assert state is not None
+        with pytest.raises(ProcessLookupError):
+            os.kill(state.pid, 0)
 
 
 @pytest.mark.usefixtures("job")
@@ -170,10 +197,10 @@ from pathlib import Path
 from ditr.runner import queue
 from ditr.runner.places import Slot
 from ditr.runner.stop import StopSignal
-from tests.runner.test_queue import planned, silent
+from tests.runner.test_queue import planned, run, silent
 queue.JOB = {queue.JOB!r}
 with StopSignal() as stop:
-    queue.run_at_once(planned(Path({str(tmp_path)!r}), 0, 3), slots=[Slot(None)] * 2, stop=stop, look=silent)
+    run(planned(Path({str(tmp_path)!r}), 0, 3), slots=[Slot(None)] * 2, stop=stop, look=silent)
 """
     process = subprocess.Popen([sys.executable, "-c", parent], cwd=project_dir())
     wait_for(tmp_path, "*/state.json", count=2)
