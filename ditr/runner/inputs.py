@@ -128,7 +128,9 @@ def prepare(
     say(f"  2D features: {_in_words(spec, features, took=_took(began))}")
 
     def samples(frames: FrameSet, *, of: FrameSet, augmented: bool) -> SampleSet:
-        reader = map_reader(features.maps, control=control, split=of.ids) if features.maps else None
+        reader = None
+        if features.maps and not (augmented and only):  # without a training its maps need not be there
+            reader = map_reader(features.maps, control=control, split=of.ids)
         return sample_set(frames, spec=spec, seed=seed, features=features, augmented=augmented, read=reader)
 
     return Inputs(

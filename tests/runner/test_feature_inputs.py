@@ -106,6 +106,17 @@ def test_zero_features_reach_samples_in_place_of_the_maps(
         assert samples[0].uv_valid.any(), "points still read them"
 
 
+def test_an_evaluation_with_mean_features_needs_no_map_of_the_training(
+    registry: Registry, write: Write, tiny_dataset: Dataset
+) -> None:
+    for frame_id in tiny_dataset.val.ids:
+        write(frame_id)
+    mean = ("features={source: foreign, control: mean}", "features.input_size=null")
+    samples = inputs_of(registry, *mean, only=Selection(frames=1)).evaluated
+    expected = sum(map_of(frame_id) for frame_id in tiny_dataset.val.ids) / len(tiny_dataset.val)  # type: ignore[arg-type]
+    assert torch.equal(tokens_of(samples, 0), expected.half()), "of the whole split"
+
+
 def test_shuffled_features_are_those_of_another_scene_of_the_split(registry: Registry, write: Write) -> None:
     (registry.folder / "datasets" / "pairs.yaml").write_text(
         "{kind: synthrooms, seed: 0, first_scene: 9100, train: {scenes: 2, frames: 1}, val: {scenes: 2, frames: 2},"
