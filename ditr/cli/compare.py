@@ -108,6 +108,7 @@ def in_text(comparison: Comparison) -> str:
 
 def _arms(comparison: Comparison) -> str:
     from ditr.report.answers import metric_name
+    from ditr.report.compare import COSTS
 
     best = comparison.best
     rows = []
@@ -117,9 +118,8 @@ def _arms(comparison: Comparison) -> str:
         n = summary.spreads[comparison.metric].n
         rows.append((label + (" *" if label == best else ""), n, *spreads, *summary.costs.values()))
     names = [metric_name(metric) for metric in comparison.arms[0].spreads]
-    costs = ("weights, M", "step, ms", "memory, MiB", "frame, ms")
     legend = f"* highest mean {metric_name(comparison.metric)}\n" if best else ""
-    return text_table(("arm", "seeds", *names, *costs), rows) + legend
+    return text_table(("arm", "seeds", *names, *COSTS.values()), rows) + legend
 
 
 def _spread(mean: float, sd: float | None) -> str:
@@ -127,7 +127,7 @@ def _spread(mean: float, sd: float | None) -> str:
 
 
 def _contrasts(comparison: Comparison) -> str:
-    from ditr.report.answers import metric_name, p_text
+    from ditr.report.answers import interval_text, metric_name, p_text
 
     rows = []
     for contrast in comparison.contrasts:
@@ -136,9 +136,9 @@ def _contrasts(comparison: Comparison) -> str:
             (
                 f"{contrast.label} - {contrast.reference}",
                 f"{found.value:+.3f}",
-                f"{found.low:+.3f} to {found.high:+.3f}",
+                interval_text(found),
                 p_text(contrast.p_holm),
-                p_text(found.permutation_p),
+                p_text(contrast.permutation_p),
                 f"{found.minimum_detectable:.3f}",
             )
         )
@@ -147,14 +147,13 @@ def _contrasts(comparison: Comparison) -> str:
 
 
 def _where(contrasts: Sequence[StratumContrast], *, metric: Metric) -> str:
-    from ditr.report.answers import metric_name
+    from ditr.report.answers import interval_text, metric_name
 
     rows = []
     for one in contrasts:
         found = one.difference
-        interval = f"{found.low:+.3f} to {found.high:+.3f}"
         part = (one.stratum.of, one.stratum.name, one.stratum.num_instances)
-        rows.append((*part, f"{one.reference_mean:.3f}", one.label, f"{found.value:+.3f}", interval))
+        rows.append((*part, f"{one.reference_mean:.3f}", one.label, f"{found.value:+.3f}", interval_text(found)))
     reference = contrasts[0].reference if contrasts else ""
     columns = ("by", "part", "instances", reference, "arm", f"{metric_name(metric)} gained", "95 % interval")
     return text_table(columns, rows)

@@ -12,6 +12,11 @@ from ditr.geometry.camera import Intrinsics
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 
+def scene_of(frame_id: str) -> str:
+    """``scene0000_00`` of ``scene0000_00_200``."""
+    return frame_id.rpartition("_")[0]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Frame:
     """N points of one frame (reference: ESAM section 1.3).

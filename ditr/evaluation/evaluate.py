@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ditr.data.batch import Batch, Sample
-from ditr.data.frame import Frame
+from ditr.data.frame import Frame, scene_of
 from ditr.data.loading import batches
 from ditr.data.samples import SampleSet
 from ditr.data.texture_only import texture_ids
@@ -151,7 +151,7 @@ def _row(sample: Sample, matches: FrameMatches, *, spec: EvaluationSpec) -> Row:
     counts = matches.gt_sizes >= spec.min_points
     return {
         "frame_id": sample.frame_id,
-        "scene": sample.frame_id.rpartition("_")[0],
+        "scene": scene_of(sample.frame_id),
         "n_points": len(sample.xyz),
         "n_void": int((sample.targets.instance_of_point < 0).sum()),
         "n_superpoints": sample.num_superpoints,

@@ -14,9 +14,11 @@ from typing import Literal
 
 import numpy as np
 
+from ditr.data.frame import scene_of
 from ditr.errors import Code, DitrError
 from ditr.evaluation.instance_ap import AP_THRESHOLDS, ESAM_THRESHOLDS, Outcomes, outcomes, pool
 from ditr.evaluation.match_table import MatchTable
+from ditr.seeds import derive_seed
 
 Metric = Literal["ap", "ap50", "ap25"]
 Counts = Mapping[str, np.ndarray]
@@ -47,6 +49,13 @@ class Scored:
     def values(self, metric: Metric) -> np.ndarray:
         """(seeds,) AP of each, every scene once; NaN without ground truth that counts."""
         return self.weighted(metric, np.ones((len(self.scenes), 1)))[:, 0]
+
+    def resampled(self, metric: Metric, *, resamples: int, seed: int) -> np.ndarray:
+        """(seeds, 1 + R) AP of each, every scene once, then in R draws of S scenes; the same draws in every arm."""
+        key = (metric, resamples, seed)
+        if key not in self._resampled:
+            self._resampled[key] = self.weighted(metric, _scene_draws(len(self.scenes), resamples, seed=seed))
+        return self._resampled[key]
 
     def weighted(self, metric: Metric, times: np.ndarray) -> np.ndarray:
         """(seeds, R) AP of each when scene s counts ``times[s, r]`` times, (S, R) whole numbers."""
@@ -84,13 +93,12 @@ class Scored:
         return self._known[key]
 
     @cached_property
-    def _known(self) -> dict[tuple[int, float], _Events]:
+    def _resampled(self) -> dict[tuple[Metric, int, int], np.ndarray]:
         return {}
 
-
-def scene_of(frame_id: str) -> str:
-    """``scene0000_00`` of ``scene0000_00_200``."""
-    return frame_id.rpartition("_")[0]
+    @cached_property
+    def _known(self) -> dict[tuple[int, float], _Events]:
+        return {}
 
 
 def require_same_frames(first: MatchTable, second: MatchTable) -> None:
@@ -131,6 +139,13 @@ class _Events:
         place = np.searchsorted(at_place, group[self.is_true])
         np.add.at(true, (place, self.scene[self.is_true]), 1)
         return above.cumsum(axis=0)[:-1], from_on.cumsum(axis=0)[:-1], true[:-1]
+
+
+def _scene_draws(scenes: int, resamples: int, *, seed: int) -> np.ndarray:
+    """(S, 1 + R): every scene once, then how often each is in S draws of them."""
+    rng = np.random.default_rng(derive_seed(seed, "bootstrap"))
+    drawn = rng.multinomial(scenes, np.full(scenes, 1 / scenes), size=resamples)
+    return np.concatenate([np.ones((1, scenes), dtype=drawn.dtype), drawn]).T
 
 
 def _events(found: Outcomes, scene_of_frame: np.ndarray, *, num_scenes: int) -> _Events:

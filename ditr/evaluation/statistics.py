@@ -44,9 +44,6 @@ class Difference:
     """Bounds of the confidence interval."""
     p: float
     """Two-sided, of the test that the interval inverts: at which level it would just reach 0."""
-    permutation_p: float
-    """Two-sided, of exchanging the arms' outcomes scene by scene: about these trained models alone, whatever other
-    seeds would have given, and about whether they differ at all."""
     se: float
     """Standard error: the root of the squares of the two below, and of nothing else."""
     se_scenes: float
@@ -95,8 +92,7 @@ def difference(
     """
     require_same_frames(first.tables[0], second.tables[0])
     scenes = len(first.scenes)
-    draws = _scene_draws(scenes, resamples, seed=seed)
-    one, other = first.weighted(metric, draws), second.weighted(metric, draws)
+    one, other = (arm.resampled(metric, resamples=resamples, seed=seed) for arm in (first, second))
     now = one[:, 0], other[:, 0]
     kept = np.isfinite(one).all(axis=0) & np.isfinite(other).all(axis=0)
     kept[0] = False
@@ -114,7 +110,6 @@ def difference(
         low=value - margin,
         high=value + margin,
         p=_p(value, se=se, dof=dof),
-        permutation_p=_permutation_p(first, second, metric=metric, resamples=resamples, seed=seed),
         se=se,
         se_scenes=float(np.sqrt(of_scenes)),
         se_seeds=float(np.sqrt(sum(known))) if None not in of_seeds else None,
@@ -126,6 +121,21 @@ def difference(
     )
 
 
+def permutation_p(first: Scored, second: Scored, *, metric: Metric, resamples: int = 1000, seed: int = 0) -> float:
+    """Share of exchanges of the arms' outcomes, scene by scene, that differ at least as much as the one at hand.
+
+    Two-sided: about these trained models alone, whatever other seeds would have given, and about whether they differ at
+    all. Raises DitrError as ``difference`` does.
+    """
+    require_same_frames(first.tables[0], second.tables[0])
+    rng = np.random.default_rng(derive_seed(seed, "exchange"))
+    swap = rng.random((len(first.scenes), resamples)) < 0.5
+    swap[:, 0] = False
+    gained = second.exchanged(first, metric, swap) - first.exchanged(second, metric, swap)
+    found = np.abs(gained.mean(axis=0))
+    return float(np.mean(found >= found[0] - 1e-12))
+
+
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """Each p corrected for that many tests, in the order given (Holm 1979)."""
     count = len(p_values)
@@ -135,13 +145,6 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
         worst = max(worst, min(1.0, (count - rank) * p_values[at]))
         corrected[at] = worst
     return tuple(corrected)
-
-
-def _scene_draws(scenes: int, resamples: int, *, seed: int) -> np.ndarray:
-    """(S, 1 + R): every scene once, then how often each is in S draws of them."""
-    rng = np.random.default_rng(derive_seed(seed, "bootstrap"))
-    drawn = rng.multinomial(scenes, np.full(scenes, 1 / scenes), size=resamples)
-    return np.concatenate([np.ones((1, scenes), dtype=drawn.dtype), drawn]).T
 
 
 def _of_seeds(values: np.ndarray, drawn: np.ndarray, unbias: float) -> float | None:
@@ -168,16 +171,6 @@ def _p(value: float, *, se: float, dof: float) -> float:
     if se == 0:
         return 1.0 if value == 0 else 0.0
     return float(2 * stats.t.sf(abs(value) / se, dof))
-
-
-def _permutation_p(first: Scored, second: Scored, *, metric: Metric, resamples: int, seed: int) -> float:
-    """Share of exchanges of scenes, the one at hand among them, that differ at least as much."""
-    rng = np.random.default_rng(derive_seed(seed, "exchange"))
-    swap = rng.random((len(first.scenes), resamples)) < 0.5
-    swap[:, 0] = False
-    gained = second.exchanged(first, metric, swap) - first.exchanged(second, metric, swap)
-    found = np.abs(gained.mean(axis=0))
-    return float(np.mean(found >= found[0] - 1e-12))
 
 
 def _variance(values: np.ndarray) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ditr.data.frame import scene_of
 from ditr.errors import Code, DitrError
 from ditr.features.store import Maps
 from ditr.seeds import derive_seed
@@ -84,7 +85,7 @@ def partners(frame_ids: Sequence[str]) -> dict[str, str]:
     rng = np.random.default_rng(derive_seed("shuffled features"))
     scenes: dict[str, list[str]] = defaultdict(list)
     for frame_id in sorted(frame_ids):
-        scenes[frame_id.rpartition("_")[0]].append(frame_id)
+        scenes[scene_of(frame_id)].append(frame_id)
     names = list(scenes)
     order = [frame_id for at in rng.permutation(len(names)) for frame_id in rng.permutation(scenes[names[at]]).tolist()]
     ahead = max(map(len, scenes.values()))

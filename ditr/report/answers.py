@@ -10,6 +10,7 @@ from ditr.evaluation.resampling import Metric
 from ditr.report.roles import IN_WORDS
 
 if TYPE_CHECKING:
+    from ditr.evaluation.statistics import Difference
     from ditr.report.compare import ArmSummary, Contrast
 
 Verdict = Literal["yes", "no", "not decided"]
@@ -30,9 +31,6 @@ class Answer:
     verdict: Verdict
     evidence: tuple[str, ...]
     """A sentence for each contrast that bears on it, and what is missing."""
-
-    def __str__(self) -> str:
-        return f"{self.question} {self.verdict.capitalize()}. {' '.join(self.evidence)}"
 
 
 def answers(arms: Sequence[ArmSummary], contrasts: Sequence[Contrast], *, metric: Metric) -> tuple[Answer, ...]:
@@ -64,7 +62,7 @@ def sentence(contrast: Contrast, *, metric: Metric) -> str:
     seeds = f"{counts[0]} seeds each" if counts[0] == counts[1] else f"{counts[1]} and {counts[0]} seeds"
     text = (
         f"{contrast.label} is {found.value:+.3f} {metric_name(metric)} from {contrast.reference}"
-        f" (95 % interval {found.low:+.3f} to {found.high:+.3f}, p {p_text(contrast.p_holm)} after Holm's correction,"
+        f" (95 % interval {interval_text(found)}, p {p_text(contrast.p_holm)} after Holm's correction,"
         f" {seeds}, {found.num_scenes} scenes)"
     )
     if min(counts) < FEWEST_SEEDS:
@@ -77,6 +75,11 @@ def sentence(contrast: Contrast, *, metric: Metric) -> str:
 def metric_name(metric: Metric) -> str:
     """As papers write it."""
     return metric.upper()
+
+
+def interval_text(found: Difference) -> str:
+    """Such as +0.012 to +0.340."""
+    return f"{found.low:+.3f} to {found.high:+.3f}"
 
 
 def p_text(p: float) -> str:

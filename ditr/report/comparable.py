@@ -9,11 +9,11 @@ from typing import Any
 from ditr.errors import Code, DitrError
 from ditr.report.arms import Arm, ArmRun
 from ditr.spec.diff import diff
+from ditr.spec.identity import CHANGES_NO_NUMBER
 from ditr.spec.models import Spec
 
 _COMPARED = {"fusion", "features"}
 """What is compared: the fusion, and the 2D features that it reads."""
-_CHANGES_NO_NUMBER = {"name", "description", "tags", "checks", "tracking", "execution", "seeds"}
 _PACKAGES = ("torch", "MinkowskiEngine", "numpy", "scipy", "timm")
 """Those that compute numbers of a run."""
 
@@ -73,7 +73,7 @@ def _in_specs(arms: Sequence[Arm]) -> Iterator[Unequal]:
 
 def _without_fusion(spec: Spec) -> Spec:
     """With the same in every field that may differ."""
-    alike = {name: Spec.model_fields[name].default for name in (_COMPARED | _CHANGES_NO_NUMBER) - {"name"}}
+    alike = {name: Spec.model_fields[name].default for name in (_COMPARED | CHANGES_NO_NUMBER) - {"name"}}
     return spec.model_copy(update={**alike, "name": "arm"})
 
 

@@ -8,15 +8,15 @@ from itertools import product
 from statistics import fmean
 
 from ditr.evaluation.resampling import Metric, Scored
-from ditr.evaluation.statistics import Difference, Spread, difference, holm, spread
-from ditr.report.answers import Answer, answers
+from ditr.evaluation.statistics import Difference, Spread, difference, holm, permutation_p, spread
+from ditr.report.answers import FEWEST_SEEDS, Answer, answers
 from ditr.report.arms import Arm
 from ditr.report.comparable import caveats
 from ditr.report.roles import Role, role
 
 METRICS: tuple[Metric, ...] = ("ap", "ap50", "ap25")
-COSTS = ("params_m", "step_ms", "peak_mem_mb", "infer_ms")
-"""Columns of the results table that an arm costs: millions of weights, milliseconds, MiB."""
+COSTS = {"params_m": "weights, M", "step_ms": "step, ms", "peak_mem_mb": "memory, MiB", "infer_ms": "frame, ms"}
+"""Columns of the results table that an arm costs, and what tables call them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,8 @@ class Contrast:
     difference: Difference
     p_holm: float
     """The difference's p, corrected for all contrasts of the comparison."""
+    permutation_p: float
+    """Of exchanging the two arms' outcomes scene by scene."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +63,8 @@ class Comparison:
 
     @property
     def best(self) -> str | None:
-        """Label of the arm with the highest mean; None where an arm has fewer than three seeds."""
-        if len(self.arms) < 2 or min(summary.spreads[self.metric].n for summary in self.arms) < 3:
+        """Label of the arm with the highest mean; None where an arm has fewer than ``FEWEST_SEEDS``."""
+        if len(self.arms) < 2 or min(summary.spreads[self.metric].n for summary in self.arms) < FEWEST_SEEDS:
             return None
         return max(self.arms, key=lambda summary: summary.spreads[self.metric].mean).arm.label
 
@@ -90,7 +92,13 @@ def compare(arms: Sequence[Arm], *, metric: Metric, allow: Sequence[str] = (), r
     found = [difference(scored[one], scored[other], metric=metric, resamples=resamples) for one, other in pairs]
     corrected = holm([each.p for each in found])
     contrasts = tuple(
-        Contrast(label=other, reference=one, difference=each, p_holm=p)
+        Contrast(
+            label=other,
+            reference=one,
+            difference=each,
+            p_holm=p,
+            permutation_p=permutation_p(scored[one], scored[other], metric=metric, resamples=resamples),
+        )
         for (one, other), each, p in zip(pairs, found, corrected, strict=True)
     )
     return Comparison(

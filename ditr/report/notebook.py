@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING
 
 from ditr.evaluation.resampling import Metric
 from ditr.paths import runs_dir
-from ditr.report.answers import metric_name, p_text
+from ditr.report.answers import interval_text, metric_name, p_text
 from ditr.report.arms import all_arms, choose
-from ditr.report.compare import Comparison, compare
+from ditr.report.compare import COSTS, Comparison, compare
 from ditr.tracking.results import Results
 
 if TYPE_CHECKING:
     import pandas
 
 _HEADLINE = "select name, variant, seed, ap, ap50, ap25, params_m, step_ms, state from results order by started_at"
-_COSTS = {"params_m": "weights, M", "step_ms": "step, ms", "peak_mem_mb": "memory, MiB", "infer_ms": "frame, ms"}
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,7 @@ def _folder(runs: str | Path | None) -> Path:
 
 
 def arms_table(found: Comparison) -> str:
+    """A row an arm: scores over seeds and costs; the best is bold."""
     rows = []
     for one in found.arms:
         cells = [escape(one.arm.label), str(one.spreads[found.metric].n)]
@@ -93,15 +93,16 @@ def arms_table(found: Comparison) -> str:
         cells += [_cell(value) for value in one.costs.values()]
         rows.append([f"<b>{cell}</b>" for cell in cells] if one.arm.label == found.best else cells)
     metrics = [metric_name(metric) for metric in found.arms[0].spreads]
-    return _table(("arm", "seeds", *metrics, *_COSTS.values()), rows)
+    return _table(("arm", "seeds", *metrics, *COSTS.values()), rows)
 
 
 def contrasts_table(found: Comparison) -> str:
+    """A row a difference, with its interval and p."""
     rows = [
         [
             escape(f"{one.label} - {one.reference}"),
             f"{one.difference.value:+.3f}",
-            f"{one.difference.low:+.3f} to {one.difference.high:+.3f}",
+            interval_text(one.difference),
             escape(p_text(one.p_holm)),
         ]
         for one in found.contrasts

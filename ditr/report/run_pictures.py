@@ -8,11 +8,10 @@ from pathlib import Path
 from ditr.data.scannet_sv import FrameSet
 from ditr.evaluation.evaluate import Evaluation
 from ditr.evaluation.instance_ap import precision_recall
+from ditr.evaluation.kept import MATCH_IOU
 from ditr.report.figures import panel, pr_curve
 
 CURVES = {"IoU > 0.50": 0.50, "IoU > 0.25": 0.25}
-MATCH_IOU = 0.5
-"""Panels show the predictions from the score on at which precision and recall at this IoU are in best balance."""
 NONE_FOUND = ". No prediction of the run matches anything: the best are shown"
 SHOWN_OF_NONE = 8
 """So many then."""
@@ -20,6 +19,8 @@ SHOWN_OF_NONE = 8
 
 def draw_run(folder: Path, *, evaluation: Evaluation, frames: FrameSet, name: str) -> None:
     """Draws ``pr_curve.png`` and one ``panel_<frame>.png`` for each kept frame into ``folder``.
+
+    Panels show the predictions from the score on at which precision and recall at ``MATCH_IOU`` are in best balance.
 
     Parameters
     ----------

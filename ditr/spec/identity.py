@@ -12,7 +12,8 @@ from ditr.spec.registry import Registry
 
 Variant = Literal["baseline", "bifusion", "fpn_inject", "custom"]
 
-_CHANGES_NO_NUMBER = {"name", "description", "tags", "checks", "tracking", "execution", "seeds"}
+CHANGES_NO_NUMBER = {"name", "description", "tags", "checks", "tracking", "execution", "seeds"}
+"""Fields of a spec that no number of a run depends on."""
 _DECIDES_EVALUATION = ("dataset", "features", "model", "fusion", "evaluation", "esam_compat")
 _ENTRY_PROSE = {"description", "url", "licence", "licence_url", "sizes"}
 
@@ -29,7 +30,7 @@ def identity(spec: Spec, *, registry: Registry) -> dict[str, Any]:
     Left out: name, description, tags, checks, tracking, execution, seeds; features if no fusion reads them; of entries
     what is said to readers only.
     """
-    result = spec.model_dump(mode="json", exclude=_CHANGES_NO_NUMBER)
+    result = spec.model_dump(mode="json", exclude=CHANGES_NO_NUMBER)
     result["dataset"]["name"] = _content(registry.dataset(spec.dataset.name))
     if spec.features is None or not spec.fusion.parts:
         result["features"] = None
