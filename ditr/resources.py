@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -75,24 +76,25 @@ def watching(meter: MemoryMeter, model: torch.nn.Module) -> Iterator[None]:
 class GpuMeter:
     """Torch's peak, and the most that was in use beside torch at any look.
 
-    The driver says what is this process's when a stretch begins. Where it does not (a container without the host's
+    Only what is this process's counts, as far as the driver tells it. Where it does not (a container without the host's
     process ids), everything in use on the GPU counts, and ``of`` says so.
     """
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
-        self.of = GPU_ALL
         self.begin()
 
     def begin(self) -> None:
-        own = self._gpu.own_mb()
-        self.of = GPU_ALL if own is None else GPU_OWN
-        self._others = 0.0 if own is None else max(0.0, self._gpu.used_mb() - own)
+        self.of = GPU_OWN
         self._beside = 0.0
         self._gpu.forget_peak()
+        self.look()
 
     def look(self) -> None:
-        self._beside = max(self._beside, self._gpu.used_mb() - self._others - self._gpu.reserved_mb())
+        in_use = self._gpu.own_mb()
+        if in_use is None:
+            in_use, self.of = self._gpu.used_mb(), GPU_ALL
+        self._beside = max(self._beside, in_use - self._gpu.reserved_mb())
 
     def peak_mb(self) -> float:
         self.look()
@@ -135,22 +137,28 @@ class TorchGpu:
 
     def own_mb(self) -> float | None:
         import pynvml  # type: ignore[import-untyped]
+
+        if self._handle is None:
+            return None
+        try:
+            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
+        except pynvml.NVMLError:  # a slice of a GPU, for one
+            return None
+        own = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
+        return None if not own or None in own else sum(own) / MIB
+
+    @cached_property
+    def _handle(self) -> Any:
+        """The driver's, kept open: it is asked in every step. None without a driver."""
+        import pynvml
         import torch
 
         uuid = str(torch.cuda.get_device_properties(self._device).uuid)
         try:
             pynvml.nvmlInit()
+            return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
         except pynvml.NVMLError:
             return None
-        try:
-            handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-        except pynvml.NVMLError:  # a slice of a GPU, for one
-            return None
-        finally:
-            pynvml.nvmlShutdown()
-        own = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
-        return None if not own or None in own else sum(own) / MIB
 
     def reserved_mb(self) -> float:
         import torch

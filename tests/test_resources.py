@@ -14,14 +14,14 @@ class FakeGpu:
     """A GPU of which others hold 1000 MiB and this process 300 (the context) plus what is allocated."""
 
     def __init__(self, *, told: bool = True) -> None:
-        self.torch, self.peak, self.beside, self.told = 0.0, 0.0, 0.0, told
+        self.torch, self.peak, self.beside, self.others, self.told = 0.0, 0.0, 0.0, 1000.0, told
 
     def allocate(self, *, torch: float = 0.0, beside: float = 0.0) -> None:
         self.torch, self.beside = self.torch + torch, self.beside + beside
         self.peak = max(self.peak, self.torch)
 
     def used_mb(self) -> float:
-        return 1300 + self.torch + self.beside
+        return self.others + 300 + self.torch + self.beside
 
     def own_mb(self) -> float | None:
         return 300 + self.torch + self.beside if self.told else None
@@ -70,6 +70,14 @@ def test_what_lives_only_while_the_model_runs_counts_and_others_do_not() -> None
     assert (meter.peak_mb(), meter.of) == (300 + 70 + 40, GPU_OWN)
     model(torch.zeros(1))
     assert meter.peak_mb() == 410, "looked at without being asked"
+
+
+def test_what_others_take_later_on_a_shared_gpu_is_not_this_processs() -> None:
+    gpu = FakeGpu()
+    meter = GpuMeter(gpu)
+    gpu.others += 16_000
+    meter.look()
+    assert (meter.peak_mb(), meter.of) == (300, GPU_OWN)
 
 
 def test_a_new_stretch_forgets_the_peak_but_not_what_is_held() -> None:

@@ -8,6 +8,7 @@ import resource
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 
 import numpy as np
@@ -36,7 +37,6 @@ def batches(
         num_workers=workers,
         collate_fn=_collate,
         multiprocessing_context=worker_context() if workers else None,
-        worker_init_fn=leave_interrupts_to_the_parent if workers else None,
     )
     for batch in loader:
         if isinstance(batch, _Mistake):
@@ -90,13 +90,16 @@ def allow_open_files() -> None:
 def worker_context() -> BaseContext:
     """Workers come from a server process that never ran OpenMP, CUDA or a thread, none of which survives a fork.
 
-    The server imports what a worker needs once; a worker is then a cheap fork of it.
+    The server imports what a worker needs once; a worker is then a cheap fork of it. Ctrl-C reaches every process of the
+    terminal, but the parent alone decides when to stop, and saves first: the server is born with it blocked, so a worker
+    never hears it, not even while it starts.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ditr.data.loading"])
+    resource_tracker.ensure_running()  # which would unblock SIGINT, were it started along with the server
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
-
-
-def leave_interrupts_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the parent alone decides when to stop, and saves first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ditr.data.loading import allow_open_files, leave_interrupts_to_the_parent, worker_context
+from ditr.data.loading import allow_open_files, worker_context
 from ditr.data.scannet_sv import FrameSet
 from ditr.errors import Code, DitrError
 
@@ -60,7 +60,6 @@ def decoded(wanted: Sequence[Wanted], *, batch: int, pinned: bool) -> Iterator[D
         collate_fn=_together,
         pin_memory=pinned,
         multiprocessing_context=worker_context() if workers else None,
-        worker_init_fn=leave_interrupts_to_the_parent if workers else None,
     )
     for found in loader:
         if found.failure is not None:

@@ -234,6 +234,20 @@ def test_an_interrupt_of_the_terminal_does_not_lose_the_workers(frames: FrameSet
     assert seen + [batch.samples[0].frame_id for batch in pending] == list(frames.ids)
 
 
+class InterruptsWhoReadsIt:
+    """Its pickle raises SIGINT in the process that loads it: a worker that is just being born."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return signal.raise_signal, (signal.SIGINT,)
+
+
+def test_an_interrupt_while_workers_start_does_not_lose_them(frames: FrameSet) -> None:
+    samples = training_set(frames)
+    object.__setattr__(samples, "mine", InterruptsWhoReadsIt())
+    read = [batch.samples[0].frame_id for batch in batches(samples, batch_size=1, shuffle=False, workers=2)]
+    assert read == list(frames.ids)
+
+
 def test_an_interrupted_epoch_continues_with_the_batches_that_were_left(frames: FrameSet) -> None:
     samples = training_set(frames)
     whole = [[sample.frame_id for sample in batch] for batch in batches(samples, batch_size=2, shuffle=True, workers=0)]
