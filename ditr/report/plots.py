@@ -141,7 +141,7 @@ def _figure(*, height: int) -> go.Figure:
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="white",
         font={"family": "Inter, system-ui, sans-serif", "size": 13, "color": "#222"},
-        legend={"orientation": "h", "y": 1.12},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02},
     )
     figure.update_xaxes(gridcolor=_GRID, zeroline=False, automargin=True)
     return figure.update_yaxes(gridcolor=_GRID, zeroline=False, automargin=True)
