@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ditr.evaluation.seen_frame import SeenFrame
 from ditr.report.figures import caption_of, draw_image, draw_outcomes, draw_points, draw_tokens
@@ -19,7 +20,7 @@ def draw_seen(seen: SeenFrame, *, path: Path) -> None:
 
     Above what the model read: image, 2D features, superpoints; below ground truth, predictions, disagreement.
     """
-    figure = Figure(figsize=(16.5, 9.1), dpi=110, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(16.5, 9.1), dpi=110, layout=ConstrainedLayoutEngine(h_pad=0.08), facecolor="white")
     title = f"{seen.run}: {seen.frame_id}" + (NONE_FOUND if seen.run_finds_nothing else "")
     figure.suptitle(title, fontsize=14, fontweight="bold", x=0.01, ha="left")
     (image, features, superpoints), results = figure.subplots(2, 3)

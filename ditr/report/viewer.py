@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
 FIRST: Colouring = "prediction"
 """The colouring that the page begins with."""
-POINT_SIZE_M = 0.02
-FRUSTUM_M = 0.35
-"""Distance of the image from the camera."""
-BEHIND_M, ABOVE_M = 1.0, 0.5
-"""Where the page looks from, seen from the frame's camera."""
+POINT_SIZE_M = 0.025
+FRUSTUM_M, EDGE_M = 0.18, 0.005
+"""Distance of the image from the camera, and the thickness of the lines."""
+BEHIND_M, BESIDE_M, ABOVE_M = 0.8, 0.7, 0.4
+"""Where a page begins to look from, seen from the frame's camera."""
+
+
+FOV = 1.0
+"""Vertical, in radians."""
 
 
 def require_place(host: str, port: int) -> None:
@@ -83,10 +87,10 @@ def counts(seen: SeenFrame, min_score: float) -> str:
 
 
 def legend(seen: SeenFrame, name: Colouring, *, min_score: float) -> str:
-    """HTML: a square and a name for each key of the colouring."""
+    """HTML: a square and a name for each key of the colouring; empty if it has none."""
     keys = keys_of(seen, name, min_score=min_score)
     lines = (f'<span style="color: {colour}">&#9632;</span> {escape(key)}<br>' for key, colour in keys.items())
-    return f'<div style="padding: 0 1em; font-size: 0.85em">{"".join(lines)}</div>'
+    return f'<div style="padding: 0 1em 0.75em; font-size: 0.85em">{"".join(lines)}</div>' if keys else ""
 
 
 def _fill(server: ViserServer, seen: SeenFrame) -> None:
@@ -94,7 +98,7 @@ def _fill(server: ViserServer, seen: SeenFrame) -> None:
     server.scene.set_up_direction("+z")
     server.gui.configure_theme(show_logo=False, show_share_button=False, control_width="medium")
     _look_from_behind(server, seen)
-    camera = _add_camera(server, seen)
+    camera = add_camera(server, seen)
     cloud = server.scene.add_point_cloud(
         "/points",
         points=seen.xyz,
@@ -130,7 +134,7 @@ def _fill(server: ViserServer, seen: SeenFrame) -> None:
     shown.on_update(show)
 
 
-def _add_camera(server: ViserServer, seen: SeenFrame) -> CameraFrustumHandle:
+def add_camera(server: ViserServer, seen: SeenFrame) -> CameraFrustumHandle:
     """The frame's camera with its image; the image's middle stands for the principal point."""
     from viser.transforms import SO3
 
@@ -140,6 +144,7 @@ def _add_camera(server: ViserServer, seen: SeenFrame) -> CameraFrustumHandle:
         fov=2 * float(np.arctan2(camera.height / 2, camera.fy)),
         aspect=(camera.width / camera.fx) / (camera.height / camera.fy),
         scale=FRUSTUM_M,
+        thickness=EDGE_M,
         image=seen.image,
         wxyz=SO3.from_matrix(seen.pose_c2w[:3, :3]).wxyz,
         position=seen.pose_c2w[:3, 3],
@@ -147,9 +152,10 @@ def _add_camera(server: ViserServer, seen: SeenFrame) -> CameraFrustumHandle:
 
 
 def _look_from_behind(server: ViserServer, seen: SeenFrame) -> None:
-    """A page begins behind and above the frame's camera, and turns about the middle of the points."""
-    place, forward = seen.pose_c2w[:3, 3], seen.pose_c2w[:3, 2]
-    server.initial_camera.position = place - BEHIND_M * forward + np.array([0.0, 0.0, ABOVE_M])
+    """Pages begin beside and behind the frame's camera, whose image then hides little, and turn about the points."""
+    right, _, forward, place = seen.pose_c2w[:3].T
+    server.initial_camera.position = place - BEHIND_M * forward + BESIDE_M * right + np.array([0.0, 0.0, ABOVE_M])
+    server.initial_camera.fov = FOV
     server.initial_camera.look_at = np.median(seen.xyz, axis=0)
 
 
