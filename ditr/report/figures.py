@@ -173,8 +173,8 @@ def draw_tokens(
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
-def draw_points(axes: Axes, uv: np.ndarray, colours: np.ndarray | str) -> None:
-    """At their pixels (N, 2)."""
+def draw_points(axes: Axes, uv: np.ndarray, colours: np.ndarray) -> None:
+    """Points at their pixels (N, 2), in colours (N, 3) in 0..1."""
     axes.scatter(uv[:, 0], uv[:, 1], s=3.5, c=colours, linewidths=0)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import socket
 import threading
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,8 +33,10 @@ FOV = 1.0
 """Vertical, in radians."""
 
 
-def require_place(host: str, port: int) -> None:
-    """Before any work is done: viser is there, and nothing else is served at this address.
+def require_place(host: str, port: int) -> str:
+    """The address to serve on, before any work is done: viser is there, and nothing is served at ``host`` and ``port``.
+
+    Of the addresses of a name the machine may lack some, as containers lack IPv6; IPv4 comes first.
 
     Raises
     ------
@@ -45,12 +48,26 @@ def require_place(host: str, port: int) -> None:
         fix = "pip install 'ditr[view]', or draw the frame as a picture: --out FILE.png"
         raise DitrError("the 3D view needs viser", code=Code.ENVIRONMENT, where="ditr view", fix=fix) from error
     try:
-        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        free = [(family, str(address[0])) for family, _, _, _, address in found if _is_free(family, address)]
     except OSError as error:
         raise _no_place(host, port, error.strerror or str(error)) from error
+    if not free:
+        raise _no_place(host, port, "this machine has no such address")
+    return min(free)[1]
+
+
+def _is_free(family: int, address: tuple[Any, ...]) -> bool:
+    """False where the machine has no such address; raises OSError where it has and something is served there."""
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            return False
+        raise
+    return True
 
 
 def serve(seen: SeenFrame, *, host: str, port: int, ready: Callable[[str], None]) -> None:
@@ -58,12 +75,13 @@ def serve(seen: SeenFrame, *, host: str, port: int, ready: Callable[[str], None]
 
     Raises
     ------
-    DitrError: the port was taken meanwhile.
+    DitrError: as ``require_place``, or the port was taken meanwhile.
     """
+    address = require_place(host, port)
     import viser
 
     with redirect_stdout(io.StringIO()):  # viser's own greeting
-        server = viser.ViserServer(host=host, port=port, label="ditr view", verbose=False)
+        server = viser.ViserServer(host=address, port=port, label="ditr view", verbose=False)
     try:
         if server.get_port() != port:
             raise _no_place(host, port, "it was taken")

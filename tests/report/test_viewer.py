@@ -74,9 +74,22 @@ def test_a_host_that_is_not_this_machine_is_refused(port: int) -> None:
         viewer.require_place("no.such.host.invalid", port)
 
 
-def test_a_port_that_is_taken_at_the_last_moment_is_not_swapped_for_another(taken: int) -> None:
+def test_a_port_that_is_taken_at_the_last_moment_is_not_swapped_for_another(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_VISER_PORT_OVERRIDE", str(free_port()))  # viser's own way to another port than was asked for
     with pytest.raises(DitrError, match="it was taken"):
-        viewer.serve(hand_made(), host="127.0.0.1", port=taken, ready=lambda url: pytest.fail(f"served at {url}"))
+        viewer.serve(hand_made(), host="127.0.0.1", port=port, ready=lambda url: pytest.fail(f"served at {url}"))
+
+
+def test_an_address_that_the_machine_lacks_is_passed_over(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in containers, whose localhost is ::1 too, without IPv6."""
+    both = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", port, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **named: both)
+    assert viewer.require_place("localhost", port) == "127.0.0.1"
 
 
 def test_counts_follow_the_score() -> None:
