@@ -106,10 +106,8 @@ def draw_outcomes(
     ):
         draw_points(ax, uv[where & uv_valid], colours[where & uv_valid])
     draw_keys(predictions, {MATCHES_NOTHING: GREY})
-    of_points = outcome_colours(outcomes)
-    for outcome in OUTCOME_COLOURS:  # one over the other: what is wrong is on top
-        drawn = (outcomes.outcome == outcome) & uv_valid
-        draw_points(disagreement, uv[drawn], of_points[drawn])
+    for outcome, colour in OUTCOME_COLOURS.items():
+        draw_points(disagreement, uv[(outcomes.outcome == outcome) & uv_valid], colour)
     draw_keys(disagreement, outcome_keys(outcomes))
 
 
@@ -173,8 +171,8 @@ def draw_tokens(
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
-def draw_points(axes: Axes, uv: np.ndarray, colours: np.ndarray) -> None:
-    """Points at their pixels (N, 2), in colours (N, 3) in 0..1."""
+def draw_points(axes: Axes, uv: np.ndarray, colours: np.ndarray | str) -> None:
+    """Points at their pixels (N, 2), in colours (N, 3) in 0..1, or in one."""
     axes.scatter(uv[:, 0], uv[:, 1], s=3.5, c=colours, linewidths=0)
 
 
