@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import socket
 import sys
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ditr.errors import Code, DitrError
 from ditr.report import viewer
+from ditr.report.frame_colours import colours_of
 from tests.reference.hand_made_frame import POSE, hand_made
 
 
@@ -119,3 +122,50 @@ def test_the_frustum_is_the_frames_camera(port: int, capfd: pytest.CaptureFixtur
     u, v = 63.5, 47.5  # the lower right corner of the last pixel
     expected = POSE @ [(u - 31.5) / 50, (v - 23.5) / 50, 1, 1]
     np.testing.assert_allclose(corner, expected[:3], atol=1e-6)
+
+
+def test_the_controls_change_the_scene(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    import viser
+
+    seen, server = hand_made(), viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
+    made: dict[str, Any] = {}
+
+    def recorded(add: Callable[..., Any]) -> Callable[..., Any]:
+        def adds(name: str, *given: Any, **named: Any) -> Any:
+            made[name] = add(name, *given, **named)
+            return made[name]
+
+        return adds
+
+    for of, names in (
+        (server.gui, ("dropdown", "slider", "checkbox")),
+        (server.scene, ("point_cloud", "camera_frustum")),
+    ):
+        for name in names:
+            monkeypatch.setattr(of, f"add_{name}", recorded(getattr(of, f"add_{name}")))
+    try:
+        viewer._fill(server, seen)
+        cloud, camera = made["/points"], made["/camera"]
+        assert np.array_equal(cloud.points, seen.xyz)
+        assert np.array_equal(cloud.colors, colours_of(seen, "prediction", min_score=0.5))
+        assert made["Score from"].value == seen.min_score
+        made["Colours"].value = "disagreement"
+        eventually(lambda: np.array_equal(cloud.colors, colours_of(seen, "disagreement", min_score=0.5)))
+        made["Score from"].value = 0.2
+        eventually(lambda: np.array_equal(cloud.colors, colours_of(seen, "disagreement", min_score=0.2)))
+        made["Point size, m"].value = 0.05
+        eventually(lambda: cloud.point_size == 0.05)
+        assert camera.visible
+        made["Camera and image"].value = False
+        eventually(lambda: not camera.visible)
+    finally:
+        server.stop()
+
+
+def eventually(happened: Callable[[], bool]) -> None:
+    """Callbacks run in threads of viser's."""
+    for _ in range(100):
+        if happened():
+            return
+        time.sleep(0.05)
+    raise AssertionError("nothing changed")
