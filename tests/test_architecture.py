@@ -18,6 +18,7 @@ ONLY_IMPORTED_BY = {
     "MinkowskiEngine": "model/sparse.py",
     "mlflow": "tracking/mlflow_tracker.py",
     "duckdb": "tracking/results.py",
+    "viser": "report/viewer.py",
     "rich": "cli/",
     "typer": "cli/",
 }

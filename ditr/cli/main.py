@@ -22,6 +22,7 @@ from ditr.cli import (
     run,
     spec,
     ui,
+    view,
 )
 from ditr.errors import DitrError
 
@@ -44,6 +45,7 @@ for group in (
     check,
     compare,
     report,
+    view,
     results,
     import_log,
     ui,

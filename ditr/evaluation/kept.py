@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import dataclass, fields
+from math import isfinite
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -16,6 +17,8 @@ from ditr.evaluation.instances import Instances
 
 MATCH_IOU = 0.5
 """A prediction above it with a ground-truth instance is right about that one."""
+SHOWN_OF_NONE = 8
+"""Predictions of a frame in pictures of a run of which none is right about anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,15 @@ def spread_evenly(count: int, *, total: int) -> frozenset[int]:
     """Indices of ``count`` of ``total`` frames, the middle one of each stretch; all where there are not so many."""
     count = min(count, total)
     return frozenset((2 * part + 1) * total // (2 * count) for part in range(count))
+
+
+def least_shown(scores: np.ndarray, *, best_score: float) -> float:
+    """The score from which on pictures show a frame's predictions, by their scores (K,), best first.
+
+    ``best_score`` is that from which on the run's precision and recall are in best balance. It is inf if nothing of the
+    run matches anything; the frame's best are shown then.
+    """
+    return best_score if isfinite(best_score) else float(scores[:SHOWN_OF_NONE].min(initial=1))
 
 
 def best_of_point(masks: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from ditr.data.frame import Frame
 from ditr.data.scannet_sv import FrameSet
 from ditr.features.extract import store_folder
 from ditr.features.precomputed import PrecomputedMaps
-from ditr.features.principal_colours import fit_colours
+from ditr.features.principal_colours import PrincipalColours, fit_colours
 from ditr.features.sources import load_source
 from ditr.features.store import FeatureStore, Maps
 from ditr.geometry.camera import project
@@ -63,7 +63,7 @@ def coloured_frame(
     stored = maps is not None and (isinstance(entry, PrecomputedEntry) or not maps.missing([frame.id]))
     tokens = maps.read(frame.id) if maps and stored else _computed(image, spec, entry)
     map_hw = map_covers(spec, entry) or image_hw
-    colours = fit_colours(_on_the_image(tokens, map_hw=map_hw, image_hw=image_hw))
+    colours = colours_of_map(tokens, map_hw=map_hw, image_hw=image_hw)
     projection = project(frame.points[:, :3], pose_c2w=frame.pose_c2w, intrinsics=frame.intrinsics)
     uv = np.where(projection.valid[:, None], projection.uv, 0.0)
     read = sample_map(tokens, torch.from_numpy(uv), map_hw=map_hw, mode=spec.sampling)
@@ -80,6 +80,11 @@ def coloured_frame(
         point_colours=colours.of(read),
         stored_at=maps.path(frame.id) if maps and stored else None,
     )
+
+
+def colours_of_map(tokens: Tensor, *, map_hw: tuple[int, int], image_hw: tuple[int, int]) -> PrincipalColours:
+    """Of a map (C, Hp, Wp) by its tokens on the image; ``map_hw`` is what the map covers, both in pixels."""
+    return fit_colours(_on_the_image(tokens, map_hw=map_hw, image_hw=image_hw))
 
 
 def _maps(spec: FeatureSpec, entry: Source, dataset: Dataset) -> Maps | None:

@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ditr.features.coloured_frame import ColouredFrame
+from ditr.report.figures import WITHOUT_PIXEL, draw_tokens
 
-WITHOUT_PIXEL = (0.62, 0.62, 0.62)
-"""Colour of points that no pixel of the image is of."""
 _POINT_SIZE = 4.0
 
 
@@ -58,12 +57,8 @@ def _image(axes: Axes, image: np.ndarray, title: str) -> None:
 
 
 def _tokens(axes: Axes, coloured: ColouredFrame, *, opacity: float) -> None:
-    """Each token as the rectangle of pixels that it stands for; what it covers beyond the image is cut off."""
-    height, width = coloured.map_hw
-    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    axes.imshow(coloured.map_colours, extent=extent, interpolation="nearest", alpha=opacity, zorder=2)
     height, width = coloured.image.shape[:2]
-    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    draw_tokens(axes, coloured.map_colours, map_hw=coloured.map_hw, image_hw=(height, width), opacity=opacity)
 
 
 def _space(axes: Any, coloured: ColouredFrame, colours: np.ndarray) -> None:

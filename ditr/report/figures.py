@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import hsv_to_rgb, to_rgb
 from matplotlib.figure import Figure
 
 from ditr.evaluation.instance_ap import PrecisionRecall
 from ditr.evaluation.kept import best_of_point, partners
+from ditr.evaluation.point_outcomes import Outcome, PointOutcomes, point_outcomes
 
 CURVE_COLOURS = ("#0b6e4f", "#d1495b", "#30638e", "#edae49", "#6f4e7c", "#8d99ae")
 RIGHT, MISSED, INVENTED = "#2a9d4b", "#d62839", "#f4a300"
 GREY = "#555555"
+PALE = (0.85, 0.85, 0.85)
+"""Of points of which there is nothing to say, where they are drawn at all."""
+WITHOUT_PIXEL = (0.62, 0.62, 0.62)
+"""Of points that no pixel of the image is of."""
+OUTCOME_COLOURS = {Outcome.RIGHT: RIGHT, Outcome.MISSED: MISSED, Outcome.ON_VOID: INVENTED}
+OUTCOME_NAMES = {Outcome.RIGHT: "right", Outcome.MISSED: "missed or wrong", Outcome.ON_VOID: "on void"}
+MATCHES_NOTHING = "matches no instance"
 
 
 def pr_curve(curves: Mapping[str, PrecisionRecall], *, path: Path, title: str = "Precision and recall") -> None:
@@ -55,32 +64,90 @@ def panel(
     masks, scores: (K, N) bool and (K,) predictions, best first.
     min_score: predictions below it are left out of the picture, and counted in its caption.
     """
-    shown = masks[scores >= min_score]
-    predicted = best_of_point(shown)
-    partner = partners(shown, instance_of_point)
-    num_gt = int(instance_of_point.max(initial=-1)) + 1
-    matched = np.where(predicted >= 0, np.append(partner, -1)[predicted], -1)
-    coloured = np.where(matched >= 0, matched, num_gt + predicted)
-    colours = np.vstack([palette(num_gt), _greys(len(shown))])
-    found = len(set(partner[partner >= 0].tolist()))
-    chosen = f"{len(shown)} of {len(masks)} predictions, score {min_score:.2f} or more"
-    caption = f"{found} of {num_gt} found; {chosen}" if len(masks) else "no predictions"
+    outcomes = point_outcomes(
+        instance_of_point,
+        predicted=best_of_point(masks),
+        partner=partners(masks, instance_of_point),
+        scores=scores,
+        min_score=min_score,
+    )
     figure = Figure(figsize=(11, 8.9), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=13, x=0.01, ha="left")
     axes = figure.subplots(2, 2).ravel()
-    _picture(axes[0], image, "image", faded=False)
-    _picture(axes[1], image, f"ground truth: {num_gt} instances")
-    _picture(axes[2], image, caption)
-    _picture(axes[3], image, "disagreement (share of all points)")
-    for where, ax, index in ((instance_of_point >= 0, axes[1], instance_of_point), (predicted >= 0, axes[2], coloured)):
-        drawn = where & uv_valid
-        _points(ax, uv[drawn], colours[index[drawn]])
-    _keys(axes[2], {"matches no instance": GREY})
-    _disagreement(axes[3], uv, uv_valid=uv_valid, truth=instance_of_point, matched=matched, predicted=predicted)
+    draw_image(axes[0], image, "image", faded=False)
+    draw_outcomes(
+        axes[1:],
+        image,
+        uv=uv,
+        uv_valid=uv_valid,
+        outcomes=outcomes,
+        caption=caption_of(outcomes, min_score, total=len(masks)),
+    )
     figure.savefig(path)
 
 
-def _picture(axes: Axes, image: np.ndarray, title: str, *, faded: bool = True) -> None:
+def draw_outcomes(
+    axes: Sequence[Axes],
+    image: np.ndarray,
+    *,
+    uv: np.ndarray,
+    uv_valid: np.ndarray,
+    outcomes: PointOutcomes,
+    caption: str,
+) -> None:
+    """Ground truth, predictions and where they disagree, each on the image in one of three ``axes``."""
+    truth, predictions, disagreement = axes
+    draw_image(truth, image, f"ground truth: {outcomes.total} instances")
+    draw_image(predictions, image, caption)
+    draw_image(disagreement, image, "disagreement (share of all points)")
+    for ax, where, colours in (
+        (truth, outcomes.truth >= 0, truth_colours(outcomes)),
+        (predictions, outcomes.predicted >= 0, prediction_colours(outcomes)),
+    ):
+        draw_points(ax, uv[where & uv_valid], colours[where & uv_valid])
+    draw_keys(predictions, {MATCHES_NOTHING: GREY})
+    for outcome, colour in OUTCOME_COLOURS.items():
+        draw_points(disagreement, uv[(outcomes.outcome == outcome) & uv_valid], colour)
+    draw_keys(disagreement, outcome_keys(outcomes))
+
+
+def caption_of(outcomes: PointOutcomes, min_score: float, *, total: int) -> str:
+    """What is found, by how many of a frame's ``total`` predictions."""
+    if not total:
+        return "no predictions"
+    chosen = f"{outcomes.shown} of {total} predictions, score {min_score:.2f} or more"
+    return f"{outcomes.found} of {outcomes.total} found; {chosen}"
+
+
+def truth_colours(outcomes: PointOutcomes) -> np.ndarray:
+    """(N, 3) in 0..1, a colour an instance; void is ``PALE``."""
+    return np.asarray(np.vstack([palette(outcomes.total), [PALE]])[outcomes.truth])
+
+
+def prediction_colours(outcomes: PointOutcomes) -> np.ndarray:
+    """(N, 3) in 0..1: a prediction has the colour of the instance that it is right about, else a grey; ``PALE`` without
+    one."""
+    greys = np.linspace(0.15, 0.5, outcomes.shown)[:, None].repeat(3, axis=1)
+    colours = np.vstack([palette(outcomes.total), greys, [PALE]])
+    unmatched = np.where(outcomes.predicted >= 0, outcomes.total + outcomes.predicted, -1)
+    return np.asarray(colours[np.where(outcomes.matched >= 0, outcomes.matched, unmatched)])
+
+
+def outcome_colours(outcomes: PointOutcomes) -> np.ndarray:
+    """(N, 3) in 0..1, a colour an outcome; ``PALE`` where there is nothing to say."""
+    colours = np.array([to_rgb(OUTCOME_COLOURS.get(outcome, PALE)) for outcome in Outcome])
+    return np.asarray(colours[outcomes.outcome])
+
+
+def outcome_keys(outcomes: PointOutcomes) -> dict[str, str]:
+    """Colour by name of an outcome, with its share of all points."""
+    return {
+        f"{OUTCOME_NAMES[outcome]} {100 * outcomes.share(outcome):.0f}%": colour
+        for outcome, colour in OUTCOME_COLOURS.items()
+    }
+
+
+def draw_image(axes: Axes, image: np.ndarray, title: str, *, faded: bool = True) -> None:
     """The image, in light grey where colours are to lie on it."""
     if faded:
         grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2)
@@ -92,46 +159,35 @@ def _picture(axes: Axes, image: np.ndarray, title: str, *, faded: bool = True) -
     axes.spines[:].set_visible(False)
 
 
-def _points(axes: Axes, uv: np.ndarray, colours: np.ndarray | str) -> None:
+def draw_tokens(
+    axes: Axes, colours: np.ndarray, *, map_hw: tuple[int, int], image_hw: tuple[int, int], opacity: float
+) -> None:
+    """Each token's colour (Hp, Wp, 3) on the rectangle of pixels that it stands for; what the map covers beyond the
+    image is cut off."""
+    height, width = map_hw
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    axes.imshow(colours, extent=extent, interpolation="nearest", alpha=opacity, zorder=2)
+    height, width = image_hw
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+
+
+def draw_points(axes: Axes, uv: np.ndarray, colours: np.ndarray | str) -> None:
+    """Points at their pixels (N, 2), in colours (N, 3) in 0..1, or in one."""
     axes.scatter(uv[:, 0], uv[:, 1], s=3.5, c=colours, linewidths=0)
 
 
-def _keys(axes: Axes, colours: Mapping[str, str]) -> None:
+def draw_keys(axes: Axes, colours: Mapping[str, str]) -> None:
     """A legend of colours by name."""
     for name, colour in colours.items():
         axes.scatter([], [], s=40, c=colour, label=name)
     axes.legend(loc="lower left", frameon=True, framealpha=0.9, fontsize=9, ncols=len(colours))
 
 
-def _disagreement(
-    axes: Axes, uv: np.ndarray, *, uv_valid: np.ndarray, truth: np.ndarray, matched: np.ndarray, predicted: np.ndarray
-) -> None:
-    right = (truth >= 0) & (matched == truth)
-    missed = (truth >= 0) & ~right
-    invented = (truth < 0) & (predicted >= 0)
-    keys = {}
-    for name, colour, where in (
-        ("right", RIGHT, right),
-        ("missed or wrong", MISSED, missed),
-        ("on void", INVENTED, invented),
-    ):
-        _points(axes, uv[where & uv_valid], colour)
-        keys[f"{name} {100 * where.mean():.0f}%"] = colour
-    _keys(axes, keys)
-
-
 def palette(count: int) -> np.ndarray:
     """(count, 3) vivid colours; neighbours in the list differ much in hue."""
-    from matplotlib.colors import hsv_to_rgb
-
     index = np.arange(count)
     hue = index * 0.61803398875 % 1
     return hsv_to_rgb(np.stack([hue, 0.95 - 0.35 * (index % 2), 0.92 - 0.3 * (index // 2 % 2)], axis=1))
-
-
-def _greys(count: int) -> np.ndarray:
-    """(count, 3) greys for predictions that match nothing."""
-    return np.linspace(0.15, 0.5, count)[:, None].repeat(3, axis=1)
 
 
 def _cycle(count: int) -> list[str]:

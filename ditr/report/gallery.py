@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 
 from ditr.evaluation.instance_ap import precision_recall
 from ditr.evaluation.kept import MATCH_IOU, StoredFrame, load_frames
+from ditr.evaluation.point_outcomes import Outcome, point_outcomes
 from ditr.report.arms import Arm
-from ditr.report.figures import INVENTED, MISSED, RIGHT, palette
+from ditr.report.figures import outcome_colours, palette
 
 _WIDTH_INCHES = 3.2
 
@@ -55,17 +56,18 @@ def _pictures(frames: dict[str, StoredFrame], scores: dict[str, float]) -> tuple
 
 def _errors(label: str, frame: StoredFrame, *, min_score: float) -> Picture:
     """Green where a point's best prediction is right about its instance, red where missed or wrong, yellow on void."""
-    partner = np.append(frame.partner, -1)
-    shown = np.append(frame.scores >= min_score, False)
-    matched = np.where(shown[frame.predicted], partner[frame.predicted], -1)
-    truth = frame.instance_of_point
-    right = (truth >= 0) & (matched == truth)
-    invented = (truth < 0) & shown[frame.predicted]
-    colour = np.select([right, invented], [RIGHT, INVENTED], MISSED)
-    found = len(set(frame.partner[frame.scores >= min_score].tolist()) - {-1})
-    total = int(truth.max(initial=-1)) + 1
-    caption = f"{label}: {found} of {total} found, {right.sum() / max(1, (truth >= 0).sum()):.0%} of their points right"
-    return Picture(caption=caption, data_uri=_drawn(frame, colour, (truth >= 0) | invented))
+    outcomes = point_outcomes(
+        frame.instance_of_point,
+        predicted=frame.predicted,
+        partner=frame.partner,
+        scores=frame.scores,
+        min_score=min_score,
+    )
+    of_instances = int((outcomes.truth >= 0).sum())
+    right = int((outcomes.outcome == Outcome.RIGHT).sum()) / max(1, of_instances)
+    caption = f"{label}: {outcomes.found} of {outcomes.total} found, {right:.0%} of their points right"
+    uri = _drawn(frame, outcome_colours(outcomes), outcomes.outcome != Outcome.NOTHING)
+    return Picture(caption=caption, data_uri=uri)
 
 
 def _drawn(

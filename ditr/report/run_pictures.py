@@ -8,13 +8,11 @@ from pathlib import Path
 from ditr.data.scannet_sv import FrameSet
 from ditr.evaluation.evaluate import Evaluation
 from ditr.evaluation.instance_ap import precision_recall
-from ditr.evaluation.kept import MATCH_IOU
+from ditr.evaluation.kept import MATCH_IOU, least_shown
 from ditr.report.figures import panel, pr_curve
 
 CURVES = {"IoU > 0.50": 0.50, "IoU > 0.25": 0.25}
 NONE_FOUND = ". No prediction of the run matches anything: the best are shown"
-SHOWN_OF_NONE = 8
-"""So many then."""
 
 
 def draw_run(folder: Path, *, evaluation: Evaluation, frames: FrameSet, name: str) -> None:
@@ -31,17 +29,15 @@ def draw_run(folder: Path, *, evaluation: Evaluation, frames: FrameSet, name: st
     curves = {label: precision_recall(evaluation.table, threshold=threshold) for label, threshold in CURVES.items()}
     pr_curve(curves, path=folder / "pr_curve.png", title=name)
     best = precision_recall(evaluation.table, threshold=MATCH_IOU).best_score
-    found = isfinite(best)
     for kept in evaluation.kept:
-        scores = kept.predicted.scores
         panel(
             frames.image(kept.index),
             uv=kept.uv,
             uv_valid=kept.uv_valid,
             instance_of_point=kept.instance_of_point,
             masks=kept.predicted.masks,
-            scores=scores,
-            min_score=best if found else float(scores[:SHOWN_OF_NONE].min(initial=1)),
+            scores=kept.predicted.scores,
+            min_score=least_shown(kept.predicted.scores, best_score=best),
             path=folder / f"panel_{kept.frame_id}.png",
-            title=f"{name}: {kept.frame_id}" + ("" if found else NONE_FOUND),
+            title=f"{name}: {kept.frame_id}" + ("" if isfinite(best) else NONE_FOUND),
         )

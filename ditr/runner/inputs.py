@@ -31,8 +31,8 @@ class Selection:
     """The frames of an evaluation without a training."""
 
     split: Literal["train", "val"] = "val"
-    frames: int | None = None
-    """The first so many of the split; None all."""
+    frames: int | tuple[str, ...] | None = None
+    """The first so many of the split, or those with these ids; None all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,11 +183,21 @@ def load_file(model: EsamSingleView, file: CheckpointFile, *, whole: bool = Fals
 
 
 def _selected(dataset: Dataset, selection: Selection) -> tuple[str, FrameSet, FrameSet]:
-    """Name of the split, all its frames, and those of them to evaluate."""
-    split = dataset.train if selection.split == "train" else dataset.val
-    if selection.frames is None:
+    """Name of the split, all its frames, and those of them to evaluate.
+
+    Raises
+    ------
+    DitrError: a frame that is named is not among them, as broken ones are not where they are left out.
+    """
+    split, wanted = dataset.train if selection.split == "train" else dataset.val, selection.frames
+    if wanted is None:
         return selection.split, split, split
-    return selection.split, split, split.without(frozenset(split.ids[selection.frames :]))
+    ids = split.ids[:wanted] if isinstance(wanted, int) else wanted
+    if lacking := sorted(set(ids) - set(split.ids)):
+        what = f"{selection.split} has no frame {lacking[0]} that can be evaluated"
+        fix = f"Name another frame; `ditr data check {dataset.name}` lists broken ones."
+        raise DitrError(what, code=Code.DATASET, where=str(dataset.root), fix=fix)
+    return selection.split, split, split.without(frozenset(split.ids) - frozenset(ids))
 
 
 def _in_words(spec: Spec, features: FeatureInputs, *, took: str) -> str:

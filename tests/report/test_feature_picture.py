@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from ditr.data.frame import Frame
 from ditr.features.coloured_frame import ColouredFrame
 from ditr.geometry.camera import Intrinsics
-from ditr.report.feature_picture import WITHOUT_PIXEL, draw_features, feature_figure
+from ditr.report.feature_picture import draw_features, feature_figure
+from ditr.report.figures import WITHOUT_PIXEL
 
 RED, BLUE = (0.9, 0.1, 0.1), (0.1, 0.2, 0.9)
 HEIGHT, WIDTH = 48, 64

@@ -12,7 +12,7 @@ import pytest
 from ditr.data.scannet_sv import FrameSet
 from ditr.evaluation.evaluate import Evaluation
 from ditr.evaluation.instances import Instances
-from ditr.evaluation.kept import KeptFrame
+from ditr.evaluation.kept import SHOWN_OF_NONE, KeptFrame
 from ditr.evaluation.match_table import MatchTable
 from ditr.report import run_pictures
 
@@ -46,7 +46,7 @@ def test_the_best_score_chooses_what_is_shown(tmp_path: Path, monkeypatch: pytes
 def test_a_run_that_finds_nothing_shows_its_best_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     masks = [np.arange(100) % 10 == index for index in range(10)]
     asked = panels(masks, [0.1 - 0.001 * index for index in range(10)], tmp_path, monkeypatch)
-    assert np.sum(asked["scores"] >= asked["min_score"]) == run_pictures.SHOWN_OF_NONE
+    assert np.sum(asked["scores"] >= asked["min_score"]) == SHOWN_OF_NONE
     assert "No prediction of the run matches anything" in asked["title"]
 
 

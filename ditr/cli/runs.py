@@ -1,0 +1,50 @@
+"""One run by its folder or its name, for the command that looks at one."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from ditr.errors import Code, DitrError
+from ditr.paths import runs_dir
+from ditr.tracking.run_folder import RunFolder, run_folders
+
+
+def find_run(text: str) -> RunFolder:
+    """The run whose folder this is, or is called so in the folder of runs, or the only finished one of this experiment.
+
+    Raises
+    ------
+    DitrError: there is none, with near names, or several, with all of their names.
+    """
+    runs = runs_dir()
+    for folder in (Path(text), runs / text):
+        if (folder / "state.json").is_file():
+            return RunFolder(folder)
+    if len(Path(text).parts) > 1:
+        fix = "Name a run's folder, or a run of `ditr ls`."
+        raise DitrError("no run's folder", code=Code.RUN, where=text, fix=fix)
+    names: dict[str, list[RunFolder]] = {}
+    for run in run_folders(runs):
+        state = run.state()
+        if state is not None and state.kind == "run" and state.state == "finished":
+            names.setdefault(state.name, []).append(run)
+    found = names.get(text, [])
+    if len(found) == 1:
+        return found[0]
+    if found:
+        each = ", ".join(run.path.name for run in found)
+        what = f"{len(found)} finished runs are called '{text}'"
+        raise DitrError(what, code=Code.RUN, where=str(runs), fix=f"Name one of {each}.")
+    raise _unknown(text, names, runs)
+
+
+def _unknown(text: str, names: dict[str, list[RunFolder]], runs: Path) -> DitrError:
+    known = [*names, *(run.path.name for of_name in names.values() for run in of_name)]
+    if not known:
+        fix = "Run a spec first, such as: ditr run specs/fpn_inject.yaml"
+        return DitrError("there is no finished run yet", code=Code.RUN, where=str(runs), fix=fix)
+    close = difflib.get_close_matches(text, known, n=3)
+    guess = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names)}"
+    what = f"no finished run is called '{text}'; {guess}"
+    return DitrError(what, code=Code.RUN, where=str(runs), fix="`ditr ls` lists all runs.")

@@ -1,0 +1,83 @@
+"""``ditr view``: one frame as a run sees it, in 3D in the browser or as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ditr.cli.display import open_display
+from ditr.cli.frames import find_frame
+from ditr.cli.runs import find_run
+from ditr.errors import Code, DitrError
+from ditr.spec.load import load_spec
+from ditr.spec.registry import Registry
+
+if TYPE_CHECKING:
+    from ditr.evaluation.seen_frame import SeenFrame
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to ``app``."""
+    app.command("view")(view)
+
+
+def view(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="A run's folder, or its name in the folder of runs, or an experiment's name if one run has finished.",
+            show_default=False,
+        ),
+    ],
+    frame: Annotated[
+        str,
+        typer.Argument(
+            metavar="FRAME", help="Frame id of the run's data set, such as scene0012_00_200.", show_default=False
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="PNG to write; nothing is served then.")] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 8080,
+    host: Annotated[str, typer.Option(help="Address that the page is served on.")] = "localhost",
+) -> None:
+    """Look at one frame as a run sees it: points, ground truth, predictions, 2D features; in 3D, or with --out drawn.
+
+    The run's weights evaluate the frame again. The page shows the points in the colours of your choice, the
+    predictions from a score of your choice on, and the camera; Ctrl-C ends it.
+    """
+    from ditr.report.frame_panel import draw_seen
+    from ditr.report.viewer import require_place, serve
+
+    if out is None:
+        require_place(host, port)
+    seen = _see(run, frame)
+    if out is None:
+        serve(seen, host=host, port=port, ready=lambda url: typer.echo(f"{url}  (Ctrl-C ends it)"))
+    else:
+        try:
+            draw_seen(seen, path=out)
+        except OSError as error:
+            what = f"the picture cannot be written: {error.strerror}"
+            raise DitrError(what, code=Code.ENVIRONMENT, where=str(out), fix="Name another file.") from error
+        typer.echo(str(out))
+
+
+def _see(run: str, frame: str) -> SeenFrame:
+    from ditr.data.dataset import open_dataset
+    from ditr.runner.inputs import Selection
+    from ditr.runner.seen_frame import see_frame
+
+    folder, registry = find_run(run), Registry()
+    if not folder.spec.is_file():
+        fix = "Name the folder of a run that has finished."
+        raise DitrError("the folder has no resolved spec", code=Code.RUN, where=str(folder.path), fix=fix)
+    spec = load_spec(folder.spec, registry=registry).spec
+    with open_display() as display:
+        dataset = open_dataset(spec.dataset.name, registry=registry, progress=display.progress)
+        frames, _ = find_frame(frame, dataset)
+        selection = Selection(split="train" if frames is dataset.train else "val", frames=(frame,))
+        return see_frame(
+            folder, spec=spec, selection=selection, registry=registry, progress=display.progress, say=display.say
+        )

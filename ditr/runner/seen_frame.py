@@ -1,0 +1,126 @@
+"""One frame as a finished run sees it: its weights evaluate that frame again, and what they read is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ditr.catalog import CheckpointFile
+from ditr.errors import Code, DitrError
+from ditr.evaluation.kept import MATCH_IOU
+from ditr.evaluation.seen_frame import SeenFeatures, SeenFrame
+from ditr.progress import Progress
+from ditr.runner.evaluate_checkpoint import given_weights
+from ditr.runner.inputs import Inputs, Selection, fresh_model, load_file, pick_device, prepare
+from ditr.runner.session import assess, use_cores
+from ditr.spec.models import Spec
+from ditr.spec.registry import Registry
+from ditr.tracking.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import torch
+
+
+def see_frame(
+    run: RunFolder,
+    *,
+    spec: Spec,
+    selection: Selection,
+    registry: Registry,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> SeenFrame:
+    """What the run's weights make of the one frame of ``selection``, in the way in which every model is evaluated.
+
+    Parameters
+    ----------
+    spec: the resolved one of the run, as are its data, features and control.
+    say: takes a line about what is opened or made.
+
+    Raises
+    ------
+    DitrError: the run has no weights or no match table, they do not fit, or the frame cannot be read.
+    """
+    from ditr.evaluation.instance_ap import precision_recall
+    from ditr.evaluation.match_table import MatchTable
+
+    weights = _require_weights(run)
+    table = MatchTable.load(run.matches)
+    device = pick_device(spec.execution)
+    use_cores(device)
+    seed = _seed(run)
+    inputs = prepare(spec, seed=seed, registry=registry, device=device, progress=progress, say=say, only=selection)
+    model = fresh_model(spec, seed=seed, feature_channels=inputs.feature_channels)
+    load_file(model, weights, whole=True)
+    found = assess(model.to(device), inputs, spec=_of_one_frame(spec), device=device, progress=progress)
+    (kept,) = found.kept
+    frame = inputs.evaluated.frames.frame(0)
+    return SeenFrame(
+        run=run.path.resolve().name,
+        frame_id=kept.frame_id,
+        xyz=frame.points[:, :3],
+        rgb=np.rint(frame.points[:, 3:]).astype(np.uint8),
+        superpoints=frame.superpoints,
+        instance_of_point=kept.instance_of_point,
+        predicted=kept.predicted,
+        best_score=precision_recall(table, threshold=MATCH_IOU).best_score,
+        features=_features(inputs, spec=spec, device=device),
+        image=inputs.evaluated.frames.image(0),
+        intrinsics=frame.intrinsics,
+        pose_c2w=frame.pose_c2w,
+        uv=kept.uv,
+        uv_valid=kept.uv_valid,
+    )
+
+
+def _require_weights(run: RunFolder) -> CheckpointFile:
+    if not run.weights.is_file():
+        fix = (
+            f"Train it again: ditr run {run.spec} --force. Or name a run that kept {run.weights.relative_to(run.path)}."
+        )
+        what = "this run has no weights, so it can see nothing"
+        raise DitrError(what, code=Code.CHECKPOINT, where=str(run.path), fix=fix)
+    return given_weights(run.path)
+
+
+def _seed(run: RunFolder) -> int:
+    """Of its training: samples draw from it."""
+    state = run.state()
+    return state.seed if state and state.seed is not None else 0
+
+
+def _of_one_frame(spec: Spec) -> Spec:
+    """The same, read in this process, and the frame is kept."""
+    changes = {
+        "execution": spec.execution.model_copy(update={"workers": 0}),
+        "tracking": spec.tracking.model_copy(update={"panels": 1}),
+    }
+    return spec.model_copy(update=changes)
+
+
+def _features(inputs: Inputs, *, spec: Spec, device: torch.device) -> SeenFeatures | None:
+    """Those of the first frame that is evaluated, its control included, and what the points read of them."""
+    from ditr.data.batch import Batch
+    from ditr.features.coloured_frame import colours_of_map
+    from ditr.geometry.sampling import sample_map
+
+    (sample,) = inputs.encode(Batch(samples=(inputs.evaluated[0],)).to(device)).samples
+    if sample.tokens is None or spec.features is None:
+        return None
+    intrinsics = inputs.evaluated.frames.intrinsics_of(0)
+    image_hw = (intrinsics.height, intrinsics.width)
+    colours = colours_of_map(sample.tokens, map_hw=sample.map_hw, image_hw=image_hw)
+    read = sample_map(sample.tokens, sample.uv, map_hw=sample.map_hw, mode=spec.features.sampling)
+    grid = sample.tokens.shape[1:]
+    return SeenFeatures(
+        map_colours=_bytes(colours.of(sample.tokens.flatten(1).T)).reshape(*grid, 3),
+        map_hw=sample.map_hw,
+        of_points=_bytes(colours.of(read)),
+    )
+
+
+def _bytes(colours: np.ndarray) -> np.ndarray:
+    """uint8 of colours in 0..1."""
+    return np.asarray(np.rint(255 * colours).astype(np.uint8))
