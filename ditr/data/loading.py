@@ -90,9 +90,9 @@ def allow_open_files() -> None:
 def worker_context() -> BaseContext:
     """Workers come from a server process that never ran OpenMP, CUDA or a thread, none of which survives a fork.
 
-    The server imports what a worker needs once; a worker is then a cheap fork of it. Ctrl-C reaches every process of the
-    terminal, but the parent alone decides when to stop, and saves first: the server is born with it blocked, so a worker
-    never hears it, not even while it starts.
+    The server imports what a worker needs once; a worker is then a cheap fork of it. Ctrl-C reaches every process of
+    the terminal, but the parent alone decides when to stop, and saves first: the server is born with it blocked, so a
+    worker never hears it, not even while it starts.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ditr.data.loading"])
