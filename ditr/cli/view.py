@@ -67,17 +67,24 @@ def view(
 def _see(run: str, frame: str) -> SeenFrame:
     from ditr.data.dataset import open_dataset
     from ditr.runner.inputs import Selection
-    from ditr.runner.seen_frame import see_frame
+    from ditr.runner.seen_frame import require_weights, see_frame
 
     folder, registry = find_run(run), Registry()
     if not folder.spec.is_file():
         fix = "Name the folder of a run that has finished."
         raise DitrError("the folder has no resolved spec", code=Code.RUN, where=str(folder.path), fix=fix)
+    weights = require_weights(folder)
     spec = load_spec(folder.spec, registry=registry).spec
     with open_display() as display:
         dataset = open_dataset(spec.dataset.name, registry=registry, progress=display.progress)
         frames, _ = find_frame(frame, dataset)
         selection = Selection(split="train" if frames is dataset.train else "val", frames=(frame,))
         return see_frame(
-            folder, spec=spec, selection=selection, registry=registry, progress=display.progress, say=display.say
+            folder,
+            weights=weights,
+            spec=spec,
+            selection=selection,
+            registry=registry,
+            progress=display.progress,
+            say=display.say,
         )

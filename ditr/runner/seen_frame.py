@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,21 @@ if TYPE_CHECKING:
     import torch
 
 
+def require_weights(run: RunFolder) -> CheckpointFile:
+    """Of the trained model; DitrError if the run has left none, before any data is opened."""
+    if not run.weights.is_file():
+        fix = (
+            f"Train it again: ditr run {run.spec} --force. Or name a run that kept {run.weights.relative_to(run.path)}."
+        )
+        what = "this run has no weights, so it can see nothing"
+        raise DitrError(what, code=Code.CHECKPOINT, where=str(run.path), fix=fix)
+    return given_weights(run.path)
+
+
 def see_frame(
     run: RunFolder,
     *,
+    weights: CheckpointFile,
     spec: Spec,
     selection: Selection,
     registry: Registry,
@@ -36,22 +49,25 @@ def see_frame(
 
     Parameters
     ----------
+    weights: those of ``require_weights``.
     spec: the resolved one of the run, as are its data, features and control.
-    say: takes a line about what is opened or made.
+    say: takes a line about what is opened or made, and one if the data set has changed since the run.
 
     Raises
     ------
-    DitrError: the run has no weights or no match table, they do not fit, or the frame cannot be read.
+    DitrError: the run has no match table, the weights do not fit, or the frame cannot be read.
     """
     from ditr.evaluation.instance_ap import precision_recall
     from ditr.evaluation.match_table import MatchTable
 
-    weights = _require_weights(run)
     table = MatchTable.load(run.matches)
     device = pick_device(spec.execution)
     use_cores(device)
     seed = _seed(run)
     inputs = prepare(spec, seed=seed, registry=registry, device=device, progress=progress, say=say, only=selection)
+    had = json.loads(run.result.read_text())["dataset_digest"]
+    if had != inputs.dataset.digest:
+        say(f"  not the data of the run: digest {inputs.dataset.digest[:12]}, the run had {had[:12]}")
     model = fresh_model(spec, seed=seed, feature_channels=inputs.feature_channels)
     load_file(model, weights, whole=True)
     found = assess(model.to(device), inputs, spec=_of_one_frame(spec), device=device, progress=progress)
@@ -73,16 +89,6 @@ def see_frame(
         uv=kept.uv,
         uv_valid=kept.uv_valid,
     )
-
-
-def _require_weights(run: RunFolder) -> CheckpointFile:
-    if not run.weights.is_file():
-        fix = (
-            f"Train it again: ditr run {run.spec} --force. Or name a run that kept {run.weights.relative_to(run.path)}."
-        )
-        what = "this run has no weights, so it can see nothing"
-        raise DitrError(what, code=Code.CHECKPOINT, where=str(run.path), fix=fix)
-    return given_weights(run.path)
 
 
 def _seed(run: RunFolder) -> int:

@@ -108,8 +108,14 @@ def test_a_name_of_several_runs_lists_them(done: Shell, frame: str, tmp_path: Pa
     assert "2 finished runs are called 'baseline'" in told
     assert first.name in told
     assert second.name in told
-    shutil.rmtree(second / "checkpoints")
-    assert "this run has no weights" in refused(shell, second.name, frame, *out)
+
+
+def test_a_run_without_weights_is_refused_before_its_data_are_made(done: Shell, frame: str, tmp_path: Path) -> None:
+    shell = replace(done, stores=tmp_path, cache=tmp_path / "cache")
+    shutil.copytree(done.runs, shell.runs)
+    shutil.rmtree(shell.folder("baseline") / "checkpoints")
+    assert "this run has no weights" in refused(shell, "baseline", frame, "--out", str(tmp_path / "view.png"))
+    assert not shell.cache.exists()
 
 
 def test_where_nothing_has_run_the_message_says_what_to_run(done: Shell, frame: str, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -19,16 +20,19 @@ from ditr.evaluation.seen_frame import SeenFrame
 from ditr.geometry.camera import project
 from ditr.progress import silent
 from ditr.runner.inputs import Selection
-from ditr.runner.seen_frame import see_frame
+from ditr.runner.seen_frame import require_weights, see_frame
 from ditr.spec.load import load_spec
 from ditr.tracking.run_folder import RunFolder
 from tests.runner.test_eval import REGISTRY, run_of, trained  # noqa: F401
 
 
-def see(run: RunFolder, frame: str, *overrides: str, split: str = "val") -> SeenFrame:
+def see(
+    run: RunFolder, frame: str, *overrides: str, split: str = "val", say: Callable[[str], None] = lambda line: None
+) -> SeenFrame:
     spec = load_spec(run.spec, registry=REGISTRY, overrides=overrides).spec
     selection = Selection(split="train" if split == "train" else "val", frames=(frame,))
-    return see_frame(run, spec=spec, selection=selection, registry=REGISTRY, progress=silent, say=lambda line: None)
+    weights = require_weights(run)
+    return see_frame(run, weights=weights, spec=spec, selection=selection, registry=REGISTRY, progress=silent, say=say)
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -122,6 +126,19 @@ def test_a_run_without_weights_sees_nothing(trained: Path, tiny_dataset: Dataset
         see(results, tiny_dataset.val.ids[0])
     assert error.value.code is Code.CHECKPOINT
     assert f"ditr run {results.spec} --force" in error.value.fix
+
+
+def test_data_that_changed_since_the_run_are_told(trained: Path, tiny_dataset: Dataset, tmp_path: Path) -> None:  # noqa: F811
+    said: list[str] = []
+    see(run_of(trained), tiny_dataset.val.ids[0], say=said.append)
+    assert not any("not the data of the run" in line for line in said)
+    older = RunFolder(tmp_path / "copy")
+    shutil.copytree(run_of(trained).path, older.path)
+    result = json.loads(older.result.read_text()) | {"dataset_digest": "0123456789abcdef"}
+    older.result.write_text(json.dumps(result))
+    see(older, tiny_dataset.val.ids[0], say=said.append)
+    now = tiny_dataset.digest[:12]
+    assert f"  not the data of the run: digest {now}, the run had 0123456789ab" in said
 
 
 def test_weights_of_another_model_are_refused(trained: Path, tiny_dataset: Dataset) -> None:  # noqa: F811
