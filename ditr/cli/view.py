@@ -16,6 +16,7 @@ from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
     from ditr.evaluation.seen_frame import SeenFrame
+    from ditr.tracking.run_folder import RunFolder
 
 
 def register(app: typer.Typer) -> None:
@@ -47,15 +48,16 @@ def view(
     The run's weights evaluate the frame again. The page shows the points in the colours of your choice, the
     predictions from a score of your choice on, and the camera; Ctrl-C ends it.
     """
-    from ditr.report.frame_panel import draw_seen
-    from ditr.report.viewer import require_place, serve
+    folder = find_run(run)
+    if out is None:
+        from ditr.report.viewer import require_place, serve
 
-    if out is None:
         require_place(host, port)
-    seen = _see(run, frame)
-    if out is None:
-        serve(seen, host=host, port=port, ready=lambda url: typer.echo(f"{url}  (Ctrl-C ends it)"))
+        serve(_see(folder, frame), host=host, port=port, ready=lambda url: typer.echo(f"{url}  (Ctrl-C ends it)"))
     else:
+        from ditr.report.frame_panel import draw_seen
+
+        seen = _see(folder, frame)
         try:
             draw_seen(seen, path=out)
         except OSError as error:
@@ -64,12 +66,12 @@ def view(
         typer.echo(str(out))
 
 
-def _see(run: str, frame: str) -> SeenFrame:
+def _see(folder: RunFolder, frame: str) -> SeenFrame:
     from ditr.data.dataset import open_dataset
     from ditr.runner.inputs import Selection
     from ditr.runner.seen_frame import require_weights, see_frame
 
-    folder, registry = find_run(run), Registry()
+    registry = Registry()
     if not folder.spec.is_file():
         fix = "Name the folder of a run that has finished."
         raise DitrError("the folder has no resolved spec", code=Code.RUN, where=str(folder.path), fix=fix)

@@ -7,13 +7,16 @@ import os
 from dataclasses import dataclass, fields
 from math import isfinite
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
 
 from ditr.errors import Code, DitrError
-from ditr.evaluation.instances import Instances
+
+if TYPE_CHECKING:
+    from ditr.evaluation.instances import Instances
 
 MATCH_IOU = 0.5
 """A prediction above it with a ground-truth instance is right about that one."""

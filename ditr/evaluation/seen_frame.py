@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ditr.evaluation.instances import Instances
 from ditr.evaluation.kept import best_of_point, least_shown, partners
 from ditr.evaluation.point_outcomes import PointOutcomes, point_outcomes
-from ditr.geometry.camera import Intrinsics
+
+if TYPE_CHECKING:
+    from ditr.evaluation.instances import Instances
+    from ditr.geometry.camera import Intrinsics
 
 
 @dataclass(frozen=True, kw_only=True)

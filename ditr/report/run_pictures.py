@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from math import isfinite
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ditr.data.scannet_sv import FrameSet
-from ditr.evaluation.evaluate import Evaluation
 from ditr.evaluation.instance_ap import precision_recall
 from ditr.evaluation.kept import MATCH_IOU, least_shown
 from ditr.report.figures import panel, pr_curve
+
+if TYPE_CHECKING:
+    from ditr.data.scannet_sv import FrameSet
+    from ditr.evaluation.evaluate import Evaluation
 
 CURVES = {"IoU > 0.50": 0.50, "IoU > 0.25": 0.25}
 NONE_FOUND = ". No prediction of the run matches anything: the best are shown"

@@ -45,13 +45,11 @@ def refused(done: Shell, *arguments: str) -> str:
 @pytest.mark.parametrize("arm", ["fpn_inject", "baseline"])
 def test_a_picture_is_written_and_named(done: Shell, frame: str, tmp_path: Path, arm: str) -> None:
     out = tmp_path / "new" / "view.png"
-    for run in (arm, done.folder(arm).name, str(done.folder(arm))):
-        out.unlink(missing_ok=True)
-        asked = done.ditr("view", run, frame, "--out", str(out))
-        assert asked.returncode == 0, asked.stderr
-        assert asked.stdout.endswith(f"{out}\n")
-        assert np.asarray(Image.open(out)).std() > 20
+    asked = done.ditr("view", arm if arm == "baseline" else done.folder(arm).name, frame, "--out", str(out))
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout.endswith(f"{out}\n")
     assert "2D features" in asked.stdout
+    assert np.asarray(Image.open(out)).std() > 20
 
 
 def test_a_page_is_served_until_ctrl_c(done: Shell, frame: str) -> None:
@@ -125,4 +123,6 @@ def test_where_nothing_has_run_the_message_says_what_to_run(done: Shell, frame: 
 
 
 def test_a_picture_that_cannot_be_written_is_a_message(done: Shell, frame: str, tmp_path: Path) -> None:
-    assert "cannot be written: Is a directory" in refused(done, "baseline", frame, "--out", str(tmp_path))
+    assert "cannot be written: Is a directory" in refused(
+        done, str(done.folder("baseline")), frame, "--out", str(tmp_path)
+    )

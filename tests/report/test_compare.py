@@ -273,10 +273,11 @@ def test_parts_show_where_the_gain_is(runs: Path, make: Make) -> None:
     assert found["differs otherwise"].reference_mean == pytest.approx(1.0)
 
 
-def test_comparing_needs_no_torch() -> None:
+def test_reports_and_views_need_no_torch() -> None:
     import subprocess
 
-    code = "import ditr.report.compare, ditr.report.where, ditr.cli.compare, sys; assert 'torch' not in sys.modules"
+    modules = "ditr.report.compare, ditr.report.where, ditr.report.page, ditr.report.frame_panel, ditr.report.viewer"
+    code = f"import {modules}, ditr.cli.compare, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=project_dir())
 
 
