@@ -27,8 +27,6 @@ FRUSTUM_M, EDGE_M = 0.18, 0.005
 """Distance of the image from the camera, and the thickness of the lines."""
 BEHIND_M, BESIDE_M, ABOVE_M = 0.8, 0.7, 0.4
 """Where a page begins to look from, seen from the frame's camera."""
-
-
 FOV = 1.0
 """Vertical, in radians."""
 
