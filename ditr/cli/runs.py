@@ -45,6 +45,6 @@ def _unknown(text: str, names: dict[str, list[RunFolder]], runs: Path) -> DitrEr
         fix = "Run a spec first, such as: ditr run specs/fpn_inject.yaml"
         return DitrError("there is no finished run yet", code=Code.RUN, where=str(runs), fix=fix)
     close = difflib.get_close_matches(text, known, n=3)
-    guess = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names)}"
+    guess = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(names))}"
     what = f"no finished run is called '{text}'; {guess}"
     return DitrError(what, code=Code.RUN, where=str(runs), fix="`ditr ls` lists all runs.")

@@ -10,74 +10,17 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ditr.data.dataset import Dataset
 from ditr.paths import project_dir
+from tests.e2e.shell import ARMS, SMALL, Shell, command, options, run_arguments
 
 pytestmark = pytest.mark.slow
 
-ARMS = ("baseline", "bifusion", "fpn_inject")
-SMALL = (
-    "dataset.name=synthrooms_tiny",
-    "checkpoint=null",
-    "schedule.epochs=2",
-    "schedule.batch_size=1",
-    "schedule.validate_every=1",
-    "execution.workers=0",
-    "tracking.panels=1",
-)
 NOT_COMPARED = ("step_ms", "data_ms", "infer_ms", "peak_mem_mb", "git", "dirty")
-
-
-@dataclass(frozen=True)
-class Shell:
-    """Runs ditr as a user does, with stores of its own."""
-
-    stores: Path
-    cache: Path
-
-    @property
-    def runs(self) -> Path:
-        return self.stores / "runs"
-
-    def environment(self) -> dict[str, str]:
-        own = {"DITR_RUNS": self.runs, "DITR_DATA": self.stores / "data", "DITR_WEIGHTS": self.stores / "weights"}
-        return os.environ | {name: str(path) for name, path in own.items()} | {"DITR_CACHE": str(self.cache)}
-
-    def ditr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command(*arguments), cwd=project_dir(), env=self.environment(), capture_output=True, text=True, timeout=300
-        )
-
-    def folder(self, name: str) -> Path:
-        (folder,) = self.runs.glob(f"{name}-s0-*")
-        return folder
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "ditr.cli.main", *arguments]
-
-
-def run_arguments(*arms: str, extra: tuple[str, ...] = ()) -> list[str]:
-    return ["run", *(f"specs/{arm}.yaml" for arm in arms), *options((*SMALL, *extra))]
-
-
-def options(overrides: tuple[str, ...]) -> list[str]:
-    return [part for override in overrides for part in ("--set", override)]
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory, session_cache: Path, tiny_dataset: Dataset) -> Shell:
-    """All three arms, run by one command."""
-    shell = Shell(tmp_path_factory.mktemp("e2e"), session_cache)
-    ran = shell.ditr(*run_arguments(*ARMS))
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return shell
 
 
 def logged(folder: Path, *, without_times: bool = True) -> list[tuple[int, dict[str, float]]]:

@@ -16,18 +16,9 @@ from PIL import Image
 
 from ditr.data.dataset import Dataset
 from ditr.paths import project_dir
-from tests.e2e.test_run_e2e import Shell, command, run_arguments
+from tests.e2e.shell import Shell, command
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory, session_cache: Path, tiny_dataset: Dataset) -> Shell:
-    """A fused run and a 3D-only one."""
-    shell = Shell(tmp_path_factory.mktemp("view"), session_cache)
-    ran = shell.ditr(*run_arguments("baseline", "fpn_inject", extra=("tracking.mlflow=false",)))
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return shell
 
 
 @pytest.fixture
@@ -87,7 +78,7 @@ def test_near_names_of_runs_and_frames_are_shown(done: Shell, frame: str, tmp_pa
     assert "did you mean fpn_inject?" in refused(done, "fpn_injct", frame, *out)
     folder = done.folder("baseline").name
     assert f"did you mean {folder}" in refused(done, folder[:-1], frame, *out)
-    assert "there are baseline, fpn_inject" in refused(done, "zzz", frame, *out)
+    assert "there are baseline, bifusion, fpn_inject" in refused(done, "zzz", frame, *out)
     assert "no run's folder" in refused(done, str(tmp_path), frame, *out)
     told = refused(done, "fpn_inject", f"{frame}1", *out)
     assert "has no frame" in told
