@@ -196,15 +196,8 @@ def _keep(
         uv_valid=sample.uv_valid.numpy(),
         instance_of_point=sample.targets.instance_of_point.numpy(),
         predicted=found,
-        map_colours=None if colours is None or tokens is None else _coloured(tokens, colours),
+        map_colours=None if colours is None or tokens is None else colours.bytes_of_map(tokens),
     )
-
-
-def _coloured(tokens: Tensor, colours: PrincipalColours) -> np.ndarray:
-    """(Hp, Wp, 3) uint8 of a map (C, Hp, Wp)."""
-    rows, columns = tokens.shape[1:]
-    coloured: np.ndarray = np.rint(255 * colours.of(tokens.flatten(1).T)).astype(np.uint8)
-    return coloured.reshape(rows, columns, 3)
 
 
 def _means(rows: list[Row]) -> dict[str, float]:

@@ -34,6 +34,14 @@ class PrincipalColours:
         colours = (coordinates - self.low) / np.where(flat, 1.0, width)
         return np.where(flat, 0.5, np.clip(colours, 0.0, 1.0))
 
+    def bytes_of(self, features: Tensor) -> np.ndarray:
+        """(N, 3) uint8 colours of (N, C) features."""
+        return np.asarray(np.rint(255 * self.of(features)).astype(np.uint8))
+
+    def bytes_of_map(self, tokens: Tensor) -> np.ndarray:
+        """(Hp, Wp, 3) uint8 colours of a map (C, Hp, Wp)."""
+        return self.bytes_of(tokens.flatten(1).T).reshape(*tokens.shape[1:], 3)
+
 
 def fit_colours(tokens: Tensor) -> PrincipalColours:
     """Principal components of (T, C) finite tokens, T at least 1; the same tokens give the same colours."""

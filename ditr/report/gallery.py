@@ -15,7 +15,7 @@ from ditr.evaluation.instance_ap import precision_recall
 from ditr.evaluation.kept import MATCH_IOU, StoredFrame, load_frames
 from ditr.evaluation.point_outcomes import Outcome, point_outcomes
 from ditr.report.arms import Arm
-from ditr.report.figures import outcome_colours, palette
+from ditr.report.figures import draw_tokens, outcome_colours, palette
 
 _WIDTH_INCHES = 3.2
 
@@ -87,7 +87,7 @@ def _drawn(
 def _map(frame: StoredFrame) -> str:
     height, width = frame.image.shape[:2]
     figure, axes = _canvas(frame.image)
-    axes.imshow(frame.map_colours, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
+    draw_tokens(axes, frame.map_colours, map_hw=(height, width), image_hw=(height, width), opacity=1.0)
     return _uri(figure)
 
 

@@ -30,6 +30,7 @@ from ditr.spec.feature_maps import map_channels
 from ditr.spec.identity import evaluation_hash, variant
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.models import Spec
+from ditr.spec.registry import Registry
 from ditr.tracking.mlflow_tracker import MlflowTracker
 from ditr.tracking.results import Results
 from ditr.tracking.run_folder import RunFolder, RunState, write_text
@@ -102,6 +103,20 @@ def given_weights(checkpoint: Path) -> CheckpointFile:
     return CheckpointFile(path.resolve(), found.sha256, found.format, key_prefix=found.key_prefix)
 
 
+def whole_model(spec: Spec, file: CheckpointFile, *, registry: Registry) -> tuple[EsamSingleView, LoadedWeights]:
+    """The spec's model on the CPU with all its weights from the file, before any data is read.
+
+    Raises
+    ------
+    DitrError: the file's weights are not exactly those of the model.
+    """
+    channels = None
+    if uses_features(spec) and spec.features is not None:
+        channels = map_channels(spec.features, registry.features(spec.features.source))
+    model = fresh_model(spec, seed=0, feature_channels=channels)
+    return model, load_file(model, file, whole=True)
+
+
 @dataclass
 class _Work:
     """One evaluation under way in ``folder``."""
@@ -142,14 +157,9 @@ class _Work:
         self.folder.append_log(line)
 
     def _load(self, checkpoint: Path) -> tuple[EsamSingleView, LoadedWeights]:
-        """Before any data is read: a wrong file is told at once."""
         spec, registry = self.loaded.spec, self.host.registry
         file = given_weights(checkpoint)
-        channels = None
-        if uses_features(spec) and spec.features is not None:
-            channels = map_channels(spec.features, registry.features(spec.features.source))
-        model = fresh_model(spec, seed=0, feature_channels=channels)
-        weights = load_file(model, file, whole=True)
+        model, weights = whole_model(spec, file, registry=registry)
         self.say(f"  {weights.report.matched} tensors from {file.path}, all of the model and all of the file")
         for line in _trained_otherwise(spec, file.path, load=lambda path: load_spec(path, registry=registry).spec):
             self.say(f"  {line}")

@@ -13,8 +13,8 @@ from ditr.errors import Code, DitrError
 from ditr.evaluation.kept import MATCH_IOU
 from ditr.evaluation.seen_frame import SeenFeatures, SeenFrame
 from ditr.progress import Progress
-from ditr.runner.evaluate_checkpoint import given_weights
-from ditr.runner.inputs import Inputs, Selection, fresh_model, load_file, pick_device, prepare
+from ditr.runner.evaluate_checkpoint import given_weights, whole_model
+from ditr.runner.inputs import Inputs, Selection, pick_device, prepare
 from ditr.runner.session import assess, use_cores
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
@@ -63,13 +63,11 @@ def see_frame(
     table = MatchTable.load(run.matches)
     device = pick_device(spec.execution)
     use_cores(device)
-    seed = _seed(run)
-    inputs = prepare(spec, seed=seed, registry=registry, device=device, progress=progress, say=say, only=selection)
+    model, _ = whole_model(spec, weights, registry=registry)
+    inputs = prepare(spec, seed=0, registry=registry, device=device, progress=progress, say=say, only=selection)
     had = json.loads(run.result.read_text())["dataset_digest"]
     if had != inputs.dataset.digest:
         say(f"  not the data of the run: digest {inputs.dataset.digest[:12]}, the run had {had[:12]}")
-    model = fresh_model(spec, seed=seed, feature_channels=inputs.feature_channels)
-    load_file(model, weights, whole=True)
     found = assess(model.to(device), inputs, spec=_of_one_frame(spec), device=device, progress=progress)
     (kept,) = found.kept
     frame = inputs.evaluated.frames.frame(0)
@@ -89,12 +87,6 @@ def see_frame(
         uv=kept.uv,
         uv_valid=kept.uv_valid,
     )
-
-
-def _seed(run: RunFolder) -> int:
-    """Of its training: samples draw from it."""
-    state = run.state()
-    return state.seed if state and state.seed is not None else 0
 
 
 def _of_one_frame(spec: Spec) -> Spec:
@@ -119,14 +111,6 @@ def _features(inputs: Inputs, *, spec: Spec, device: torch.device) -> SeenFeatur
     image_hw = (intrinsics.height, intrinsics.width)
     colours = colours_of_map(sample.tokens, map_hw=sample.map_hw, image_hw=image_hw)
     read = sample_map(sample.tokens, sample.uv, map_hw=sample.map_hw, mode=spec.features.sampling)
-    grid = sample.tokens.shape[1:]
     return SeenFeatures(
-        map_colours=_bytes(colours.of(sample.tokens.flatten(1).T)).reshape(*grid, 3),
-        map_hw=sample.map_hw,
-        of_points=_bytes(colours.of(read)),
+        map_colours=colours.bytes_of_map(sample.tokens), map_hw=sample.map_hw, of_points=colours.bytes_of(read)
     )
-
-
-def _bytes(colours: np.ndarray) -> np.ndarray:
-    """uint8 of colours in 0..1."""
-    return np.asarray(np.rint(255 * colours).astype(np.uint8))

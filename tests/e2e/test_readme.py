@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import pytest
 
 from ditr.data.dataset import Dataset
 from ditr.paths import project_dir
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -104,9 +104,7 @@ def ditr(*arguments: str) -> list[str]:
 
 def open_ui(environment: dict[str, str]) -> None:
     """Starts the UI on a free port, fetches its page, and ends it as Ctrl-C does."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         ditr("ui", "--port", str(port)),
         cwd=project_dir(),

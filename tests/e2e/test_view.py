@@ -17,6 +17,7 @@ from PIL import Image
 from ditr.data.dataset import Dataset
 from ditr.paths import project_dir
 from tests.e2e.shell import Shell, command
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -44,8 +45,7 @@ def test_a_picture_is_written_and_named(done: Shell, frame: str, tmp_path: Path,
 
 
 def test_a_page_is_served_until_ctrl_c(done: Shell, frame: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     server = subprocess.Popen(
         command("view", "fpn_inject", frame, "--port", port),
         cwd=project_dir(),

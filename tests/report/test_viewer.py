@@ -15,17 +15,13 @@ import pytest
 from ditr.errors import Code, DitrError
 from ditr.report import viewer
 from ditr.report.frame_colours import colours_of
+from tests.ports import free_port
 from tests.reference.hand_made_frame import POSE, hand_made
 
 
 @pytest.fixture
 def port() -> int:
     return free_port()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
