@@ -28,7 +28,6 @@ import torch
 from ditr.data.batch import Batch, as_it_is, collate
 from ditr.data.info_pickle import read_infos
 from ditr.data.scannet_sv import INFO_FILES, FrameSet
-from ditr.data.synthrooms import make
 from ditr.features.fast import make_fast
 from ditr.features.online import OnlineMaps
 from ditr.features.sources import load_source
@@ -37,6 +36,7 @@ from ditr.geometry.camera import SCANNET_SV_INTRINSICS
 from ditr.model.esam import EsamSingleView
 from ditr.progress import silent
 from ditr.resources import memory_meter, watching
+from ditr.rooms import make
 from ditr.runner.feature_inputs import FeatureInputs, sample_set
 from ditr.spec.entries import PrecomputedEntry, SplitEntry, SynthRoomsEntry
 from ditr.spec.feature_maps import map_channels, map_covers, map_shape

@@ -29,7 +29,6 @@ from benchmarks.full_size import SPECS, WARM_UP, _batches, _entry, _features, _m
 from ditr.data.batch import Batch, as_it_is
 from ditr.data.info_pickle import read_infos
 from ditr.data.scannet_sv import INFO_FILES, FrameSet
-from ditr.data.synthrooms import make
 from ditr.geometry.camera import SCANNET_SV_INTRINSICS
 from ditr.model.esam import EsamSingleView
 from ditr.model.injection import Places
@@ -38,6 +37,7 @@ from ditr.model.pyramid import Level, build_pyramid
 from ditr.model.res16unet import Branch, Inject
 from ditr.model.sparse import SparseTensor, Voxels, one_thread, voxelise, with_features
 from ditr.progress import silent
+from ditr.rooms import make
 from ditr.spec.load import load_spec
 from ditr.spec.models import BiFusionSpec, FusionSpec, InjectionSpec, Spec, StemSpec
 from ditr.spec.registry import Registry

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ditr.data.dataset import Dataset, open_dataset
+from ditr.rooms import make_missing
 from ditr.spec.registry import Registry
 
 # Two workers on two cores: more threads would only take turns. Read by torch and OpenMP when they are first imported.
@@ -37,6 +38,7 @@ def tiny_dataset(session_cache: Path) -> Dataset:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DITR_CACHE", str(session_cache))
         patch.delenv("DITR_REGISTRY", raising=False)
+        make_missing("synthrooms_tiny", registry=Registry())
         return open_dataset("synthrooms_tiny", registry=Registry())
 
 

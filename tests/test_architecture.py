@@ -16,8 +16,8 @@ HEAVY = {"torch", "torchvision", "timm", "mlflow", "duckdb", "MinkowskiEngine", 
 LONGEST_FILE = 400
 ONLY_IMPORTED_BY = {
     "MinkowskiEngine": "model/sparse.py",
-    "mlflow": "tracking/mlflow_tracker.py",
-    "duckdb": "tracking/results.py",
+    "mlflow": "record/views/mlflow_view.py",
+    "duckdb": "record/views/results.py",
     "viser": "report/viewer.py",
     "rich": "cli/",
     "typer": "cli/",

@@ -19,6 +19,7 @@ from ditr.data.dataset import open_dataset
 from ditr.data.samples import SampleSet
 from ditr.model.esam import EsamSingleView
 from ditr.model.output import ModelOutput
+from ditr.rooms import make_missing
 from ditr.spec.feature_maps import map_shape
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
@@ -58,6 +59,7 @@ def main(path: str, *overrides: str) -> int:
 
 def _batch(voxel_size_m: float, *, shape: tuple[int, ...], registry: Registry) -> Batch:
     noise = _Noise(shape)
+    make_missing("synthrooms_tiny", registry=registry)
     frames = open_dataset("synthrooms_tiny", registry=registry).train
     samples = SampleSet(frames, seed=0, voxel_size_m=voxel_size_m, augmentation=None, tokens=noise.read)
     return collate([samples[index] for index in range(len(samples))])

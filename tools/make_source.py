@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ditr.catalog import sha256_of
-from ditr.data.synthrooms.textures import FINE_KINDS
 from ditr.features.sources import load_source
+from ditr.rooms.textures import FINE_KINDS
 from ditr.spec.entries import VitEntry
 from ditr.spec.models import FeatureSpec, FileWeights, OwnWeights, SeededWeights
 from ditr.spec.registry import Registry

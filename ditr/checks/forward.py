@@ -16,10 +16,10 @@ from ditr.data.batch import Batch
 from ditr.errors import DitrError
 from ditr.model.esam import EsamSingleView
 from ditr.model.output import ModelOutput, SampleOutput
-from ditr.model.weight_names import ADDED_PARTS, group_of
 from ditr.progress import Progress
 from ditr.resources import memory_meter, watching
 from ditr.seeds import derive_seed
+from ditr.weights.weight_names import ADDED_PARTS, group_of
 
 _TOGETHER = 3
 """Frames in one batch."""

@@ -11,7 +11,7 @@ from ditr.checks.outcome import Check, Subject, at_least, at_most, first_of, lar
 from ditr.checks.raw_points import colour_errors, move_of, off_whole_px, pixels_of, uv_difference_px
 from ditr.data.batch import Sample
 from ditr.data.frame import Frame
-from ditr.data.reprojection import measure
+from ditr.data_check.reprojection import measure
 from ditr.errors import DitrError
 from ditr.progress import Progress
 from ditr.spec.feature_maps import map_covers

@@ -12,9 +12,9 @@ from ditr.checks.outcome import Check, Subject, equal, largest, reported
 from ditr.checks.scratch import added_parameters, copied, fresh, shaken
 from ditr.checks.seen import frames_of
 from ditr.model.output import ModelOutput
-from ditr.model.weight_names import ADDED_PARTS
 from ditr.progress import Progress
 from ditr.spec.models import FusionSpec
+from ditr.weights.weight_names import ADDED_PARTS
 
 STAGE = 4
 PLAIN = FusionSpec()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ditr.cli.tables import text_table
 
 if TYPE_CHECKING:
-    from ditr.data.check import CheckReport, Problem
+    from ditr.data_check.check import CheckReport, Problem
 
 FOR_A_RUN = {
     "frame": "breaks the frame",
@@ -32,7 +32,7 @@ def written(report: CheckReport) -> list[str]:
 
 
 def _reprojection(report: CheckReport) -> list[str]:
-    from ditr.data.reprojection_summary import histogram
+    from ditr.data_check.reprojection_summary import histogram
 
     found = report.reprojection
     lines = ["reprojection: from the pixel that the camera declares to the pixel that the point was made of"]

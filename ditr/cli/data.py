@@ -49,7 +49,8 @@ def make(
     out: Annotated[Path | None, typer.Option(help="Folder to make it in; default is the cache.")] = None,
 ) -> None:
     """Make an embedded data set now; runs make theirs when they first need it."""
-    from ditr.data.dataset import make_once, open_folder
+    from ditr.data.dataset import open_folder
+    from ditr.rooms import make_once
 
     entry = _changed(_embedded(name), scenes=scenes, frames=frames, seed=seed)
     root = locate_dataset(name, entry) if out is None else out.resolve()
@@ -64,8 +65,8 @@ def make(
 
 def check(dataset: DatasetArgument) -> None:
     """Read every file of a data set; list what is wrong with it and what is in it. Exit code 1 if anything is wrong."""
-    from ditr.data.check import check_dataset
-    from ditr.data.screening import keep_report
+    from ditr.data_check.check import check_dataset
+    from ditr.data_check.screening import keep_report
 
     opening: list[tuple[str, str]] = []
     with open_display() as display:
@@ -88,7 +89,7 @@ def show(
     out: Annotated[Path | None, typer.Option(help="PNG to write; default is FRAME.png here.")] = None,
 ) -> None:
     """Draw a frame: colour, depth, instances, superpoints, points."""
-    from ditr.data.panel import draw_frame
+    from ditr.report.raw_frame_panel import draw_frame
 
     with open_display() as display:
         opened = _open(dataset, display)
@@ -142,6 +143,7 @@ def _changed(entry: SynthRoomsEntry, *, scenes: int | None, frames: int | None, 
 
 def _open(dataset: str, display: Display, report: Report | None = None) -> Dataset:
     from ditr.data.dataset import open_dataset, open_folder
+    from ditr.rooms import make_missing
 
     registry = Registry()
     folder = Path(dataset)
@@ -150,4 +152,5 @@ def _open(dataset: str, display: Display, report: Report | None = None) -> Datas
     if len(folder.parts) > 1 or dataset.startswith("."):
         fix = "Name a folder that is there, or a data set of `ditr data ls`."
         raise DitrError("no such folder", code=Code.DATASET, where=dataset, fix=fix)
-    return open_dataset(dataset, registry=registry, progress=display.progress, report=report)
+    make_missing(dataset, registry=registry, progress=display.progress)
+    return open_dataset(dataset, registry=registry, report=report)

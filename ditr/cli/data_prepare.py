@@ -18,9 +18,9 @@ from ditr.spec.entries import FolderEntry
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
-    from ditr.data.pack import PackedSplit
-    from ditr.data.prepare.manifest import PrepareSettings
-    from ditr.data.prepare.prepare import Prepared
+    from ditr.scannet.manifest import PrepareSettings
+    from ditr.scannet.pack import PackedSplit
+    from ditr.scannet.prepare import Prepared
 
 _SHOWN = 20
 
@@ -75,7 +75,7 @@ def prepare(
 
     Exit code 1 if a frame failed: it is listed, and left out of the info pickles.
     """
-    from ditr.data.prepare.prepare import prepare as prepare_frames
+    from ditr.scannet.prepare import prepare as prepare_frames
 
     entry = _folder_entry(name)
     own = locate_dataset(name, entry)
@@ -118,8 +118,8 @@ def pack(
     ] = False,
 ) -> None:
     """Write the info pickles of a prepared folder from its files and the lists in its meta_data."""
-    from ditr.data.pack import FEATURES_TEMPLATE
-    from ditr.data.pack import pack as pack_folder
+    from ditr.scannet.pack import FEATURES_TEMPLATE
+    from ditr.scannet.pack import pack as pack_folder
 
     if features_template is not None and not features:
         raise typer.BadParameter("it is used with --features only", param_hint="--features-template")
@@ -155,8 +155,8 @@ def _settings(
     masks: Path | None,
     intrinsics: CameraChoice,
 ) -> PrepareSettings:
-    from ditr.data.prepare.manifest import PrepareSettings
     from ditr.geometry.camera import Intrinsics
+    from ditr.scannet.manifest import PrepareSettings
 
     if superpoints is Superpoints.OVERSEGMENTATION and masks is not None:
         raise typer.BadParameter("an over-segmentation uses no masks", param_hint="--masks")

@@ -86,7 +86,7 @@ def remove(
 
 
 def _extract(spec: Spec, *, registry: Registry, display: Display) -> None:
-    from ditr.data.screening import open_screened
+    from ditr.data_check.screening import open_screened
     from ditr.features.extract import extract as extract_maps
 
     if not spec.fusion.parts:

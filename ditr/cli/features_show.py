@@ -39,6 +39,7 @@ def show(
     from ditr.data.dataset import open_dataset
     from ditr.features.coloured_frame import coloured_frame
     from ditr.report.feature_picture import draw_features
+    from ditr.rooms import make_missing
 
     registry = Registry()
     loaded = load_spec(spec, registry=registry, overrides=overrides or ()).spec
@@ -50,7 +51,8 @@ def show(
             fix="name a spec with `features`, or give it some, such as --set features.source=vit_mini14_reg4",
         )
     with open_display() as display:
-        dataset = open_dataset(loaded.dataset.name, registry=registry, progress=display.progress)
+        make_missing(loaded.dataset.name, registry=registry, progress=display.progress)
+        dataset = open_dataset(loaded.dataset.name, registry=registry)
         frames, index = find_frame(frame, dataset)
         entry = registry.features(loaded.features.source)
         coloured = coloured_frame(frames, index, spec=loaded.features, entry=entry, dataset=dataset)

@@ -12,7 +12,7 @@ import typer
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError
 from ditr.paths import runs_dir
-from ditr.runner.import_log import Imported, import_log
+from ditr.scannet.import_log import Imported, import_log
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 

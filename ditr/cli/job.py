@@ -8,12 +8,12 @@ from ditr.cli.run import draw_pictures
 from ditr.errors import DitrError
 from ditr.paths import runs_dir
 from ditr.progress import silent
+from ditr.record.views.results import Results
 from ditr.runner.queue import MISTAKE, job_from
 from ditr.runner.run import run_all
 from ditr.runner.session import Host
 from ditr.runner.stop import StopSignal
 from ditr.spec.registry import Registry
-from ditr.tracking.results import Results
 
 
 def main() -> int:

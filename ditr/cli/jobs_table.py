@@ -15,10 +15,10 @@ from rich.text import Text
 
 from ditr.cli.display import QUIET_S, duration
 from ditr.cli.tables import text_table
+from ditr.record.folder import RunFolder
 from ditr.runner.plan import PlannedRun
 from ditr.runner.queue import Standing
 from ditr.runner.run import Outcome
-from ditr.tracking.run_folder import RunFolder
 
 _TAIL_BYTES = 2**17
 _LIVE_S = 1.0

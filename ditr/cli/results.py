@@ -16,8 +16,8 @@ import typer
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError
 from ditr.paths import runs_dir
-from ditr.tracking.results import Results, Rows
-from ditr.tracking.run_folder import run_folders
+from ditr.record.folder import run_folders
+from ditr.record.views.results import Results, Rows
 
 
 class Format(StrEnum):

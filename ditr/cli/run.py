@@ -16,6 +16,8 @@ from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError
 from ditr.paths import runs_dir
+from ditr.record.folder import RunFolder
+from ditr.record.views.results import Results
 from ditr.runner.places import Slot, require_fit, slots_of
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.queue import JobFailed, run_at_once
@@ -24,8 +26,6 @@ from ditr.runner.run import Outcome, run_all
 from ditr.runner.session import Host
 from ditr.runner.stop import StopSignal
 from ditr.spec.registry import Registry
-from ditr.tracking.results import Results
-from ditr.tracking.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from ditr.data.scannet_sv import FrameSet

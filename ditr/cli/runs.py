@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ditr.errors import Code, DitrError
 from ditr.paths import runs_dir
-from ditr.tracking.run_folder import RunFolder, run_folders
+from ditr.record.folder import RunFolder, run_folders
 
 
 def find_run(text: str) -> RunFolder:

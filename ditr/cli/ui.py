@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def ui(port: Annotated[int, typer.Option(min=1, max=65535, help=f"Port on {ADDRESS}.")] = 5000) -> None:
     """Serve MLflow's UI of the runs on this machine, and print its address; Ctrl-C ends it."""
-    from ditr.tracking.mlflow_tracker import pages, store_uri
+    from ditr.record.views.mlflow_view import pages, store_uri
 
     runs = runs_dir()
     if not (runs / "mlflow.db").is_file():

@@ -16,7 +16,7 @@ from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
     from ditr.evaluation.seen_frame import SeenFrame
-    from ditr.tracking.run_folder import RunFolder
+    from ditr.record.folder import RunFolder
 
 
 def register(app: typer.Typer) -> None:
@@ -68,6 +68,7 @@ def view(
 
 def _see(folder: RunFolder, frame: str) -> SeenFrame:
     from ditr.data.dataset import open_dataset
+    from ditr.rooms import make_missing
     from ditr.runner.inputs import Selection
     from ditr.runner.seen_frame import require_weights, see_frame
 
@@ -78,7 +79,8 @@ def _see(folder: RunFolder, frame: str) -> SeenFrame:
     weights = require_weights(folder)
     spec = load_spec(folder.spec, registry=registry).spec
     with open_display() as display:
-        dataset = open_dataset(spec.dataset.name, registry=registry, progress=display.progress)
+        make_missing(spec.dataset.name, registry=registry, progress=display.progress)
+        dataset = open_dataset(spec.dataset.name, registry=registry)
         frames, _ = find_frame(frame, dataset)
         selection = Selection(split="train" if frames is dataset.train else "val", frames=(frame,))
         return see_frame(

@@ -1,24 +1,29 @@
-"""Opens a data set by its registry name; embedded ones are made on first use."""
+"""Opens a data set by its registry name."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import xxhash
-from filelock import FileLock
 
 from ditr.catalog import locate_dataset
 from ditr.data.info_pickle import InfoFile, read_infos, read_sound_infos
-from ditr.data.scannet_sv import INFO_FILES, INSTANCES, MULTI_VIEW_INFO_FILES, POINTS, SEMANTICS, SUPERPOINTS, FrameSet
+from ditr.data.scannet_sv import (
+    INFO_FILES,
+    INSTANCES,
+    MANIFEST,
+    MULTI_VIEW_INFO_FILES,
+    POINTS,
+    SEMANTICS,
+    SUPERPOINTS,
+    FrameSet,
+)
 from ditr.data.scene_intrinsics import intrinsics_file, intrinsics_sentence, read_scene_intrinsics
-from ditr.data.synthrooms import MANIFEST, make
 from ditr.errors import Code, DitrError
 from ditr.geometry.camera import SCANNET_SV_INTRINSICS, Intrinsics
-from ditr.progress import Progress, silent
 from ditr.spec.entries import FolderEntry, SynthRoomsEntry
 from ditr.spec.registry import Registry
 
@@ -49,17 +54,21 @@ class Dataset:
         return intrinsics_sentence(self.train.intrinsics, scenes=len(scenes), with_file=len(with_file))
 
 
-def open_dataset(
-    name: str, *, registry: Registry, progress: Progress = silent, report: Report | None = None
-) -> Dataset:
-    """The data set of registry entry ``name``; ``DitrError`` where the user's folder is missing or incomplete.
+def open_dataset(name: str, *, registry: Registry, report: Report | None = None) -> Dataset:
+    """The data set of registry entry ``name``.
 
-    ``report`` is that of ``open_folder``.
+    Parameters
+    ----------
+    report: that of ``open_folder``.
+
+    Raises
+    ------
+    DitrError: the user's folder is missing or incomplete, or an embedded set is not made yet (``rooms.make_missing``).
     """
     entry = registry.dataset(name)
     root = locate_dataset(name, entry)
     if isinstance(entry, SynthRoomsEntry):
-        make_once(entry, root, progress=progress)
+        _require_made(name, root)
         return open_folder(root, name=name, report=report)
     _require_folder(name, entry, root)
     return open_folder(
@@ -103,16 +112,6 @@ def open_folder(
     return Dataset(name=name, root=root, digest=digest, train=train, val=val)
 
 
-def make_once(entry: SynthRoomsEntry, root: Path, *, progress: Progress = silent) -> None:
-    """Makes an embedded data set unless it is there; of several processes one makes it and the others wait."""
-    if (root / MANIFEST).is_file():
-        return
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(root.with_name(f".{root.name}.lock")):
-        if not (root / MANIFEST).is_file():
-            make(entry, root, workers=len(os.sched_getaffinity(0)), progress=progress)
-
-
 def _read(path: Path, report: Report | None) -> InfoFile:
     if report is None:
         return read_infos(path)
@@ -140,6 +139,12 @@ def _usual_info_files(root: Path) -> dict[str, str]:
     single = any((root / file).is_file() for file in INFO_FILES.values())
     multi_view = any((root / file).is_file() for file in MULTI_VIEW_INFO_FILES.values())
     return MULTI_VIEW_INFO_FILES if multi_view and not single else INFO_FILES
+
+
+def _require_made(name: str, root: Path) -> None:
+    if not (root / MANIFEST).is_file():
+        fix = f"Make it: ditr data make {name}"
+        raise DitrError(f"data set {name!r} is not made yet", code=Code.DATASET, where=str(root), fix=fix)
 
 
 def _require_folder(name: str, entry: FolderEntry, root: Path) -> None:

@@ -26,6 +26,8 @@ MULTI_VIEW_INFO_FILES = {
     "train": "scannet200_mv_oneformer3d_infos_train.pkl",
     "val": "scannet200_mv_oneformer3d_infos_val.pkl",
 }
+MANIFEST = "manifest.json"
+"""What an embedded data set says of itself."""
 POINT_COUNT = 20_000
 """Points a frame as the preparation writes them; the reader takes any number."""
 _POINT_FEATURES = 6

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from ditr.data.synthrooms import MANIFEST
+from ditr.data.scannet_sv import MANIFEST
 
 
 def texture_ids(root: Path) -> Mapping[str, frozenset[int]] | None:

@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 
 from ditr.errors import Code, DitrError
 from ditr.evaluation.match_table import MatchTable
+from ditr.record.folder import RunFolder, RunState, run_folders
 from ditr.spec.models import Spec
-from ditr.tracking.run_folder import RunFolder, RunState, run_folders
 
 _SHORT = 6
 """Digits of a spec's hash that tell arms of one name apart."""

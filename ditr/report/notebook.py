@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from ditr.evaluation.resampling import Metric
 from ditr.paths import runs_dir
+from ditr.record.views.results import Results
 from ditr.report.answers import interval_text, metric_name, p_text
 from ditr.report.arms import all_arms, choose
 from ditr.report.compare import COSTS, Comparison, compare
-from ditr.tracking.results import Results
 
 if TYPE_CHECKING:
     import pandas

@@ -10,6 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from ditr.record.folder import now
 from ditr.report.answers import metric_name
 from ditr.report.arms import Arm
 from ditr.report.compare import Comparison
@@ -20,7 +21,6 @@ from ditr.report.plots import cost_figure, difference_figure, learning_figure, p
 from ditr.report.where import StratumContrast
 from ditr.spec.diff import diff
 from ditr.spec.dump import to_yaml
-from ditr.tracking.run_folder import now
 
 _PARTS = {
     "texture": "Texture: things that differ from what they touch in fine texture only, and the others.",

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ditr.errors import DitrError
 from ditr.progress import Progress
+from ditr.record.folder import RunFolder, RunState, write_json, write_text
+from ditr.record.views.mlflow_view import MlflowTracker
+from ditr.record.views.results import Results
 from ditr.runner.check_subject import Asked, Prepared, prepare_check
 from ditr.runner.inputs import pick_device
 from ditr.runner.plan import Planned
@@ -23,9 +26,6 @@ from ditr.runner.unlisted import Stopwatch, put_in_place, unlisted
 from ditr.spec.dump import to_yaml
 from ditr.spec.identity import canonical_json, spec_hash, variant
 from ditr.spec.load import LoadedSpec
-from ditr.tracking.mlflow_tracker import MlflowTracker
-from ditr.tracking.results import Results
-from ditr.tracking.run_folder import RunFolder, RunState, write_json, write_text
 
 if TYPE_CHECKING:
     import torch

@@ -64,7 +64,7 @@ def prepare_check(
     DitrError: what the spec names is missing or does not fit.
     """
     from ditr.checks.outcome import Subject
-    from ditr.data.screening import open_screened
+    from ditr.data_check.screening import open_screened
 
     screened = open_screened(spec.dataset, registry=registry, progress=progress)
     dataset, seed = screened.dataset, spec.seeds[0]

@@ -143,11 +143,14 @@ def _forward(model: EsamSingleView, samples: SampleSet) -> Flops:
 
 def _data_if_there(name: str, registry: Registry, *, make: bool) -> Dataset | None:
     from ditr.data.dataset import open_dataset
-    from ditr.data.synthrooms import MANIFEST
+    from ditr.data.scannet_sv import MANIFEST
+    from ditr.rooms import make_missing
 
+    if make:
+        make_missing(name, registry=registry)
     entry = registry.dataset(name)
     root = locate_dataset(name, entry)
-    there = make or (root / MANIFEST).is_file() if isinstance(entry, SynthRoomsEntry) else root.is_dir()
+    there = (root / MANIFEST).is_file() if isinstance(entry, SynthRoomsEntry) else root.is_dir()
     return open_dataset(name, registry=registry) if there else None
 
 

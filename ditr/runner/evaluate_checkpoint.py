@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ditr.catalog import CheckpointFile
 from ditr.errors import Code, DitrError
+from ditr.record.folder import RunFolder, RunState, write_text
+from ditr.record.views.mlflow_view import MlflowTracker
+from ditr.record.views.results import Results
 from ditr.runner.inputs import (
     Inputs,
     LoadedWeights,
@@ -31,9 +34,6 @@ from ditr.spec.identity import evaluation_hash, variant
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
-from ditr.tracking.mlflow_tracker import MlflowTracker
-from ditr.tracking.results import Results
-from ditr.tracking.run_folder import RunFolder, RunState, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +88,7 @@ def given_weights(checkpoint: Path) -> CheckpointFile:
     ------
     DitrError: no such file, or not the weights of a whole model.
     """
-    from ditr.model.checkpoint import describe
+    from ditr.weights.checkpoint import describe
 
     path = RunFolder(checkpoint).weights if checkpoint.is_dir() else checkpoint
     if checkpoint.is_dir() and not path.is_file():

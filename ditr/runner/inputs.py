@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ditr.data.dataset import Dataset
     from ditr.data.samples import SampleSet
     from ditr.data.scannet_sv import FrameSet
-    from ditr.model.checkpoint import LoadReport
     from ditr.model.esam import EsamSingleView
+    from ditr.weights.checkpoint import LoadReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def prepare(
     A 3D-only run touches no features. A run trains and is evaluated on the validation split; ``only`` evaluates, and
     then features are made for no other frames.
     """
-    from ditr.data.screening import open_screened
+    from ditr.data_check.screening import open_screened
     from ditr.features.controls import map_reader
 
     began = time.monotonic()
@@ -174,7 +174,7 @@ def fresh_model(spec: Spec, *, seed: int, feature_channels: int | None) -> EsamS
 
 def load_file(model: EsamSingleView, file: CheckpointFile, *, whole: bool = False) -> LoadedWeights:
     """Sets the weights that the file has; with ``whole`` they must be all of the model's, and all of the file's."""
-    from ditr.model.checkpoint import load_weights
+    from ditr.weights.checkpoint import load_weights
 
     report = load_weights(
         model, file.path, format=file.format, key_prefix=file.key_prefix, entries=file.entries, whole=whole

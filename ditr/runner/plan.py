@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ditr.record.folder import RunFolder, find_run
 from ditr.runner.unchanged import Present
 from ditr.spec.identity import run_key, spec_hash, variant
 from ditr.spec.load import LoadedSpec
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
-from ditr.tracking.run_folder import RunFolder, find_run
 
 Status = Literal["new", "resume", "again", "finished", "same", "busy"]
 

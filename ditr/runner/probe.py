@@ -96,12 +96,14 @@ def _measure(spec: Spec, *, makes_maps: bool) -> Probe:
     from ditr.data.dataset import open_dataset
     from ditr.evaluation.evaluate import evaluate
     from ditr.resources import memory_meter
+    from ditr.rooms import make_missing
     from ditr.training.fit import fit
     from ditr.training.state import TrainingState
 
     registry = Registry()
     device = pick_device(spec.execution)
     use_cores(device)
+    make_missing(spec.dataset.name, registry=registry)
     dataset = open_dataset(spec.dataset.name, registry=registry)
     train, val = _first(dataset.train, _STEPS * spec.schedule.batch_size), _first(dataset.val, _EVALUATED)
     features = _features(spec, registry=registry, device=device)

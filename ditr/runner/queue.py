@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ditr.record.folder import RunFolder, RunState, now
+from ditr.record.views.results import Results
 from ditr.runner.places import Slot
 from ditr.runner.plan import PlannedRun
 from ditr.runner.run import Outcome
 from ditr.runner.stop import StopSignal
 from ditr.spec.models import Spec
-from ditr.tracking.results import Results
-from ditr.tracking.run_folder import RunFolder, RunState, now
 
 JOB = (sys.executable, "-m", "ditr.cli.job")
 """Runs the one planned run that it reads from its standard input; what follows is the user's command, which the run's

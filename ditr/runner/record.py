@@ -11,13 +11,13 @@ from dataclasses import asdict
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from ditr import provenance
+from ditr.record import provenance
+from ditr.record.folder import RunFolder, write_json, write_text
 from ditr.runner.inputs import Inputs, LoadedWeights, uses_features
 from ditr.runner.plan import Planned, PlannedRun
 from ditr.runner.unchanged import provenance_of, require_same_as_before
 from ditr.spec.esam import esam_differences
 from ditr.spec.models import Checkpoint, Spec
-from ditr.tracking.run_folder import RunFolder, write_json, write_text
 
 if TYPE_CHECKING:
     import torch

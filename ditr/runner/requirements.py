@@ -56,7 +56,7 @@ def _error_of(require: Callable[[], None]) -> DitrError | None:
 
 
 def _open(dataset: DatasetSpec, *, registry: Registry, progress: Progress) -> Dataset:
-    from ditr.data.screening import open_screened
+    from ditr.data_check.screening import open_screened
 
     return open_screened(dataset, registry=registry, progress=progress).dataset
 

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ditr.errors import DitrError
+from ditr.record.folder import RunFolder, RunState, now
+from ditr.record.views.results import Results
 from ditr.runner.plan import PlannedRun
 from ditr.runner.session import Host, Session
 from ditr.runner.stop import Interrupted
-from ditr.tracking.results import Results
-from ditr.tracking.run_folder import RunFolder, RunState, now
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,12 +13,12 @@ from ditr.errors import Code, DitrError
 from ditr.evaluation.kept import MATCH_IOU
 from ditr.evaluation.seen_frame import SeenFeatures, SeenFrame
 from ditr.progress import Progress
+from ditr.record.folder import RunFolder
 from ditr.runner.evaluate_checkpoint import given_weights, whole_model
 from ditr.runner.inputs import Inputs, Selection, pick_device, prepare
 from ditr.runner.session import assess, use_cores
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
-from ditr.tracking.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import torch

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from ditr.progress import Progress
+from ditr.record.folder import RunFolder, RunState, write_text
+from ditr.record.views.mlflow_view import MlflowTracker
 from ditr.runner.inputs import Inputs, LoadedWeights, build_model, pick_device, prepare
 from ditr.runner.plan import PlannedRun
 from ditr.runner.record import code_changed, headline, write_provenance, write_result
@@ -16,8 +18,6 @@ from ditr.runner.stop import Interrupted, StopSignal
 from ditr.spec.dump import to_yaml
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
-from ditr.tracking.mlflow_tracker import MlflowTracker
-from ditr.tracking.run_folder import RunFolder, RunState, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ class Session:
             self._say("  begun with other code than runs now: the result counts as dirty, provenance.json says both")
         self._start_tracker(inputs, device)
         fitted, evaluation = self._train(model, inputs, device)
-        from ditr.model.checkpoint import save_weights
+        from ditr.weights.checkpoint import save_weights
 
         save_weights(model, folder.weights)
         params = count_weights(model)

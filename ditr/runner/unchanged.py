@@ -8,12 +8,12 @@ from typing import Any
 
 from ditr.catalog import locate_checkpoint, locate_dataset, weights_stamp
 from ditr.errors import Code, DitrError
+from ditr.record.folder import RunFolder
 from ditr.runner.inputs import uses_features
 from ditr.spec.entries import FolderEntry, PrecomputedEntry
 from ditr.spec.feature_maps import weights_of
 from ditr.spec.models import HubWeights, RegisteredCheckpoint, SeededWeights, Spec
 from ditr.spec.registry import Registry
-from ditr.tracking.run_folder import RunFolder
 
 _READ = {
     "data set": ("dataset", "digest"),

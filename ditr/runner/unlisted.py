@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from ditr.errors import DitrError
+from ditr.record.folder import RunFolder, RunState, find_run, now
 from ditr.runner.plan import Planned
 from ditr.runner.run import move_aside
 from ditr.runner.stop import Interrupted
-from ditr.tracking.run_folder import RunFolder, RunState, find_run, now
 
 UNFINISHED = ".unfinished"
 """Folder in that of the runs, where they are until then."""

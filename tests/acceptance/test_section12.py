@@ -29,7 +29,6 @@ from ditr.evaluation.instances import Instances
 from ditr.evaluation.match_table import MatchTable
 from ditr.evaluation.postprocess import matrix_nms
 from ditr.geometry.camera import project
-from ditr.model.checkpoint import load_weights
 from ditr.model.esam import EsamSingleView
 from ditr.model.output import HeadOutput, ModelOutput, SampleOutput
 from ditr.model.pyramid import build_pyramid
@@ -42,6 +41,7 @@ from ditr.spec.registry import Registry
 from ditr.training.criterion import Criterion
 from ditr.training.matching import match
 from ditr.training.schedule import learning_rate
+from ditr.weights.checkpoint import load_weights
 from tests.reference.slow_scannet_eval import SlowFrame, slow_scores
 
 SPECS = Path(__file__).resolve().parents[2] / "specs"

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from ditr.cli.main import app, main
 from ditr.paths import runs_dir
-from ditr.runner.imported_record import lr_curve, metric_rows, result_of
-from ditr.tracking.esam_log import read_esam_log
-from ditr.tracking.mlflow_tracker import store_uri
+from ditr.record.views.mlflow_view import store_uri
+from ditr.scannet.esam_log import read_esam_log
+from ditr.scannet.imported_record import lr_curve, metric_rows, result_of
 from tests.reference.mmengine_log import Training, scalars, text_log
 
 # Of libraries under MLflow, not of ditr.

@@ -10,12 +10,12 @@ import pytest
 from ditr.cli.jobs_table import COLUMNS, JobsTable, how_it_ended, job_row
 from ditr.cli.tables import text_table
 from ditr.paths import project_dir
+from ditr.record.folder import RunState, write_json, write_text
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.queue import JobFailed, Standing
 from ditr.runner.run import Outcome
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
-from ditr.tracking.run_folder import RunState, write_json, write_text
 
 REGISTRY = Registry()
 

@@ -14,8 +14,8 @@ from ditr.cli.main import app, main
 from ditr.cli.tables import text_table
 from ditr.errors import DitrError
 from ditr.paths import runs_dir
-from ditr.tracking.results import Results
-from ditr.tracking.run_folder import RunFolder, RunState, write_json
+from ditr.record.folder import RunFolder, RunState, write_json
+from ditr.record.views.results import Results
 
 
 @pytest.fixture

@@ -1,52 +1,21 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from dataclasses import replace
 
 import pytest
 
-from ditr.data import dataset as dataset_module
-from ditr.data.dataset import make_once, open_dataset, open_folder
+from ditr.data.dataset import open_dataset, open_folder
 from ditr.data.info_pickle import read_infos, write_infos
 from ditr.data.scannet_sv import INFO_FILES
 from ditr.errors import DitrError
-from ditr.spec.entries import SplitEntry, SynthRoomsEntry
 from ditr.spec.registry import Registry
 
-ENTRY = SynthRoomsEntry(
-    kind="synthrooms",
-    seed=0,
-    train=SplitEntry(scenes=1, frames=1),
-    val=SplitEntry(scenes=1, frames=1),
-    texture_share=0.4,
-)
 
-
-def test_a_made_data_set_is_found_again_without_making_it(tiny_dataset, monkeypatch):
-    monkeypatch.setattr(dataset_module, "make", None)
-    again = open_dataset("synthrooms_tiny", registry=Registry())
-    assert again.root == tiny_dataset.root
-    assert again.digest == tiny_dataset.digest
-    assert not {i[:12] for i in again.train.ids} & {i[:12] for i in again.val.ids}
-
-
-def test_two_at_once_make_it_once(tmp_path, monkeypatch):
-    calls = []
-
-    def slow_make(entry, folder, *, workers, progress):
-        calls.append(folder)
-        assert not folder.exists()
-        folder.mkdir()
-        (folder / "manifest.json").write_text("{}")
-
-    monkeypatch.setattr(dataset_module, "make", slow_make)
-    threads = [threading.Thread(target=make_once, args=(ENTRY, tmp_path / "set")) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(calls) == 1
+def test_an_embedded_set_that_is_not_made_says_how_to_make_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("DITR_CACHE", str(tmp_path))
+    with pytest.raises(DitrError, match="ditr data make synthrooms_tiny"):
+        open_dataset("synthrooms_tiny", registry=Registry())
 
 
 def test_a_missing_folder_says_where_it_is_looked_for_and_what_to_run_instead(tmp_path, monkeypatch):

@@ -16,8 +16,7 @@ import pytest
 
 from ditr.data.dataset import Dataset
 from ditr.data.info_pickle import read_infos, write_infos
-from ditr.data.scannet_sv import INFO_FILES
-from ditr.data.synthrooms import MANIFEST
+from ditr.data.scannet_sv import INFO_FILES, MANIFEST
 from ditr.paths import project_dir
 from tests.reference import esam_checkpoint, mmengine_log
 

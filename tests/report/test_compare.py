@@ -17,6 +17,8 @@ from ditr.errors import Code, DitrError
 from ditr.evaluation.instance_facts import save_instances
 from ditr.evaluation.match_table import FrameMatches, MatchTable
 from ditr.paths import project_dir
+from ditr.record.folder import RunFolder, RunState, write_json
+from ditr.record.views.results import Results
 from ditr.report.arms import Arm, all_arms, choose
 from ditr.report.compare import Comparison, compare
 from ditr.report.where import by_stratum
@@ -24,8 +26,6 @@ from ditr.spec.dump import to_yaml
 from ditr.spec.identity import run_key, spec_hash, variant
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
-from ditr.tracking.results import Results
-from ditr.tracking.run_folder import RunFolder, RunState, write_json
 
 INSTANCES = 10
 SCENES = 12

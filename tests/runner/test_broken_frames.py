@@ -12,6 +12,7 @@ from ditr.data.dataset import Dataset
 from ditr.errors import DitrError
 from ditr.paths import project_dir
 from ditr.progress import silent
+from ditr.record.views.results import Results
 from ditr.runner.plan import plan
 from ditr.runner.requirements import require_inputs
 from ditr.runner.run import run_all
@@ -19,7 +20,6 @@ from ditr.runner.session import Host
 from ditr.runner.stop import StopSignal
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
-from ditr.tracking.results import Results
 
 BROKEN = "scene9001_00_200"
 REGISTRY = Registry()

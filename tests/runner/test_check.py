@@ -16,6 +16,8 @@ from ditr.data.dataset import Dataset
 from ditr.errors import Code, DitrError
 from ditr.paths import project_dir
 from ditr.progress import Progress, silent
+from ditr.record.folder import RunFolder
+from ditr.record.views.results import Results
 from ditr.runner.check import Checked, check_all
 from ditr.runner.check_subject import Asked, chosen_frames
 from ditr.runner.session import Host
@@ -23,8 +25,6 @@ from ditr.runner.stop import Interrupted, StopSignal
 from ditr.runner.unlisted import UNFINISHED
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.registry import Registry
-from ditr.tracking.results import Results
-from ditr.tracking.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("tiny_dataset")
 REGISTRY = Registry()

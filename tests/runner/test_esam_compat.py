@@ -9,13 +9,13 @@ import pytest
 from ditr.data.dataset import Dataset
 from ditr.paths import project_dir
 from ditr.progress import silent
+from ditr.record.views.results import Results
 from ditr.runner.plan import plan
 from ditr.runner.run import run_all
 from ditr.runner.session import Host
 from ditr.runner.stop import StopSignal
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
-from ditr.tracking.results import Results
 
 SMALL = (
     "dataset.name=synthrooms_tiny",

@@ -14,6 +14,8 @@ from ditr.data.dataset import Dataset
 from ditr.errors import Code, DitrError
 from ditr.paths import project_dir
 from ditr.progress import Progress, silent
+from ditr.record.folder import RunFolder
+from ditr.record.views.results import Results
 from ditr.runner import evaluate_checkpoint as module
 from ditr.runner.evaluate_checkpoint import Evaluated, evaluate_checkpoint
 from ditr.runner.inputs import Selection
@@ -24,8 +26,6 @@ from ditr.runner.stop import Interrupted, StopSignal
 from ditr.runner.unlisted import UNFINISHED
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.registry import Registry
-from ditr.tracking.results import Results
-from ditr.tracking.run_folder import RunFolder
 
 REGISTRY = Registry()
 OVERRIDES = (

@@ -16,6 +16,8 @@ from ditr.data.batch import collate
 from ditr.data.dataset import Dataset
 from ditr.paths import cache_dir, project_dir
 from ditr.progress import Progress, silent
+from ditr.record.folder import RunFolder
+from ditr.record.views.results import Results
 from ditr.runner.evaluate_checkpoint import evaluate_checkpoint
 from ditr.runner.inputs import Inputs, Selection, prepare
 from ditr.runner.plan import plan
@@ -25,8 +27,6 @@ from ditr.runner.session import Host
 from ditr.runner.stop import StopSignal
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.registry import Registry
-from ditr.tracking.results import Results
-from ditr.tracking.run_folder import RunFolder
 
 REGISTRY = Registry()
 CPU = torch.device("cpu")

@@ -7,10 +7,10 @@ import pytest
 
 from ditr.errors import DitrError
 from ditr.paths import project_dir
+from ditr.record.folder import RunFolder, RunState, State, write_json
 from ditr.runner.plan import PlannedRun, plan
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.registry import Registry
-from ditr.tracking.run_folder import RunFolder, RunState, State, write_json
 
 REGISTRY = Registry()
 

@@ -11,12 +11,12 @@ import pytest
 from ditr.data.dataset import Dataset
 from ditr.errors import Code, DitrError
 from ditr.paths import project_dir
+from ditr.record.folder import RunState
 from ditr.runner.costs import Costs, MapCosts
 from ditr.runner.plan import plan
 from ditr.runner.probe import Probe, probe, seconds_left, seconds_of_a_run
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.registry import Registry
-from ditr.tracking.run_folder import RunState
 
 REGISTRY = Registry()
 PROBE = Probe(

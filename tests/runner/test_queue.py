@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ditr.paths import project_dir
+from ditr.record.views.results import Results
 from ditr.runner import queue
 from ditr.runner.places import Slot
 from ditr.runner.plan import PlannedRun, plan
@@ -21,7 +22,6 @@ from ditr.runner.run import Outcome
 from ditr.runner.stop import StopSignal
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
-from ditr.tracking.results import Results
 
 REGISTRY = Registry()
 WORK = """

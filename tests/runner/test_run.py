@@ -15,13 +15,13 @@ from ditr.data.dataset import Dataset
 from ditr.errors import Code, DitrError
 from ditr.paths import project_dir
 from ditr.progress import silent
+from ditr.record.views.results import Results
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.run import run_all
 from ditr.runner.session import Host, Session
 from ditr.runner.stop import Interrupted, StopSignal
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
-from ditr.tracking.results import Results
 
 REGISTRY = Registry()
 Work = Callable[[Session], None]

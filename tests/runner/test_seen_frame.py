@@ -19,10 +19,10 @@ from ditr.evaluation.match_table import MatchTable, match
 from ditr.evaluation.seen_frame import SeenFrame
 from ditr.geometry.camera import project
 from ditr.progress import silent
+from ditr.record.folder import RunFolder
 from ditr.runner.inputs import Selection
 from ditr.runner.seen_frame import require_weights, see_frame
 from ditr.spec.load import load_spec
-from ditr.tracking.run_folder import RunFolder
 from tests.runner.test_eval import REGISTRY, run_of, trained  # noqa: F401
 
 

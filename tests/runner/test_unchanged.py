@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from ditr import provenance
 from ditr.catalog import weights_stamp
 from ditr.data.dataset import Dataset, open_dataset
 from ditr.errors import DitrError
 from ditr.paths import project_dir
 from ditr.progress import silent
+from ditr.record import provenance
+from ditr.record.folder import RunFolder, write_json
 from ditr.runner.inputs import Inputs, prepare
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.record import code_changed, write_provenance
@@ -23,7 +24,6 @@ from ditr.runner.unchanged import Present
 from ditr.spec.load import load_spec
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
-from ditr.tracking.run_folder import RunFolder, write_json
 
 REGISTRY = Registry()
 CPU = torch.device("cpu")

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import avg_pool2d
 
-from ditr.data.synthrooms.frames import FrameTask, shoot
-from ditr.data.synthrooms.textures import FINE_KINDS
 from ditr.features.sources import load_source
 from ditr.features.timm_models import create
+from ditr.rooms.frames import FrameTask, shoot
+from ditr.rooms.textures import FINE_KINDS
 from ditr.spec.entries import VitEntry
 from ditr.spec.models import FeatureSpec, SeededWeights
 from ditr.spec.registry import Registry

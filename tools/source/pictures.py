@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ditr.data.synthrooms.frames import FrameTask, Shot, shoot
-from ditr.data.synthrooms.textures import FINE_KINDS
+from ditr.rooms.frames import FrameTask, Shot, shoot
+from ditr.rooms.textures import FINE_KINDS
 from ditr.spec.entries import SynthRoomsEntry
 from ditr.spec.registry import Registry
 

@@ -1,0 +1,162 @@
+"""Reads every file of a data set and says everything that is wrong with it, and what is in it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from ditr.data.dataset import Dataset
+from ditr.data.scannet_sv import FrameSet
+from ditr.data_check.frame_check import HARMLESS as HARMLESS_IN_A_FRAME
+from ditr.data_check.frame_check import FrameFindings, check_frame
+from ditr.data_check.reprojection_summary import Reprojection, summarise
+from ditr.data_check.split_check import ABSENT, check_splits
+from ditr.progress import Progress, silent
+
+REFUSED = frozenset({"scene in both splits", "frame in both splits", "info pickle", "digest"})
+"""Kinds that leaving out broken frames does not mend: scores on rooms that were trained on, and data that is not what
+its digest says."""
+HARMLESS = frozenset({*HARMLESS_IN_A_FRAME, "frame list"})
+"""Kinds that take nothing from the frames that are there."""
+_EXAMPLES = 10
+_FRAMES_A_WORKER = 100
+"""Fewer are checked sooner than a process starts."""
+_FRAMES_A_TASK = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One kind of problem: how often, and the first ten places with what is wrong there."""
+
+    kind: str
+    count: int
+    examples: tuple[str, ...]
+
+    @property
+    def effect(self) -> Literal["frame", "refused", "harmless"]:
+        """On a run: it cannot use the frame, does not start, or does without."""
+        if self.kind in REFUSED:
+            return "refused"
+        return "harmless" if self.kind in HARMLESS else "frame"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """What ``ditr data check`` prints and a run decides by."""
+
+    problems: tuple[Problem, ...]
+    """Sorted by kind."""
+    statistics: dict[str, float]
+    """Name -> value; means are over frames."""
+    broken: dict[str, tuple[str, ...]]
+    """Frame id -> kinds of its problems, of frames that a run cannot use or that it lacks."""
+    reprojection: Reprojection
+
+    @property
+    def named(self) -> int:
+        """Frames that the info pickles or the frame lists name."""
+        absent = sum(ABSENT in kinds for kinds in self.broken.values())
+        return int(self.statistics["train frames"] + self.statistics["val frames"]) + absent
+
+    @property
+    def sound(self) -> bool:
+        """Nothing is wrong."""
+        return not self.problems and not self.reprojection.refused
+
+
+def check_dataset(
+    dataset: Dataset, *, workers: int = 1, progress: Progress = silent, opening: Iterable[tuple[str, str]] = ()
+) -> CheckReport:
+    """Checks files, counts, id ranges, poses, images and the agreement of points with pixels, on several processes.
+
+    ``opening``: kind and text of what ``open_dataset`` reported.
+    """
+    found = _Found()
+    for kind, text in opening:
+        found.add(kind, text)
+    checked = []
+    total = len(dataset.train) + len(dataset.val)
+    progress("frames", 0, total)
+    for findings in _findings(dataset, workers):
+        checked.append(findings)
+        found.take(findings)
+        progress("frames", len(checked), total)
+    statistics, absent = check_splits(dataset, found.add)
+    held = {*dataset.train.ids, *dataset.val.ids}  # a frame that the list of the other split names is there
+    found.broken.update(dict.fromkeys((frame for frame in absent if frame not in held), (ABSENT,)))
+    return CheckReport(
+        problems=found.problems(),
+        statistics=statistics | found.statistics(),
+        broken=found.broken,
+        reprojection=summarise((f.id, f.reprojection, f.camera) for f in checked if f.reprojection is not None),
+    )
+
+
+@dataclass
+class _Found:
+    """Problems by kind and values by name, as they come in."""
+
+    where: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    broken: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def add(self, kind: str, text: str) -> None:
+        self.where[kind].append(text)
+
+    def take(self, findings: FrameFindings) -> None:
+        """Adds one frame."""
+        for kind, text in findings.problems:
+            self.add(kind, text)
+        for name, value in findings.values.items():
+            self.values[name].append(value)
+        if breaking := tuple(sorted({kind for kind, _ in findings.problems} - HARMLESS)):
+            self.broken[findings.id] = breaking
+
+    def problems(self) -> tuple[Problem, ...]:
+        return tuple(
+            Problem(kind=kind, count=len(texts), examples=tuple(texts[:_EXAMPLES]))
+            for kind, texts in sorted(self.where.items())
+        )
+
+    def statistics(self) -> dict[str, float]:
+        """The mean of every value, the maximum of those called so, and shares."""
+        return {
+            name: float(np.max(values) if name.endswith("max") else np.mean(values))
+            for name, values in self.values.items()
+        }
+
+
+def _findings(dataset: Dataset, workers: int) -> Iterator[FrameFindings]:
+    """Of every frame, train before val, in the order of the info pickles."""
+    splits = (dataset.train, dataset.val)
+    tasks = [(split, index) for split, frames in enumerate(splits) for index in range(len(frames))]
+    workers = min(workers, len(tasks) // _FRAMES_A_WORKER)
+    if workers <= 1:
+        yield from (check_frame(splits[split], index) for split, index in tasks)
+        return
+    # A fresh interpreter each: forking a process that runs threads can hang, and the process that forks loader workers
+    # has other modules to hold.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(splits,)) as pool:
+        yield from pool.map(_check_task, tasks, chunksize=_FRAMES_A_TASK)
+
+
+_worker_splits: list[FrameSet] = []
+"""In a worker process: the data set, which comes once and not with every frame."""
+
+
+def _start_worker(splits: Iterable[FrameSet]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    _worker_splits[:] = splits
+
+
+def _check_task(task: tuple[int, int]) -> FrameFindings:
+    split, index = task
+    return check_frame(_worker_splits[split], index)

@@ -1,0 +1,188 @@
+"""Keeps frames that cannot be used out of runs: refuses the data set, or leaves them out and says which."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import xxhash
+
+from ditr import paths
+from ditr.data.dataset import Dataset, open_dataset
+from ditr.data.frame_list import FRAME_LISTS
+from ditr.data.scannet_sv import INSTANCES, POINT_COUNT, POINTS, SEMANTICS, SUPERPOINTS, FrameSet
+from ditr.data_check.check import CheckReport, Problem, check_dataset
+from ditr.data_check.frame_check import MAX_COLOUR_DIFFERENCE, MAX_ROTATION_ERROR
+from ditr.data_check.reprojection import EDGES_PX, LIMIT_PX, MAX_SCALE_ERROR, MIN_COLUMNS, MIN_CONCENTRATION
+from ditr.data_check.reprojection_summary import histogram, read_summary
+from ditr.errors import Code, DitrError
+from ditr.progress import Progress, silent
+from ditr.rooms import make_missing
+from ditr.spec.models import DatasetSpec
+from ditr.spec.registry import Registry
+
+CHECK_VERSION = 2
+"""Raised when the check finds other things in the same files: kept reports are then made anew."""
+_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Screened:
+    """What a run reads."""
+
+    dataset: Dataset
+    """Without the frames that were left out; the digest stays that of the whole."""
+    excluded: tuple[str, ...]
+    """Their ids, sorted."""
+
+
+def open_screened(spec: DatasetSpec, *, registry: Registry, progress: Progress = silent) -> Screened:
+    """The data set as runs read it, made if it is embedded; raises what ``open_dataset`` and ``screen`` raise."""
+    make_missing(spec.name, registry=registry, progress=progress)
+    whole = open_dataset(spec.name, registry=registry)
+    return screen(whole, policy=spec.broken_frames, progress=progress)
+
+
+def screen(dataset: Dataset, *, policy: Literal["refuse", "exclude"], progress: Progress = silent) -> Screened:
+    """The data set without broken frames, by a check of every file that is made once and kept.
+
+    Raises
+    ------
+    DitrError: frames are broken and ``policy`` is refuse; points are not the pixels that the camera declares; the
+        splits share scenes; an embedded set is not what was made; no frame is left in a split.
+    """
+    report = kept_report(dataset)
+    if report is None:
+        report = check_dataset(dataset, workers=len(os.sched_getaffinity(0)), progress=progress)
+        keep_report(dataset, report)
+    _require_sound(dataset, report)
+    if not report.broken:
+        return Screened(dataset=dataset, excluded=())
+    if policy == "refuse":
+        raise _broken_frames(dataset, report)
+    train, val = dataset.train.without(report.broken), dataset.val.without(report.broken)
+    for split, frames in (("train", train), ("val", val)):
+        if not len(frames):
+            fix = f"`ditr data check {dataset.name}` says what is wrong with each."
+            raise DitrError(f"every frame of {split} is broken", code=Code.DATASET, where=str(dataset.root), fix=fix)
+    return Screened(dataset=replace(dataset, train=train, val=val), excluded=tuple(sorted(report.broken)))
+
+
+def kept_report(dataset: Dataset) -> CheckReport | None:
+    """The report of an earlier check by the same rules of files that did not change since; else None."""
+    path = _report_path(dataset)
+    if not path.is_file():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text())
+    if content["of"] != _stamp(dataset):
+        return None
+    report = content["report"]
+    return CheckReport(
+        problems=tuple(Problem(**{**p, "examples": tuple(p["examples"])}) for p in report["problems"]),
+        statistics=report["statistics"],
+        broken={frame: tuple(kinds) for frame, kinds in report["broken"].items()},
+        reprojection=read_summary(report["reprojection"]),
+    )
+
+
+def keep_report(dataset: Dataset, report: CheckReport) -> None:
+    """Writes the report for the runs to come; whole or not at all."""
+    path = _report_path(dataset)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps({"of": _stamp(dataset), "report": asdict(report)}))
+    beside.replace(path)
+
+
+def _report_path(dataset: Dataset) -> Path:
+    root = xxhash.xxh3_64_hexdigest(str(dataset.root).encode())
+    return paths.cache_dir() / "checks" / f"{dataset.digest}-{root[:8]}.json"
+
+
+def _stamp(dataset: Dataset) -> dict[str, Any]:
+    """The rules of the check and what it was of.
+
+    The digest covers the beginnings of files only, so size and time of every file that a run reads are in here too.
+    """
+    files = xxhash.xxh3_128()
+    for name in FRAME_LISTS.values():
+        path = dataset.root / name
+        files.update(path.read_bytes() if path.is_file() else b"missing\0")
+    for frames in (dataset.train, dataset.val):
+        _add_files(files, frames)
+    rules = [CHECK_VERSION, POINT_COUNT, MAX_COLOUR_DIFFERENCE, MAX_ROTATION_ERROR, LIMIT_PX, MIN_CONCENTRATION]
+    rules += [MAX_SCALE_ERROR, MIN_COLUMNS, *EDGES_PX]
+    return {"rules": repr(rules), "digest": dataset.digest, "files": files.hexdigest()}
+
+
+def _add_files(files: xxhash.xxh3_128, frames: FrameSet) -> None:
+    for index, info in enumerate(frames.infos.frames):
+        files.update(f"{info.id} {frames.intrinsics_of(index)}".encode())
+        files.update(info.pose_c2w.tobytes())
+        for path in (
+            frames.root / info.image,
+            *(frames.path(index, kind) for kind in (POINTS, SUPERPOINTS, INSTANCES, SEMANTICS)),
+        ):
+            try:
+                status = path.stat()
+                files.update(f"{status.st_size} {status.st_mtime_ns}\0".encode())
+            except OSError:
+                files.update(b"missing\0")
+
+
+def _require_sound(dataset: Dataset, report: CheckReport) -> None:
+    """What no choice of frames repairs."""
+    reprojection = report.reprojection
+    if reprojection.refused:
+        lines = (*histogram(reprojection), *_some(reprojection.refused, reprojection.examples))
+        raise DitrError(
+            f"in {reprojection.refused} of {reprojection.frames} frames points are not within {LIMIT_PX} px of the "
+            "pixels that intrinsics and pose say, so that 2D features would be read at wrong places\n"
+            + "\n".join(f"  {line}" for line in lines),
+            code=Code.DATASET,
+            where=str(dataset.root),
+            fix="Correct the intrinsics or the poses, or take single frames out of the info pickles.",
+        )
+    for problem in report.problems:
+        if problem.effect == "refused":
+            raise DitrError(
+                f"{problem.kind}: {problem.count}\n" + "\n".join(f"  {line}" for line in _lines(problem)),
+                code=Code.DATASET,
+                where=str(dataset.root),
+                fix=f"`ditr data check {dataset.name}` lists what is wrong; repair the data set.",
+            )
+
+
+def _broken_frames(dataset: Dataset, report: CheckReport) -> DitrError:
+    frames_of = Counter(kind for kinds in report.broken.values() for kind in kinds)
+    of = {problem.kind: problem for problem in report.problems}
+    lines = [f"{len(report.broken)} of {report.named} frames cannot be used"]
+    for kind, count in frames_of.most_common():
+        lines.append(f"  {kind}: {_frames(count)}")
+        lines += [f"    {line}" for line in _some(of[kind].count, of[kind].examples)]
+    return DitrError(
+        "\n".join(lines),
+        code=Code.DATASET,
+        where=str(dataset.root),
+        fix=(
+            f"`ditr data check {dataset.name}` lists what is wrong; restore the files, or leave the frames out and "
+            "have them counted in the results with `dataset.broken_frames: exclude`."
+        ),
+    )
+
+
+def _lines(problem: Problem) -> list[str]:
+    return _some(problem.count, problem.examples)
+
+
+def _some(count: int, examples: tuple[str, ...]) -> list[str]:
+    more = [f"and {count - _SHOWN} more"] if count > _SHOWN else []
+    return [*examples[:_SHOWN], *more]
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame{'' if count == 1 else 's'}"

@@ -1,0 +1,73 @@
+"""What only a look at whole splits shows: shared scenes, frames that only a list names, a digest that does not fit."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ditr.data.dataset import Dataset, Report
+from ditr.data.frame_list import FRAME_LISTS, read_frame_list
+from ditr.data.scannet_sv import MANIFEST, POINTS, FrameSet
+from ditr.data_check.label_statistics import MIN_INSTANCE_POINTS
+from ditr.errors import DitrError
+from ditr.rooms import content_digest
+
+ABSENT = "listed, not in the info pickle"
+"""Kind of the frames that a split should have and has not: a score without them is not one of the split."""
+
+
+def check_splits(dataset: Dataset, report: Report) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Tells ``report`` what is wrong; returns statistics, name -> value, and the ids of the ``ABSENT`` frames."""
+    statistics: dict[str, float] = {}
+    absent: list[str] = []
+    splits = {"train": dataset.train, "val": dataset.val}
+    for split, frames in splits.items():
+        statistics[f"{split} frames"] = float(len(frames))
+        of_list, missing = _check_list(split, frames, report)
+        statistics |= of_list
+        absent += missing
+    scenes = [{info.scene for info in frames.infos.frames} for frames in splits.values()]
+    for scene in sorted(scenes[0] & scenes[1]):
+        report("scene in both splits", f"{dataset.root}: {scene} is in train and val")
+    if (dataset.root / MANIFEST).is_file():
+        statistics |= _check_manifest(dataset, report)
+    return statistics, tuple(absent)
+
+
+def _check_list(split: str, frames: FrameSet, report: Report) -> tuple[dict[str, float], list[str]]:
+    """Of a folder that has ESAM's list of the split; an info pickle may hold other frames, such as those of scans."""
+    path = frames.root / FRAME_LISTS[split]
+    if not path.is_file():
+        return {}, []
+    try:
+        listed = read_frame_list(path)
+    except DitrError as error:
+        report("frame list", f"{error.where}: {error.what}")
+        return {}, []
+    held = set(frames.ids)
+    absent = [frame for frame in listed if frame not in held]
+    for frame in absent:
+        there = (frames.root / POINTS / f"{frame}.bin").is_file()
+        report(ABSENT, f"{frame}: its points are {'' if there else 'not '}on disk")
+    return {f"{split} frames that are not in its frame list": float(len(held - set(listed)))}, absent
+
+
+def _check_manifest(dataset: Dataset, report: Report) -> dict[str, float]:
+    """Digest, and what only the maker of an embedded set knows."""
+    path = dataset.root / MANIFEST
+    manifest: dict[str, Any] = json.loads(path.read_text())
+    if content_digest(dataset.root) != manifest["digest"]:
+        report("digest", f"{path}: the files are not those that were made; delete the folder to make them again")
+        return {}
+    statistics = {}
+    for name, frames in (("train", dataset.train), ("val", dataset.val)):
+        textured, large = 0, 0
+        for frame_id in frames.ids:
+            frame = manifest["frames"][frame_id]
+            textured += len(frame["texture_ids"])
+            large += sum(
+                thing["points"] >= MIN_INSTANCE_POINTS and thing["name"] not in ("wall", "floor")
+                for thing in frame["instances"].values()
+            )
+        statistics[f"texture-only share of {name} instances"] = textured / max(large, 1)
+    return statistics

@@ -1,0 +1,122 @@
+"""With which code, packages and hardware a number was made."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+_SHOWS_ONLY = ("cli", "report")
+"""Parts of the package that change no number of a run."""
+_LARGEST_UNTRACKED = 1_000_000
+"""Bytes; a larger untracked file is named in the patch, not copied into it."""
+
+
+def collect() -> dict[str, Any]:
+    """What ``provenance.json`` holds; everything in it is JSON. ``git`` is None outside a git checkout."""
+    return {
+        "git": _git_state(),
+        "code": code_digest(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": {"name": _cpu_name(), "cores": os.cpu_count()},
+        "gpus": _gpu_names(),
+        "packages": _packages(),
+    }
+
+
+def code_digest(package: Path = _CHECKOUT / "ditr") -> str:
+    """sha256 over the names and texts of the package's modules, but those that only show results.
+
+    Equal for two commits between which nothing changed that decides a number, and known outside a git checkout too.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package)
+        if name.parts[0] not in _SHOWS_ONLY:
+            text = path.read_bytes()
+            digest.update(f"{name.as_posix()}\0{len(text)}\0".encode())
+            digest.update(text)
+    return digest.hexdigest()
+
+
+def dirty_patch() -> str:
+    """What ``git apply`` needs on top of the commit to get the code that ran; empty if nothing is changed."""
+    if _git("rev-parse", "HEAD") is None:
+        return ""
+    patch = _git("diff", "--binary", "HEAD") or ""
+    for name in _untracked():
+        path = _CHECKOUT / name
+        if path.is_symlink() or not path.is_file():
+            continue
+        if path.stat().st_size > _LARGEST_UNTRACKED:
+            patch += f"# untracked and too large for this patch: {name}, {path.stat().st_size} bytes\n"
+        else:
+            patch += _git("diff", "--binary", "--no-index", "--", os.devnull, name, differs=True) or ""
+    return patch
+
+
+def _git_state() -> dict[str, Any] | None:
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return {"commit": commit.strip(), "dirty": bool((_git("status", "--porcelain") or "").strip())}
+
+
+def _untracked() -> list[str]:
+    return [name for name in (_git("ls-files", "-z", "--others", "--exclude-standard") or "").split("\0") if name]
+
+
+def _git(*arguments: str, differs: bool = False) -> str | None:
+    """What git prints about the checkout ditr runs from, or None where git cannot tell.
+
+    ``differs``: exit code 1 means a difference was found, as for ``git diff --no-index``.
+    """
+    command = ["git", "-C", str(_CHECKOUT), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except FileNotFoundError:
+        return None
+    fine = done.returncode == 0 or (differs and done.returncode == 1)
+    return done.stdout.decode("utf-8", errors="replace") if fine else None
+
+
+def _packages() -> dict[str, str]:
+    """Version of every installed distribution; a local suffix such as +cpu is part of it."""
+    versions = {found.metadata["Name"]: found.version for found in metadata.distributions()}
+    return dict(sorted((name, version) for name, version in versions.items() if name))
+
+
+def _cpu_name() -> str:
+    """The model as Linux names it, else as Python does."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _gpu_names() -> list[str]:
+    """Name and memory of every NVIDIA GPU that the driver shows; empty without a driver."""
+    import pynvml  # type: ignore[import-untyped]
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [_gpu_name(pynvml.nvmlDeviceGetName(one), pynvml.nvmlDeviceGetMemoryInfo(one).total) for one in handles]
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu_name(name: str | bytes, memory_bytes: int) -> str:
+    text = name.decode() if isinstance(name, bytes) else name
+    return f"{text}, {memory_bytes / 2**30:.0f} GiB"

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import threading
+
+from ditr.data.dataset import open_dataset
+from ditr.rooms import dataset as rooms
+from ditr.rooms import make_missing, make_once
+from ditr.spec.entries import SplitEntry, SynthRoomsEntry
+from ditr.spec.registry import Registry
+
+ENTRY = SynthRoomsEntry(
+    kind="synthrooms",
+    seed=0,
+    train=SplitEntry(scenes=1, frames=1),
+    val=SplitEntry(scenes=1, frames=1),
+    texture_share=0.4,
+)
+
+
+def test_a_made_data_set_is_found_again_without_making_it(tiny_dataset, monkeypatch):
+    monkeypatch.setattr(rooms, "make", None)
+    make_missing("synthrooms_tiny", registry=Registry())
+    again = open_dataset("synthrooms_tiny", registry=Registry())
+    assert again.root == tiny_dataset.root
+    assert again.digest == tiny_dataset.digest
+    assert not {i[:12] for i in again.train.ids} & {i[:12] for i in again.val.ids}
+
+
+def test_two_at_once_make_it_once(tmp_path, monkeypatch):
+    calls = []
+
+    def slow_make(entry, folder, *, workers, progress):
+        calls.append(folder)
+        assert not folder.exists()
+        folder.mkdir()
+        (folder / "manifest.json").write_text("{}")
+
+    monkeypatch.setattr(rooms, "make", slow_make)
+    threads = [threading.Thread(target=make_once, args=(ENTRY, tmp_path / "set")) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1

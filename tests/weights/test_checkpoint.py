@@ -1,0 +1,276 @@
+"""Loading into a small model: what must match, what may be left over, what is refused, and that it changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ditr.errors import Code, DitrError
+from ditr.model.esam import EsamSingleView
+from ditr.spec.models import BiFusionSpec, FusionSpec, InjectionSpec, StemSpec
+from ditr.weights.checkpoint import load_weights, save_weights
+from tests.reference.esam_checkpoint import in_spconv_layout
+
+Build = Callable[[FusionSpec], EsamSingleView]
+PLAIN = FusionSpec()
+FUSED = FusionSpec(bifusion=BiFusionSpec(width=16), injection=InjectionSpec(), stem=StemSpec())
+
+
+def other_weights(build: Build, fusion: FusionSpec = PLAIN) -> dict[str, Tensor]:
+    """A state dict that no fresh model has."""
+    state = build(fusion).state_dict()
+    return {name: tensor + 1 for name, tensor in state.items()}
+
+
+def backbone(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if name.startswith("backbone.")}
+
+
+@pytest.mark.parametrize(("prefix", "nest"), [("", False), ("", True), ("model.", True)])
+def test_mask3d_sets_the_backbone_and_reports_the_rest(prefix: str, nest: bool, build: Build, tmp_path: Path) -> None:
+    stored = backbone(other_weights(build))
+    extra = {"backbone.final.kernel": torch.zeros(6, 200), "query_projection.weight": torch.zeros(2)}
+    content: Any = {prefix + name: tensor for name, tensor in (stored | extra).items()}
+    torch.save({"state_dict": content, "epoch": 3} if nest else content, tmp_path / "mask3d.pth")
+    model = build(PLAIN)
+    report = load_weights(model, tmp_path / "mask3d.pth", format="mask3d", key_prefix=prefix, entries=len(stored))
+    assert report.matched == len(stored)
+    assert report.unexpected == tuple(prefix + name for name in extra)
+    groups = {one.group: (len(one.matched), len(one.missing), len(one.unexpected)) for one in report.by_group}
+    assert list(groups) == ["backbone", "pool", "decoder", "other"]
+    assert groups["backbone"] == (len(stored), 0, 1)
+    assert groups["other"] == (0, 0, 1)
+    assert groups["pool"][0] == groups["decoder"][0] == 0
+    assert report.converted == {}
+    lines = report.lines()
+    assert f"backbone  {len(stored)} of {len(stored)} set, 1 of the file unused: {prefix}backbone.final.kernel" in lines
+    assert f"pool      0 of {groups['pool'][1]} set, {groups['pool'][1]} start fresh" in lines
+    assert {name.split(".")[0] for name in report.missing} == {"pool", "decoder"}
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in stored.items())
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+@pytest.mark.parametrize("fusion", [PLAIN, FUSED])
+def test_esam_sets_the_whole_3d_model_of_every_arm(name: str, fusion: FusionSpec, build: Build, tmp_path: Path) -> None:
+    stored = other_weights(build)
+    if name.endswith(".pth"):
+        torch.save({"state_dict": stored, "meta": {"epoch": 128}}, tmp_path / name)
+    else:
+        save_file(stored, tmp_path / name)
+    model = build(fusion)
+    report = load_weights(model, tmp_path / name, format="esam")
+    assert (report.matched, report.unexpected) == (len(stored), ())
+    assert all(entry.startswith(("injection.", "bifusion.", "stem.")) for entry in report.missing)
+    assert all(torch.equal(model.state_dict()[entry], tensor) for entry, tensor in stored.items())
+
+
+def test_save_then_load_gives_every_weight_back(build: Build, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "best.safetensors"
+    model = build(FUSED)
+    model.load_state_dict(other_weights(build, FUSED))
+    save_weights(model, path)
+    assert [file.name for file in path.parent.iterdir()] == ["best.safetensors"]
+    again = build(FUSED)
+    report = load_weights(again, path, format="ditr")
+    assert (report.missing, report.unexpected) == ((), ())
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+    report = load_weights(build(PLAIN), path, format="ditr")
+    assert report.missing == ()
+    assert {name.split(".")[0] for name in report.unexpected} == {"injection", "bifusion", "stem"}
+
+
+def refused(
+    model: EsamSingleView,
+    path: Path,
+    *,
+    format: str,
+    key_prefix: str = "",
+    entries: int | None = None,
+    whole: bool = False,
+) -> DitrError:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(DitrError) as caught:
+        load_weights(model, path, format=format, key_prefix=key_prefix, entries=entries, whole=whole)
+    assert caught.value.code is Code.CHECKPOINT
+    assert caught.value.where == str(path)
+    assert caught.value.fix
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    return caught.value
+
+
+def test_missing_entries_are_counted_and_named(build: Build, tmp_path: Path) -> None:
+    path = tmp_path / "part.safetensors"
+    stored = backbone(other_weights(build))
+    whole = len(stored)
+    del stored["backbone.conv0p1s1.kernel"], stored["backbone.bn0.bn.weight"]
+    save_file(stored, path)
+    message = refused(build(PLAIN), path, format="mask3d").what
+    assert f"2 of the {whole} weights" in message
+    assert "of backbone (2): backbone.conv0p1s1.kernel, backbone.bn0.bn.weight" in message
+    assert "the file has nothing else" in message
+    save_file(stored | {"backbone.bn0.weight": torch.ones(5), "zzz": torch.ones(1)}, path)
+    message = refused(build(PLAIN), path, format="mask3d").what
+    assert "the file has instead backbone.bn0.weight (5,)" in message
+    save_file(backbone(other_weights(build)), path)
+    assert "pool.pts_proj1.0.weight" in refused(build(PLAIN), path, format="esam").what
+
+
+def test_half_of_an_added_part_is_refused(build: Build, tmp_path: Path) -> None:
+    path = tmp_path / "half.safetensors"
+    stored = other_weights(build, FUSED)
+    del stored["bifusion.residual.weight"]
+    save_file(stored, path)
+    assert "bifusion.residual.weight" in refused(build(FUSED), path, format="ditr").what
+
+
+def test_other_sizes_and_layouts_are_told_apart(build: Build, tmp_path: Path) -> None:
+    path = tmp_path / "shape.safetensors"
+    stored = backbone(other_weights(build))
+    name = "backbone.conv0p1s1.kernel"
+    kernel = stored[name]
+    save_file(stored | {name: kernel[:, :, :4].contiguous()}, path)
+    error = refused(build(PLAIN), path, format="mask3d")
+    assert f"1 of {len(stored)} weights have another shape" in error.what
+    assert f"{name} (125, 3, 4), here (125, 3, 5)" in error.what
+    assert "planes" in error.fix
+
+    permuted = in_spconv_layout(stored)
+    save_file(permuted, path)
+    error = refused(build(PLAIN), path, format="mask3d")
+    volumes = [len(tensor) for name, tensor in stored.items() if name.endswith(".kernel") and tensor.ndim == 3]
+    pointwise = [name for name, tensor in stored.items() if name.endswith(".kernel") and tensor.ndim == 2]
+    assert f"{len(volumes)} in spconv 2's, (out, k, k, k, in)" in error.what
+    assert f"{len(pointwise)} in transposed, (out, in)" in error.what
+    assert "(kernel volume, in, out)" in error.fix
+
+    renamed = {name.replace(".kernel", ".weight"): tensor for name, tensor in permuted.items()}
+    save_file(renamed, path)
+    error = refused(build(PLAIN), path, format="mask3d")
+    assert f"{len(volumes)} in spconv 2's" in error.what
+    assert "backbone.conv0p1s1.weight (5, 5, 5, 5, 3)" in error.what
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_damaged_files(suffix: str, build: Build, tmp_path: Path) -> None:
+    path = tmp_path / f"weights{suffix}"
+    model = build(PLAIN)
+    assert "no such file" in refused(model, path, format="esam").what
+    torch.save(model.state_dict(), path) if suffix == ".pth" else save_file(model.state_dict(), path)
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], b"", b"<html>404</html>"):
+        path.write_bytes(damaged)
+        assert "damaged" in refused(model, path, format="esam").what
+
+
+def test_values_that_are_not_finite_are_refused(build: Build, tmp_path: Path) -> None:
+    stored = other_weights(build)
+    stored["pool.pts_proj1.0.bias"][2] = torch.nan
+    save_file(stored, tmp_path / "nan.safetensors")
+    assert "pool.pts_proj1.0.bias" in refused(build(PLAIN), tmp_path / "nan.safetensors", format="ditr").what
+
+
+@pytest.mark.parametrize("given", ["", "module.", "model.module."])
+def test_a_wrong_prefix_names_the_one_in_the_file(given: str, build: Build, tmp_path: Path) -> None:
+    path = tmp_path / "prefixed.safetensors"
+    save_file({f"model.{name}": tensor for name, tensor in other_weights(build).items()}, path)
+    error = refused(build(PLAIN), path, format="esam", key_prefix=given)
+    assert "start with 'model.backbone.'" in error.what
+    assert 'set checkpoint.key_prefix: "model."' in error.fix
+    report = load_weights(build(PLAIN), path, format="esam", key_prefix="model.")
+    assert (report.missing, report.unexpected) == ((), ())
+
+    save_file(other_weights(build), path)
+    assert "leave checkpoint.key_prefix out" in refused(build(PLAIN), path, format="esam", key_prefix="model.").fix
+    save_file({"unet.weight": torch.zeros(2)}, path)
+    assert "none is of a backbone" in refused(build(PLAIN), path, format="esam").what
+
+
+def test_entries_outside_the_prefix_are_left_over_even_under_the_models_names(build: Build, tmp_path: Path) -> None:
+    path = tmp_path / "twice.safetensors"
+    stored = other_weights(build)
+    name = "backbone.bn0.bn.weight"
+    save_file({f"model.{one}": tensor for one, tensor in stored.items()} | {name: stored[name] * 9}, path)
+    model = build(PLAIN)
+    report = load_weights(model, path, format="ditr", key_prefix="model.")
+    assert report.unexpected == (name,)
+    assert torch.equal(model.state_dict()[name], stored[name])
+
+
+def test_the_registrys_count_is_checked(build: Build, tmp_path: Path) -> None:
+    path = tmp_path / "counted.safetensors"
+    stored = other_weights(build, FUSED)
+    save_file(stored, path)
+    count = sum(name.startswith(("backbone.", "pool.", "decoder.")) for name in stored)
+    load_weights(build(FUSED), path, format="ditr", entries=count)
+    message = refused(build(FUSED), path, format="ditr", entries=372).what
+    assert f"sets {count} entries of the 3D-only model, and its registry entry says 372" in message
+
+
+def test_an_esam_file_of_another_stage_is_refused(build: Build, tmp_path: Path) -> None:
+    path = tmp_path / "online.pth"
+    memory = {f"memory.conv.{index}.weight": torch.zeros(2) for index in range(3)} | {"merge_head.bias": torch.zeros(1)}
+    torch.save({"state_dict": other_weights(build) | memory}, path)
+    error = refused(build(PLAIN), path, format="esam")
+    assert "4 entries of the file have no place in it, of memory (3), merge_head (1)" in error.what
+    assert load_weights(build(PLAIN), path, format="ditr").unexpected == tuple(memory)
+
+
+def test_a_whole_model_is_not_taken_for_a_backbone(build: Build, tmp_path: Path) -> None:
+    path = tmp_path / "esam.safetensors"
+    save_file(other_weights(build), path)
+    error = refused(build(PLAIN), path, format="mask3d")
+    assert "holds pool and decoder too" in error.what
+    assert "checkpoint.format to esam" in error.fix
+
+
+def test_for_evaluation_every_entry_is_set_and_none_left_over(build: Build, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(other_weights(build), path)
+    assert load_weights(build(PLAIN), path, format="ditr", whole=True).missing == ()
+    error = refused(build(FUSED), path, format="ditr", whole=True)
+    assert "injection (4), bifusion" in error.what
+    assert "would be random" in error.what
+    save_file(other_weights(build, FUSED), path)
+    assert load_weights(build(FUSED), path, format="ditr", whole=True).missing == ()
+    error = refused(build(PLAIN), path, format="ditr", whole=True)
+    assert "injection (4), bifusion" in error.what
+    assert "`fusion`" in error.fix
+    save_file(backbone(other_weights(build)), path)
+    assert "pool (13), decoder (78)" in refused(build(PLAIN), path, format="mask3d", whole=True).what
+
+
+def test_other_precisions_are_converted_and_counted(build: Build, tmp_path: Path) -> None:
+    path = tmp_path / "half.safetensors"
+    stored = other_weights(build)
+    halves = [name for name, tensor in stored.items() if tensor.is_floating_point() and name.startswith("pool.")]
+    save_file({name: tensor.half() if name in halves else tensor for name, tensor in stored.items()}, path)
+    model = build(PLAIN)
+    report = load_weights(model, path, format="esam")
+    assert report.converted == {"float16": len(halves)}
+    assert report.lines()[-1].split() == ["converted", str(len(halves)), "from", "float16"]
+    loaded = model.state_dict()
+    assert all(loaded[name].dtype == torch.float32 for name in halves)
+    assert all(torch.equal(loaded[name], stored[name].half().float()) for name in halves)
+
+    too_large = {"pool.pts_proj1.0.bias": stored["pool.pts_proj1.0.bias"].double() * 1e300}
+    save_file(stored | too_large, path)
+    assert "not finite" in refused(build(PLAIN), path, format="esam").what
+    save_file(stored | {"pool.pts_proj1.0.bias": torch.zeros(len(stored["pool.pts_proj1.0.bias"])).int()}, path)
+    assert "another kind of number" in refused(build(PLAIN), path, format="esam").what
+    torch.save(stored | {"pool.pts_proj1.0.bias": stored["pool.pts_proj1.0.bias"].to_sparse()}, tmp_path / "w.pth")
+    assert "sparse" in refused(build(PLAIN), tmp_path / "w.pth", format="esam").what
+
+
+def test_what_is_not_a_tensor_is_no_weight(build: Build, tmp_path: Path) -> None:
+    path = tmp_path / "objects.pth"
+    torch.save({"state_dict": other_weights(build) | {"pool.note": "text"}}, path)
+    assert "1 entries of `state_dict` are not tensors: pool.note" in refused(build(PLAIN), path, format="esam").what
+    torch.save({"model": other_weights(build), "epoch": 3}, path)
+    assert "no weights; its top level holds model, epoch" in refused(build(PLAIN), path, format="esam").what
