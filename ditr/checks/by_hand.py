@@ -45,7 +45,7 @@ def stride_one(batch: Batch, *, voxel_size_m: float, sampling: Literal["nearest"
     corners, values = [], []
     for index, sample in enumerate(batch):
         assert sample.tokens is not None, "a batch of a model that reads 2D features has maps"
-        corner = torch.floor(sample.elastic_xyz / voxel_size_m).long()
+        corner = torch.floor(sample.xyz / voxel_size_m).long()
         corners.append(torch.nn.functional.pad(corner, (1, 0), value=index))
         values.append(sample_map(sample.tokens, sample.uv, map_hw=sample.map_hw, mode=sampling))
     valid = torch.cat([sample.uv_valid for sample in batch])

@@ -79,7 +79,7 @@ def _look(subject: Subject, index: int, found: _Measured) -> None:
     found.uv_augmented[frame.id] = uv_difference_px(moved, pixels, mirrored_in=image.shape[1] if mirrored else None)
     found.colours_augmented[frame.id] = float(colour_errors(moved, image[:, ::-1] if mirrored else image)[2, 2])
     found.moved_m[frame.id] = float((moved.xyz - plain.xyz).norm(dim=1).mean())
-    rigid, elastic = move_of(moved.xyz, frame), move_of(moved.elastic_xyz, frame)
+    rigid, elastic = move_of(subject.augmented.without_elastic()[index].xyz, frame), move_of(moved.xyz, frame)
     found.mixed[frame.id], found.mixed_elastic[frame.id] = rigid.unexplained, elastic.unexplained
     side = rigid.determinant
     if moved.image is not None and _mirrors(subject) and abs(side) > _FLAT and mirrored != (side < 0):

@@ -142,7 +142,7 @@ def with_gaps(batch: Batch) -> Batch:
     """
     samples = []
     for sample in batch:
-        along = sample.elastic_xyz[:, 0]
+        along = sample.xyz[:, 0]
         third = torch.arange(len(along), device=along.device) % 3 == 0
         valid = sample.uv_valid & (along > along.median()) & ~third
         samples.append(replace(sample, uv_valid=valid))

@@ -15,9 +15,7 @@ class Augmented:
     """N augmented points; rows keep their order, so whatever was computed per point before stays theirs."""
 
     xyz: np.ndarray
-    """(N, 3) float32 metres, after flips, rotation, scale and translation."""
-    elastic_xyz: np.ndarray
-    """(N, 3) float32 metres, after the elastic distortion as well; equal to xyz where none was drawn."""
+    """(N, 3) float32 metres, after flips, rotation, scale, translation and the elastic distortion."""
     mirrored: bool
     """Whether left and right changed places: one of the two flips was drawn and not both, which would be a rotation."""
 
@@ -29,12 +27,9 @@ def augment(xyz: np.ndarray, *, spec: AugmentationSpec, voxel_size_m: float, rng
     """
     signs = np.where(rng.random(2) < spec.flip_probability, -1.0, 1.0)
     moved = _rigid(xyz.astype(np.float64) * [*signs, 1.0], spec=spec, rng=rng)
-    distorted = (
-        moved if spec.elastic is None else _elastic(moved, spec=spec.elastic, voxel_size_m=voxel_size_m, rng=rng)
-    )
-    return Augmented(
-        xyz=moved.astype(np.float32), elastic_xyz=distorted.astype(np.float32), mirrored=bool(signs.prod() < 0)
-    )
+    if spec.elastic is not None:
+        moved = _elastic(moved, spec=spec.elastic, voxel_size_m=voxel_size_m, rng=rng)
+    return Augmented(xyz=moved.astype(np.float32), mirrored=bool(signs.prod() < 0))
 
 
 def _rigid(xyz: np.ndarray, *, spec: AugmentationSpec, rng: np.random.Generator) -> np.ndarray:

@@ -36,9 +36,9 @@ class Sample:
     seed: int
     """Derived from (seed, epoch, frame); everything random the model does with this sample draws from it."""
     xyz: Tensor
-    """(N, 3) float32 metres, after the rigid augmentation: geometry of superpoints."""
-    elastic_xyz: Tensor
-    """(N, 3) float32 metres, after the elastic augmentation as well (equal to xyz without it): what is voxelised."""
+    """(N, 3) float32 metres of the centred world, after every augmentation, the elastic one too: the one set of
+    coordinates that the model reads; it voxelises them, pools superpoints with them and gives them to the decoder
+    (reference: ESAM sections 2.2 and 4.1)."""
     colour: Tensor
     """(N, 3) float32, normalised."""
     superpoints: Tensor

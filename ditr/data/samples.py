@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 
 import numpy as np
 import torch
@@ -69,6 +70,13 @@ class SampleSet(Dataset[Sample]):
         """Whether points or images are changed: such samples are for training only."""
         return self._augmentation is not None or self._image_augmentation is not None
 
+    def without_elastic(self) -> SampleSet:
+        """The same samples without the elastic distortion; whatever else is drawn is drawn alike."""
+        samples = copy(self)
+        if self._augmentation is not None:
+            samples._augmentation = self._augmentation.model_copy(update={"elastic": None})
+        return samples
+
     def set_epoch(self, epoch: int) -> None:
         """Samples read from now on are those of ``epoch``."""
         self.epoch = epoch
@@ -90,7 +98,6 @@ class SampleSet(Dataset[Sample]):
             frame_id=frame.id,
             seed=derive_seed(self.seed, "sample", self.epoch, frame.id),
             xyz=torch.from_numpy(augmented.xyz),
-            elastic_xyz=torch.from_numpy(augmented.elastic_xyz),
             colour=torch.from_numpy(normalise_colour(frame.points[:, 3:6])),
             superpoints=torch.from_numpy(frame.superpoints),
             uv=torch.from_numpy(np.where(projection.valid[:, None], uv, 0.0).astype(np.float32)),
@@ -107,7 +114,7 @@ class SampleSet(Dataset[Sample]):
 
     def _augment(self, xyz: np.ndarray, *, frame_id: str) -> Augmented:
         if self._augmentation is None:
-            return Augmented(xyz=xyz.copy(), elastic_xyz=xyz.copy(), mirrored=False)
+            return Augmented(xyz=xyz.copy(), mirrored=False)
         rng = np.random.default_rng(derive_seed(self.seed, "augment", self.epoch, frame_id))
         return augment(xyz, spec=self._augmentation, voxel_size_m=self._voxel_size_m, rng=rng)
 

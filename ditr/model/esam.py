@@ -139,7 +139,7 @@ class EsamSingleView(nn.Module):
             queries = torch.arange(count, device=of_points.device)
         output: SampleOutput = self.decoder(
             of_superpoints,
-            torch.cat([sample.elastic_xyz, of_points], dim=1),
+            torch.cat([sample.xyz, of_points], dim=1),
             queries=queries,
             groups=PointGroups(superpoints=sample.superpoints, weights=weights, count=count),
         )

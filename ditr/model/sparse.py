@@ -130,8 +130,8 @@ def one_thread() -> Iterator[None]:
 
 
 def voxelise(batch: Batch, *, voxel_size_m: float) -> Voxels:
-    """Floor the elastic coordinates to voxels and average the colours in each (reference: ESAM section 2.2)."""
-    corners = [torch.floor(sample.elastic_xyz / voxel_size_m) for sample in batch]
+    """Floor the coordinates to voxels and average the colours in each (reference: ESAM section 2.2)."""
+    corners = [torch.floor(sample.xyz / voxel_size_m) for sample in batch]
     coordinates = torch.cat(
         [nn.functional.pad(corner, (1, 0), value=float(index)) for index, corner in enumerate(corners)]
     )
@@ -147,7 +147,7 @@ def voxelise(batch: Batch, *, voxel_size_m: float) -> Voxels:
     return Voxels(
         tensor=cast(SparseTensor, tensor),
         voxel_of_point=field.inverse_mapping(tensor.coordinate_map_key).long(),
-        sizes=tuple(len(sample.elastic_xyz) for sample in batch),
+        sizes=tuple(len(sample.xyz) for sample in batch),
     )
 
 

@@ -139,11 +139,11 @@ def every_item_reads_the_first_map(patch: Patch) -> None:
     patch.setattr(esam, "stack", stack)
 
 
-def voxels_without_the_elastic_distortion(patch: Patch) -> None:
+def voxels_of_other_coordinates(patch: Patch) -> None:
     honest = esam.voxelise
 
     def voxelise(batch: Any, *, voxel_size_m: float) -> Any:
-        samples = tuple(replace(sample, elastic_xyz=sample.xyz) for sample in batch)
+        samples = tuple(replace(sample, xyz=sample.xyz.roll(1, dims=1)) for sample in batch)
         return honest(replace(batch, samples=samples), voxel_size_m=voxel_size_m)
 
     patch.setattr(esam, "voxelise", voxelise)
@@ -153,7 +153,7 @@ def rounded_coordinates(patch: Patch) -> None:
     honest = esam.voxelise
 
     def voxelise(batch: Any, *, voxel_size_m: float) -> Any:
-        moved = tuple(replace(sample, elastic_xyz=sample.elastic_xyz + voxel_size_m / 2) for sample in batch)
+        moved = tuple(replace(sample, xyz=sample.xyz + voxel_size_m / 2) for sample in batch)
         return honest(replace(batch, samples=moved), voxel_size_m=voxel_size_m)
 
     patch.setattr(esam, "voxelise", voxelise)
@@ -195,7 +195,7 @@ def projection_thrown_away(patch: Patch) -> None:
         (features_of_another_batch_item, MEAN, "s1_values"),
         (a_batch_item_without_features, MAX, "s1_empty_voxels s8_mask"),
         (every_item_reads_the_first_map, MAX, "s1_values"),
-        (voxels_without_the_elastic_distortion, MAX, "s1_voxels"),
+        (voxels_of_other_coordinates, MAX, "s1_voxels"),
         (rounded_coordinates, MAX, "s1_voxels"),
         (order_of_the_spec_passed_over, MAX_PROJECTED_FIRST, "up_s4_projected"),
         (projection_never_called, MAX, "injector"),

@@ -23,7 +23,6 @@ def run(spec: AugmentationSpec, *, seed: int = 0) -> np.ndarray:
 def test_nothing_asked_for_changes_nothing() -> None:
     augmented = augment(POINTS, spec=one(), voxel_size_m=0.02, rng=np.random.default_rng(0))
     np.testing.assert_array_equal(augmented.xyz, POINTS)
-    np.testing.assert_array_equal(augmented.elastic_xyz, POINTS)
 
 
 def test_flips_mirror_x_and_y_independently_and_never_z() -> None:
@@ -66,7 +65,7 @@ def test_translation_comes_last_with_the_stated_spread_on_each_axis() -> None:
     assert np.abs(np.corrcoef(shifts[:, 0].T) - np.eye(3)).max() < 0.15
 
 
-def test_elastic_acts_on_the_rigidly_moved_points_twice_in_voxels_and_leaves_xyz_alone() -> None:
+def test_elastic_acts_on_the_rigidly_moved_points_twice_in_voxels() -> None:
     elastic = ElasticSpec(probability=1.0, granularity=(6.0, 20.0), magnitude=(40.0, 160.0))
     augmented = augment(POINTS, spec=one(elastic=elastic), voxel_size_m=0.04, rng=np.random.default_rng(9))
     rng = np.random.default_rng(9)
@@ -74,8 +73,7 @@ def test_elastic_acts_on_the_rigidly_moved_points_twice_in_voxels_and_leaves_xyz
     voxels = POINTS.astype(np.float64) / 0.04
     voxels = voxels + elastic_shift(voxels, granularity=6.0, magnitude=40.0, rng=rng)
     voxels = voxels + elastic_shift(voxels, granularity=20.0, magnitude=160.0, rng=rng)
-    np.testing.assert_array_equal(augmented.xyz, POINTS)
-    np.testing.assert_allclose(augmented.elastic_xyz, voxels * 0.04, atol=1e-5)
+    np.testing.assert_allclose(augmented.xyz, voxels * 0.04, atol=1e-5)
 
 
 @pytest.mark.parametrize(("probability", "low", "high"), [(0.0, 0, 0), (0.5, 30, 70), (1.0, 100, 100)])
@@ -83,9 +81,10 @@ def test_one_coin_decides_the_elastic_distortion(probability: float, low: int, h
     spec = one(elastic=ElasticSpec(probability=probability))
     few = POINTS[:20]
     runs = [augment(few, spec=spec, voxel_size_m=0.02, rng=np.random.default_rng(seed)) for seed in range(100)]
-    assert low <= sum(not np.array_equal(each.xyz, each.elastic_xyz) for each in runs) <= high
+    assert low <= sum(not np.array_equal(each.xyz, few) for each in runs) <= high
 
 
 def test_the_elastic_part_does_not_change_the_rigid_draws() -> None:
-    with_elastic, without = AugmentationSpec(), AugmentationSpec(elastic=None)
-    np.testing.assert_array_equal(run(with_elastic, seed=4), run(without, seed=4))
+    barely = ElasticSpec(probability=1.0, magnitude=(1e-6, 1e-6))
+    with_elastic, without = AugmentationSpec(elastic=barely), AugmentationSpec(elastic=None)
+    np.testing.assert_allclose(run(with_elastic, seed=4), run(without, seed=4), atol=1e-6)

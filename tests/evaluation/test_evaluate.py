@@ -68,7 +68,6 @@ class Frames:
             frame_id=f"scene000{index // 2}_00_{index}",
             seed=index,
             xyz=torch.rand(60, 3),
-            elastic_xyz=torch.rand(60, 3),
             colour=torch.zeros(60, 3),
             superpoints=torch.arange(60) // 5,
             uv=torch.rand(60, 2),

@@ -45,8 +45,7 @@ def make_sample() -> Callable[..., Sample]:
         return Sample(
             frame_id=f"scene0000_00_{seed}",
             seed=seed,
-            xyz=xyz,
-            elastic_xyz=xyz + 0.01 * torch.randn(points, 3, generator=generator),
+            xyz=xyz + 0.01 * torch.randn(points, 3, generator=generator),
             colour=torch.randn(points, 3, generator=generator),
             superpoints=ids[torch.randperm(points, generator=generator)],
             uv=torch.rand(points, 2, generator=generator) * torch.tensor([639.0, 479.0]),

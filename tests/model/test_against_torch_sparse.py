@@ -48,8 +48,7 @@ def boxes(seed: int, *, points: int) -> Sample:
     return Sample(
         frame_id=f"scene0000_00_{seed}",
         seed=seed,
-        xyz=torch.from_numpy(xyz),
-        elastic_xyz=torch.from_numpy(elastic),
+        xyz=torch.from_numpy(elastic),
         colour=torch.from_numpy(rng.normal(size=(points, 3))),
         superpoints=torch.from_numpy(superpoints),
         uv=torch.zeros(points, 2),
@@ -87,7 +86,7 @@ def stir(backbone: Res16UNet) -> None:
 def reference_features(backbone: torch_sparse.Res16UNet, batch: Batch, *, voxel_size_m: float) -> Tensor:
     """(N, C) of all points of the batch."""
     voxels, colours, voxel_of_point = torch_sparse.voxelise(
-        [sample.elastic_xyz for sample in batch], [sample.colour for sample in batch], voxel_size=voxel_size_m
+        [sample.xyz for sample in batch], [sample.colour for sample in batch], voxel_size=voxel_size_m
     )
     return backbone(colours, voxels)[voxel_of_point]
 
@@ -129,7 +128,7 @@ def training_loss(output: ModelOutput, batch: Batch) -> Tensor:
 
 def test_the_frames_hold_what_can_go_wrong(two_frames: Batch) -> None:
     voxels, _, voxel_of_point = torch_sparse.voxelise(
-        [sample.elastic_xyz for sample in two_frames],
+        [sample.xyz for sample in two_frames],
         [sample.colour for sample in two_frames],
         voxel_size=VOXEL_SIZE_M,
     )

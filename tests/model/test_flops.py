@@ -23,7 +23,7 @@ def levels_of(batch: Batch, voxel_size_m: float) -> list[set[Voxel]]:
     """The voxels of strides 1, 2, 4, 8, 16: batch index and corner."""
     levels: list[set[Voxel]] = [set()]
     for index, sample in enumerate(batch):
-        corners = torch.floor(sample.elastic_xyz / voxel_size_m).int().tolist()
+        corners = torch.floor(sample.xyz / voxel_size_m).int().tolist()
         levels[0] |= {(index, x, y, z) for x, y, z in corners}
     for level in range(1, 5):
         stride = 2**level

@@ -27,7 +27,7 @@ def points(batch: Batch, points_of: Callable[..., PointFeatures]) -> PointFeatur
     generator = torch.Generator().manual_seed(0)
     total = sum(len(sample.xyz) for sample in batch)
     valid = torch.rand(total, generator=generator) > 0.3
-    first = batch.samples[0].elastic_xyz
+    first = batch.samples[0].xyz
     valid[: len(first)] &= first[:, 0] >= -0.2
     return points_of(torch.randn(total, 5, generator=generator) - 2, valid)
 
@@ -35,7 +35,7 @@ def points(batch: Batch, points_of: Callable[..., PointFeatures]) -> PointFeatur
 def keys_of_points(batch: Batch) -> list[Key]:
     keys: list[Key] = []
     for index, sample in enumerate(batch):
-        corners = np.floor(sample.elastic_xyz.numpy() / np.float32(VOXEL)).astype(int)
+        corners = np.floor(sample.xyz.numpy() / np.float32(VOXEL)).astype(int)
         keys += [(index, *corner) for corner in corners.tolist()]
     return keys
 

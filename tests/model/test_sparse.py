@@ -28,7 +28,7 @@ def test_voxels_are_floored_averaged_and_read_back_in_point_order(batch: Batch) 
     colours = defaultdict(list)
     keys = []
     for index, sample in enumerate(batch):
-        corners = np.floor(sample.elastic_xyz.numpy() / np.float32(VOXEL)).astype(int)
+        corners = np.floor(sample.xyz.numpy() / np.float32(VOXEL)).astype(int)
         assert (corners < 0).any()
         for corner, colour in zip(corners.tolist(), sample.colour.numpy(), strict=True):
             keys.append((index, *corner))
@@ -45,7 +45,7 @@ def test_voxels_are_floored_averaged_and_read_back_in_point_order(batch: Batch) 
 
 def test_just_below_zero_is_voxel_minus_one(make_sample: Callable[..., Sample]) -> None:
     sample = make_sample(3, points=2, superpoints=2)
-    sample = replace(sample, elastic_xyz=torch.tensor([[-0.01, 0.01, -0.06], [0.01, 0.01, 0.06]]))
+    sample = replace(sample, xyz=torch.tensor([[-0.01, 0.01, -0.06], [0.01, 0.01, 0.06]]))
     voxels = voxelise(Batch(samples=(sample,)), voxel_size_m=VOXEL)
     rows = voxels.tensor.C[voxels.voxel_of_point].tolist()
     assert rows == [[0, -1, 0, -2], [0, 0, 0, 1]]

@@ -38,7 +38,7 @@ def mixed_batch(make_sample: Callable[..., Sample]) -> Batch:
     """Maps of two sizes, one of them padded; negative features; a third of a frame and then a whole one not valid."""
     first, second, third = make_sample(1), make_sample(2, points=450), make_sample(3, points=300)
     tokens = torch.randn(12, 7, 9, generator=torch.Generator().manual_seed(0)).half() - 3
-    first = replace(first, uv_valid=first.uv_valid & (first.elastic_xyz[:, 0] > -0.4))
+    first = replace(first, uv_valid=first.uv_valid & (first.xyz[:, 0] > -0.4))
     second = replace(second, tokens=tokens, map_hw=(490, 644))
     third = replace(third, uv_valid=torch.zeros(300, dtype=torch.bool))
     return Batch(samples=(first, second, third))

@@ -36,7 +36,6 @@ def make_sample(seed: int, *, points: int = 40, superpoints: int = 10, things: i
         frame_id=f"scene0000_00_{seed}",
         seed=seed,
         xyz=torch.zeros(points, 3),
-        elastic_xyz=torch.zeros(points, 3),
         colour=torch.zeros(points, 3),
         superpoints=superpoint_of,
         uv=torch.zeros(points, 2),
