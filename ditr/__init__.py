@@ -7,6 +7,7 @@ ditr.compare("baseline", "bifusion", "fpn_inject", metric="ap50")
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,14 @@ if TYPE_CHECKING:
     from ditr.evaluation.resampling import Metric
     from ditr.report.notebook import ComparisonView, ResultsView
 
-__all__ = ["compare", "results"]
+__all__ = ["__version__", "compare", "results"]
+
+
+def __getattr__(name: str) -> str:
+    """``ditr.__version__``, that of the installed package."""
+    if name == "__version__":
+        return version("ditr")
+    raise AttributeError(f"module 'ditr' has no attribute '{name}'")
 
 
 def results(runs: str | Path | None = None) -> ResultsView:

@@ -1,9 +1,9 @@
-"""What a user is told when something they wrote, own or asked for is wrong: one clear message and exit code 2."""
+"""What a user is told when something they wrote, own or asked for is wrong: one clear message and an exit code."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from functools import partial
 
 
@@ -26,6 +26,18 @@ class Code(StrEnum):
     """A query of the results is wrong."""
     ENVIRONMENT = "environment"
     """Something the machine needs is missing."""
+
+
+class ExitCode(IntEnum):
+    """What a command ends with."""
+
+    DONE = 0
+    FAILED = 1
+    """A check or a run failed."""
+    MISTAKE = 2
+    """The user has to change something."""
+    INTERRUPTED = 130
+    """The user stopped it."""
 
 
 class DitrError(Exception):

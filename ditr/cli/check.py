@@ -11,10 +11,10 @@ import typer
 from ditr.cli import features
 from ditr.cli.display import open_display
 from ditr.cli.options import Overrides
-from ditr.cli.run import FAILED, INTERRUPTED, USER_ERROR, draw_pictures, make_folder
+from ditr.cli.run import draw_pictures, make_folder
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
-from ditr.errors import Code, DitrError
+from ditr.errors import Code, DitrError, ExitCode
 from ditr.paths import runs_dir
 from ditr.runner.check import STAGES, Checked, check_all
 from ditr.runner.check_subject import Asked
@@ -74,7 +74,7 @@ def _check(specs: Sequence[Path], *, asked: Asked, overrides: list[str] | None) 
                 done.append(checked)
     except (Interrupted, KeyboardInterrupt):
         typer.echo(STOPPED, err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
     for checked in done:
         if checked.error is not None:
             typer.echo(_trouble(checked, checked.error), err=True)
@@ -136,9 +136,9 @@ def _trouble(checked: Checked, error: Exception) -> str:
     return f"{checked.name}: recorded, but {told}\n  traceback: {checked.folder.log_file}"
 
 
-def _exit_code(done: Sequence[Checked]) -> int:
+def _exit_code(done: Sequence[Checked]) -> ExitCode:
     """What failed counts more than what could not be checked because of a user's mistake."""
     errors = [checked.error for checked in done if checked.error is not None]
     if any(checked.failed for checked in done) or any(not isinstance(error, DitrError) for error in errors):
-        return FAILED
-    return USER_ERROR if errors else 0
+        return ExitCode.FAILED
+    return ExitCode.MISTAKE if errors else ExitCode.DONE

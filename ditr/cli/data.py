@@ -14,7 +14,7 @@ from ditr.cli.check_report import written
 from ditr.cli.display import Display, open_display
 from ditr.cli.frames import find_frame
 from ditr.cli.tables import text_table
-from ditr.errors import Code, DitrError
+from ditr.errors import Code, DitrError, ExitCode
 from ditr.spec.entries import SplitEntry, SynthRoomsEntry
 from ditr.spec.registry import Registry
 
@@ -78,7 +78,7 @@ def check(dataset: DatasetArgument) -> None:
         display.say(f"{opened.root}\n")
         display.say("\n".join(written(report)))
     if not report.sound:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def show(

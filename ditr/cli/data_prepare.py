@@ -13,7 +13,7 @@ import typer
 
 from ditr.catalog import locate_dataset
 from ditr.cli.display import open_display
-from ditr.errors import Code, DitrError
+from ditr.errors import Code, DitrError, ExitCode
 from ditr.spec.entries import FolderEntry
 from ditr.spec.registry import Registry
 
@@ -92,7 +92,7 @@ def prepare(
         )
         display.say(f"{prepared}\n{_written(done)}")
     if done.failed:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def pack(

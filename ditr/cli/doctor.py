@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import typer
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ditr.environment import Finding, State, examine
+from ditr.errors import ExitCode
 from ditr.spec.registry import Registry
 
 _COLOURS = {State.OK: "green", State.ABSENT: "dim", State.SLOW: "yellow", State.PROBLEM: "bold red"}
@@ -25,7 +25,7 @@ def doctor() -> None:
     findings = examine(Registry())
     _print(findings, Console(highlight=False, soft_wrap=True))
     if any(finding.state is State.PROBLEM for finding in findings):
-        sys.exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _print(findings: Sequence[Finding], console: Console) -> None:

@@ -10,9 +10,9 @@ import typer
 
 from ditr.cli.display import open_display
 from ditr.cli.options import Overrides
-from ditr.cli.run import FAILED, INTERRUPTED, draw_pictures, make_folder
+from ditr.cli.run import draw_pictures, make_folder
 from ditr.cli.tables import text_table
-from ditr.errors import DitrError
+from ditr.errors import DitrError, ExitCode
 from ditr.paths import runs_dir
 from ditr.runner.evaluate_checkpoint import Evaluated, evaluate_checkpoint
 from ditr.runner.inputs import Selection
@@ -63,16 +63,16 @@ def evaluate(
         evaluated = _evaluate(loaded, checkpoint, Selection(split=split.value, frames=frames), registry=registry)
     except (Interrupted, KeyboardInterrupt):
         typer.echo(STOPPED, err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
     except DitrError:
         raise
     except Exception as error:
         typer.echo(_told(error), err=True)
-        raise typer.Exit(FAILED) from None
+        raise typer.Exit(ExitCode.FAILED) from None
     typer.echo(_summary(evaluated), nl=False)
     if evaluated.error is not None:
         typer.echo(f"recorded, but {_told(evaluated.error)}\n  traceback: {evaluated.folder.log_file}", err=True)
-        raise typer.Exit(FAILED)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _evaluate(loaded: LoadedSpec, checkpoint: Path, selection: Selection, *, registry: Registry) -> Evaluated:

@@ -12,10 +12,9 @@ import typer
 from ditr.cli import features_show
 from ditr.cli.display import Display, open_display
 from ditr.cli.options import Overrides
-from ditr.cli.run import INTERRUPTED
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
-from ditr.errors import Code, DitrError
+from ditr.errors import Code, DitrError, ExitCode
 from ditr.spec.models import ExecutionSpec, FeatureSpec, Spec
 from ditr.spec.problems import shown_path
 from ditr.spec.registry import Registry
@@ -57,7 +56,7 @@ def extract(
                 _extract(each.spec, registry=registry, display=display)
         except KeyboardInterrupt:
             display.say("stopped; every map that was made is whole, the same command goes on")
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 def list_stores() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 
 from ditr.cli.run import draw_pictures
-from ditr.errors import DitrError
+from ditr.errors import DitrError, ExitCode
 from ditr.paths import runs_dir
 from ditr.progress import silent
 from ditr.record.views.results import Results
-from ditr.runner.queue import MISTAKE, job_from
+from ditr.runner.queue import job_from
 from ditr.runner.run import run_all
 from ditr.runner.session import Host
 from ditr.runner.stop import StopSignal
@@ -24,9 +24,9 @@ def main() -> int:
         host = Host(registry=Registry(), progress=silent, say=_say, stop=stop, draw=draw_pictures)
         (outcome,) = run_all([planned], host=host, results=results)
     if outcome.error is None:
-        return 0
+        return ExitCode.DONE
     _say(str(outcome.error) or type(outcome.error).__name__)
-    return MISTAKE if isinstance(outcome.error, DitrError) else 1
+    return ExitCode.MISTAKE if isinstance(outcome.error, DitrError) else ExitCode.FAILED
 
 
 def _say(line: str) -> None:

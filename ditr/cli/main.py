@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+import ditr
 from ditr.cli import (
     check,
     checkpoint,
@@ -24,7 +26,7 @@ from ditr.cli import (
     ui,
     view,
 )
-from ditr.errors import DitrError
+from ditr.errors import DitrError, ExitCode
 
 app = typer.Typer(
     name="ditr",
@@ -58,13 +60,28 @@ for group in (
     group.register(app)
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ditr {ditr.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Takes what is said before the command; the help is that of ``app``."""
+
+
 def main() -> None:
-    """Entry point; exit code 0 done, 1 a check or a run failed, 2 the user must change something, 130 interrupted."""
+    """Entry point; what it exits with is an ``ExitCode``."""
     try:
         app()
     except DitrError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), markup=False)
-        sys.exit(2)
+        sys.exit(ExitCode.MISTAKE)
 
 
 if __name__ == "__main__":

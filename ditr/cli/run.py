@@ -14,7 +14,7 @@ from ditr.cli.jobs_table import JobsTable
 from ditr.cli.options import Overrides
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
-from ditr.errors import Code, DitrError
+from ditr.errors import Code, DitrError, ExitCode
 from ditr.paths import runs_dir
 from ditr.record.folder import RunFolder
 from ditr.record.views.results import Results
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from ditr.data.scannet_sv import FrameSet
     from ditr.evaluation.evaluate import Evaluation
 
-INTERRUPTED = 130
-FAILED = 1
-USER_ERROR = 2
 STOPPED_AT_ONCE = "stopped at once; the same command goes on from the last saved state"
 
 _SAYS = {
@@ -107,7 +104,7 @@ def _run(planned: Sequence[PlannedRun], *, registry: Registry, display: Display)
             return run_all(planned, host=host, results=results)
         except KeyboardInterrupt:
             display.say(STOPPED_AT_ONCE)
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 def _run_at_once(planned: Sequence[PlannedRun], *, slots: Sequence[Slot]) -> tuple[Outcome, ...]:
@@ -117,7 +114,7 @@ def _run_at_once(planned: Sequence[PlannedRun], *, slots: Sequence[Slot]) -> tup
             return run_at_once(planned, slots=slots, results=results, stop=stop, look=table.look)
         except KeyboardInterrupt:
             typer.echo(STOPPED_AT_ONCE)
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 def make_folder(runs: Path) -> None:
@@ -172,13 +169,13 @@ def _told(outcome: Outcome) -> str:
     return f"failed with {type(error).__name__}: {error}\n  traceback: {outcome.planned.folder.log_file}"
 
 
-def _exit_code(outcomes: Sequence[Outcome]) -> int:
+def _exit_code(outcomes: Sequence[Outcome]) -> ExitCode:
     if any(outcome.interrupted for outcome in outcomes):
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
     mistakes = [_is_mistake(outcome.error) for outcome in outcomes if outcome.error is not None]
     if not all(mistakes):
-        return FAILED
-    return USER_ERROR if mistakes else 0
+        return ExitCode.FAILED
+    return ExitCode.MISTAKE if mistakes else ExitCode.DONE
 
 
 def _is_mistake(error: Exception) -> bool:

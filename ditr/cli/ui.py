@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from ditr.errors import Code, DitrError
+from ditr.errors import Code, DitrError, ExitCode
 from ditr.paths import runs_dir
 
 ADDRESS = "127.0.0.1"
@@ -49,7 +49,7 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help=f"Port on {ADDRE
         server.terminate()
         server.wait()
         code = 0
-    raise typer.Exit(code)
+    raise typer.Exit(ExitCode.FAILED if code else ExitCode.DONE)
 
 
 def _start(store: str, port: int) -> subprocess.Popen[bytes]:

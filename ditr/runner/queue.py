@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ditr.errors import ExitCode
 from ditr.record.folder import RunFolder, RunState, now
 from ditr.record.views.results import Results
 from ditr.runner.places import Slot
@@ -25,8 +26,6 @@ from ditr.spec.models import Spec
 JOB = (sys.executable, "-m", "ditr.cli.job")
 """Runs the one planned run that it reads from its standard input; what follows is the user's command, which the run's
 provenance names."""
-MISTAKE = 2
-"""A job's exit code when the user has to change something."""
 _LOOK_S = 0.2
 _LOG_LINES = 12
 
@@ -160,7 +159,7 @@ def _outcome(job: _Job, *, results: Results, told: bool) -> Outcome:
     died = began and how == "running"  # it could not say so itself
     failure = None
     if code != 0 and not (told and how != "failed"):
-        failure = JobFailed(_how_it_ended(job, state if began and not died else None), mistake=code == MISTAKE)
+        failure = JobFailed(_how_it_ended(job, state if began and not died else None), mistake=code == ExitCode.MISTAKE)
     if state is not None and died:
         what = str(failure).splitlines()[0] if failure else None
         state = replace(state, state="failed" if failure else "interrupted", error=what, ended_at=now())
@@ -174,7 +173,7 @@ def _outcome(job: _Job, *, results: Results, told: bool) -> Outcome:
 def _how_it_ended(job: _Job, state: RunState | None) -> str:
     """In words, with the end of what there is to read about it; ``state`` is what the job itself left at its end."""
     code = job.process.returncode
-    if code == MISTAKE and state is not None and state.error:
+    if code == ExitCode.MISTAKE and state is not None and state.error:
         return state.error
     if state is not None:
         how, log = f"failed: {state.error}" if state.error else "its tracking failed", job.run.folder.log_file
