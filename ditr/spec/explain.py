@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from ditr.spec.places import Place, all_paths, bare, is_model, is_union, locate, tags
-from ditr.spec.problems import Problem, allowed, did_you_mean, dotted
+from ditr.spec.problems import Problem, ProblemKind, allowed, did_you_mean, dotted
 from ditr.spec.source import Value
 
 _DIGEST = "64 hexadecimal digits in lower case"
@@ -48,7 +48,7 @@ def explain(error: ErrorDetails, value: Value, annotation: Any) -> Problem | Non
         if error["type"] == "union_tag_not_found":
             return _kind_missing(error, value, place)
         above = value.nearest(place.path)
-        return Problem(above.key or above.origin, dotted(place.path), _missing(place))
+        return Problem(above.key or above.origin, dotted(place.path), _missing(place), ProblemKind.MISSING)
     written = written or value.nearest(place.path)
     if error["type"] == "extra_forbidden":
         return Problem(written.key or written.origin, dotted(place.path), _unknown_key(place, annotation))
@@ -77,7 +77,8 @@ def _kind_missing(error: ErrorDetails, value: Value, place: Place) -> Problem:
     key = error["ctx"]["discriminator"].strip("'")
     above = value.nearest(place.path)
     kinds = [tag for one in get_args(place.annotation) for tag in tags(one)]
-    return Problem(above.key or above.origin, dotted((*place.path, key)), f"missing; allowed: {', '.join(kinds)}")
+    what = f"missing; allowed: {', '.join(kinds)}"
+    return Problem(above.key or above.origin, dotted((*place.path, key)), what, ProblemKind.MISSING)
 
 
 def _kind_unknown(error: ErrorDetails, written: Value, place: Place) -> Problem:
@@ -90,15 +91,16 @@ def _kind_unknown(error: ErrorDetails, written: Value, place: Place) -> Problem:
 
 def _unknown_key(place: Place, annotation: Any) -> str:
     key = str(place.path[-1])
-    what = f"unknown key{allowed(key, list(place.annotation_above.model_fields))}"
-    if "did you mean" in what:
+    keys = list(place.annotation_above.model_fields)
+    what = f"unknown key{allowed(key, keys)}"
+    if did_you_mean(key, keys):
         return what
     above = locate(annotation, place.path[:-1]).annotation
     for sibling in get_args(above) if is_union(above) else ():
         if key in sibling.model_fields:
             return f"{what}; '{key}' is for kind {' or '.join(tags(sibling))}"
     elsewhere = [path for path in all_paths(annotation) if path.rpartition(".")[2] == key]
-    return what.replace("; allowed", f"; did you mean '{elsewhere[0]}'? allowed", 1) if elsewhere else what
+    return f"unknown key; did you mean '{elsewhere[0]}'? allowed: {', '.join(keys)}" if elsewhere else what
 
 
 def _wrong_value(error: ErrorDetails, written: Value, place: Place) -> str:
@@ -185,8 +187,9 @@ def _wrong_length(place: Place, written: Value) -> str:
     most = next((one.max_length for one in metadata if isinstance(one, MaxLen)), None)
     if get_origin(place.annotation) is tuple and arguments[-1] is not Ellipsis:
         least = most = len(arguments)
-    need = f"exactly {least}" if least == most else f"at least {least}" if most is None else f"at most {most}"
-    what = f"must have {need} item{'' if need.endswith(' 1') else 's'}; has {_length(written)}"
+    count = least if most is None else most
+    need = f"{'exactly' if least == most else 'at least' if most is None else 'at most'} {count}"
+    what = f"must have {need} item{'' if count == 1 else 's'}; has {_length(written)}"
     if get_origin(place.annotation) is dict and get_origin(arguments[0]) is Literal:
         what += f"; needed: {', '.join(get_args(arguments[0]))}"
     return what

@@ -12,7 +12,7 @@ from ditr.spec.explain import check
 from ditr.spec.matrix import read_matrix
 from ditr.spec.models import Spec
 from ditr.spec.points import Point, points
-from ditr.spec.problems import Finding, Origin, Problem, SpecErrors, allowed, dotted, shown_path
+from ditr.spec.problems import Finding, Origin, Problem, ProblemKind, SpecErrors, allowed, dotted, shown_path
 from ditr.spec.registry import Registry
 from ditr.spec.rules import broken_entries, broken_rules
 from ditr.spec.source import Value
@@ -146,7 +146,7 @@ def _problem(finding: Finding, tree: Value, composed: Composed) -> Problem:
 
 
 def _without_missing(problems: Sequence[Problem]) -> list[Problem]:
-    return [problem for problem in problems if not problem.what.startswith("missing")]
+    return [problem for problem in problems if problem.kind is not ProblemKind.MISSING]
 
 
 def _good_parts(tree: Value, problems: Sequence[Problem]) -> dict[str, Any]:

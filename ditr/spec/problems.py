@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,14 @@ class Origin:
         return f"{shown_path(self.file)}:{self.line}" if self.line else self.file
 
 
+class ProblemKind(StrEnum):
+    """What sort of mistake it is, where something depends on that."""
+
+    WRONG = "wrong"
+    MISSING = "missing"
+    """Nothing is written where a value is needed; another file may have it."""
+
+
 @dataclass(frozen=True, order=True)
 class Problem:
     """One mistake; ``path`` is dotted and empty where the whole file is meant."""
@@ -37,6 +46,7 @@ class Problem:
     origin: Origin
     path: str
     what: str
+    kind: ProblemKind = ProblemKind.WRONG
 
     def __str__(self) -> str:
         return f"{self.origin}: {self.path}: {self.what}" if self.path else f"{self.origin}: {self.what}"
