@@ -11,8 +11,8 @@ from ditr.cli.display import open_display
 from ditr.cli.frames import find_frame
 from ditr.cli.runs import find_run
 from ditr.errors import Code, DitrError
-from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
+from ditr.spec.resolved import read_resolved
 
 if TYPE_CHECKING:
     from ditr.evaluation.seen_frame import SeenFrame
@@ -73,11 +73,8 @@ def _see(folder: RunFolder, frame: str) -> SeenFrame:
     from ditr.runner.seen_frame import require_weights, see_frame
 
     registry = Registry()
-    if not folder.spec.is_file():
-        fix = "Name the folder of a run that has finished."
-        raise DitrError("the folder has no resolved spec", code=Code.RUN, where=str(folder.path), fix=fix)
     weights = require_weights(folder)
-    spec = load_spec(folder.spec, registry=registry).spec
+    spec = read_resolved(folder.spec)
     with open_display() as display:
         make_missing(spec.dataset.name, registry=registry, progress=display.progress)
         dataset = open_dataset(spec.dataset.name, registry=registry)

@@ -10,12 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from ditr.errors import Code, DitrError
 from ditr.evaluation.match_table import MatchTable
 from ditr.record.folder import RunFolder, RunState, run_folders
 from ditr.spec.models import Spec
+from ditr.spec.resolved import read_resolved
 
 _SHORT = 6
 """Digits of a spec's hash that tell arms of one name apart."""
@@ -133,7 +132,7 @@ def _unknown(text: str, arms: Sequence[Arm], runs: Path) -> DitrError:
 
 def _arm(spec_hash: str, runs: list[ArmRun]) -> Arm:
     newest = runs[-1]
-    spec = _resolved(newest.folder)
+    spec = read_resolved(newest.folder.spec)
     return Arm(
         label=spec.name,
         spec=spec,
@@ -149,17 +148,6 @@ def _labelled(arms: Sequence[Arm]) -> tuple[Arm, ...]:
         replace(arm, label=f"{arm.spec.name}@{arm.spec_hash[:_SHORT]}") if names.count(arm.spec.name) > 1 else arm
         for arm in arms
     )
-
-
-def _resolved(folder: RunFolder) -> Spec:
-    """The spec that ran; checked as a model only, for the registry may have changed since."""
-    content = YAML(typ="safe", pure=True).load(folder.spec.read_text())
-    try:
-        return Spec.model_validate_json(json.dumps(content))
-    except ValueError as error:
-        fix = "Run the spec again with this version, or compare with the version that ran it."
-        what = f"this run's spec is not one of this version of ditr: {error}"
-        raise DitrError(what, code=Code.RUN, where=str(folder.spec), fix=fix) from error
 
 
 def _require_whole(folder: RunFolder) -> None:

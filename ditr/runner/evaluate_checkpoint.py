@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +30,10 @@ from ditr.spec.diff import diff
 from ditr.spec.dump import to_yaml
 from ditr.spec.feature_maps import map_channels
 from ditr.spec.identity import evaluation_hash, variant
-from ditr.spec.load import LoadedSpec, load_spec
+from ditr.spec.load import LoadedSpec
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
+from ditr.spec.resolved import read_resolved
 
 if TYPE_CHECKING:
     import torch
@@ -161,7 +161,7 @@ class _Work:
         file = given_weights(checkpoint)
         model, weights = whole_model(spec, file, registry=registry)
         self.say(f"  {weights.report.matched} tensors from {file.path}, all of the model and all of the file")
-        for line in _trained_otherwise(spec, file.path, load=lambda path: load_spec(path, registry=registry).spec):
+        for line in _trained_otherwise(spec, file.path):
             self.say(f"  {line}")
         return model, weights
 
@@ -210,13 +210,13 @@ class _Work:
         return None
 
 
-def _trained_otherwise(spec: Spec, weights: Path, *, load: Callable[[Path], Spec]) -> list[str]:
+def _trained_otherwise(spec: Spec, weights: Path) -> list[str]:
     """What the spec of the run whose weights these are says else about data and model; no fault, but to be known."""
     run = RunFolder(weights.parent.parent)
     if weights != run.weights or not run.spec.is_file():
         return []
     try:
-        differences = diff(load(run.spec), spec)
+        differences = diff(read_resolved(run.spec), spec)
     except DitrError as error:
         return [f"the spec that they were trained with cannot be compared: {error.what}"]
     return [

@@ -1,0 +1,31 @@
+"""The resolved spec of a run, read as what it says: the registry may have changed since the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ditr.errors import Code, DitrError
+from ditr.spec.explain import check
+from ditr.spec.models import Spec
+from ditr.spec.source import read_source
+
+_FIX = "Run its spec again with this version of ditr, or read it with the version that ran it."
+
+
+def read_resolved(path: Path) -> Spec:
+    """The spec of a run's ``spec.resolved.yaml``, also of older versions; no entry of the registry is looked at.
+
+    Raises
+    ------
+    DitrError: there is none, or it is damaged or says what no spec of this version can, with every place.
+    """
+    source = read_source(path)
+    problems, spec = list(source.problems), None
+    if source.value is not None:
+        spec, mistakes = check(source.value, Spec)
+        problems += mistakes
+    if spec is None or problems:
+        each = "".join(f"\n  {problem}" for problem in problems)
+        raise DitrError(f"no resolved spec of this version of ditr{each}", code=Code.RUN, where=str(path), fix=_FIX)
+    assert isinstance(spec, Spec)
+    return spec
