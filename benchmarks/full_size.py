@@ -134,7 +134,7 @@ def measure(path: Path, rooms: Path, *, overrides: tuple[str, ...], batch_size: 
         spec.model,
         fusion=spec.fusion,
         feature_channels=features.channels,
-        sampling=spec.features.sampling if spec.features else "bilinear",
+        sampling=spec.read_features.sampling if spec.read_features else "bilinear",
         query_fraction=spec.loss.query_fraction,
     ).to(on)
     step_ms, train_mem_mb, memory_of, beside_torch_mb, loss = _train(
@@ -236,17 +236,18 @@ def _batches(
 
 def _features(spec: Spec, frames: FrameSet, *, registry: Registry, device: torch.device) -> FeatureInputs:
     """A map of noise for each frame, or the source with random weights; neither without a fusion."""
-    if spec.features is None or not spec.fusion.parts:
+    features = spec.read_features
+    if features is None:
         return FeatureInputs(encode=as_it_is)
-    entry = registry.features(spec.features.source)
-    channels, covers = map_channels(spec.features, entry), map_covers(spec.features, entry)
-    if spec.features.mode == "online":
+    entry = registry.features(features.source)
+    channels, covers = map_channels(features, entry), map_covers(features, entry)
+    if features.mode == "online":
         assert not isinstance(entry, PrecomputedEntry), "precomputed maps are stored ones"
-        drawn = spec.features.model_copy(update={"weights": SeededWeights(kind="seeded", seed=0)})
+        drawn = features.model_copy(update={"weights": SeededWeights(kind="seeded", seed=0)})
         source = load_source(drawn, entry=entry, device=device)
         make_fast(source, images=1)
         return FeatureInputs(encode=OnlineMaps(source), online=True, channels=channels, map_hw=covers)
-    store = FeatureStore(frames.root / "maps", shape=map_shape(spec.features, entry))
+    store = FeatureStore(frames.root / "maps", shape=map_shape(features, entry))
     for index, frame_id in enumerate(store.missing(frames.ids)):
         noise = torch.Generator().manual_seed(index)
         store.write(frame_id, torch.randn(store.shape, generator=noise).half())

@@ -30,15 +30,16 @@ LIMIT = 1e-3
 def main(path: str, *overrides: str) -> int:
     registry = Registry()
     spec = load_spec(Path(path), registry=registry, overrides=overrides).spec
-    assert spec.features is not None, "the spec needs features"
-    entry = registry.features(spec.features.source)
-    shape = map_shape(spec.features, entry)
+    features = spec.read_features
+    assert features is not None, "the spec needs a fusion"
+    entry = registry.features(features.source)
+    shape = map_shape(features, entry)
     torch.manual_seed(0)
     model = EsamSingleView(
         spec.model,
         fusion=spec.fusion,
         feature_channels=shape[0],
-        sampling=spec.features.sampling,
+        sampling=features.sampling,
         query_fraction=spec.loss.query_fraction,
     ).eval()
     for name, weight in model.named_parameters():

@@ -18,8 +18,8 @@ from ditr.spec.models import FusionSpec, Spec
 
 def levels_of(batch: Batch, *, spec: Spec) -> dict[int, ByHand]:
     """By stride, every level that a spec which adds something to the backbone pools."""
-    assert spec.features is not None, "a spec with fusion and without features does not load"
-    finest = stride_one(batch, voxel_size_m=spec.model.voxel_size_m, sampling=spec.features.sampling)
+    assert spec.read_features is not None, "a spec with fusion and without features does not load"
+    finest = stride_one(batch, voxel_size_m=spec.model.voxel_size_m, sampling=spec.read_features.sampling)
     pooling = spec.fusion.injection.pooling if spec.fusion.injection is not None else "mean"
     return levels(finest, up_to=strides_of(spec.fusion)[-1], pooling=pooling)
 

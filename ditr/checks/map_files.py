@@ -18,7 +18,7 @@ _NAMED = 3
 
 def check_files(subject: Subject, *, source: FeatureSource | None, indices: Sequence[int]) -> Iterator[Check]:
     """Digests of the frames ``indices``, and what the folder says of itself; nothing where maps are computed online."""
-    maps, spec = subject.maps, subject.spec.features
+    maps, spec = subject.maps, subject.spec.read_features
     if maps is None or spec is None:
         return
     missing = maps.missing(subject.frames.ids)

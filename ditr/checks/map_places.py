@@ -61,7 +61,7 @@ def check_places(subject: Subject, *, maps: Mapping[int, Tensor], progress: Prog
 
 def _covered(subject: Subject) -> tuple[int, int] | None:
     """What a map covers, where that is more than the image."""
-    spec = subject.spec.features
+    spec = subject.spec.read_features
     if spec is not None and subject.entry is not None:
         return map_covers(spec, subject.entry)
     return spec.input_size if spec is not None and spec.resize == "pad" else None

@@ -53,7 +53,7 @@ class SeenMaps:
 
     def expected_shape(self) -> tuple[int, int, int] | None:
         """Of every map, by the spec and the source's entry; else by what reads the maps."""
-        spec, entry = self.subject.spec.features, self.subject.entry
+        spec, entry = self.subject.spec.read_features, self.subject.entry
         if entry is None and self.source is not None:
             entry = self.source.entry
         if spec is not None and entry is not None:

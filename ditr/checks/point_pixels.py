@@ -153,18 +153,18 @@ def _off_lattice(frame: Frame) -> float:
 
 def _extent(subject: Subject, image: np.ndarray) -> tuple[int, int]:
     """What a map covers, by the spec and the source's entry."""
-    spec, of_image = subject.spec.features, (int(image.shape[0]), int(image.shape[1]))
-    if spec is None or not subject.spec.fusion.parts or subject.entry is None:
+    spec, of_image = subject.spec.read_features, (int(image.shape[0]), int(image.shape[1]))
+    if spec is None or subject.entry is None:
         return of_image
     return map_covers(spec, subject.entry) or of_image
 
 
 def _mirrors(subject: Subject) -> bool:
     """Whether training mirrors images with their points."""
-    spec = subject.spec.features
+    spec = subject.spec.read_features
     if spec is None or spec.mode != "online" or spec.augmentation is None or subject.spec.augmentation is None:
         return False
-    return bool(subject.spec.fusion.parts) and spec.augmentation.mirror_with_points
+    return spec.augmentation.mirror_with_points
 
 
 def _is_mirrored(sample: Sample, image: np.ndarray) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ditr.progress import Progress
 from ditr.runner.feature_inputs import FeatureInputs, feature_inputs, sample_set
-from ditr.runner.inputs import Inputs, LoadedWeights, build_model, fresh_model, uses_features
+from ditr.runner.inputs import Inputs, LoadedWeights, build_model, fresh_model
 from ditr.seeds import derive_seed
 from ditr.spec.entries import PrecomputedEntry
 from ditr.spec.models import Spec
@@ -93,7 +93,7 @@ def prepare_check(
         device=device,
         seed=seed,
         encode=features.encode,
-        entry=registry.features(spec.features.source) if spec.features and uses_features(spec) else None,
+        entry=registry.features(spec.read_features.source) if spec.read_features else None,
         dataset_digest=dataset.digest,
         sampled=min(asked.frames, len(frames)),
     )
@@ -139,9 +139,10 @@ def _model(
 
 
 def _source(spec: Spec, *, registry: Registry, device: torch.device) -> Callable[[], FeatureSource] | None:
-    if not uses_features(spec) or spec.features is None:
+    features = spec.read_features
+    if features is None:
         return None
-    features, entry = spec.features, registry.features(spec.features.source)
+    entry = registry.features(features.source)
     if isinstance(entry, PrecomputedEntry):
         return None
 

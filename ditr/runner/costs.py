@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ditr.catalog import locate_dataset
 from ditr.runner.feature_inputs import FeatureInputs, sample_set
-from ditr.runner.inputs import fresh_model, uses_features
+from ditr.runner.inputs import fresh_model
 from ditr.spec.entries import PrecomputedEntry, SynthRoomsEntry
 from ditr.spec.feature_maps import map_channels, map_covers, map_shape
 from ditr.spec.models import ScheduleSpec, Spec
@@ -107,14 +107,15 @@ def stored_features(spec: Spec, *, registry: Registry) -> FeatureInputs:
     """What a run knows of its 2D features before any map is read, as if they were stored."""
     from ditr.data.batch import as_it_is
 
-    if not uses_features(spec) or spec.features is None:
+    read = spec.read_features
+    if read is None:
         return FeatureInputs(encode=as_it_is)
-    entry = registry.features(spec.features.source)
+    entry = registry.features(read.source)
     return FeatureInputs(
         encode=as_it_is,
-        channels=map_channels(spec.features, entry),
-        shape=map_shape(spec.features, entry),
-        map_hw=map_covers(spec.features, entry),
+        channels=map_channels(read, entry),
+        shape=map_shape(read, entry),
+        map_hw=map_covers(read, entry),
     )
 
 
@@ -167,24 +168,25 @@ def _frames(name: str, dataset: Dataset | None, registry: Registry) -> tuple[int
 def _maps(
     spec: Spec, *, frames: tuple[int, int] | None, dataset: Dataset | None, registry: Registry
 ) -> MapCosts | None:
-    if not uses_features(spec) or spec.features is None:
+    features = spec.read_features
+    if features is None:
         return None
-    source = registry.features(spec.features.source)
+    source = registry.features(features.source)
     if isinstance(source, PrecomputedEntry):
         return MapCosts(missing=0, present=sum(frames) if frames else None)
     from ditr.features.extract import store_folder
     from ditr.features.sources import source_flops
     from ditr.features.store import FeatureStore
 
-    flops = source_flops(spec.features, entry=source)
-    if spec.features.mode == "online":
+    flops = source_flops(features, entry=source)
+    if features.mode == "online":
         return MapCosts(missing=0, present=0, flops_each=flops)
-    shape = map_shape(spec.features, source)
+    shape = map_shape(features, source)
     map_bytes = FeatureStore(Path(), shape=shape).map_bytes
     if dataset is None:  # an embedded set that is not made has no maps; of the user's, who knows
         missing, present = (sum(frames), 0) if frames else (None, None)
         return MapCosts(missing=missing, present=present, bytes_each=map_bytes, flops_each=flops)
-    folder = store_folder(spec=spec.features, entry=source, dataset=dataset)
+    folder = store_folder(spec=features, entry=source, dataset=dataset)
     ids = dataset.train.ids + dataset.val.ids
     lacks = len(FeatureStore(folder, shape=shape).missing(ids))
     return MapCosts(missing=lacks, present=len(ids) - lacks, bytes_each=map_bytes, flops_each=flops, store=folder)

@@ -20,7 +20,6 @@ from ditr.runner.inputs import (
     load_file,
     pick_device,
     prepare,
-    uses_features,
 )
 from ditr.runner.plan import Planned
 from ditr.runner.record import headline_of_model, write_provenance, write_result
@@ -111,8 +110,8 @@ def whole_model(spec: Spec, file: CheckpointFile, *, registry: Registry) -> tupl
     DitrError: the file's weights are not exactly those of the model.
     """
     channels = None
-    if uses_features(spec) and spec.features is not None:
-        channels = map_channels(spec.features, registry.features(spec.features.source))
+    if features := spec.read_features:
+        channels = map_channels(features, registry.features(features.source))
     model = fresh_model(spec, seed=0, feature_channels=channels)
     return model, load_file(model, file, whole=True)
 
@@ -222,7 +221,7 @@ def _trained_otherwise(spec: Spec, weights: Path) -> list[str]:
     return [
         f"they were trained with {one.path} {one.first}, here {one.second}"
         for one in differences
-        if one.path.startswith(_READ_BY_MODEL) and (uses_features(spec) or not one.path.startswith("features"))
+        if one.path.startswith(_READ_BY_MODEL) and (spec.read_features or not one.path.startswith("features"))
     ]
 
 

@@ -58,37 +58,35 @@ def feature_inputs(
     """
     from ditr.data.batch import as_it_is
 
-    if not spec.fusion.parts:
+    features = spec.read_features
+    if features is None:
         return FeatureInputs(encode=as_it_is)
-    assert spec.features is not None, "a spec with fusion and without features does not load"
-    entry = registry.features(spec.features.source)
+    entry = registry.features(features.source)
     maps: Maps | None = None
     encode: Callable[[Batch], Batch] = as_it_is
-    if spec.features.mode == "online":
+    if features.mode == "online":
         from ditr.features.fast import make_fast
         from ditr.features.online import OnlineMaps
         from ditr.features.sources import load_source
 
         assert not isinstance(entry, PrecomputedEntry), "precomputed maps are stored ones"
-        source = load_source(spec.features, entry=entry, device=device)
+        source = load_source(features, entry=entry, device=device)
         facts = _facts(source)
         facts["form"] = make_fast(source, images=1)  # not compiled: batches of several sizes are encoded
         encode = OnlineMaps(source)
     else:
         from ditr.features.extract import ensure_features
 
-        maps = ensure_features(
-            frames, spec=spec.features, entry=entry, dataset=dataset, device=device, progress=progress
-        )
+        maps = ensure_features(frames, spec=features, entry=entry, dataset=dataset, device=device, progress=progress)
         facts = maps.manifest() or {}
     return FeatureInputs(
         encode=encode,
-        online=spec.features.mode == "online",
+        online=features.mode == "online",
         maps=maps,
-        channels=map_channels(spec.features, entry),
-        shape=map_shape(spec.features, entry),
-        map_hw=map_covers(spec.features, entry),
-        facts=facts | {"source": spec.features.source, "mode": spec.features.mode},
+        channels=map_channels(features, entry),
+        shape=map_shape(features, entry),
+        map_hw=map_covers(features, entry),
+        facts=facts | {"source": features.source, "mode": features.mode},
     )
 
 
@@ -107,7 +105,7 @@ def sample_set(
     """
     from ditr.data.samples import SampleSet
 
-    of_images = spec.features.augmentation if spec.features and features.online else None
+    of_images = spec.read_features.augmentation if spec.read_features and features.online else None
     return SampleSet(
         frames,
         seed=seed,

@@ -70,11 +70,6 @@ class LoadedWeights:
         return (head, *(f"  {line}" for line in self.report.lines()))
 
 
-def uses_features(spec: Spec) -> bool:
-    """Whether any part of the fusion reads 2D features."""
-    return bool(spec.fusion.parts)
-
-
 def pick_device(execution: ExecutionSpec) -> torch.device:
     """The device of the spec; auto takes CUDA where torch and MinkowskiEngine have it.
 
@@ -121,7 +116,7 @@ def prepare(
         say(f"  left out: {count} broken frame{'' if count == 1 else 's'}, named in provenance.json")
     split, whole_split, evaluated = _selected(dataset, only or Selection())
     began = time.monotonic()
-    control = spec.features.control if spec.features and uses_features(spec) else "none"
+    control = spec.read_features.control if spec.read_features else "none"
     read = whole_split if control in ("shuffled", "mean") else evaluated
     frames = (dataset.train, read) if only is None else (read,)
     features = feature_inputs(spec, frames=frames, dataset=dataset, registry=registry, device=device, progress=progress)
@@ -167,7 +162,7 @@ def fresh_model(spec: Spec, *, seed: int, feature_channels: int | None) -> EsamS
         spec.model,
         fusion=spec.fusion,
         feature_channels=feature_channels,
-        sampling=spec.features.sampling if spec.features else "bilinear",
+        sampling=spec.read_features.sampling if spec.read_features else "bilinear",
         query_fraction=spec.loss.query_fraction,
     )
 
@@ -201,7 +196,7 @@ def _selected(dataset: Dataset, selection: Selection) -> tuple[str, FrameSet, Fr
 
 
 def _in_words(spec: Spec, features: FeatureInputs, *, took: str) -> str:
-    if spec.features is None or features.facts is None:
+    if spec.read_features is None or features.facts is None:
         return "none made or read, there is no fusion"
     how = " computed in each step" if features.online else ""
     how += {
@@ -209,8 +204,8 @@ def _in_words(spec: Spec, features: FeatureInputs, *, took: str) -> str:
         "zero": ", read as zeros",
         "shuffled": ", each frame reads another's",
         "mean": ", all frames read their mean",
-    }[spec.features.control]
-    return f"{spec.features.source}, maps of {features.shape}{how}, {took}"
+    }[spec.read_features.control]
+    return f"{spec.read_features.source}, maps of {features.shape}{how}, {took}"
 
 
 def _took(began: float) -> str:

@@ -149,19 +149,20 @@ def _measure(spec: Spec, *, makes_maps: bool) -> Probe:
 
 def _features(spec: Spec, *, registry: Registry, device: torch.device) -> FeatureInputs:
     features = stored_features(spec, registry=registry)
-    if spec.features is None or features.shape is None or spec.features.mode == "stored":
+    read = spec.read_features
+    if read is None or read.mode == "stored":
         return features
     from ditr.features.online import OnlineMaps
 
-    return replace(features, encode=OnlineMaps(_source(spec.features, registry=registry, device=device)), online=True)
+    return replace(features, encode=OnlineMaps(_source(read, registry=registry, device=device)), online=True)
 
 
 def _map_ms(spec: Spec, frames: FrameSet, *, registry: Registry, device: torch.device) -> float:
     """Of the second time."""
     import numpy as np
 
-    assert spec.features is not None, "a spec that makes maps has features"
-    source = _source(spec.features, registry=registry, device=device)
+    assert spec.read_features is not None, "a spec that makes maps has features"
+    source = _source(spec.read_features, registry=registry, device=device)
     images = np.stack([frames.image(index) for index in range(min(_IMAGES, len(frames)))])
     took = 0.0
     for _ in range(2):

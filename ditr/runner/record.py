@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ditr.record import provenance
 from ditr.record.folder import RunFolder, write_json, write_text
-from ditr.runner.inputs import Inputs, LoadedWeights, uses_features
+from ditr.runner.inputs import Inputs, LoadedWeights
 from ditr.runner.plan import Planned, PlannedRun
 from ditr.runner.unchanged import provenance_of, require_same_as_before
 from ditr.spec.esam import esam_differences
@@ -47,7 +47,7 @@ def headline_of_model(planned: Planned, *, device: torch.device) -> dict[str, An
     """Those of them that do not depend on how the weights came about."""
     spec = planned.spec
     bifusion, injection, stem = spec.fusion.bifusion, spec.fusion.injection, spec.fusion.stem
-    features = spec.features if uses_features(spec) else None
+    features = spec.read_features
     return _features(spec) | {
         "feature_mode": features.mode if features else None,
         "image_augmentation": features.augmentation is not None if features else None,
@@ -221,7 +221,7 @@ def _keep_patch(folder: RunFolder, *, number: int) -> None:
 
 def _features(spec: Spec) -> dict[str, Any]:
     injection = spec.fusion.injection
-    features = spec.features if uses_features(spec) else None
+    features = spec.read_features
     return {
         "feature_source": features.source if features else None,
         "input_size": _joined(features.input_size, mark="x") if features and features.input_size else None,

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from ditr.catalog import locate_checkpoint, locate_dataset, locate_maps
 from ditr.errors import Code, DitrError
 from ditr.progress import Progress, silent
-from ditr.runner.inputs import uses_features
 from ditr.spec.entries import ConvEntry, FolderEntry, PrecomputedEntry, VitEntry
 from ditr.spec.feature_maps import map_shape
-from ditr.spec.models import DatasetSpec, Spec
+from ditr.spec.models import DatasetSpec, FeatureSpec, Spec
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
@@ -73,15 +72,16 @@ def _require_checkpoint(spec: Spec, registry: Registry) -> None:
 
 def _require_features(spec: Spec, registry: Registry, opened: _Open) -> None:
     """Fetches a source's published weights now, if maps have to be computed; precomputed maps have to be there."""
-    if not uses_features(spec) or spec.features is None:
+    features = spec.read_features
+    if features is None:
         return
-    entry = registry.features(spec.features.source)
+    entry = registry.features(features.source)
     if isinstance(entry, PrecomputedEntry):
         _require_maps(entry, opened(spec.dataset))
-    elif spec.features.mode == "online" or _lacks_maps(spec, entry, registry, opened):
+    elif features.mode == "online" or _lacks_maps(features, entry, spec.dataset, registry, opened):
         from ditr.features.sources import require_source
 
-        require_source(spec.features, entry=entry)
+        require_source(features, entry=entry)
 
 
 def _require_maps(entry: PrecomputedEntry, dataset: Dataset) -> None:
@@ -93,17 +93,16 @@ def _require_maps(entry: PrecomputedEntry, dataset: Dataset) -> None:
     maps.read(frame_ids[0])  # a wrong shape is usually that of all maps
 
 
-def _lacks_maps(spec: Spec, entry: VitEntry | ConvEntry, registry: Registry, opened: _Open) -> bool:
-    assert spec.features is not None
-    dataset_entry = registry.dataset(spec.dataset.name)
+def _lacks_maps(
+    features: FeatureSpec, entry: VitEntry | ConvEntry, dataset: DatasetSpec, registry: Registry, opened: _Open
+) -> bool:
+    dataset_entry = registry.dataset(dataset.name)
     embedded = not isinstance(dataset_entry, FolderEntry)
-    if embedded and not locate_dataset(spec.dataset.name, dataset_entry).is_dir():
+    if embedded and not locate_dataset(dataset.name, dataset_entry).is_dir():
         return True
     from ditr.features.extract import store_folder
     from ditr.features.store import FeatureStore
 
-    dataset = opened(spec.dataset)
-    folder = store_folder(spec=spec.features, entry=entry, dataset=dataset)
-    return bool(
-        FeatureStore(folder, shape=map_shape(spec.features, entry)).missing(dataset.train.ids + dataset.val.ids)
-    )
+    there = opened(dataset)
+    folder = store_folder(spec=features, entry=entry, dataset=there)
+    return bool(FeatureStore(folder, shape=map_shape(features, entry)).missing(there.train.ids + there.val.ids))

@@ -105,12 +105,12 @@ def _features(inputs: Inputs, *, spec: Spec, device: torch.device) -> SeenFeatur
     from ditr.geometry.sampling import sample_map
 
     (sample,) = inputs.encode(Batch(samples=(inputs.evaluated[0],)).to(device)).samples
-    if sample.tokens is None or spec.features is None:
+    if sample.tokens is None or spec.read_features is None:
         return None
     intrinsics = inputs.evaluated.frames.intrinsics_of(0)
     image_hw = (intrinsics.height, intrinsics.width)
     colours = colours_of_map(sample.tokens, map_hw=sample.map_hw, image_hw=image_hw)
-    read = sample_map(sample.tokens, sample.uv, map_hw=sample.map_hw, mode=spec.features.sampling)
+    read = sample_map(sample.tokens, sample.uv, map_hw=sample.map_hw, mode=spec.read_features.sampling)
     return SeenFeatures(
         map_colours=colours.bytes_of_map(sample.tokens), map_hw=sample.map_hw, of_points=colours.bytes_of(read)
     )

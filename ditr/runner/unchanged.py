@@ -9,7 +9,6 @@ from typing import Any
 from ditr.catalog import locate_checkpoint, locate_dataset, weights_stamp
 from ditr.errors import Code, DitrError
 from ditr.record.folder import RunFolder
-from ditr.runner.inputs import uses_features
 from ditr.spec.entries import FolderEntry, PrecomputedEntry
 from ditr.spec.feature_maps import weights_of
 from ditr.spec.models import HubWeights, RegisteredCheckpoint, SeededWeights, Spec
@@ -60,12 +59,13 @@ class Present:
             return None  # not here, and a finished run does not need it
 
     def _weights(self, spec: Spec) -> str | None:
-        if spec.features is None or not uses_features(spec):
+        features = spec.read_features
+        if features is None:
             return None
-        entry = self._registry.features(spec.features.source)
+        entry = self._registry.features(features.source)
         if isinstance(entry, PrecomputedEntry):
             return None  # maps are no weights, and a run that goes on compares their digest
-        weights = weights_of(spec.features, entry)
+        weights = weights_of(features, entry)
         if isinstance(weights, SeededWeights | HubWeights) or weights.sha256 is not None:
             return None  # the identity says which, or nothing here does
         return self._stamp(weights)

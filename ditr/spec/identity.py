@@ -32,10 +32,10 @@ def identity(spec: Spec, *, registry: Registry) -> dict[str, Any]:
     """
     result = spec.model_dump(mode="json", exclude=CHANGES_NO_NUMBER)
     result["dataset"]["name"] = _content(registry.dataset(spec.dataset.name))
-    if spec.features is None or not spec.fusion.parts:
-        result["features"] = None
+    if features := spec.read_features:
+        result["features"]["source"] = _content(registry.features(features.source))
     else:
-        result["features"]["source"] = _content(registry.features(spec.features.source))
+        result["features"] = None
     if isinstance(spec.checkpoint, RegisteredCheckpoint):
         result["checkpoint"]["name"] = _content(registry.checkpoint(spec.checkpoint.name))
     return result
@@ -74,8 +74,8 @@ def is_control(spec: Spec) -> bool:
     """Whether a fusion reads features without learned information about its frame: zeros, another frame's map, or
     those of a source whose weights the spec makes random.
     """
-    features = spec.features
-    if features is None or not spec.fusion.parts:
+    features = spec.read_features
+    if features is None:
         return False
     return features.control != "none" or isinstance(features.weights, SeededWeights)
 

@@ -347,3 +347,8 @@ class Spec(Part):
     checks: ChecksSpec = ChecksSpec()
     tracking: TrackingSpec = TrackingSpec()
     execution: ExecutionSpec = ExecutionSpec()
+
+    @property
+    def read_features(self) -> FeatureSpec | None:
+        """The 2D features that the fusion reads; None without a fusion, whatever `features` says."""
+        return self.features if self.fusion.parts else None

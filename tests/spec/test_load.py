@@ -156,3 +156,9 @@ def test_merging_is_associative_idempotent_and_keeps_every_leaf_of_the_child(a: 
 
 def _pairs(one: Value, two: Value) -> list[tuple[Value, Value]]:
     return [(value, other) for path, value in one.walk() if (other := two.at(path)) is not None]
+
+
+def test_features_are_read_by_a_fusion_alone() -> None:
+    spec = load("bifusion").spec
+    assert spec.read_features == spec.features
+    assert load("bifusion", "fusion.bifusion=null").spec.read_features is None
