@@ -40,6 +40,10 @@ class ExitCode(IntEnum):
     """The user stopped it."""
 
 
+class Interrupted(Exception):
+    """The user asked to stop, at a place where nothing is half done."""
+
+
 class DitrError(Exception):
     """A user's mistake or a missing thing.
 

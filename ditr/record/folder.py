@@ -1,63 +1,55 @@
-"""One run is one folder. Its files are the truth about the run; MLflow and DuckDB are views made from them."""
+"""One record is one folder. Its files are the truth about it; MLflow and DuckDB are views made from them."""
 
 from __future__ import annotations
 
+import fcntl
 import json
-import os
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import ConfigDict, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
 from ditr.errors import Code, DitrError
+from ditr.files import write_text
+from ditr.record.columns import RESULT
+from ditr.record.state import RecordState, now, read_state, unreadable, write_state
 
-State = Literal["running", "interrupted", "failed", "finished"]
-Kind = Literal["run", "eval", "imported", "check"]
-"""A training with its evaluation, an evaluation of given weights, what another program's log says, or a check of a spec
-before any training."""
+_LOCK_S = 2.0
+"""Longest wait for a lock: who only looks whether a record is locked holds it for a moment too."""
+_SHOWN = ("state.json", "result.json", "metrics.jsonl", "frames.jsonl", "instances.parquet", "checks.jsonl")
+"""The files that views are made from."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunState:
-    """What ``state.json`` holds: which run this is and how far it got."""
+@with_config(ConfigDict(strict=True))
+class MetricsRow(TypedDict):
+    """A line of ``metrics.jsonl``."""
 
-    run_key: str
-    spec_hash: str
-    name: str
-    variant: str
-    seed: int | None
-    """None where nothing is drawn (an evaluation), or nobody knows (an imported log)."""
-    state: State
-    started_at: str
-    """ISO 8601, UTC, of the first session."""
-    kind: Kind = "run"
-    ended_at: str | None = None
-    wall_s: float | None = 0.0
-    """Seconds over all sessions so far; None where nobody knows (an imported file without times)."""
-    steps: int | None = None
-    """Updates of the whole training; None until its data are open, and where there is none."""
-    error: str | None = None
-    mlflow_run: str | None = None
-    """MLflow's id of the run, so that a resumed run continues it."""
-    pid: int = 0
-    host: str = ""
+    step: int
+    at: float
+    """Seconds since 1970."""
+    metrics: dict[str, float]
+
+
+_METRICS_ROW = TypeAdapter(MetricsRow)
+_OBJECT = TypeAdapter(dict[str, Any])
 
 
 class RunFolder:
     """``runs/<name>-s<seed>-<key>/`` of a run, ``<name>-eval-<key>/`` of an evaluation, ``<name>-check-<key>/`` of a
-    check, and the files in it.
+    check, ``<name>-imported-<key>/`` of another program's log, and the files in it.
 
-    Every file but the appended ones (metrics.jsonl, log.txt) is written under a temporary name and renamed.
+    Every file but the appended ones (metrics.jsonl, log.txt) is replaced whole. Methods that read raise
+    ``UnreadableRecord`` for a damaged file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.state_file = path / "state.json"
         self.spec = path / "spec.resolved.yaml"
         self.provenance = path / "provenance.json"
         self.metrics = path / "metrics.jsonl"
@@ -75,73 +67,88 @@ class RunFolder:
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
 
-    def state(self) -> RunState | None:
-        """The last state written, or None in a folder where no run has started.
+    def state(self) -> RecordState | None:
+        """The last state written, or None in a folder where nothing has started."""
+        return read_state(self.state_file)
 
-        Raises
-        ------
-        DitrError: state.json cannot be read.
-        """
-        file = self.path / "state.json"
-        if not file.is_file():
-            return None
+    def set_state(self, state: RecordState) -> None:
+        write_state(self.state_file, state)
+
+    def read_result(self) -> dict[str, Any]:
+        """What result.json says, its columns of the types that they must be; empty where there is none."""
+        result = _read_object(self.result)
+        if result is None:
+            return {}
         try:
-            return RunState(**json.loads(file.read_text()))
-        except (ValueError, TypeError) as error:
-            fix = "Move the folder away and run the spec again."
-            raise DitrError(f"unreadable run state: {error}", code=Code.RUN, where=str(file), fix=fix) from error
+            RESULT.model_validate(result)
+        except ValueError as error:
+            raise unreadable(self.result, error) from error
+        return result
 
-    def begin(self, state: RunState) -> RunState:
-        """Makes the folder and marks it as running in this process; a line of metrics that a crash cut off goes."""
-        (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        if self.metrics.is_file() and not self.metrics.read_bytes().endswith(b"\n"):
-            write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in self.logged()))
-        running = replace(state, state="running", ended_at=None, error=None, pid=os.getpid(), host=socket.gethostname())
-        self.set_state(running)
-        return running
-
-    def set_state(self, state: RunState) -> None:
-        write_json(self.path / "state.json", asdict(state))
+    def read_provenance(self) -> dict[str, Any] | None:
+        """What the last session wrote of code, data and machine; None where there is none."""
+        return _read_object(self.provenance)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Appends one row of metrics; on disk when it returns."""
+        """Appends one row of metrics."""
         row = {"step": step, "at": round(time.time(), 3), "metrics": dict(metrics)}
         with self.metrics.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def logged(self) -> Iterator[dict[str, Any]]:
+    def logged(self) -> Iterator[MetricsRow]:
         """Rows of metrics.jsonl; a last line cut off by a crash is left out."""
         if not self.metrics.is_file():
             return
-        with self.metrics.open() as file:
-            for line in file:
-                if line.endswith("\n"):
-                    yield json.loads(line)
+        try:
+            with self.metrics.open("rb") as file:
+                for line in file:
+                    if line.endswith(b"\n"):
+                        yield _METRICS_ROW.validate_json(line)
+        except (OSError, ValueError) as error:
+            raise unreadable(self.metrics, error) from error
+
+    def drop_cut_line(self) -> None:
+        """Removes what a crash left of a line, so that the next one begins on its own."""
+        if self.metrics.is_file() and not self.metrics.read_bytes().endswith(b"\n"):
+            write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in self.logged()))
 
     def rewind_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Removes the row that says the same as this one, and all after it: a resumed run logs them again."""
-        kept: list[str] = []
+        before: list[str] = []
         for row in self.logged():
             if row["step"] > step or (row["step"] == step and row["metrics"].keys() & metrics.keys()):
                 break
-            kept.append(json.dumps(row) + "\n")
-        write_text(self.metrics, "".join(kept))
+            before.append(json.dumps(row) + "\n")
+        write_text(self.metrics, "".join(before))
 
     def append_log(self, text: str) -> None:
         """Appends lines to log.txt."""
         with self.log_file.open("a") as file:
             file.write(f"{now()} {text.rstrip()}\n")
 
+    def stamp(self) -> str:
+        """What changes when a file that views are made from does, or when its process ends without a word."""
+        sizes = []
+        for name in _SHOWN:
+            try:
+                found = (self.path / name).stat()
+            except FileNotFoundError:
+                sizes.append("-")
+            else:
+                sizes.append(f"{found.st_mtime_ns:x}.{found.st_size:x}")
+        return " ".join((*sizes, "locked" if self.is_locked() else "free"))
+
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Held while a process runs this folder.
+        """Held while a process writes this record.
 
         Raises
         ------
         DitrError: another process holds it.
         """
+        self._lock_file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with self._lock().acquire(timeout=0):
+            with FileLock(self._lock_file).acquire(timeout=_LOCK_S, poll_interval=0.02):
                 yield
         except Timeout as error:
             state = self.state()
@@ -150,48 +157,45 @@ class RunFolder:
             raise DitrError(f"{who} runs this now", code=Code.RUN, where=str(self.path), fix=fix) from error
 
     def is_locked(self) -> bool:
-        """Whether some process runs this folder now."""
+        """Whether some process writes this record now; looking keeps none from beginning to."""
         try:
-            with self._lock().acquire(timeout=0):
-                return False
-        except Timeout:
+            with self._lock_file.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that look do not see each other
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
             return True
+        return False
 
-    def _lock(self) -> FileLock:
+    @property
+    def _lock_file(self) -> Path:
         # Beside the folder, not in it, so that a replaced folder does not take its lock along.
-        folder = self.path.parent / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{self.path.name.rsplit('-', 1)[-1]}.lock")
+        return self.path.parent / ".locks" / f"{self.path.name.rsplit('-', 1)[-1]}.lock"
 
 
 def run_folders(runs: Path) -> tuple[RunFolder, ...]:
-    """Every run folder in ``runs``, oldest first."""
-    folders = [RunFolder(file.parent) for file in runs.glob("*/state.json")]
+    """Every record in ``runs``, oldest first; those that cannot be read come first of all."""
+    folders = [RunFolder(file.parent) for file in runs.glob("*/state.json") if not file.parent.name.startswith(".")]
     return tuple(sorted(folders, key=lambda folder: (_started(folder), folder.path.name)))
 
 
 def find_run(runs: Path, key: str) -> RunFolder | None:
-    """The folder of the run with this key, whatever the spec was called then."""
+    """The folder of the record with this key, whatever its spec was called then."""
     return next((RunFolder(file.parent) for file in sorted(runs.glob(f"*-{key}/state.json"))), None)
 
 
-def now() -> str:
-    """The time as run folders write it: ISO 8601, UTC, seconds."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes the file under a temporary name beside it and renames it, so that no reader sees half of it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text)
-    beside.replace(path)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes indented JSON as ``write_text`` does."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+def _read_object(path: Path) -> dict[str, Any] | None:
+    try:
+        return _OBJECT.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
 
 
 def _started(folder: RunFolder) -> str:
-    state = folder.state()
+    try:
+        state = folder.state()
+    except DitrError:
+        return ""
     return state.started_at if state else ""

@@ -7,28 +7,25 @@ import json
 import math
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ditr.errors import DitrError
+from ditr.errors import DitrError, Interrupted
+from ditr.files import write_json, write_text
 from ditr.progress import Progress
-from ditr.record.folder import RunFolder, RunState, write_json, write_text
-from ditr.record.views.mlflow_view import MlflowTracker
-from ditr.record.views.results import Results
+from ditr.record.folder import RunFolder
+from ditr.record.recording import Draft, draft
 from ditr.runner.check_subject import Asked, Prepared, prepare_check
 from ditr.runner.inputs import pick_device
 from ditr.runner.plan import Planned
-from ditr.runner.record import headline_of_model, result_of_inputs, write_provenance
+from ditr.runner.record import result_of_inputs, write_provenance
 from ditr.runner.session import Host, count_weights, use_cores
-from ditr.runner.stop import Interrupted
-from ditr.runner.unlisted import Stopwatch, put_in_place, unlisted
 from ditr.spec.dump import to_yaml
 from ditr.spec.identity import canonical_json, spec_hash, variant
 from ditr.spec.load import LoadedSpec
 
 if TYPE_CHECKING:
-    import torch
 
     from ditr.checks.outcome import Check, Subject
 
@@ -46,10 +43,10 @@ class Checked:
     """In the order of the stages; none if ``folder`` is None."""
     folder: RunFolder | None = None
     """None if it could not be checked at all."""
-    kept: str | None = None
+    replaced: Path | None = None
     """Where the same check of before is now; None if there was none."""
     error: Exception | None = None
-    """Why it could not be checked; or, with a folder, what went wrong with the tracking."""
+    """Why it could not be checked."""
 
     @property
     def failed(self) -> int:
@@ -60,8 +57,8 @@ class Checked:
 def check_all(specs: Sequence[LoadedSpec], *, asked: Asked, host: Host, runs: Path) -> Iterator[Checked]:
     """Every spec, whatever the ones before said.
 
-    A stage that raises is a failed check of it. The files of a check are written to a folder that nothing lists, which
-    then replaces the same check of before.
+    A stage that raises is a failed check of it. A check is written as a draft, which then replaces the same check of
+    before.
 
     Parameters
     ----------
@@ -74,8 +71,8 @@ def check_all(specs: Sequence[LoadedSpec], *, asked: Asked, host: Host, runs: Pa
     for loaded in specs:
         host.say(f"{loaded.spec.name}: check of {loaded.path}")
         try:
-            with unlisted(runs, name=f"{loaded.spec.name}-check") as work:
-                checked = _Work(loaded, asked=asked, folder=work, host=host, runs=runs).run()
+            with draft(runs, name=f"{loaded.spec.name}-check") as work:
+                checked = _Work(loaded, asked=asked, draft=work, host=host).run()
         except Interrupted:
             raise
         except Exception as error:
@@ -85,14 +82,12 @@ def check_all(specs: Sequence[LoadedSpec], *, asked: Asked, host: Host, runs: Pa
 
 @dataclass
 class _Work:
-    """One check under way in ``folder``."""
+    """One check under way."""
 
     loaded: LoadedSpec
     asked: Asked
-    folder: RunFolder
+    draft: Draft
     host: Host
-    runs: Path
-    stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     def run(self) -> Checked:
         spec, host = self.loaded.spec, self.host
@@ -103,23 +98,19 @@ class _Work:
             spec, asked=self.asked, registry=host.registry, device=device, progress=progress, say=self.say
         )
         planned = self._planned()
-        final = RunFolder(self.runs / f"{spec.name}-check-{planned.key}")
-        with final.lock():
-            write_text(self.folder.spec, to_yaml(spec))
-            facts = write_provenance(
-                planned, inputs=prepared.inputs, weights={"start_weights": prepared.start}, device=device
-            )
-            checks = tuple(self._looked_at(prepared.subject, progress))
-            self._write(planned, prepared, checks=checks, facts=facts)
-            state = self.stopwatch.finished(planned, kind="check", seed=prepared.subject.seed)
-            self.folder.set_state(state)
-            kept = put_in_place(self.folder, final, key=planned.key)
-            error = self._publish(final, state, planned, prepared, device)
-        return Checked(name=spec.name, asked=self.asked, checks=checks, folder=final, kept=kept, error=error)
+        write_text(self.draft.folder.spec, to_yaml(spec))
+        facts = write_provenance(
+            planned, inputs=prepared.inputs, weights={"start_weights": prepared.start}, device=device
+        )
+        checks = tuple(self._looked_at(prepared.subject, progress))
+        self._write(planned, prepared, checks=checks, facts=facts)
+        placed = self.draft.finish(self.draft.state(planned.identity(kind="check", seed=prepared.subject.seed)))
+        host.teller.tell(placed.folder)
+        return Checked(name=spec.name, asked=self.asked, checks=checks, folder=placed.folder, replaced=placed.replaced)
 
     def say(self, line: str) -> None:
         self.host.say(line)
-        self.folder.append_log(line)
+        self.draft.folder.append_log(line)
 
     def _looked_at(self, subject: Subject, progress: Progress) -> Iterator[Check]:
         from ditr.checks.outcome import told, yes_or_no
@@ -131,9 +122,9 @@ class _Work:
             except Interrupted:
                 raise
             except Exception as error:
-                self.folder.append_log(traceback.format_exc())
+                self.draft.folder.append_log(traceback.format_exc())
                 message = told(error) if isinstance(error, DitrError) else f"{type(error).__name__}: {error}"
-                detail = f"{message}\nthe traceback is in {self.folder.log_file.name} of this check's folder"
+                detail = f"{message}\nthe traceback is in {self.draft.folder.log_file.name} of this check's folder"
                 yield yes_or_no(stage, "completed", False, limit="without an error", detail=detail)
 
     def _planned(self) -> Planned:
@@ -153,7 +144,7 @@ class _Work:
             spec_hash=str(decides["spec"]),
             key=digest[:10],
             variant=variant(spec),
-            folder=self.folder,
+            folder=self.draft.folder,
         )
 
     def _write(self, planned: Planned, prepared: Prepared, *, checks: tuple[Check, ...], facts: dict[str, Any]) -> None:
@@ -165,27 +156,8 @@ class _Work:
             "checks": len(checks),
             "failed_checks": failed,
         }
-        write_text(self.folder.checks, "".join(json.dumps(asdict(check)) + "\n" for check in checks))
-        write_json(self.folder.result, result)
-
-    def _publish(
-        self, final: RunFolder, state: RunState, planned: Planned, prepared: Prepared, device: torch.device
-    ) -> Exception | None:
-        """The views of the folder; it is whole, and no failure here takes anything from it."""
-        try:
-            Results(self.runs / "results.duckdb").record(final)
-            if planned.spec.tracking.mlflow:
-                dataset = prepared.inputs.dataset
-                tracker = MlflowTracker(
-                    final, dataset=dataset.name, dataset_digest=dataset.digest, dataset_root=dataset.root
-                )
-                params = headline_of_model(planned, device=device)
-                asked = {"stages": ",".join(map(str, self.asked.stages)), "frames": len(prepared.subject.frames)}
-                tracker.publish(state, params=params | asked)
-        except Exception as error:
-            final.append_log(f"recording failed: {traceback.format_exc()}")
-            return error
-        return None
+        write_text(self.draft.folder.checks, "".join(json.dumps(asdict(check)) + "\n" for check in checks))
+        write_json(self.draft.folder.result, result)
 
 
 def _stage(stage: int, subject: Subject, *, every_map: bool, progress: Progress) -> Iterator[Check]:

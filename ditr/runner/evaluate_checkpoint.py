@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ditr.catalog import CheckpointFile
 from ditr.errors import Code, DitrError
-from ditr.record.folder import RunFolder, RunState, write_text
-from ditr.record.views.mlflow_view import MlflowTracker
-from ditr.record.views.results import Results
+from ditr.files import write_text
+from ditr.record.folder import RunFolder
+from ditr.record.recording import Draft, draft
 from ditr.runner.inputs import (
     Inputs,
     LoadedWeights,
@@ -22,9 +22,8 @@ from ditr.runner.inputs import (
     prepare,
 )
 from ditr.runner.plan import Planned
-from ditr.runner.record import headline_of_model, write_provenance, write_result
+from ditr.runner.record import write_provenance, write_result
 from ditr.runner.session import Host, assess, count_weights, use_cores
-from ditr.runner.unlisted import Stopwatch, put_in_place, unlisted
 from ditr.spec.diff import diff
 from ditr.spec.dump import to_yaml
 from ditr.spec.feature_maps import map_channels
@@ -35,7 +34,6 @@ from ditr.spec.registry import Registry
 from ditr.spec.resolved import read_resolved
 
 if TYPE_CHECKING:
-    import torch
 
     from ditr.evaluation.evaluate import Evaluation
     from ditr.model.esam import EsamSingleView
@@ -52,10 +50,10 @@ class Evaluated:
     """As in result.json."""
     split_frames: int
     """Frames of the split, evaluated or not."""
-    kept: str | None
+    replaced: Path | None
     """Where the same evaluation of before is now; None if there was none."""
     error: Exception | None
-    """What went wrong after the result was recorded: with the pictures or the tracking."""
+    """What went wrong with the pictures, after the result."""
 
 
 def evaluate_checkpoint(
@@ -63,8 +61,8 @@ def evaluate_checkpoint(
 ) -> Evaluated:
     """Evaluates the weights as the spec says; its checkpoint, seeds and schedule take no part.
 
-    All is written to a folder that nothing lists, which then replaces the same evaluation of before, if there was one:
-    whatever goes wrong, the result of before stays.
+    It is written as a draft, which then replaces the same evaluation of before, if there was one: whatever goes wrong,
+    the result of before stays.
 
     Parameters
     ----------
@@ -76,8 +74,8 @@ def evaluate_checkpoint(
     DitrError: the weights or the data do not fit.
     Interrupted: the user stopped it.
     """
-    with unlisted(runs, name=f"{loaded.spec.name}-eval") as work:
-        return _Work(loaded, folder=work, host=host, runs=runs).run(checkpoint, selection)
+    with draft(runs, name=f"{loaded.spec.name}-eval") as work:
+        return _Work(loaded, draft=work, host=host).run(checkpoint, selection)
 
 
 def given_weights(checkpoint: Path) -> CheckpointFile:
@@ -118,13 +116,11 @@ def whole_model(spec: Spec, file: CheckpointFile, *, registry: Registry) -> tupl
 
 @dataclass
 class _Work:
-    """One evaluation under way in ``folder``."""
+    """One evaluation under way."""
 
     loaded: LoadedSpec
-    folder: RunFolder
+    draft: Draft
     host: Host
-    runs: Path
-    stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     def run(self, checkpoint: Path, selection: Selection) -> Evaluated:
         spec, host = self.loaded.spec, self.host
@@ -135,25 +131,28 @@ class _Work:
         inputs = prepare(
             spec, seed=0, registry=host.registry, device=device, progress=progress, say=self.say, only=selection
         )
-        planned = self._planned(inputs, weights)
-        final = RunFolder(self.runs / f"{spec.name}-eval-{planned.key}")
-        with final.lock():
-            write_text(self.folder.spec, to_yaml(spec))
-            facts = write_provenance(planned, inputs=inputs, weights={"evaluated_weights": weights}, device=device)
-            evaluation = assess(model.to(device), inputs, spec=spec, device=device, progress=progress)
-            result = write_result(
-                planned, inputs=inputs, evaluation=evaluation, fitted=None, params=count_weights(model), facts=facts
-            )
-            self.say(_count_line(inputs))
-            state = self.stopwatch.finished(planned, kind="eval", seed=None)
-            self.folder.set_state(state)
-            kept = put_in_place(self.folder, final, key=planned.key)
-            error = self._publish(final, state, planned, inputs, evaluation, device)
-        return Evaluated(folder=final, result=result, split_frames=inputs.split_frames, kept=kept, error=error)
+        planned, folder = self._planned(inputs, weights), self.draft.folder
+        write_text(folder.spec, to_yaml(spec))
+        facts = write_provenance(planned, inputs=inputs, weights={"evaluated_weights": weights}, device=device)
+        evaluation = assess(model.to(device), inputs, spec=spec, device=device, progress=progress)
+        result = write_result(
+            planned, inputs=inputs, evaluation=evaluation, fitted=None, params=count_weights(model), facts=facts
+        )
+        self.say(_count_line(inputs))
+        placed = self.draft.finish(self.draft.state(planned.identity(kind="eval", seed=None)))
+        error = self._draw(placed.folder, evaluation, inputs)
+        host.teller.tell(placed.folder)
+        return Evaluated(
+            folder=placed.folder,
+            result=result,
+            split_frames=inputs.split_frames,
+            replaced=placed.replaced,
+            error=error,
+        )
 
     def say(self, line: str) -> None:
         self.host.say(line)
-        self.folder.append_log(line)
+        self.draft.folder.append_log(line)
 
     def _load(self, checkpoint: Path) -> tuple[EsamSingleView, LoadedWeights]:
         spec, registry = self.loaded.spec, self.host.registry
@@ -181,30 +180,15 @@ class _Work:
             spec_hash=digest,
             key=digest[:10],
             variant=variant(spec),
-            folder=self.folder,
+            folder=self.draft.folder,
         )
 
-    def _publish(
-        self,
-        final: RunFolder,
-        state: RunState,
-        planned: Planned,
-        inputs: Inputs,
-        evaluation: Evaluation,
-        device: torch.device,
-    ) -> Exception | None:
-        """The views of the folder; it is whole, and no failure here takes anything from it."""
+    def _draw(self, folder: RunFolder, evaluation: Evaluation, inputs: Inputs) -> Exception | None:
+        """The record is whole: a picture that fails takes nothing from it."""
         try:
-            Results(self.runs / "results.duckdb").record(final)
-            self.host.draw(final, evaluation, inputs.evaluated.frames)
-            if planned.spec.tracking.mlflow:
-                dataset = inputs.dataset
-                tracker = MlflowTracker(
-                    final, dataset=dataset.name, dataset_digest=dataset.digest, dataset_root=dataset.root
-                )
-                tracker.publish(state, params=_params(planned, inputs, device=device))
+            self.host.draw(folder, evaluation, inputs.evaluated.frames)
         except Exception as error:
-            final.append_log(f"recording failed: {traceback.format_exc()}")
+            folder.append_log(f"drawing failed: {traceback.format_exc()}")
             return error
         return None
 
@@ -223,11 +207,6 @@ def _trained_otherwise(spec: Spec, weights: Path) -> list[str]:
         for one in differences
         if one.path.startswith(_READ_BY_MODEL) and (spec.read_features or not one.path.startswith("features"))
     ]
-
-
-def _params(planned: Planned, inputs: Inputs, *, device: torch.device) -> dict[str, Any]:
-    count = len(inputs.evaluated)
-    return headline_of_model(planned, device=device) | {"split": inputs.split, "frames": count}
 
 
 def _count_line(inputs: Inputs) -> str:

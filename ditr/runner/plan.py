@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from ditr.record.folder import RunFolder, find_run
+from ditr.record.recording import Identity
+from ditr.record.state import Kind
 from ditr.runner.unchanged import Present
 from ditr.spec.identity import run_key, spec_hash, variant
 from ditr.spec.load import LoadedSpec
@@ -29,6 +31,17 @@ class Planned:
     key: str
     variant: str
     folder: RunFolder
+
+    def identity(self, *, kind: Kind, seed: int | None) -> Identity:
+        """Of the record that is made."""
+        return Identity(
+            run_key=self.key,
+            spec_hash=self.spec_hash,
+            name=self.spec.name,
+            variant=self.variant,
+            seed=seed,
+            kind=kind,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What a run leaves behind, as plain values: headline parameters, provenance and result."""
+"""What a run leaves behind, as plain values: provenance and result."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
+from ditr.files import write_json, write_text
 from ditr.record import provenance
-from ditr.record.folder import RunFolder, write_json, write_text
+from ditr.record.folder import RunFolder
+from ditr.record.views.headline import checkpoint_name, features_of
 from ditr.runner.inputs import Inputs, LoadedWeights
-from ditr.runner.plan import Planned, PlannedRun
-from ditr.runner.unchanged import provenance_of, require_same_as_before
+from ditr.runner.plan import Planned
+from ditr.runner.unchanged import require_same_as_before
 from ditr.spec.esam import esam_differences
-from ditr.spec.models import Checkpoint, Spec
 
 if TYPE_CHECKING:
     import torch
@@ -26,47 +27,6 @@ if TYPE_CHECKING:
     from ditr.training.fit import FitResult
 
 _OF_A_SESSION = ("git", "device", "threads")
-
-
-def headline(planned: PlannedRun, *, device: torch.device) -> dict[str, Any]:
-    """The parameters that are shown beside each other when runs are compared; the resolved spec has all of them."""
-    spec = planned.spec
-    return headline_of_model(planned, device=device) | {
-        "seed": planned.seed,
-        "checkpoint": _checkpoint(spec.checkpoint),
-        "augmentation": spec.augmentation is not None,
-        "epochs": spec.schedule.epochs,
-        "batch_size": spec.schedule.batch_size,
-        "learning_rate": spec.schedule.learning_rate,
-        "weight_decay": spec.schedule.weight_decay,
-        "decay": spec.schedule.decay.kind,
-    }
-
-
-def headline_of_model(planned: Planned, *, device: torch.device) -> dict[str, Any]:
-    """Those of them that do not depend on how the weights came about."""
-    spec = planned.spec
-    bifusion, injection, stem = spec.fusion.bifusion, spec.fusion.injection, spec.fusion.stem
-    features = spec.read_features
-    return _features(spec) | {
-        "feature_mode": features.mode if features else None,
-        "image_augmentation": features.augmentation is not None if features else None,
-        "resize": features.resize if features else None,
-        "layers": _joined(features.layers) if features else None,
-        "variant": planned.variant,
-        "dataset": spec.dataset.name,
-        "voxel_size_m": spec.model.voxel_size_m,
-        "planes": _joined(spec.model.backbone.planes),
-        "decoder_width": spec.model.decoder.width,
-        "gate": bifusion.gate if bifusion else None,
-        "injection_target": injection.target if injection else None,
-        "injection_order": injection.order if injection else None,
-        "projection": injection.projection if injection else None,
-        "init": injection.init if injection else None,
-        "stem": stem.projection if stem else None,
-        "esam_compat": spec.esam_compat,
-        "device": str(device),
-    }
 
 
 def write_provenance(
@@ -87,7 +47,7 @@ def write_provenance(
     import torch
 
     folder = planned.folder
-    before = provenance_of(folder) if folder.training_state.is_file() else None
+    before = folder.read_provenance() if folder.training_state.is_file() else None
     facts = provenance.collect() | {
         "command": sys.argv,
         "spec": str(planned.source),
@@ -176,7 +136,7 @@ def write_result(
 def result_of_inputs(planned: Planned, *, inputs: Inputs, facts: dict[str, Any]) -> dict[str, Any]:
     """In the result of whatever is made of a spec: which data and code it is about."""
     git = facts["git"] or {}
-    return _features(planned.spec) | {
+    return features_of(planned.spec) | {
         "dataset": inputs.dataset.name,
         "dataset_digest": inputs.dataset.digest,
         "excluded_frames": len(inputs.excluded),
@@ -203,7 +163,7 @@ def _of_training(
     cost = {"train_peak_mem_mb": fitted.peak_mem_mb, "step_ms_mean": fitted.step_ms}
     return {
         "epochs": fitted.epochs_done,
-        "checkpoint": _checkpoint(planned.spec.checkpoint),
+        "checkpoint": checkpoint_name(planned.spec.checkpoint),
         "start_weights": facts["start_weights"],
         "step_ms": median(_logged(folder, "train/step_ms")),
         "data_ms": fmean(_logged(folder, "train/data_ms")),
@@ -217,29 +177,6 @@ def _keep_patch(folder: RunFolder, *, number: int) -> None:
     patch = folder.path / "dirty.patch"
     if patch.is_file():
         patch.rename(folder.path / f"dirty.session{number}.patch")
-
-
-def _features(spec: Spec) -> dict[str, Any]:
-    injection = spec.fusion.injection
-    features = spec.read_features
-    return {
-        "feature_source": features.source if features else None,
-        "input_size": _joined(features.input_size, mark="x") if features and features.input_size else None,
-        "sampling": features.sampling if features else None,
-        "control": features.control if features else None,
-        "pooling": injection.pooling if injection else None,
-        "scales": _joined(injection.scales) if injection else None,
-    }
-
-
-def _joined(numbers: Sequence[int], *, mark: str = ",") -> str:
-    return mark.join(str(number) for number in numbers)
-
-
-def _checkpoint(checkpoint: Checkpoint | None) -> str | None:
-    if checkpoint is None:
-        return None
-    return checkpoint.name if checkpoint.kind == "registry" else checkpoint.path
 
 
 def _weights(loaded: LoadedWeights | None) -> dict[str, Any] | None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from ditr.errors import Interrupted
+from ditr.files import write_text
 from ditr.progress import Progress
-from ditr.record.folder import RunFolder, RunState, write_text
-from ditr.record.views.mlflow_view import MlflowTracker
+from ditr.record.folder import RunFolder
+from ditr.record.recording import Recording
+from ditr.record.views.teller import Teller
 from ditr.runner.inputs import Inputs, LoadedWeights, build_model, pick_device, prepare
 from ditr.runner.plan import PlannedRun
-from ditr.runner.record import code_changed, headline, write_provenance, write_result
-from ditr.runner.stop import Interrupted, StopSignal
+from ditr.runner.record import code_changed, write_provenance, write_result
+from ditr.runner.stop import StopSignal
 from ditr.spec.dump import to_yaml
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
@@ -40,16 +43,17 @@ class Host:
     say: Callable[[str], None]
     stop: StopSignal
     draw: Draw
+    teller: Teller
+    """Takes records that changed."""
 
 
 class Session:
     """One stretch of work on a run, from its start or its saved state to its end or the user's stop."""
 
-    def __init__(self, planned: PlannedRun, *, state: RunState, host: Host) -> None:
-        self.state = state
+    def __init__(self, planned: PlannedRun, *, recording: Recording, host: Host) -> None:
+        self.recording = recording
         self._planned = planned
         self._host = host
-        self._tracker: MlflowTracker | None = None
 
     def work(self) -> None:
         """Trains, evaluates and writes the result.
@@ -64,8 +68,7 @@ class Session:
         use_cores(device)
         seed, progress = self._planned.seed, host.stop.stopping(host.progress)
         inputs = prepare(spec, seed=seed, registry=host.registry, device=device, progress=progress, say=self._say)
-        self.state = replace(self.state, steps=spec.schedule.epochs * _steps_of_an_epoch(inputs, spec))
-        folder.set_state(self.state)
+        self.recording.note_steps(spec.schedule.epochs * _steps_of_an_epoch(inputs, spec))
         channels = inputs.feature_channels
         model, start = build_model(spec, seed=seed, registry=host.registry, feature_channels=channels)
         for line in (*_start_lines(start), f"{count_weights(model) / 1e6:.2f} M weights, on {device}"):
@@ -73,7 +76,7 @@ class Session:
         facts = write_provenance(self._planned, inputs=inputs, weights={"start_weights": start}, device=device)
         if code_changed(facts):
             self._say("  begun with other code than runs now: the result counts as dirty, provenance.json says both")
-        self._start_tracker(inputs, device)
+        host.teller.tell(folder)
         fitted, evaluation = self._train(model, inputs, device)
         from ditr.weights.checkpoint import save_weights
 
@@ -81,11 +84,6 @@ class Session:
         params = count_weights(model)
         write_result(self._planned, inputs=inputs, evaluation=evaluation, fitted=fitted, params=params, facts=facts)
         host.draw(folder, evaluation, inputs.evaluated.frames)  # last: a picture that fails costs no number
-
-    def close(self, state: RunState) -> None:
-        """Tells the tracker how it ended; raises what the tracker raises, when all files of the run are written."""
-        if self._tracker is not None:
-            self._tracker.finish(state)
 
     def _train(self, model: EsamSingleView, inputs: Inputs, device: torch.device) -> tuple[FitResult, Evaluation]:
         """Fits, and evaluates the final weights; the last validation is that evaluation if this session did it."""
@@ -121,37 +119,18 @@ class Session:
         return fitted, last[fitted.epochs_done]
 
     def log(self, step: int, metrics: Mapping[str, float], *, epoch: int) -> None:
-        """Keeps the metrics; at the end of an epoch and of a validation, says them and sends them on."""
+        """Keeps the metrics; at the end of an epoch and of a validation, says them and tells the views."""
         self._planned.folder.log(step, metrics)
         if "epoch/loss" in metrics:
             self._say(_epoch_line(epoch, self._planned.spec.schedule.epochs, metrics))
         if "val/ap50" in metrics:
             self._say(_validation_line(epoch, metrics))
-        if self._tracker is not None and ("epoch/loss" in metrics or "val/ap50" in metrics):
-            self._send(self._tracker)
+        if "epoch/loss" in metrics or "val/ap50" in metrics:
+            self._host.teller.tell(self._planned.folder)
 
     def rewind(self, step: int, metrics: Mapping[str, float]) -> None:
         """Forgets what an earlier session logged from this point on."""
         self._planned.folder.rewind_metrics(step, metrics)
-
-    def _start_tracker(self, inputs: Inputs, device: torch.device) -> None:
-        if not self._planned.spec.tracking.mlflow:
-            return
-        dataset = inputs.dataset
-        tracker = MlflowTracker(
-            self._planned.folder, dataset=dataset.name, dataset_digest=dataset.digest, dataset_root=dataset.root
-        )
-        run_id = tracker.start(self.state, params=headline(self._planned, device=device))
-        self._tracker = tracker
-        self.state = replace(self.state, mlflow_run=run_id)
-        self._planned.folder.set_state(self.state)
-
-    def _send(self, tracker: MlflowTracker) -> None:
-        try:
-            tracker.sync()
-        except Exception as error:
-            # The metrics are in the folder and training goes on; close() sends them again and raises if that fails.
-            self._say(f"  MLflow did not take the metrics, to be sent again: {type(error).__name__}: {error}")
 
     def _say(self, line: str) -> None:
         self._host.say(line)

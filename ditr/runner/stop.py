@@ -6,13 +6,10 @@ import os
 import signal
 from types import FrameType, TracebackType
 
+from ditr.errors import Interrupted
 from ditr.progress import Progress
 
 STOPPING = b"\nstopping: this step ends and is saved; once more stops at once\n"
-
-
-class Interrupted(Exception):
-    """The user asked to stop, at a place where nothing is half done."""
 
 
 class StopSignal:
@@ -20,6 +17,8 @@ class StopSignal:
 
     def __init__(self, *, says: bytes = STOPPING) -> None:
         self.asked = False
+        self.insisted = False
+        """Whether a second one came: whatever is raised from then on, it is because of that."""
         self._says = says
         self._previous: dict[signal.Signals, object] = {}
 
@@ -53,6 +52,7 @@ class StopSignal:
             # A data loader's worker: the terminal sends it Ctrl-C too, but its parent decides when it ends.
             return
         if self.asked:
+            self.insisted = True
             raise KeyboardInterrupt
         self.asked = True
         # Not through sys.stderr: its buffer may be in use where the signal came.

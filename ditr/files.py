@@ -1,0 +1,65 @@
+"""Files that are whole or not there: written under a name beside their own, brought to the disk, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_UNFINISHED = re.compile(r"\..+\.\d+(\.tmp|\.npz|\.part)?")
+"""Names beside which something was being written; the number is the process. Earlier versions ended them otherwise."""
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Gives a name beside ``path`` to write to; when the block ends, what was written takes the place of ``path``.
+
+    Whatever happens, even a power cut, there is the old file or the new one. If the block raises, the old one stays.
+
+    Parameters
+    ----------
+    durable: wait until the disk has it. Only for what can be made again, and is by the thousand, this is not worth it.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield beside
+        if durable:
+            _sync(beside)
+        beside.replace(path)
+        if durable:
+            _sync(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes the file in UTF-8, whole or not at all."""
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes indented JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file of this name is what a process was writing; once that process is gone, it is nobody's."""
+    return _UNFINISHED.fullmatch(name) is not None
+
+
+def unfinished_in(folder: Path) -> tuple[Path, ...]:
+    """Every such file below the folder."""
+    return tuple(sorted(path for path in folder.rglob(".*") if is_unfinished(path.name) and path.is_file()))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,100 @@
+"""Which record a folder is, and how far it got: ``state.json``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from ditr.errors import Code, DitrError
+from ditr.files import write_json
+
+State = Literal["running", "interrupted", "failed", "finished"]
+Kind = Literal["run", "eval", "imported", "check"]
+"""A training with its evaluation, an evaluation of given weights, what another program's log says, or a check of a spec
+before any training."""
+_STRICT = ConfigDict(strict=True, extra="ignore")
+"""Earlier versions wrote more fields."""
+
+
+class UnreadableRecord(DitrError):
+    """A file of a record is damaged, or says what no version of ditr writes; ``where`` is the file."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class RecordState:
+    """What ``state.json`` holds."""
+
+    run_key: str
+    spec_hash: str
+    """Empty where there is no spec: in an imported log."""
+    name: str
+    variant: str
+    seed: int | None
+    """None where nothing is drawn (an evaluation), or nobody knows (an imported log)."""
+    kind: Kind = "run"
+    state: State = "running"
+    started_at: str
+    """ISO 8601, UTC, of the first session."""
+    ended_at: str | None = None
+    wall_s: float | None = 0.0
+    """Seconds over all sessions so far; None where nobody knows (an imported file without times)."""
+    steps: int | None = None
+    """Updates of the whole training; None until its data are open, and where there is none."""
+    error: str | None = None
+    pid: int = 0
+    host: str = ""
+
+
+_STATE = TypeAdapter(RecordState)
+
+
+def read_state(path: Path) -> RecordState | None:
+    """None where there is no such file.
+
+    Raises
+    ------
+    UnreadableRecord: it is damaged.
+    """
+    try:
+        state = _STATE.validate_json(path.read_bytes())
+        datetime.fromisoformat(state.started_at)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+    return state
+
+
+def write_state(path: Path, state: RecordState) -> None:
+    """Replaces the file."""
+    write_json(path, asdict(state))
+
+
+def unreadable(path: Path, error: Exception) -> UnreadableRecord:
+    """What to say of a file of a record that raised ``error`` when it was read."""
+    return UnreadableRecord(
+        f"unreadable {path.name}: {_reason(error)}",
+        code=Code.RUN,
+        where=str(path),
+        fix="Restore the file, or move its folder away; a run can then be run again.",
+    )
+
+
+def now() -> str:
+    """The time as records write it: ISO 8601, UTC, seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first: Any = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        return f"{place}: {first['msg']}" if place else str(first["msg"])
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return (str(error) or type(error).__name__).splitlines()[0]

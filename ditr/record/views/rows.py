@@ -1,0 +1,146 @@
+"""One record as rows of the results' tables; a record that cannot be read is one row that says why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ditr.errors import DitrError
+from ditr.record.columns import CHECK_COLUMNS, FRAME_COLUMNS, INSTANCE_COLUMNS, result_columns
+from ditr.record.folder import RunFolder
+from ditr.record.state import RecordState, unreadable
+
+if TYPE_CHECKING:
+    import duckdb
+
+_CHECK_FIELDS = {
+    "stage": "INTEGER",
+    "name": "VARCHAR",
+    "value": "DOUBLE",
+    "limit": "VARCHAR",
+    "passed": "BOOLEAN",
+    "detail": "VARCHAR",
+}
+"""Of a line of checks.jsonl, in the order of the columns."""
+assert len(_CHECK_FIELDS) == len(CHECK_COLUMNS) - 3
+
+
+def replace_rows(connection: duckdb.DuckDBPyConnection, folder: RunFolder) -> None:
+    """Writes all rows of the record, or if a file of it is damaged, the one that says so."""
+    connection.execute("BEGIN")
+    try:
+        _insert_all(connection, folder)
+    except DitrError as error:
+        connection.execute("ROLLBACK")
+        connection.execute("BEGIN")
+        name = folder.path.name
+        row = {"run_key": name, "name": name, "folder": name, "state": f"unreadable: {error.what}"}
+        _insert(connection, row)
+    connection.execute("COMMIT")
+
+
+def result_row(folder: RunFolder) -> dict[str, Any]:
+    """The record's row of the results.
+
+    Raises
+    ------
+    UnreadableRecord: its state or its result is damaged.
+    """
+    state = folder.state()
+    assert state is not None, "records are listed by their state"
+    return result_columns(folder.read_result()) | {
+        "run_key": state.run_key,
+        "kind": state.kind,
+        "name": state.name,
+        "variant": state.variant,
+        "seed": state.seed,
+        "spec_hash": state.spec_hash,
+        "wall_s": state.wall_s,
+        "state": standing(folder, state),
+        "started_at": state.started_at,
+        "folder": folder.path.name,
+    }
+
+
+def standing(folder: RunFolder, state: RecordState) -> str:
+    """Its state; ``interrupted`` where it says running and no process runs it."""
+    return "interrupted" if state.state == "running" and not folder.is_locked() else state.state
+
+
+def _insert_all(connection: duckdb.DuckDBPyConnection, folder: RunFolder) -> None:
+    row = result_row(folder)
+    key = row["run_key"]
+    with _blaming(folder.state_file):
+        _insert(connection, row)
+    if folder.frames.is_file():
+        columns = _without_key(FRAME_COLUMNS)
+        read = f"read_json(?, format = 'newline_delimited', columns = {columns})"
+        with _blaming(folder.frames):
+            connection.execute(
+                f"INSERT INTO frames SELECT ? AS run_key, {', '.join(columns)} FROM {read}", [key, str(folder.frames)]
+            )
+    if folder.instances.is_file():
+        columns = _without_key(INSTANCE_COLUMNS)
+        with _blaming(folder.instances):
+            connection.execute(
+                f"INSERT INTO instances SELECT ? AS run_key, {', '.join(columns)} FROM read_parquet(?)",
+                [key, str(folder.instances)],
+            )
+    if folder.metrics.is_file():
+        with _blaming(folder.metrics):
+            _insert_metrics(connection, folder, key=key)
+    if folder.checks.is_file():
+        fields = ", ".join(f'"{field}"' for field in _CHECK_FIELDS)
+        read = f"read_json(?, format = 'newline_delimited', columns = {_CHECK_FIELDS})"
+        with _blaming(folder.checks):
+            connection.execute(
+                f"INSERT INTO checks SELECT ? AS run_key, ? AS name, ? AS variant, {fields} FROM {read}",
+                [key, row["name"], row["variant"], str(folder.checks)],
+            )
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, row: Mapping[str, Any]) -> None:
+    marks = ", ".join("?" for _ in row)
+    connection.execute(f"INSERT INTO results ({', '.join(row)}) VALUES ({marks})", list(row.values()))
+
+
+def _insert_metrics(connection: duckdb.DuckDBPyConnection, folder: RunFolder, *, key: str) -> None:
+    """Every whole line; one at the end that a crash cut off is left out, any other that cannot be read is damage."""
+    columns = "{'step': 'BIGINT', 'metrics': 'MAP(VARCHAR, DOUBLE)'}"
+    read = f"read_json(?, format = 'newline_delimited', columns = {columns}, ignore_errors = true)"
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE logged AS SELECT * FROM {read}", [str(folder.metrics)])
+    damaged = "step IS NULL OR metrics IS NULL OR len(list_filter(map_values(metrics), lambda x: x IS NULL)) > 0"
+    broken = connection.execute(f"SELECT count(*) FROM logged WHERE {damaged}").fetchall()[0][0]
+    if broken > (0 if _ends_whole(folder.metrics) else 1):
+        raise unreadable(folder.metrics, ValueError(f"{broken} lines are damaged"))
+    connection.execute(
+        "INSERT INTO metrics SELECT ? AS run_key, step, e.key, e.value "
+        "FROM (SELECT step, unnest(map_entries(metrics)) AS e FROM logged WHERE step IS NOT NULL)",
+        [key],
+    )
+
+
+def _ends_whole(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(0, 2)
+        if file.tell() == 0:
+            return True
+        file.seek(-1, 2)
+        return file.read(1) == b"\n"
+
+
+def _without_key(columns: Mapping[str, str]) -> dict[str, str]:
+    return {name: kind for name, kind in columns.items() if name != "run_key"}
+
+
+@contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """What DuckDB cannot read is the file's damage."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise unreadable(path, error) from error
