@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError
 from ditr.paths import runs_dir
-from ditr.scannet.import_log import Imported, import_log
+from ditr.scannet.import_log import import_log
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
@@ -45,8 +46,8 @@ def esam_log(
     """
     _require_name("--name", name)
     _require_name("--dataset", dataset)
-    imported = import_log(logfile, runs=runs_dir(), dataset=dataset, name=name)
-    sys.stdout.write(text_table(("imported", f"mmengine's {imported.log.kind}"), _summary(imported)))
+    folder, result = import_log(logfile, runs=runs_dir(), dataset=dataset, name=name)
+    sys.stdout.write(text_table(("imported", folder.path.name), _summary(result)))
 
 
 def _group() -> None:
@@ -59,37 +60,10 @@ def _require_name(option: str, name: str | None) -> None:
         raise DitrError(f"{name!r} is no name", code=Code.RUN, where=option, fix=fix)
 
 
-def _summary(imported: Imported) -> list[tuple[str, str]]:
-    log, result = imported.log, imported.result
-    statistics = result["statistics"]
-    of = f" of {log.facts.max_epochs}" if log.facts.max_epochs else ""
-    scores = "  ".join(_score(result[name]) for name in ("ap", "ap50", "ap25"))
-    rows = [
-        ("folder", str(imported.folder.path)),
-        ("epochs", f"{_text(result['epochs'])}{of}"),
-        ("windows", str(len(log.windows))),
-        ("NaN windows", f"{_text(result['nan_windows'])}{_each(statistics)}"),
-        ("validations", str(len(log.validations))),
-        ("last AP, AP50, AP25", scores),
-        ("LR first, last", f"{_text(statistics['lr_first'])}, {_text(statistics['lr_last'])}"),
-        ("LR curve as in ESAM", imported.lr_curve),
-    ]
-    if log.superseded:
-        rows.append(("made again after resuming", f"{log.superseded} records"))
-    if log.cut:
-        rows.append(("cut off, left out", f"{log.cut} lines"))
-    return rows
-
-
-def _each(statistics: dict[str, float | None]) -> str:
-    prefix = "nan_windows/"
-    counts = (f"{name.removeprefix(prefix)} {count}" for name, count in statistics.items() if name.startswith(prefix))
-    told = ", ".join(counts)
-    return f" ({told})" if told else ""
-
-
-def _score(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _summary(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Of result.json what the log's reader may want to compare with the log."""
+    values = {name: result[name] for name in ("epochs", "ap", "ap50", "ap25", "nan_windows")} | result["statistics"]
+    return [(name, _text(value)) for name, value in values.items()]
 
 
 def _text(value: float | None) -> str:

@@ -23,6 +23,8 @@ class Targets:
     """(201, S) bool, one true a column; row 200 is "none or no majority"."""
     labels: Tensor
     """(G,) int64 thing class 0..197."""
+    ids: Tensor
+    """(G,) int64 ids on disk."""
 
     def to(self, device: torch.device) -> Targets:
         return _to(self, device)
@@ -41,6 +43,8 @@ class Sample:
     (reference: ESAM sections 2.2 and 4.1)."""
     colour: Tensor
     """(N, 3) float32, normalised."""
+    camera: Tensor
+    """(3,) float64 metres of the centred world: where the camera stood, whatever the augmentation."""
     superpoints: Tensor
     """(N,) int64, contiguous 0..S-1."""
     uv: Tensor

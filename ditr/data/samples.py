@@ -99,6 +99,7 @@ class SampleSet(Dataset[Sample]):
             seed=derive_seed(self.seed, "sample", self.epoch, frame.id),
             xyz=torch.from_numpy(augmented.xyz),
             colour=torch.from_numpy(normalise_colour(frame.points[:, 3:6])),
+            camera=torch.from_numpy(frame.pose_c2w[:3, 3].copy()),
             superpoints=torch.from_numpy(frame.superpoints),
             uv=torch.from_numpy(np.where(projection.valid[:, None], uv, 0.0).astype(np.float32)),
             uv_valid=torch.from_numpy(projection.valid),

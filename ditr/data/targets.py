@@ -38,6 +38,7 @@ def make_targets(
         instance_masks=torch.from_numpy(instance_masks),
         semantic_masks=torch.from_numpy(semantic_masks),
         labels=torch.from_numpy(_labels(numbers, classes[thing], things=len(ids))),
+        ids=torch.from_numpy(ids),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from ditr.data.batch import Batch, Sample
-from ditr.data.frame import Frame, scene_of
+from ditr.data.frame import scene_of
 from ditr.data.loading import batches
 from ditr.data.samples import SampleSet
-from ditr.data.texture_only import texture_ids
 from ditr.evaluation.instance_ap import AP_THRESHOLDS, ESAM_THRESHOLDS, Scores, scores
 from ditr.evaluation.instance_facts import instance_rows
 from ditr.evaluation.instances import Instances
 from ditr.evaluation.kept import KeptFrame, spread_evenly
 from ditr.evaluation.match_table import FrameMatches, MatchTable
 from ditr.evaluation.postprocess import instances
+from ditr.evaluation.texture_only import texture_ids
 from ditr.features.principal_colours import PrincipalColours, fit_colours
 from ditr.model.output import ModelOutput
 from ditr.progress import Progress, silent
@@ -45,7 +45,7 @@ class Evaluation:
     frames: tuple[Row, ...]
     """One a frame, in the order of the samples."""
     instances: tuple[Row, ...]
-    """One a ground-truth instance, by ``INSTANCES_SCHEMA``."""
+    """One a ground-truth instance, by ``INSTANCES_SCHEMA``; none unless asked for."""
     statistics: dict[str, float]
     """Mean over frames of every number in the rows: counts, coverage, what the model reports."""
     infer_ms: float
@@ -68,23 +68,24 @@ def evaluate(
     workers: int,
     progress: Progress = silent,
     keep: int = 0,
+    facts: bool = False,
     esam_compat: bool = False,
 ) -> Evaluation:
-    """Score ``model`` on all ``samples`` against their own targets; ``keep`` frames, spread evenly, are kept for
-    pictures.
+    """Score ``model`` on all ``samples`` against their own targets, reading each once.
 
-    ``samples`` must not be augmented. ``encode`` gets each frame on the device and gives it its 2D feature map if that
-    is computed online. With ``esam_compat`` AP is the mean over ESAM's nine thresholds; for its ground truth the
-    samples need to be made so too. The model is in evaluation mode meanwhile and as it was afterwards.
+    ``keep`` frames, spread evenly, are kept for pictures; ``facts`` about all instances are kept or not. ``samples``
+    must not be augmented. ``encode`` gets each frame on the device and gives it its 2D feature map if that is computed
+    online. With ``esam_compat`` AP is the mean over ESAM's nine thresholds; for its ground truth the samples need to be
+    made so too. The model is in evaluation mode meanwhile and as it was afterwards.
     """
     assert not samples.augmented, "augmented samples are no test"
     table = MatchTable(min_points=spec.min_points)
     rows: list[Row] = []
-    facts: list[Row] = []
+    of_instances: list[Row] = []
     kept: list[KeptFrame] = []
     chosen = spread_evenly(keep, total=len(samples))
     colours: PrincipalColours | None = None
-    textures = texture_ids(samples.frames.root)
+    textures = texture_ids(samples.frames.root) if facts else None
     memory = memory_meter(device)
     with _evaluating(model), watching(memory, model):
         for index, (sample,) in enumerate(batches(samples, batch_size=1, shuffle=False, workers=workers)):
@@ -92,7 +93,9 @@ def evaluate(
             batch, found, reported, infer_ms = _infer(model, sample, spec=spec, device=device, encode=encode)
             matches = table.add(sample.frame_id, found, sample.targets.instance_of_point.numpy())
             rows.append({**_numbers(reported), **_row(sample, matches, spec=spec), "infer_ms": infer_ms})
-            facts.extend(_instances(sample, matches, frame=samples.frames.frame(index), textures=textures))
+            if facts:
+                ids = None if textures is None else textures[sample.frame_id]
+                of_instances.extend(instance_rows(sample, best_iou=matches.best_iou(), texture_ids=ids))
             if index in chosen:
                 tokens = batch.samples[0].tokens
                 if tokens is not None and colours is None:
@@ -103,7 +106,7 @@ def evaluate(
         scores=scores(table, thresholds=ESAM_THRESHOLDS if esam_compat else AP_THRESHOLDS),
         table=table,
         frames=tuple(rows),
-        instances=tuple(facts),
+        instances=tuple(of_instances),
         statistics=_means(rows),
         infer_ms=float(np.median([row["infer_ms"] for row in rows])) if rows else float("nan"),
         peak_mem_mb=memory.peak_mb(),
@@ -163,19 +166,6 @@ def _row(sample: Sample, matches: FrameMatches, *, spec: EvaluationSpec) -> Row:
         "depth_ok": _number(sample.depth_ok_ratio),
         "boundary_ok": _number(sample.boundary_ok_ratio),
     }
-
-
-def _instances(
-    sample: Sample, matches: FrameMatches, *, frame: Frame, textures: Mapping[str, frozenset[int]] | None
-) -> Iterator[Row]:
-    return instance_rows(
-        frame,
-        instance_of_point=sample.targets.instance_of_point.numpy(),
-        labels=sample.targets.labels.tolist(),
-        uv_valid=sample.uv_valid.numpy(),
-        best_iou=matches.best_iou(),
-        texture_ids=None if textures is None else textures[frame.id],
-    )
 
 
 def _numbers(reported: dict[str, float]) -> Row:

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ditr.data.class_frequency import FREQUENCIES
+from ditr.data.batch import Sample
 from ditr.data.classes import THING_NAMES
-from ditr.data.frame import Frame
 from ditr.errors import Code, DitrError
+from ditr.evaluation.class_frequency import FREQUENCIES
 
 INSTANCES_SCHEMA = pa.schema(
     [
@@ -38,39 +38,27 @@ best_iou the largest of any prediction with it."""
 Row = dict[str, Any]
 
 
-def instance_rows(
-    frame: Frame,
-    *,
-    instance_of_point: np.ndarray,
-    labels: Sequence[int],
-    uv_valid: np.ndarray,
-    best_iou: np.ndarray,
-    texture_ids: Collection[int] | None,
-) -> Iterator[Row]:
-    """One row an instance of the frame, by ``INSTANCES_SCHEMA``.
+def instance_rows(sample: Sample, *, best_iou: np.ndarray, texture_ids: Collection[int] | None) -> Iterator[Row]:
+    """One row an instance of a sample that is not augmented, by ``INSTANCES_SCHEMA``.
 
     Parameters
     ----------
-    frame: as it lies on disk, N points.
-    instance_of_point: (N,) 0..G-1, or -1 for void.
-    labels: thing class of each of the G instances.
-    uv_valid: (N,) bool, the point falls on the image.
-    best_iou: (G,) largest IoU of any prediction.
+    best_iou: (G,) largest IoU of any prediction with each of the sample's instances.
     texture_ids: instance ids on disk of those that differ from a neighbour in texture only; None where nobody knows.
     """
-    distance = np.linalg.norm(frame.points[:, :3] - frame.pose_c2w[:3, 3], axis=1)
-    for instance, (label, iou) in enumerate(zip(labels, best_iou.tolist(), strict=True)):
+    points, instance_of_point = sample.xyz.numpy(), sample.targets.instance_of_point.numpy()
+    distance = np.linalg.norm(points - sample.camera.numpy(), axis=1)
+    facts = zip(sample.targets.ids.tolist(), sample.targets.labels.tolist(), best_iou.tolist(), strict=True)
+    for instance, (id_on_disk, label, iou) in enumerate(facts):
         mine = instance_of_point == instance
-        xyz = frame.points[mine, :3]
         name = THING_NAMES[label]
-        id_on_disk = int(frame.instance_ids[mine][0])
         yield {
-            "frame_id": frame.id,
+            "frame_id": sample.frame_id,
             "instance": instance,
-            "n_points": len(xyz),
-            "size_m": float(np.linalg.norm(np.ptp(xyz, axis=0))),
+            "n_points": int(mine.sum()),
+            "size_m": float(np.linalg.norm(np.ptp(points[mine], axis=0))),
             "distance_m": float(np.median(distance[mine])),
-            "valid_ratio": float(uv_valid[mine].mean()),
+            "valid_ratio": float(sample.uv_valid.numpy()[mine].mean()),
             "class_name": name,
             "frequency": FREQUENCIES[name],
             "texture_only": None if texture_ids is None else id_on_disk in texture_ids,

@@ -96,7 +96,10 @@ class Session:
 
         def validate(epochs_done: int) -> Mapping[str, float]:
             last.clear()
-            last[epochs_done] = assess(model, inputs, spec=spec, device=device, progress=progress)
+            final = epochs_done == spec.schedule.epochs
+            last[epochs_done] = assess(
+                model, inputs, spec=spec, device=device, progress=progress, scores_only=not final
+            )
             return asdict(last[epochs_done].scores) | last[epochs_done].statistics
 
         fitted = fit(
@@ -138,9 +141,19 @@ class Session:
 
 
 def assess(
-    model: EsamSingleView, inputs: Inputs, *, spec: Spec, device: torch.device, progress: Progress
+    model: EsamSingleView,
+    inputs: Inputs,
+    *,
+    spec: Spec,
+    device: torch.device,
+    progress: Progress,
+    scores_only: bool = False,
 ) -> Evaluation:
-    """The one way in which a model is evaluated, after a training or without one."""
+    """The one way in which a model is evaluated, in a training, after it or without one.
+
+    ``scores_only`` leaves out what is for the record alone, frames for pictures and facts about instances: the record
+    holds one evaluation, a training makes one at every validation.
+    """
     from ditr.evaluation.evaluate import evaluate
 
     return evaluate(
@@ -151,7 +164,8 @@ def assess(
         encode=inputs.encode,
         workers=spec.execution.workers,
         progress=progress,
-        keep=spec.tracking.panels,
+        keep=0 if scores_only else spec.tracking.panels,
+        facts=not scores_only,
         esam_compat=spec.esam_compat,
     )
 

@@ -1,62 +1,92 @@
-"""A training of ESAM by what mmengine wrote: its text log, or vis_data/scalars.json (reference: ESAM 4.5 and 6)."""
+"""A training of ESAM by what mmengine wrote of it: its text log, or vis_data/scalars.json (reference: ESAM 4.5 and 6).
+
+A resumed training repeats epochs: what a later session did again counts as it was done last, and what an abandoned
+continuation did beyond that point goes with it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
-from statistics import mode
+from statistics import mean, mode
 
 from ditr.errors import Code, DitrError
-from ditr.scannet.mmengine_reader import Kind, Reader, Session, Validation, Window
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-"""In what a terminal was shown."""
+AP_NAMES = frozenset({"all_ap", "all_ap_50%", "all_ap_25%"})
+
+_TIME_FORMAT = "%Y/%m/%d %H:%M:%S"
+_HEAD = r"(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) - mmengine - [A-Z]+ -"
+_SESSION = re.compile(rf"(?={_HEAD.replace('(', '(?:', 1)}\s*\n-+\nSystem environment:)")
+_RECORD = re.compile(
+    rf"{_HEAD} (?:Epoch|Iter)\((train|val|test)\)\s*(?:\[\s*(\d+)\])?\[\s*(\d+)/(\d+)\]"
+    r"\s*(?:(.*?)eta: (?:\d+ days?, )?[\d:]+)?(.*)$"
+)
+_PAIR = re.compile(r"(?<!\S)(\S+): (-?\d+\.\d{4}(?:e[+-]\d\d)?(?!\S)|nan(?!\S)|-?inf(?!\S)|\d+(?=  ))")
+"""mmengine prints four decimals; what has fewer was cut off, as an integer at the end of a line may have been."""
+_FACTS = {
+    "experiment": r"Exp name: (\S+)",
+    "load_from": r"^load_from = '(.+)'",
+    "max_epochs": r"^train_cfg = dict\([^()]*?\bmax_epochs=(\d+)",
+    "batch_size": r"^train_dataloader = dict\([^()]*?\bbatch_size=(\d+)",
+    "seed": r"^\s*seed: (\d+)",
+    "device": r"^\s*GPU [\d,]+: (.+?)\s*$",
+    "gpus": r"^\s*GPU number: (\d+)",
+    "torch": r"^\s*PyTorch: (\S+)",
+}
+"""What a session's head says of environment and configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What the head of a text log says; None for what it does not, and for all in scalars."""
+class Record:
+    """A window of training (means since the window before), or a validation."""
 
-    experiment: str | None
-    """Name with the time it began at."""
-    load_from: str | None
-    max_epochs: int | None
-    batch_size: int | None
-    seed: int | None
-    device: str | None
-    """Name of the GPU, or of every kind there was."""
-    gpus: int | None
-    """GPUs that trained."""
-    torch: str | None
+    is_window: bool
+    epoch: int | None
+    """From 1, or of a validation the epochs done; None where iterations are counted, and of a test of given weights."""
+    step: int | None
+    """Of a window the iterations since the training began, up to its last."""
+    values: Mapping[str, float]
+    """As the log names them; NaN where one of the iterations was."""
+    at: datetime | None = None
+    batches: int | None = None
+    """Of the epoch, or of the validation; scalars do not say."""
+
+    @property
+    def place(self) -> tuple[float, float]:
+        """Orders records as a training makes them."""
+        return self.epoch or math.inf, math.inf if self.step is None else self.step
 
 
 @dataclass(frozen=True, kw_only=True)
 class EsamLog:
     """One training, or one test of given weights."""
 
-    path: Path
     sha256: str
-    lines: int
-    kind: Kind
-    windows: tuple[Window, ...]
-    validations: tuple[Validation, ...]
-    facts: Facts
-    """Of the session that began what is left after all resuming."""
+    kind: str
+    """``text log`` or ``scalars``."""
+    windows: tuple[Record, ...]
+    validations: tuple[Record, ...]
+    facts: Mapping[str, str]
+    """By the names of ``_FACTS``, of the session that began what is left; empty of scalars."""
     sessions: int
     superseded: int
-    """Windows and validations that a later session did again, or that lie on a continuation it abandoned."""
+    """Records that a later session made again, or that lie on a continuation it abandoned."""
     cut: int
-    """Lines that begin or end like a record and are none: cut off, or written into each other."""
-    steps_per_epoch: int | None
+    """Lines that are a record's and not whole."""
     started: datetime | None
-    """In the time zone of the machine that trained, which no log names."""
+    """Of that session, in the time zone of the machine that trained, which no log names."""
     seconds: float | None
-    """Of all sessions; from scalars, iterations times their mean time; None where neither is there."""
+    """Of all sessions; of scalars, iterations times their mean time."""
+    steps_per_epoch: int | None
+    """Unknown of scalars of one epoch."""
 
     @property
     def epochs_done(self) -> int | None:
@@ -64,17 +94,16 @@ class EsamLog:
         validated = max((one.epoch or 0 for one in self.validations), default=0)
         if not self.windows or self.steps_per_epoch is None:
             return validated or None
-        last = self.windows[-1]
-        left = last.epoch * self.steps_per_epoch - last.step
+        epoch, step = self.windows[-1].place
         # mmengine leaves out the window at an epoch's end that is not full.
-        return max(validated, last.epoch if left < _interval(self.windows) else last.epoch - 1)
+        ended = epoch * self.steps_per_epoch - step < _window_length(self.windows)
+        return max(validated, int(epoch) - (not ended))
 
-    def step_of(self, validation: Validation) -> int:
+    def step_of(self, validation: Record) -> int:
         """The end of its epoch; where that is unknown, the last window up to there."""
         if validation.epoch is not None and self.steps_per_epoch is not None:
             return validation.epoch * self.steps_per_epoch
-        steps = (one.step for one in self.windows if validation.epoch is None or one.epoch <= validation.epoch)
-        return max(steps, default=0)
+        return max((one.step or 0 for one in self.windows if one.place < validation.place), default=0)
 
 
 def read_esam_log(path: Path) -> EsamLog:
@@ -82,95 +111,126 @@ def read_esam_log(path: Path) -> EsamLog:
 
     Raises
     ------
-    DitrError: the file is missing, or holds no whole record of an mmengine training.
+    DitrError: the file is missing, counts iterations, or holds no whole record of an mmengine training.
     """
-    content = _content(path)
-    reader = Reader()
-    lines = _COLOUR.sub("", content.decode("utf-8", errors="replace")).splitlines()
-    for line in lines:
-        reader.line(line)
-    windows, validations = reader.windows, reader.validations
-    if not windows and not validations:
-        raise _foreign(path, cut=reader.cut)
-    timed = [one for one in reader.sessions if one.first]
-    return EsamLog(
-        path=path,
-        sha256=hashlib.sha256(content).hexdigest(),
-        lines=len(lines),
-        kind=reader.kind,
-        windows=windows,
-        validations=validations,
-        facts=_facts(reader.begun_in),
-        sessions=sum(one.records > 0 for one in reader.sessions),
-        superseded=reader.superseded,
-        cut=reader.cut,
-        steps_per_epoch=reader.steps_per_epoch or _steps_per_epoch(windows),
-        started=reader.begun_in.first if reader.dated else None,
-        seconds=sum(one.seconds() for one in timed) if timed else _sum_of_times(windows),
-    )
-
-
-def _content(path: Path) -> bytes:
-    if path.is_dir():
-        names = sorted({*path.glob("**/*.log"), *path.glob("**/vis_data/scalars.json")})
-        fix = f"Name one of its files, such as {names[0]}" if names else "Name a file."
-        raise DitrError("a folder, not a log", code=Code.RUN, where=str(path), fix=fix)
     if not path.is_file():
-        raise DitrError("no such file", code=Code.RUN, where=str(path), fix="Name mmengine's log of a training.")
-    with path.open("rb") as file:
-        if b"\0" in file.read(4096):
-            raise _foreign(path, cut=0)
-    return path.read_bytes()
-
-
-def _foreign(path: Path, *, cut: int) -> DitrError:
-    if not path.stat().st_size:
-        what = "the file is empty"
-    elif cut:
-        what = f"no whole record of a training or validation in it, and {cut} that are cut off"
-    else:
-        what = "no record of a training or validation by mmengine in it"
-    fix = "Name the .log file in work_dirs/<config>/<time>/, or the scalars.json in its folder vis_data."
-    return DitrError(what, code=Code.RUN, where=str(path), fix=fix)
-
-
-def _facts(session: Session) -> Facts:
-    found = session.facts
-
-    def number(name: str) -> int | None:
-        return int(found[name]) if name in found else None
-
-    return Facts(
-        experiment=found.get("experiment"),
-        load_from=found.get("load_from"),
-        max_epochs=number("max_epochs"),
-        batch_size=number("batch_size"),
-        seed=number("seed"),
-        device=found.get("device"),
-        gpus=number("gpus"),
-        torch=found.get("torch"),
+        fix = "Name the .log file in work_dirs/<config>/<time>/, or the scalars.json in its folder vis_data."
+        raise DitrError("no such file", code=Code.RUN, where=str(path), fix=fix)
+    content = path.read_bytes()
+    text = content.decode("utf-8", errors="replace")
+    scalars = text.lstrip().startswith("{")
+    made: list[tuple[str, Record]] = []  # with the text of its session
+    cut = 0
+    for session in _SESSION.split(text):
+        for line in session.splitlines():
+            try:
+                record = _scalar(line) if scalars else _message(line)
+            except (ValueError, TypeError, OverflowError, RecursionError):
+                cut += 1
+            else:
+                made += [(session, record)] if record else []
+    _require_epochs([record for _, record in made], path=path, cut=cut)
+    left: list[tuple[str, Record]] = []
+    returns = 0
+    for session, record in made:
+        returns += record.is_window and bool(left) and left[-1][1].place >= record.place
+        while left and left[-1][1].place >= record.place:
+            left.pop()
+        left.append((session, record))
+    windows = tuple(record for _, record in left if record.is_window)
+    sessions = [(text, [record for _, record in records]) for text, records in groupby(made, key=lambda one: one[0])]
+    begun = left[0][0]
+    return EsamLog(
+        sha256=hashlib.sha256(content).hexdigest(),
+        kind="scalars" if scalars else "text log",
+        windows=windows,
+        validations=tuple(record for _, record in left if not record.is_window),
+        facts={name: found[1] for name, fact in _FACTS.items() if (found := re.search(fact, begun, re.MULTILINE))},
+        sessions=max(len(sessions), 1 + returns),
+        superseded=len(made) - len(left),
+        cut=cut,
+        started=_started(begun),
+        seconds=_sum_of_times(windows) if scalars else sum(_seconds(*session) for session in sessions),
+        steps_per_epoch=_steps_per_epoch(windows),
     )
 
 
-def _steps_per_epoch(windows: Iterable[Window]) -> int | None:
-    """From the first windows of epochs that follow each other; None if only one epoch is there."""
-    first: dict[int, int] = {}
-    for window in windows:
-        first.setdefault(window.epoch, window.step)
-    apart = [first[epoch + 1] - step for epoch, step in first.items() if epoch + 1 in first]
-    return mode(apart) if apart else None
-
-
-def _interval(windows: Sequence[Window]) -> int:
-    """Iterations a window."""
-    apart = [after.step - before.step for before, after in pairwise(windows) if after.epoch == before.epoch]
-    return mode(apart) if apart else windows[0].step
-
-
-def _sum_of_times(windows: Sequence[Window]) -> float | None:
-    """Iterations that no window holds, at the ends of epochs, count with the window after them."""
-    if not windows or any("time" not in window.values for window in windows):
+def _message(line: str) -> Record | None:
+    """The record in a line of a text log, if one is there; ValueError if it is not whole."""
+    found = _RECORD.match(line)
+    if found is None:
+        if "Epoch(" in line:
+            raise ValueError("not whole")
         return None
-    first = min(windows[0].step, _interval(windows))
-    iterations = [first, *(after.step - before.step for before, after in pairwise(windows))]
-    return sum(count * window.values["time"] for count, window in zip(iterations, windows, strict=True))
+    stamp, what, epoch, batch, batches, before_eta, text = found.groups()
+    is_window = what == "train"
+    if not is_window and before_eta is not None:
+        return None  # how far a validation is
+    text = f"{before_eta or ''}  {text}"
+    values = {name: float(value) for name, value in _PAIR.findall(text)}
+    if _PAIR.sub("", text).strip() or not values.keys() >= ({"loss"} if is_window else AP_NAMES):
+        raise ValueError("not whole")
+    step = (int(epoch or 1) - 1) * int(batches) + int(batch) if is_window else None
+    at = datetime.strptime(stamp, _TIME_FORMAT)
+    epoch = int(epoch) if epoch else None
+    return Record(is_window=is_window, epoch=epoch, step=step, values=values, at=at, batches=int(batches))
+
+
+def _scalar(line: str) -> Record | None:
+    """The record in a line of scalars, if it is one; ValueError or TypeError if the line is not whole."""
+    found = dict(json.loads(line)) if line.strip() else {}
+    values = {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+    place = {name: int(values.pop(name)) for name in ("epoch", "iter", "step") if name in values}
+    if "iter" in place and "loss" in values:
+        return Record(is_window=True, epoch=place.get("epoch"), step=place["iter"], values=values)
+    if values.keys() >= AP_NAMES:
+        return Record(is_window=False, epoch=place.get("step") or None, step=None, values=values)
+    return None
+
+
+def _require_epochs(records: Sequence[Record], *, path: Path, cut: int) -> None:
+    if not records:
+        what = f"no whole record of a training or validation by mmengine in it ({cut} that are not whole)"
+        fix = "Name the .log file in work_dirs/<config>/<time>/, or the scalars.json in its folder vis_data."
+        raise DitrError(what, code=Code.RUN, where=str(path), fix=fix)
+    last = max((one.place for one in records if one.is_window), default=(math.inf,))[0]
+    validated = max((one.epoch or 0 for one in records), default=0)
+    if validated > last or any(one.is_window and one.epoch is None for one in records):
+        fix = "Import a training whose log counts epochs, as ESAM's does (EpochBasedTrainLoop, log_metric_by_epoch)."
+        raise DitrError("this log counts iterations, not epochs", code=Code.RUN, where=str(path), fix=fix)
+
+
+def _started(session: str) -> datetime | None:
+    """The time of the first message."""
+    for stamp in re.findall(_HEAD, session):
+        with suppress(ValueError):  # two messages written into each other
+            return datetime.strptime(stamp, _TIME_FORMAT)
+    return None
+
+
+def _seconds(session: str, records: Sequence[Record]) -> float:
+    """From the first message to the last record."""
+    first, last = _started(session), records[-1].at
+    return (last - first).total_seconds() if first and last else 0.0
+
+
+def _sum_of_times(windows: Sequence[Record]) -> float | None:
+    times = [window.values["time"] for window in windows if "time" in window.values]
+    if not times:
+        return None
+    return mean(times) * (windows[-1].place[1] - windows[0].place[1] + _window_length(windows))
+
+
+def _steps_per_epoch(windows: Sequence[Record]) -> int | None:
+    """As a text log says it, or from the first windows of epochs that follow each other."""
+    if not windows or windows[-1].batches:
+        return windows[-1].batches if windows else None
+    first = [next(of_epoch).place for _, of_epoch in groupby(windows, key=lambda one: one.epoch)]
+    apart = [step - before for (epoch, before), (following, step) in pairwise(first) if following == epoch + 1]
+    return int(mode(apart)) if apart else None
+
+
+def _window_length(windows: Sequence[Record]) -> float:
+    """Iterations a window."""
+    steps = [window.place[1] for window in windows]
+    return min((after - before for before, after in pairwise(steps)), default=steps[0])

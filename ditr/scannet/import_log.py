@@ -6,8 +6,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -18,27 +17,17 @@ from ditr.record.folder import RunFolder, RunState, now, write_json, write_text
 from ditr.record.views.mlflow_view import MlflowTracker
 from ditr.record.views.results import Results
 from ditr.scannet.esam_log import EsamLog, read_esam_log
-from ditr.scannet.imported_record import lr_curve, metric_rows, result_of
+from ditr.scannet.imported_record import metric_rows, result_of
 
 VARIANT = "imported"
-_STAMP = re.compile(r"_?(\d{8}_\d{6})$")
+_STAMP = re.compile(r"_?(20\d\d[01]\d[0-3]\d_[0-2]\d[0-5]\d[0-5]\d)$")
 """What mmengine calls a training's folder, and puts behind its name."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Imported:
-    """What became of a log."""
+def import_log(path: Path, *, runs: Path, dataset: str, name: str | None = None) -> tuple[RunFolder, dict[str, Any]]:
+    """Makes the run folder of a log, its row of results and its MLflow run; gives the folder and its result.json.
 
-    folder: RunFolder
-    log: EsamLog
-    result: dict[str, Any]
-    """As in result.json."""
-    lr_curve: str
-    """``yes``, or where it first differs from ESAM's."""
-
-
-def import_log(path: Path, *, runs: Path, dataset: str, name: str | None = None) -> Imported:
-    """Writes the run folder, its row of results and its MLflow run; the same file and name replace what they made.
+    The same file and name replace what they made.
 
     Parameters
     ----------
@@ -50,31 +39,59 @@ def import_log(path: Path, *, runs: Path, dataset: str, name: str | None = None)
     DitrError: the file is no log of a training.
     """
     log = read_esam_log(path)
-    name = name or _name(log)
-    key = hashlib.sha256(f"{log.sha256} {name}".encode()).hexdigest()[:10]
-    folder = RunFolder(runs / f"{name}-{VARIANT}-{key}")
-    imported = Imported(folder=folder, log=log, result=result_of(log, dataset=dataset), lr_curve=lr_curve(log))
-    state = _state(log, name=name, key=key)
+    result = result_of(log, dataset=dataset)
+    state = _state(log, path=path.resolve(), name=name)
+    folder = RunFolder(runs / f"{state.name}-{VARIANT}-{state.run_key}")
+    _write(
+        folder,
+        state,
+        result=result,
+        metrics=metric_rows(log),
+        source=_provenance(log, path),
+        params=_params(log, result),
+    )
+    return folder, result
+
+
+def _write(
+    folder: RunFolder,
+    state: RunState,
+    *,
+    result: Mapping[str, Any],
+    metrics: list[dict[str, Any]],
+    source: Mapping[str, Any],
+    params: dict[str, Any],
+) -> None:
     with folder.lock():
         folder.path.mkdir(parents=True, exist_ok=True)
-        _write(imported, state)
-        Results(runs / "results.duckdb").record(folder)
-        MlflowTracker(folder, dataset=dataset).publish(state, params=_params(imported))
-    return imported
+        write_text(folder.metrics, "".join(json.dumps(row) + "\n" for row in metrics))
+        write_json(folder.result, result)
+        write_json(folder.provenance, source)
+        folder.set_state(state)
+        Results(folder.path.parent / "results.duckdb").record(folder)
+        MlflowTracker(folder, dataset=result["dataset"]).publish(state, params=params)
 
 
-def _state(log: EsamLog, *, name: str, key: str) -> RunState:
-    """A training that its log shows to have ended early counts as interrupted."""
-    planned = log.facts.max_epochs
-    ended_early = bool(log.windows) and planned is not None and (log.epochs_done or 0) < planned
-    started = log.started or _stamped(log.path)
+def _state(log: EsamLog, *, path: Path, name: str | None) -> RunState:
+    """A training that its log shows to have ended early counts as interrupted.
+
+    Where the log does not say them, name and beginning are those of the folder that mmengine made for the training.
+    """
+    parts = pairwise(path.with_suffix("").parts)
+    stamped = ((above, found[1]) for above, part in parts if (found := _STAMP.fullmatch(part)))
+    above, stamp = next(stamped, (path.stem, None))
+    if name is None:
+        named = _STAMP.sub("", log.facts.get("experiment") or above)
+        name = re.sub(r"[^a-z0-9]+", "_", named.lower()).strip("_") or "esam"
+    started = log.started or (datetime.strptime(stamp, "%Y%m%d_%H%M%S") if stamp else None)
     ended = started + timedelta(seconds=log.seconds) if started and log.seconds is not None else None
+    ended_early = bool(log.windows) and (log.epochs_done or 0) < int(log.facts.get("max_epochs", 0))
     return RunState(
-        run_key=key,
+        run_key=hashlib.sha256(f"{log.sha256} {name}".encode()).hexdigest()[:10],
         spec_hash="",
         name=name,
         variant=VARIANT,
-        seed=log.facts.seed,
+        seed=int(log.facts["seed"]) if "seed" in log.facts else None,
         state="interrupted" if ended_early else "finished",
         started_at=started.isoformat(timespec="seconds") if started else now(),
         kind="imported",
@@ -83,63 +100,20 @@ def _state(log: EsamLog, *, name: str, key: str) -> RunState:
     )
 
 
-def _write(imported: Imported, state: RunState) -> None:
-    folder, log = imported.folder, imported.log
-    write_text(folder.metrics, "".join(json.dumps(row) + "\n" for row in metric_rows(log)))
-    write_json(folder.result, imported.result)
-    facts = {
+def _provenance(log: EsamLog, path: Path) -> dict[str, Any]:
+    return {
         "kind": f"imported, mmengine's {log.kind}",
-        "source": str(log.path.resolve()),
+        "source": str(path.resolve()),
         "sha256": log.sha256,
-        "lines": log.lines,
-        "log_says": asdict(log.facts),
+        "log_says": dict(log.facts),
         "imported_at": now(),
         "imported_with": provenance.collect()["git"],
         "command": sys.argv,
         "git": None,  # of the code that trained, which no log names
     }
-    write_json(folder.provenance, facts)
-    write_text(folder.log_file, "".join(f"{line}\n" for line in _told(imported)))
-    folder.set_state(state)
 
 
-def _told(imported: Imported) -> Iterator[str]:
-    log, result = imported.log, imported.result
-    yield f"from {log.path.resolve()}, sha256 {log.sha256}: mmengine's {log.kind}, {log.lines} lines"
-    yield f"{log.sessions} sessions, {log.superseded} records made again or abandoned, {log.cut} lines cut off"
-    yield f"{len(log.windows)} windows, {len(log.validations)} validations, {result['epochs']} epochs done"
-    yield f"LR curve as in ESAM: {imported.lr_curve}"
-    yield from result["notes"]
-
-
-def _params(imported: Imported) -> dict[str, Any]:
-    facts, result = imported.log.facts, imported.result
-    return {
-        "variant": VARIANT,
-        "seed": facts.seed,
-        "dataset": result["dataset"],
-        "checkpoint": facts.load_from,
-        "epochs": result["epochs"],
-        "batch_size": facts.batch_size,
-        "learning_rate": result["statistics"]["lr_first"],
-        "esam_compat": result["esam_compat"],
-        "device": facts.device,
-    }
-
-
-def _name(log: EsamLog) -> str:
-    """The experiment's, else that of the folder that mmengine keeps a training's folders in, else the file's."""
-    kept_in = (above for above, part in pairwise(log.path.resolve().parts) if _STAMP.fullmatch(part))
-    name = log.facts.experiment or next(kept_in, log.path.stem)
-    return re.sub(r"[^a-z0-9]+", "_", _STAMP.sub("", name).lower()).strip("_") or "esam"
-
-
-def _stamped(path: Path) -> datetime | None:
-    """When the training began, by the names of the file and the folders it is in."""
-    for part in (path.stem, *reversed(path.resolve().parts)):
-        if found := _STAMP.search(part):
-            try:
-                return datetime.strptime(found[1], "%Y%m%d_%H%M%S")
-            except ValueError:
-                continue
-    return None
+def _params(log: EsamLog, result: Mapping[str, Any]) -> dict[str, Any]:
+    said = {name: int(log.facts[name]) if name in log.facts else None for name in ("seed", "batch_size")}
+    told = {name: result[name] for name in ("dataset", "checkpoint", "epochs", "esam_compat", "device")}
+    return {"variant": VARIANT, "learning_rate": result["statistics"]["lr_first"]} | said | told

@@ -298,12 +298,13 @@ def tensors(output: ModelOutput) -> Iterator[Tensor]:
 def sample_of(*, xyz: Tensor, colour: Tensor, superpoints: Tensor | None = None, **targets: Tensor) -> Sample:
     points = len(xyz)
     none = torch.zeros(0, dtype=torch.int64)
-    empty = {"instance_of_point": none, "instance_masks": none, "semantic_masks": none, "labels": none}
+    empty = {"instance_of_point": none, "instance_masks": none, "semantic_masks": none, "labels": none, "ids": none}
     return Sample(
         frame_id="scene0000_00_0",
         seed=0,
         xyz=xyz,
         colour=colour,
+        camera=torch.zeros(3, dtype=torch.float64),
         superpoints=torch.zeros(points, dtype=torch.int64) if superpoints is None else superpoints,
         uv=torch.zeros(points, 2),
         uv_valid=torch.zeros(points, dtype=torch.bool),

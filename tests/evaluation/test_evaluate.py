@@ -8,15 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ditr.data.batch import Batch, Sample, Targets, as_it_is
-from ditr.data.frame import Frame
 from ditr.evaluation.evaluate import Evaluation, evaluate
-from ditr.geometry.camera import SCANNET_SV_INTRINSICS
 from ditr.model.output import HeadOutput, ModelOutput, SampleOutput
 from ditr.spec.models import EvaluationSpec
 
@@ -25,28 +22,16 @@ CPU = torch.device("cpu")
 
 
 class OnDisk:
-    """The frames themselves: points one metre apart in front of a camera at the origin."""
+    """Where the frames would be."""
 
     root = Path("no/such/folder")
 
-    def frame(self, index: int) -> Frame:
-        points = np.zeros((60, 6), dtype=np.float32)
-        points[:, 2] = np.arange(60)
-        return Frame(
-            id=f"scene000{index // 2}_00_{index}",
-            scene=f"scene000{index // 2}_00",
-            points=points,
-            superpoints=np.arange(60) // 5,
-            instance_ids=np.array([7] * 20 + [9] * 20 + [12] * 5 + [0] * 15),
-            semantic_ids=np.zeros(60, dtype=np.int64),
-            image_path=Path("no/such/image.jpg"),
-            pose_c2w=np.eye(4),
-            intrinsics=SCANNET_SV_INTRINSICS,
-        )
-
 
 class Frames:
-    """Stands in for a SampleSet: 60 points, two instances of 20 and a small one of 5, the rest void."""
+    """Stands in for a SampleSet: 60 points one metre apart in front of a camera at the origin.
+
+    Two instances have 20 of them and a small one 5; the rest is void.
+    """
 
     seed = 0
     epoch = 0
@@ -67,8 +52,9 @@ class Frames:
         return Sample(
             frame_id=f"scene000{index // 2}_00_{index}",
             seed=index,
-            xyz=torch.rand(60, 3),
+            xyz=torch.arange(60)[:, None] * torch.tensor([0.0, 0.0, 1.0]),
             colour=torch.zeros(60, 3),
+            camera=torch.zeros(3, dtype=torch.float64),
             superpoints=torch.arange(60) // 5,
             uv=torch.rand(60, 2),
             uv_valid=valid,
@@ -79,6 +65,7 @@ class Frames:
                 instance_masks=torch.zeros(3, 12, dtype=torch.bool),
                 semantic_masks=torch.zeros(201, 12, dtype=torch.bool),
                 labels=torch.tensor([0, 2, 187]),
+                ids=torch.tensor([7, 9, 12]),
             ),
             depth_ok_ratio=1.0,
             boundary_ok_ratio=0.75,
@@ -109,8 +96,10 @@ def perfect(truth: Tensor) -> Tensor:
     return (truth == torch.arange(3)[:, None]) * 40.0 - 20.0
 
 
-def run(masks: Callable[[Tensor], Tensor], *, count: int = 3, keep: int = 0) -> Evaluation:
-    return evaluate(Answers(masks), Frames(count), spec=SPEC, device=CPU, encode=as_it_is, workers=0, keep=keep)  # type: ignore[arg-type]
+def run(masks: Callable[[Tensor], Tensor], *, count: int = 3, keep: int = 0, facts: bool = False) -> Evaluation:
+    return evaluate(
+        Answers(masks), Frames(count), spec=SPEC, device=CPU, encode=as_it_is, workers=0, keep=keep, facts=facts
+    )  # type: ignore[arg-type]
 
 
 def test_augmented_samples_are_not_scored() -> None:
@@ -147,7 +136,7 @@ def test_a_perfect_model_scores_one_and_every_frame_says_what_it_held() -> None:
 
 
 def test_every_instance_says_what_it_is_like() -> None:
-    first, second, small = run(perfect, count=1).instances
+    first, second, small = run(perfect, count=1, facts=True).instances
     assert first == {
         "frame_id": "scene0000_00_0",
         "instance": 0,
@@ -164,6 +153,7 @@ def test_every_instance_says_what_it_is_like() -> None:
     assert (small["n_points"], small["valid_ratio"], small["best_iou"]) == (5, 1.0, 0.0)
     assert (second["class_name"], second["frequency"]) == ("door", "head")
     assert (small["class_name"], small["frequency"]) == ("case of water bottles", "tail")
+    assert run(perfect, count=1).instances == (), "nobody asked"
 
 
 def test_frames_without_a_prediction_score_zero() -> None:

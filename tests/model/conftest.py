@@ -47,12 +47,15 @@ def make_sample() -> Callable[..., Sample]:
             seed=seed,
             xyz=xyz + 0.01 * torch.randn(points, 3, generator=generator),
             colour=torch.randn(points, 3, generator=generator),
+            camera=torch.zeros(3, dtype=torch.float64),
             superpoints=ids[torch.randperm(points, generator=generator)],
             uv=torch.rand(points, 2, generator=generator) * torch.tensor([639.0, 479.0]),
             uv_valid=torch.rand(points, generator=generator) > 0.1,
             map_hw=(480, 640),
             tokens=None if channels is None else torch.randn(channels, 6, 8, generator=generator).half(),
-            targets=Targets(instance_of_point=empty, instance_masks=masks, semantic_masks=masks, labels=empty),
+            targets=Targets(
+                instance_of_point=empty, instance_masks=masks, semantic_masks=masks, labels=empty, ids=empty
+            ),
         )
 
     return make

@@ -50,6 +50,7 @@ def boxes(seed: int, *, points: int) -> Sample:
         seed=seed,
         xyz=torch.from_numpy(elastic),
         colour=torch.from_numpy(rng.normal(size=(points, 3))),
+        camera=torch.zeros(3, dtype=torch.float64),
         superpoints=torch.from_numpy(superpoints),
         uv=torch.zeros(points, 2),
         uv_valid=torch.ones(points, dtype=torch.bool),

@@ -7,12 +7,14 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from ditr.data.dataset import Dataset
 from ditr.errors import Code, DitrError
+from ditr.evaluation.evaluate import Evaluation, evaluate
+from ditr.evaluation.instance_facts import load_instances
 from ditr.paths import project_dir
 from ditr.progress import silent
 from ditr.record.views.results import Results
@@ -130,6 +132,27 @@ def test_force_keeps_the_old_run_aside(tmp_path: Path, work: Callable[[Work], No
     assert (kept / "metrics.jsonl").read_text().count("\n") == 1
     assert any(str(kept) in line for line in said)
     assert results.query("select count(*) from metrics").rows == ((1,),)
+
+
+def test_only_the_evaluation_that_is_written_collects_what_is_written(
+    tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, bool]] = []
+    really = evaluate
+
+    def noted(*args: Any, **kwargs: Any) -> Evaluation:
+        asked.append((kwargs["keep"], kwargs["facts"]))
+        return really(*args, **kwargs)
+
+    monkeypatch.setattr("ditr.evaluation.evaluate.evaluate", noted)
+    small = ["dataset.name=synthrooms_tiny", "checkpoint=null", "execution.workers=0", "tracking.mlflow=false"]
+    twice = ["schedule.epochs=2", "schedule.validate_every=1", "tracking.panels=1"]
+    spec = load_spec(project_dir() / "specs/baseline.yaml", registry=REGISTRY, overrides=[*small, *twice])
+    planned = plan([spec], registry=REGISTRY, runs=tmp_path, force=False)
+    (outcome,) = run_all(planned, host=host(StopSignal()), results=Results(tmp_path / "results.duckdb"))
+    assert outcome.error is None
+    assert asked == [(0, False), (1, True)]
+    assert load_instances(outcome.planned.folder.instances).num_rows > 0
 
 
 def test_a_picture_that_fails_costs_no_number(tmp_path: Path, tiny_dataset: Dataset) -> None:

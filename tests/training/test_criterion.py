@@ -31,12 +31,14 @@ def make_sample(seed: int, *, points: int = 40, superpoints: int = 10, things: i
         instance_masks=thing_of == torch.arange(things)[:, None],
         semantic_masks=classes == torch.arange(201)[:, None],
         labels=torch.zeros(things, dtype=torch.int64),
+        ids=torch.arange(1, things + 1),
     )
     return Sample(
         frame_id=f"scene0000_00_{seed}",
         seed=seed,
         xyz=torch.zeros(points, 3),
         colour=torch.zeros(points, 3),
+        camera=torch.zeros(3, dtype=torch.float64),
         superpoints=superpoint_of,
         uv=torch.zeros(points, 2),
         uv_valid=torch.zeros(points, dtype=torch.bool),
