@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_UNFINISHED = re.compile(r"\..+\.\d+(\.tmp|\.npz|\.part)?")
+_UNFINISHED = re.compile(r"\..+\.(\d+)(\.tmp|\.npz|\.part)?")
 """Names beside which something was being written; the number is the process. Earlier versions ended them otherwise."""
 
 
@@ -47,14 +47,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def is_unfinished(name: str) -> bool:
-    """Whether a file of this name is what a process was writing; once that process is gone, it is nobody's."""
-    return _UNFINISHED.fullmatch(name) is not None
-
-
-def unfinished_in(folder: Path) -> tuple[Path, ...]:
-    """Every such file below the folder."""
-    return tuple(sorted(path for path in folder.rglob(".*") if is_unfinished(path.name) and path.is_file()))
+def unfinished_in(folder: Path) -> dict[Path, int]:
+    """Every file below the folder that a process was writing, and its number: once that is gone, they are nobody's."""
+    found = ((path, _UNFINISHED.fullmatch(path.name)) for path in sorted(folder.rglob(".*")))
+    return {path: int(match[1]) for path, match in found if match is not None and path.is_file()}
 
 
 def _sync(path: Path) -> None:

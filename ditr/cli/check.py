@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditr.cli import features
-from ditr.cli.display import open_display
+from ditr.cli.host import in_words, open_host
 from ditr.cli.options import Overrides
-from ditr.cli.run import draw_pictures, make_folder
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
-from ditr.errors import Code, DitrError, ExitCode
+from ditr.errors import Code, DitrError, ExitCode, Interrupted
 from ditr.paths import runs_dir
 from ditr.runner.check import STAGES, Checked, check_all
 from ditr.runner.check_subject import Asked
-from ditr.runner.session import Host
-from ditr.runner.stop import Interrupted, StopSignal
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
@@ -64,13 +61,11 @@ def check_features(specs: Specs, frames: Frames = 10, overrides: Overrides = Non
 def _check(specs: Sequence[Path], *, asked: Asked, overrides: list[str] | None) -> None:
     registry = Registry()
     loaded = load_specs(specs, registry=registry, overrides=overrides)
-    make_folder(runs_dir())
     done: list[Checked] = []
     try:
-        with open_display() as display, StopSignal(says=STOPPING) as stop:
-            host = Host(registry=registry, progress=display.progress, say=display.say, stop=stop, draw=draw_pictures)
+        with open_host(registry, says=STOPPING) as host:
             for checked in check_all(loaded, asked=asked, host=host, runs=runs_dir()):
-                display.say(_report(checked))
+                host.say(_report(checked))
                 done.append(checked)
     except (Interrupted, KeyboardInterrupt):
         typer.echo(STOPPED, err=True)
@@ -102,8 +97,8 @@ def _report(checked: Checked) -> str:
             lines += [f"{STAGES[check.stage]} {check.name}:", *(f"  {line}" for line in check.detail.splitlines()), ""]
     lines += [_stage_line(stage, checked) for stage in checked.asked.stages]
     lines.append(f"  recorded in {checked.folder.path}")
-    if checked.kept is not None:
-        lines.append(f"  replaced: the same check of before is kept in {checked.kept}")
+    if checked.replaced is not None:
+        lines.append(f"  replaced: the same check of before is in {checked.replaced}")
     return "\n".join([*lines, ""])
 
 
@@ -130,10 +125,7 @@ def _checks(count: int) -> str:
 def _trouble(checked: Checked, error: Exception) -> str:
     if isinstance(error, DitrError):
         return f"{checked.name}: {error}"
-    told = "\n  ".join([f"failed with {type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
-    if checked.folder is None:
-        return f"{checked.name}: {told}"
-    return f"{checked.name}: recorded, but {told}\n  traceback: {checked.folder.log_file}"
+    return f"{checked.name}: {in_words(error)}"
 
 
 def _exit_code(done: Sequence[Checked]) -> ExitCode:

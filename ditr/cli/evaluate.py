@@ -8,22 +8,20 @@ from typing import Annotated
 
 import typer
 
-from ditr.cli.display import open_display
+from ditr.cli.host import in_words, open_host
 from ditr.cli.options import Overrides
-from ditr.cli.run import draw_pictures, make_folder
 from ditr.cli.tables import text_table
-from ditr.errors import DitrError, ExitCode
+from ditr.errors import DitrError, ExitCode, Interrupted
 from ditr.paths import runs_dir
+from ditr.record.metrics import SCORES
 from ditr.runner.evaluate_checkpoint import Evaluated, evaluate_checkpoint
 from ditr.runner.inputs import Selection
-from ditr.runner.session import Host
-from ditr.runner.stop import Interrupted, StopSignal
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.registry import Registry
 
 STOPPED = "stopped: nothing was recorded; a result of before stays"
 STOPPING = b"\nstopping after this frame, nothing will be recorded; once more stops at once\n"
-_COLUMNS = ("ap", "ap50", "ap25", "infer_ms", "peak_mem_mb")
+_COLUMNS = (*SCORES, "infer_ms", "peak_mem_mb")
 
 
 class Split(StrEnum):
@@ -58,7 +56,6 @@ def evaluate(
     """
     registry = Registry()
     loaded = load_spec(spec, registry=registry, overrides=tuple(overrides or ()))
-    make_folder(runs_dir())
     try:
         evaluated = _evaluate(loaded, checkpoint, Selection(split=split.value, frames=frames), registry=registry)
     except (Interrupted, KeyboardInterrupt):
@@ -67,18 +64,17 @@ def evaluate(
     except DitrError:
         raise
     except Exception as error:
-        typer.echo(_told(error), err=True)
+        typer.echo(in_words(error), err=True)
         raise typer.Exit(ExitCode.FAILED) from None
     typer.echo(_summary(evaluated), nl=False)
     if evaluated.error is not None:
-        typer.echo(f"recorded, but {_told(evaluated.error)}\n  traceback: {evaluated.folder.log_file}", err=True)
+        typer.echo(f"recorded, but {in_words(evaluated.error)}\n  traceback: {evaluated.folder.log_file}", err=True)
         raise typer.Exit(ExitCode.FAILED)
 
 
 def _evaluate(loaded: LoadedSpec, checkpoint: Path, selection: Selection, *, registry: Registry) -> Evaluated:
-    with open_display() as display, StopSignal(says=STOPPING) as stop:
-        host = Host(registry=registry, progress=display.progress, say=display.say, stop=stop, draw=draw_pictures)
-        display.say(f"{loaded.spec.name}: evaluation of {checkpoint}")
+    with open_host(registry, says=STOPPING) as host:
+        host.say(f"{loaded.spec.name}: evaluation of {checkpoint}")
         return evaluate_checkpoint(loaded, checkpoint=checkpoint, selection=selection, host=host, runs=runs_dir())
 
 
@@ -89,10 +85,6 @@ def _summary(evaluated: Evaluated) -> str:
     lines = ["\n", text_table(("split", "frames", *_COLUMNS, "folder"), [row])]
     if result["n_frames"] < evaluated.split_frames:
         lines.append(f"only {count} frames: no result of the whole split\n")
-    if evaluated.kept is not None:
-        lines.append(f"replaced: the same evaluation of before is kept in {evaluated.kept}\n")
+    if evaluated.replaced is not None:
+        lines.append(f"replaced: the same evaluation of before is in {evaluated.replaced}\n")
     return "".join(lines)
-
-
-def _told(error: Exception) -> str:
-    return "\n  ".join([f"failed with {type(error).__name__}: {error}", *getattr(error, "__notes__", [])])

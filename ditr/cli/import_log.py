@@ -10,9 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from ditr.cli.host import open_teller
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError
 from ditr.paths import runs_dir
+from ditr.record.metrics import SCORES
 from ditr.scannet.import_log import import_log
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
@@ -46,8 +48,10 @@ def esam_log(
     """
     _require_name("--name", name)
     _require_name("--dataset", dataset)
-    folder, result = import_log(logfile, runs=runs_dir(), dataset=dataset, name=name)
-    sys.stdout.write(text_table(("imported", folder.path.name), _summary(result)))
+    with open_teller() as teller:
+        placed, result = import_log(logfile, runs=runs_dir(), dataset=dataset, name=name)
+        teller.tell(placed.folder)
+    sys.stdout.write(text_table(("imported", placed.folder.path.name), _summary(result)))
 
 
 def _group() -> None:
@@ -62,7 +66,7 @@ def _require_name(option: str, name: str | None) -> None:
 
 def _summary(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Of result.json what the log's reader may want to compare with the log."""
-    values = {name: result[name] for name in ("epochs", "ap", "ap50", "ap25", "nan_windows")} | result["statistics"]
+    values = {name: result[name] for name in ("epochs", *SCORES, "nan_windows")} | result["statistics"]
     return [(name, _text(value)) for name, value in values.items()]
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from ditr.cli.run import draw_pictures
+from ditr.cli.host import draw_pictures, open_teller
 from ditr.errors import DitrError, ExitCode
-from ditr.paths import runs_dir
 from ditr.progress import silent
-from ditr.record.views.results import Results
 from ditr.runner.queue import job_from
 from ditr.runner.run import run_all
 from ditr.runner.session import Host
@@ -18,11 +16,10 @@ from ditr.spec.registry import Registry
 
 def main() -> int:
     """Reads the run from standard input; exit code 0 if it finished or was interrupted, else as ``ditr run``."""
-    with StopSignal() as stop:
+    with StopSignal() as stop, open_teller() as teller:
         planned = job_from(sys.stdin.read())
-        results = Results(runs_dir() / "results.duckdb")
-        host = Host(registry=Registry(), progress=silent, say=_say, stop=stop, draw=draw_pictures)
-        (outcome,) = run_all([planned], host=host, results=results)
+        host = Host(registry=Registry(), progress=silent, say=_say, stop=stop, draw=draw_pictures, teller=teller)
+        (outcome,) = run_all([planned], host=host)
     if outcome.error is None:
         return ExitCode.DONE
     _say(str(outcome.error) or type(outcome.error).__name__)

@@ -16,8 +16,10 @@ import typer
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError
 from ditr.paths import runs_dir
-from ditr.record.folder import run_folders
+from ditr.record.folder import RunFolder, run_folders
+from ditr.record.views import views_of
 from ditr.record.views.results import Results, Rows
+from ditr.record.views.rows import result_row
 
 
 class Format(StrEnum):
@@ -33,7 +35,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to ``app``."""
     app.command()(query)
     app.command("ls")(list_runs)
-    group = typer.Typer(no_args_is_help=True, help="Look after runs/results.duckdb.")
+    group = typer.Typer(no_args_is_help=True, help="Look after the views of the records: DuckDB's and MLflow's.")
     group.callback()(_group)
     group.command()(rebuild)
     app.add_typer(group, name="results")
@@ -62,7 +64,7 @@ def query(
     if out is not None and not out.parent.is_dir():
         fix = "Make it, or name a file in another folder."
         raise DitrError("no such folder to write to", code=Code.QUERY, where=str(out.parent), fix=fix)
-    results = Results(runs_dir() / "results.duckdb")
+    results = Results(runs_dir())
     if format is Format.PARQUET:
         results.query_to_parquet(sql, _parquet_target(out))
         return
@@ -76,16 +78,7 @@ def query(
 def list_runs() -> None:
     """List runs, evaluations, imported logs and checks, and how far they got."""
     runs = runs_dir()
-    rows = []
-    for folder in run_folders(runs):
-        state = folder.state()
-        assert state is not None, "run_folders lists folders with a state"
-        shown: str = "interrupted" if state.state == "running" and not folder.is_locked() else state.state
-        result = json.loads(folder.result.read_text()) if folder.result.is_file() else {}
-        if result.get("failed_checks"):
-            shown = f"{result['failed_checks']} failed"
-        which = (folder.path.name, state.kind, state.variant, state.seed)
-        rows.append((*which, shown, result.get("ap50"), state.wall_s, state.started_at))
+    rows = [_line(folder) for folder in run_folders(runs)]
     if not rows:
         sys.stdout.write(f"no runs in {runs}; start one: ditr run specs/fpn_inject.yaml\n")
         return
@@ -94,10 +87,20 @@ def list_runs() -> None:
 
 
 def rebuild() -> None:
-    """Make runs/results.duckdb anew from the run folders."""
-    path = runs_dir() / "results.duckdb"
-    count = Results(path).rebuild()
-    sys.stdout.write(f"{path}: {count} runs\n")
+    """Make the views anew from the records: results.duckdb, and the MLflow store."""
+    for view in views_of(runs_dir()):
+        sys.stdout.write(f"{runs_dir() / view.name}: {view.rebuild()} records\n")
+
+
+def _line(folder: RunFolder) -> tuple[Any, ...]:
+    name = folder.path.name
+    try:
+        row = result_row(folder)
+    except DitrError as error:
+        return (name, None, None, None, error.what, None, None, None)
+    failed = row["failed_checks"]
+    state = f"{failed} failed" if failed else row["state"]
+    return (name, row["kind"], row["variant"], row["seed"], state, row["ap50"], row["wall_s"], row["started_at"])
 
 
 def _group() -> None:

@@ -5,31 +5,26 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ditr.cli.display import Display, open_display
+from ditr.cli.display import open_display
+from ditr.cli.host import in_words, make_runs_folder, open_host, open_teller
 from ditr.cli.jobs_table import JobsTable
 from ditr.cli.options import Overrides
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
-from ditr.errors import Code, DitrError, ExitCode
+from ditr.errors import DitrError, ExitCode
 from ditr.paths import runs_dir
-from ditr.record.folder import RunFolder
-from ditr.record.views.results import Results
+from ditr.record.metrics import SCORES
 from ditr.runner.places import Slot, require_fit, slots_of
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.queue import JobFailed, run_at_once
 from ditr.runner.requirements import require_inputs
 from ditr.runner.run import Outcome, run_all
-from ditr.runner.session import Host
 from ditr.runner.stop import StopSignal
 from ditr.spec.registry import Registry
-
-if TYPE_CHECKING:
-    from ditr.data.scannet_sv import FrameSet
-    from ditr.evaluation.evaluate import Evaluation
 
 STOPPED_AT_ONCE = "stopped at once; the same command goes on from the last saved state"
 
@@ -78,10 +73,8 @@ def run(
     with open_display() as display:
         display.say(plan_table(planned))
         require_inputs([run.spec for run in planned if run.runs], registry=registry, progress=display.progress)
-        make_folder(runs_dir())
-        outcomes = () if slots else _run(planned, registry=registry, display=display)
-    if slots:  # its table takes the display's place on the terminal
-        outcomes = _run_at_once(planned, slots=slots)
+    make_runs_folder()
+    outcomes = _run_at_once(planned, slots=slots) if slots else _run(planned, registry=registry)
     if any(run.runs for run in planned):
         typer.echo()
     typer.echo(_result_table(outcomes), nl=False)
@@ -96,42 +89,22 @@ def _command(specs: Sequence[Path], *, overrides: Sequence[str], jobs: int | Non
     return shlex.join(["ditr", "run", *map(str, specs), *sets, *places])
 
 
-def _run(planned: Sequence[PlannedRun], *, registry: Registry, display: Display) -> tuple[Outcome, ...]:
-    results = Results(runs_dir() / "results.duckdb")
-    with StopSignal() as stop:
-        host = Host(registry=registry, progress=display.progress, say=display.say, stop=stop, draw=draw_pictures)
-        try:
-            return run_all(planned, host=host, results=results)
-        except KeyboardInterrupt:
-            display.say(STOPPED_AT_ONCE)
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
+def _run(planned: Sequence[PlannedRun], *, registry: Registry) -> tuple[Outcome, ...]:
+    try:
+        with open_host(registry) as host:
+            return run_all(planned, host=host)
+    except KeyboardInterrupt:
+        typer.echo(STOPPED_AT_ONCE)
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 def _run_at_once(planned: Sequence[PlannedRun], *, slots: Sequence[Slot]) -> tuple[Outcome, ...]:
-    results = Results(runs_dir() / "results.duckdb")
-    with StopSignal() as stop, JobsTable() as table:
-        try:
-            return run_at_once(planned, slots=slots, results=results, stop=stop, look=table.look)
-        except KeyboardInterrupt:
-            typer.echo(STOPPED_AT_ONCE)
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
-
-
-def make_folder(runs: Path) -> None:
-    """The folder of run folders, or a message why it cannot be."""
     try:
-        runs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fix = "Let DITR_RUNS name a folder that can be made and written."
-        what = f"cannot make the folder of runs: {error.strerror}"
-        raise DitrError(what, code=Code.ENVIRONMENT, where=str(runs), fix=fix) from error
-
-
-def draw_pictures(folder: RunFolder, evaluation: Evaluation, frames: FrameSet) -> None:
-    """Panels and curves, drawn into the run folder."""
-    from ditr.report.run_pictures import draw_run
-
-    draw_run(folder.panels, evaluation=evaluation, frames=frames, name=folder.path.name)
+        with StopSignal() as stop, open_teller() as teller, JobsTable() as table:
+            return run_at_once(planned, slots=slots, teller=teller, stop=stop, look=table.look)
+    except KeyboardInterrupt:
+        typer.echo(STOPPED_AT_ONCE)
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 def plan_table(planned: Sequence[PlannedRun]) -> str:
@@ -144,11 +117,11 @@ def plan_table(planned: Sequence[PlannedRun]) -> str:
 
 
 def _result_table(outcomes: Sequence[Outcome]) -> str:
-    columns = ("variant", "seed", "state", "ap", "ap50", "ap25", "step_ms", "wall_s", "folder")
+    columns = ("variant", "seed", "state", *SCORES, "step_ms", "wall_s", "folder")
     rows = []
     for outcome in outcomes:
         result, planned = outcome.result(), outcome.planned
-        scores = [result.get(name) for name in ("ap", "ap50", "ap25", "step_ms")]
+        scores = [result.get(name) for name in (*SCORES, "step_ms")]
         state = outcome.state.state if outcome.state else "not begun"
         wall_s = outcome.state.wall_s if outcome.state else None
         rows.append((planned.variant, planned.seed, state, *scores, wall_s, planned.folder.path))
@@ -166,7 +139,8 @@ def _told(outcome: Outcome) -> str:
     error = outcome.error
     if isinstance(error, DitrError | JobFailed):
         return str(error)
-    return f"failed with {type(error).__name__}: {error}\n  traceback: {outcome.planned.folder.log_file}"
+    assert error is not None, "only of runs that failed"
+    return f"{in_words(error)}\n  traceback: {outcome.planned.folder.log_file}"
 
 
 def _exit_code(outcomes: Sequence[Outcome]) -> ExitCode:

@@ -28,14 +28,16 @@ def register(app: typer.Typer) -> None:
 
 def ui(port: Annotated[int, typer.Option(min=1, max=65535, help=f"Port on {ADDRESS}.")] = 5000) -> None:
     """Serve MLflow's UI of the runs on this machine, and print its address; Ctrl-C ends it."""
-    from ditr.record.views.mlflow_view import pages, store_uri
+    from ditr.record.views.mlflow_view import MlflowView, store_uri
 
     runs = runs_dir()
-    if not (runs / "mlflow.db").is_file():
+    view = MlflowView(runs)
+    view.catch_up()
+    if not view.path.is_file():
         fix = "Run an experiment first: ditr run specs/fpn_inject.yaml"
-        raise DitrError("nothing is tracked yet", code=Code.RUN, where=str(runs / "mlflow.db"), fix=fix)
+        raise DitrError("nothing is tracked yet", code=Code.RUN, where=str(view.path), fix=fix)
     _require_free(port)
-    found = pages(runs)
+    found = view.pages()
     signal.signal(signal.SIGTERM, _interrupt)
     server = _start(store_uri(runs), port)
     try:

@@ -82,7 +82,7 @@ INSTANCE_COLUMNS = {
     "texture_only": "BOOLEAN",
     "best_iou": "DOUBLE",
 }
-"""One row a record and ground-truth instance of its final evaluation; evaluation/instance_facts.py says what each is."""
+"""One row a record and ground-truth instance of its final evaluation, as evaluation/instance_facts.py says."""
 
 METRIC_COLUMNS = {"run_key": "VARCHAR", "step": "BIGINT", "name": "VARCHAR", "value": "DOUBLE"}
 """Long form of metrics.jsonl."""

@@ -16,7 +16,7 @@ class Metric:
     label: str
     """What tables call it, with its unit."""
     group: Group
-    """Score: the higher the better, in 0..1. Cost: time, memory, weights. Fact: something counted or measured beside."""
+    """Score: in 0..1, the higher the better. Cost: time, memory, weights. Fact: what was counted beside."""
     column: Literal["DOUBLE", "BIGINT"] = "DOUBLE"
     compared: bool = False
     """Whether arms are set beside each other in it."""

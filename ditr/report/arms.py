@@ -12,7 +12,8 @@ from typing import Any
 
 from ditr.errors import Code, DitrError
 from ditr.evaluation.match_table import MatchTable
-from ditr.record.folder import RunFolder, RunState, run_folders
+from ditr.record.folder import RunFolder, run_folders
+from ditr.record.state import RecordState
 from ditr.spec.models import Spec
 from ditr.spec.resolved import read_resolved
 
@@ -25,7 +26,7 @@ class ArmRun:
     """One finished training of an arm."""
 
     folder: RunFolder
-    state: RunState
+    state: RecordState
 
     @property
     def seed(self) -> int:

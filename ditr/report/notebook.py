@@ -68,7 +68,7 @@ class ComparisonView:
 
 def results_view(runs: str | Path | None) -> ResultsView:
     """Of the folder, or of the project's."""
-    return ResultsView(Results(_folder(runs) / "results.duckdb"))
+    return ResultsView(Results(_folder(runs)))
 
 
 def comparison_view(

@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from ditr.record.folder import now
+from ditr.record.state import now
 from ditr.report.answers import metric_name
 from ditr.report.arms import Arm
 from ditr.report.compare import Comparison

@@ -26,7 +26,6 @@ from ditr.spec.identity import canonical_json, spec_hash, variant
 from ditr.spec.load import LoadedSpec
 
 if TYPE_CHECKING:
-
     from ditr.checks.outcome import Check, Subject
 
 STAGES = {1: "features", 2: "projection", 3: "pyramid", 4: "injection"}

@@ -34,7 +34,6 @@ from ditr.spec.registry import Registry
 from ditr.spec.resolved import read_resolved
 
 if TYPE_CHECKING:
-
     from ditr.evaluation.evaluate import Evaluation
     from ditr.model.esam import EsamSingleView
 

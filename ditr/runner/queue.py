@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ditr.errors import ExitCode
-from ditr.record.folder import RunFolder, RunState, now
-from ditr.record.views.results import Results
+from ditr.record.folder import RunFolder
+from ditr.record.state import RecordState, now
+from ditr.record.views.teller import Teller
 from ditr.runner.places import Slot
 from ditr.runner.plan import PlannedRun
 from ditr.runner.run import Outcome
@@ -63,13 +64,13 @@ class _Job:
 
 
 def run_at_once(
-    planned: Sequence[PlannedRun], *, slots: Sequence[Slot], results: Results, stop: StopSignal, look: Look
+    planned: Sequence[PlannedRun], *, slots: Sequence[Slot], teller: Teller, stop: StopSignal, look: Look
 ) -> tuple[Outcome, ...]:
     """Runs what is new or unfinished, one job a slot; outcomes in the order of ``planned``.
 
     When asked to stop, every job saves and stops. Jobs share the cores: each gets its part of them for threads and for
     loader processes. A job whose parent is killed goes on to its end, and until then a later call finds its run busy.
-    ``results`` get the rows of jobs that died; the others write their own.
+    ``teller`` takes the records of jobs that died; the others tell of their own.
 
     Raises
     ------
@@ -88,7 +89,7 @@ def run_at_once(
             for job in [job for job in under_way if job.process.poll() is not None]:
                 under_way.remove(job)
                 free.append(job.slot)
-                ended[job.run.key] = _outcome(job, results=results, told=told)
+                ended[job.run.key] = _outcome(job, teller=teller, told=told)
             running = tuple(job.run for job in under_way)
             look(Standing(under_way=running, ended=tuple(ended.values()), waiting=len(waiting)))
             time.sleep(_LOOK_S)
@@ -97,7 +98,7 @@ def run_at_once(
         _tell(under_way, signal.SIGKILL if at_once else signal.SIGINT)
         for job in under_way:
             job.process.wait()
-            _outcome(job, results=results, told=True)
+            _outcome(job, teller=teller, told=True)
         raise
     outcomes = ended | {run.key: Outcome(planned=run, state=run.folder.state(), interrupted=True) for run in waiting}
     return tuple(outcomes[run.key] if run.runs else Outcome(planned=run, state=run.folder.state()) for run in planned)
@@ -150,7 +151,7 @@ def _start(run: PlannedRun, *, slot: Slot, cores: int) -> _Job:
     return _Job(run, slot, process, said)
 
 
-def _outcome(job: _Job, *, results: Results, told: bool) -> Outcome:
+def _outcome(job: _Job, *, teller: Teller, told: bool) -> Outcome:
     """``told``: it was asked to stop, maybe before it could hear that, or ended."""
     folder, code = job.run.folder, job.process.returncode
     state = folder.state()
@@ -164,13 +165,13 @@ def _outcome(job: _Job, *, results: Results, told: bool) -> Outcome:
         what = str(failure).splitlines()[0] if failure else None
         state = replace(state, state="failed" if failure else "interrupted", error=what, ended_at=now())
         folder.set_state(state)
-        results.record(folder)
+        teller.tell(folder)
     if began and not died:
         job.said.unlink()  # the run's own log has it all
     return Outcome(planned=job.run, state=state, error=failure, interrupted=failure is None and how != "finished")
 
 
-def _how_it_ended(job: _Job, state: RunState | None) -> str:
+def _how_it_ended(job: _Job, state: RecordState | None) -> str:
     """In words, with the end of what there is to read about it; ``state`` is what the job itself left at its end."""
     code = job.process.returncode
     if code == ExitCode.MISTAKE and state is not None and state.error:

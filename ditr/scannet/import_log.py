@@ -12,10 +12,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ditr.files import write_json, write_text
 from ditr.record import provenance
-from ditr.record.folder import RunFolder, RunState, now, write_json, write_text
-from ditr.record.views.mlflow_view import MlflowTracker
-from ditr.record.views.results import Results
+from ditr.record.recording import Placed, draft
+from ditr.record.state import RecordState, now
 from ditr.scannet.esam_log import EsamLog, read_esam_log
 from ditr.scannet.imported_record import metric_rows, result_of
 
@@ -24,15 +24,13 @@ _STAMP = re.compile(r"_?(20\d\d[01]\d[0-3]\d_[0-2]\d[0-5]\d[0-5]\d)$")
 """What mmengine calls a training's folder, and puts behind its name."""
 
 
-def import_log(path: Path, *, runs: Path, dataset: str, name: str | None = None) -> tuple[RunFolder, dict[str, Any]]:
-    """Makes the run folder of a log, its row of results and its MLflow run; gives the folder and its result.json.
-
-    The same file and name replace what they made.
+def import_log(path: Path, *, runs: Path, dataset: str, name: str | None = None) -> tuple[Placed, dict[str, Any]]:
+    """Makes the record of a log; gives it and its result.json. The same file and name replace what they made.
 
     Parameters
     ----------
     dataset: name of the data set that the training was validated on; no log tells it.
-    name: of the row and the folder; by default the training's own.
+    name: of the record; by default the training's own.
 
     Raises
     ------
@@ -41,38 +39,14 @@ def import_log(path: Path, *, runs: Path, dataset: str, name: str | None = None)
     log = read_esam_log(path)
     result = result_of(log, dataset=dataset)
     state = _state(log, path=path.resolve(), name=name)
-    folder = RunFolder(runs / f"{state.name}-{VARIANT}-{state.run_key}")
-    _write(
-        folder,
-        state,
-        result=result,
-        metrics=metric_rows(log),
-        source=_provenance(log, path),
-        params=_params(log, result),
-    )
-    return folder, result
+    with draft(runs, name=f"{state.name}-{VARIANT}") as work:
+        write_text(work.folder.metrics, "".join(json.dumps(row) + "\n" for row in metric_rows(log)))
+        write_json(work.folder.result, result)
+        write_json(work.folder.provenance, _provenance(log, path, result=result))
+        return work.finish(state), result
 
 
-def _write(
-    folder: RunFolder,
-    state: RunState,
-    *,
-    result: Mapping[str, Any],
-    metrics: list[dict[str, Any]],
-    source: Mapping[str, Any],
-    params: dict[str, Any],
-) -> None:
-    with folder.lock():
-        folder.path.mkdir(parents=True, exist_ok=True)
-        write_text(folder.metrics, "".join(json.dumps(row) + "\n" for row in metrics))
-        write_json(folder.result, result)
-        write_json(folder.provenance, source)
-        folder.set_state(state)
-        Results(folder.path.parent / "results.duckdb").record(folder)
-        MlflowTracker(folder, dataset=result["dataset"]).publish(state, params=params)
-
-
-def _state(log: EsamLog, *, path: Path, name: str | None) -> RunState:
+def _state(log: EsamLog, *, path: Path, name: str | None) -> RecordState:
     """A training that its log shows to have ended early counts as interrupted.
 
     Where the log does not say them, name and beginning are those of the folder that mmengine made for the training.
@@ -86,7 +60,7 @@ def _state(log: EsamLog, *, path: Path, name: str | None) -> RunState:
     started = log.started or (datetime.strptime(stamp, "%Y%m%d_%H%M%S") if stamp else None)
     ended = started + timedelta(seconds=log.seconds) if started and log.seconds is not None else None
     ended_early = bool(log.windows) and (log.epochs_done or 0) < int(log.facts.get("max_epochs", 0))
-    return RunState(
+    return RecordState(
         run_key=hashlib.sha256(f"{log.sha256} {name}".encode()).hexdigest()[:10],
         spec_hash="",
         name=name,
@@ -100,7 +74,8 @@ def _state(log: EsamLog, *, path: Path, name: str | None) -> RunState:
     )
 
 
-def _provenance(log: EsamLog, path: Path) -> dict[str, Any]:
+def _provenance(log: EsamLog, path: Path, *, result: Mapping[str, Any]) -> dict[str, Any]:
+    said = {name: int(log.facts[name]) if name in log.facts else None for name in ("seed", "batch_size")}
     return {
         "kind": f"imported, mmengine's {log.kind}",
         "source": str(path.resolve()),
@@ -109,11 +84,6 @@ def _provenance(log: EsamLog, path: Path) -> dict[str, Any]:
         "imported_at": now(),
         "imported_with": provenance.collect()["git"],
         "command": sys.argv,
+        "params": said | {"learning_rate": result["statistics"]["lr_first"]},
         "git": None,  # of the code that trained, which no log names
     }
-
-
-def _params(log: EsamLog, result: Mapping[str, Any]) -> dict[str, Any]:
-    said = {name: int(log.facts[name]) if name in log.facts else None for name in ("seed", "batch_size")}
-    told = {name: result[name] for name in ("dataset", "checkpoint", "epochs", "esam_compat", "device")}
-    return {"variant": VARIANT, "learning_rate": result["statistics"]["lr_first"]} | said | told

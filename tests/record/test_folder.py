@@ -2,13 +2,20 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from ditr.errors import DitrError
-from ditr.record.folder import RunFolder, find_run, run_folders, write_text
-from ditr.record.views.results import Results
+from ditr.files import replacing, write_text
+from ditr.record.folder import RunFolder, find_run, run_folders
+from ditr.record.recording import Identity, begin
+from ditr.record.state import UnreadableRecord
 
 
 def test_metrics_survive_a_line_cut_off_by_a_crash(tmp_path: Path) -> None:
@@ -17,17 +24,6 @@ def test_metrics_survive_a_line_cut_off_by_a_crash(tmp_path: Path) -> None:
     with folder.metrics.open("a") as file:
         file.write('{"step": 2, "metr')
     assert [(row["step"], row["metrics"]) for row in folder.logged()] == [(1, {"loss": 0.5})]
-
-
-def test_a_run_that_lost_power_goes_on_with_whole_lines(make_run) -> None:  # type: ignore[no-untyped-def]
-    folder = make_run("base", key="0123456789", state="interrupted")
-    with folder.metrics.open("a") as file:
-        file.write('{"step": 3, "metr')
-    results = Results(folder.path.parent / "results.duckdb")
-    folder.begin(folder.state())
-    results.record(folder)
-    folder.log(3, {"loss": 0.25})
-    assert [row["step"] for row in folder.logged()] == [0, 1, 2, 3]
 
 
 def test_a_resumed_run_replaces_what_it_logs_again(tmp_path: Path) -> None:
@@ -40,12 +36,33 @@ def test_a_resumed_run_replaces_what_it_logs_again(tmp_path: Path) -> None:
     assert rows == [(1, {"train/loss": 1.0}), (2, {"train/loss": 2.0}), (2, {"epoch/loss": 2.0}), (2, {"val/ap": 0.5})]
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     write_text(file, "old")
     with pytest.raises(UnicodeEncodeError):
         write_text(file, "half of a new one \ud800")
+    with pytest.raises(FileNotFoundError), replacing(file):
+        raise FileNotFoundError("no room for a new one")
     assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    synced, renamed = os.fsync, Path.replace
+
+    def fsync(handle: int) -> None:
+        order.append("sync")
+        synced(handle)
+
+    def rename(self: Path, target: Path) -> Path:
+        order.append("rename")
+        return renamed(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", rename)
+    write_text(tmp_path / "state.json", "x")
+    assert order == ["sync", "rename", "sync"], "the file, then its name, then the folder that holds the name"
 
 
 def test_a_folder_is_run_by_one_process_at_a_time(make_run) -> None:  # type: ignore[no-untyped-def]
@@ -58,25 +75,79 @@ def test_a_folder_is_run_by_one_process_at_a_time(make_run) -> None:  # type: ig
     assert not folder.is_locked()
 
 
-def test_damaged_state_names_the_file_and_the_way_out(make_run) -> None:  # type: ignore[no-untyped-def]
+def test_looking_whether_a_folder_is_locked_keeps_nobody_from_locking_it(make_run) -> None:  # type: ignore[no-untyped-def]
+    folder = make_run("base", key="0123456789", state="running")
+    with folder.lock():
+        pass
+    code = (
+        f"import sys; sys.path[:0] = {sys.path!r}\nfrom pathlib import Path\nfrom ditr.record.folder import RunFolder\n"
+    )
+    code += (
+        f"folder = RunFolder(Path({str(folder.path)!r}))\nprint('looks', flush=True)\nwhile True: folder.is_locked()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as looking:
+        assert looking.stdout is not None
+        assert looking.stdout.readline() == "looks\n"
+        until = time.monotonic() + 1
+        count = 0
+        while time.monotonic() < until:
+            with folder.lock():
+                count += 1
+        looking.kill()
+    assert count > 20, "each was granted"
+
+
+def test_two_that_look_do_not_see_each_other(make_run) -> None:  # type: ignore[no-untyped-def]
     folder = make_run("base", key="0123456789")
-    (folder.path / "state.json").write_text("{")
-    with pytest.raises(DitrError, match="unreadable run state") as error:
-        folder.state()
-    assert error.value.where.endswith("state.json")
+    with folder.lock():
+        pass
+    seen: list[bool] = []
+    threads = [threading.Thread(target=lambda: seen.extend(folder.is_locked() for _ in range(300))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [False] * 1200
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("state.json", "{"),
+        ("state.json", "[]"),
+        ("state.json", "\x00\x00\x00"),
+        ("state.json", '{"run_key": 3}'),
+        ("state.json", None),
+        ("result.json", "null"),
+        ("result.json", '{"ap": "a lot"}'),
+        ("result.json", '{"ap": NaN}'),
+        ("result.json", '{"n_frames": 1.5}'),
+        ("provenance.json", "[1]"),
+        ("metrics.jsonl", '{"step": "one", "at": 1, "metrics": {}}\n'),
+        ("metrics.jsonl", '{"step": 1, "at": 1, "metrics": {"loss": "high"}}\n'),
+        ("metrics.jsonl", '{"step": 1\n{"step": 2, "at": 1, "metrics": {}}\n'),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_is_wrong_and_the_way_out(make_run, file: str, content: str | None) -> None:  # type: ignore[no-untyped-def]
+    folder = make_run("base", key="0123456789")
+    path = folder.path / file
+    path.unlink()
+    path.mkdir() if content is None else path.write_text(content)
+    with pytest.raises(UnreadableRecord, match=f"unreadable {file}: ") as error:
+        folder.state(), folder.read_result(), folder.read_provenance(), list(folder.logged())
+    assert error.value.where == str(path)
     assert error.value.fix
 
 
-def test_a_state_of_before_there_were_kinds_is_a_runs(make_run) -> None:  # type: ignore[no-untyped-def]
+def test_a_state_of_an_earlier_version_is_read(make_run) -> None:  # type: ignore[no-untyped-def]
     folder = make_run("base", key="0123456789")
-    file = folder.path / "state.json"
-    content = json.loads(file.read_text())
+    content = json.loads(folder.state_file.read_text())
     del content["kind"]
-    file.write_text(json.dumps(content))
+    folder.state_file.write_text(json.dumps(content | {"mlflow_run": "0" * 32}))
     assert folder.state().kind == "run"
 
 
-def test_runs_are_found_by_key_whatever_their_name(make_run) -> None:  # type: ignore[no-untyped-def]
+def test_runs_are_found_by_key_whatever_their_name_and_damaged_ones_are_listed(make_run) -> None:  # type: ignore[no-untyped-def]
     first = make_run("base", key="0123456789")
     second = make_run("other", key="9876543210")
     assert [folder.path for folder in run_folders(first.path.parent)] == [first.path, second.path]
@@ -84,6 +155,23 @@ def test_runs_are_found_by_key_whatever_their_name(make_run) -> None:  # type: i
     assert found is not None
     assert found.path == second.path
     assert find_run(first.path.parent, "0000000000") is None
+    second.state_file.write_text("{")
+    assert [folder.path for folder in run_folders(first.path.parent)] == [second.path, first.path]
+
+
+def test_a_run_that_lost_power_goes_on_with_whole_lines_and_without_leftovers(make_run) -> None:  # type: ignore[no-untyped-def]
+    folder = make_run("base", key="0123456789", state="interrupted")
+    with folder.metrics.open("a") as file:
+        file.write('{"step": 3, "metr')
+    left = [folder.path / "checkpoints" / ".state.pt.4711.part", folder.path / ".result.json.4711"]
+    for path in left:
+        path.write_text("half")
+    who = Identity(run_key="0123456789", spec_hash="", name="base", variant="baseline", seed=0, kind="run")
+    recording = begin(folder, who)
+    folder.log(3, {"loss": 0.25})
+    assert [row["step"] for row in folder.logged()] == [0, 1, 2, 3]
+    assert not any(path.exists() for path in left)
+    assert recording.state.state == "running"
 
 
 def _try_lock(path: Path) -> tuple[str, bool]:

@@ -3,37 +3,44 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ditr.record.folder import RunFolder, RunState, write_json
-from ditr.record.views.mlflow_view import PARENT_TAG, MlflowTracker, pages, store_uri
+from ditr.errors import DitrError
+from ditr.files import write_json
+from ditr.record.folder import RunFolder
+from ditr.record.views.mlflow_view import PARENT_TAG, MlflowView, store_uri
 
 # Of libraries under MLflow, not of ditr.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
+EXPERIMENT = "synthrooms_tiny"
 
 
 @pytest.fixture
 def folder(make_run, migrated_store: Path) -> RunFolder:  # type: ignore[no-untyped-def]
-    made: RunFolder = make_run("base", key="0000000001", state="running")
+    made: RunFolder = make_run("base", key="0000000001", state="interrupted")
     shutil.copy(migrated_store, made.path.parent / "mlflow.db")
     return made
 
 
-def tracker(folder: RunFolder) -> MlflowTracker:
-    return MlflowTracker(folder, dataset="tiny", dataset_digest="d1" * 16, dataset_root=folder.path.parent)
+def view(folder: RunFolder) -> MlflowView:
+    return MlflowView(folder.path.parent)
 
 
-def state_of(folder: RunFolder) -> RunState:
+def change(folder: RunFolder, **changes: Any) -> None:
     state = folder.state()
     assert state is not None
-    return state
+    folder.set_state(replace(state, **changes))
 
 
 def client(folder: RunFolder) -> Any:
@@ -42,112 +49,182 @@ def client(folder: RunFolder) -> Any:
     return MlflowClient(store_uri(folder.path.parent))
 
 
+def children(folder: RunFolder, wanted: str = "tags.`ditr.level` = 'run'") -> list[Any]:
+    ours = client(folder)
+    everywhere = [experiment.experiment_id for experiment in ours.search_experiments()]
+    return list(ours.search_runs(everywhere, wanted))
+
+
 def losses(folder: RunFolder, run_id: str) -> list[tuple[int, float]]:
     return [(metric.step, metric.value) for metric in client(folder).get_metric_history(run_id, "loss")]
 
 
-def test_a_resumed_run_goes_on_in_the_same_mlflow_run_and_logs_nothing_twice(folder: RunFolder) -> None:
-    first = tracker(folder)
-    run_id = first.start(state_of(folder), params={"epochs": 2})
-    first.sync()
-    folder.log(3, {"loss": 0.125})
-    first.finish(replace(state_of(folder), state="interrupted"))
-    assert client(folder).get_run(run_id).info.status == "KILLED"
+def finish(folder: RunFolder, *, ap50: float = 0.5) -> None:
+    write_json(folder.result, {"ap50": ap50, "infer_ms": None, "params_m": 2.0})
+    change(folder, state="finished", wall_s=7.0)
 
-    # The training state was saved before step 3: the second session logs it again.
-    second = tracker(folder)
-    assert second.start(replace(state_of(folder), mlflow_run=run_id), params={"epochs": 2}) == run_id
-    folder.rewind_metrics(3, {"loss": 0.125})
-    for step in (3, 4):
-        folder.log(step, {"loss": 1 / 2**step})
-    write_json(folder.result, {"ap50": 0.5, "infer_ms": None})
-    second.finish(replace(state_of(folder), state="finished"))
-    assert losses(folder, run_id) == [(0, 1.0), (1, 0.5), (2, 1 / 3), (3, 0.125), (4, 0.0625)]
-    run = client(folder).get_run(run_id)
+
+def test_a_run_that_goes_on_is_one_run_and_nothing_is_sent_twice(folder: RunFolder) -> None:
+    view(folder).tell([folder])
+    (first,) = children(folder)
+    assert first.info.status == "KILLED"
+    view(folder).tell([folder])
+    folder.log(3, {"loss": 0.125})
+    finish(folder)
+    view(folder).tell([folder])
+    (run,) = children(folder)
+    assert run.info.run_id == first.info.run_id
+    assert losses(folder, run.info.run_id) == [(0, 1.0), (1, 0.5), (2, 1 / 3), (3, 0.125)]
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["final/ap50"] == 0.5
-    assert run.data.params == {"epochs": "2"}
+    assert {name: run.data.metrics[f"final/{name}"] for name in ("ap50", "params_m", "wall_s")} == {
+        "ap50": 0.5,
+        "params_m": 2.0,
+        "wall_s": 7.0,
+    }
+    assert run.data.params["epochs"] == "4"
+    assert run.data.params["checkpoint"] == "synthrooms_res16unet_mini"
     assert [given.dataset.digest for given in run.inputs.dataset_inputs] == ["d1" * 16]
 
 
+def test_what_a_training_took_back_is_not_in_its_curve(folder: RunFolder) -> None:
+    """It was killed after steps 1 and 2, goes on from step 1, and logs them again: with equal losses, later."""
+    view(folder).tell([folder])
+    folder.rewind_metrics(1, {"loss": 0.5})
+    for step in (1, 2, 3):
+        row = {"step": step, "at": 4e9 + step, "metrics": {"loss": 1 / (step + 1)}}
+        with folder.metrics.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    view(folder).tell([folder])
+    (run,) = children(folder)
+    assert losses(folder, run.info.run_id) == [(0, 1.0), (1, 0.5), (2, 1 / 3), (3, 0.25)]
+
+
 def test_a_parent_sums_up_its_seeds(folder: RunFolder, make_run) -> None:  # type: ignore[no-untyped-def]
-    other = make_run("base", key="0000000002", state="running")
-    first, second = tracker(folder), tracker(other)
-    runs = [first.start(state_of(folder), params={"seed": 0, "epochs": 2, "gate": None})]
-    runs.append(second.start(replace(state_of(other), run_key="0000000002"), params={"seed": 1, "epochs": 2}))
-    (parent,) = {client(folder).get_run(run_id).data.tags[PARENT_TAG] for run_id in runs}
+    other = make_run("base", key="0000000002", state="running", seed=1)
 
     def summary() -> tuple[str, float | None, float | None]:
-        run = client(folder).get_run(parent)
-        return run.info.status, run.data.metrics.get("final/ap50"), run.data.metrics.get("final/seeds")
+        (parent,) = children(folder, "tags.`ditr.level` = 'spec'")
+        assert {run.data.tags[PARENT_TAG] for run in children(folder)} == {parent.info.run_id}
+        assert parent.data.params["epochs"] == "4"
+        assert "seed" not in parent.data.params
+        return parent.info.status, parent.data.metrics.get("final/ap50"), parent.data.metrics.get("final/seeds")
 
-    assert client(folder).get_run(parent).data.params == {"epochs": "2"}
-    assert summary() == ("RUNNING", None, None)
-    write_json(folder.result, {"ap50": 0.5})
-    first.finish(replace(state_of(folder), state="finished", wall_s=7.0))
-    assert client(folder).get_run(runs[0]).data.metrics["final/wall_s"] == 7.0
-    assert summary() == ("RUNNING", 0.5, 1)
-    second.finish(replace(state_of(other), state="failed", error="no room"))
-    assert client(folder).get_run(runs[1]).data.tags["ditr.error"] == "no room"
+    finish(folder)
+    with other.lock():
+        view(folder).tell([folder, other])
+        assert summary() == ("RUNNING", 0.5, 1)
+    change(other, state="failed", error="no room")
+    view(folder).tell([folder, other])
     assert summary() == ("FAILED", 0.5, 1)
-
-    # Run again with --force, the failed seed is a new MLflow run and counts once.
-    again = tracker(other)
-    again.start(replace(state_of(other), run_key="0000000002"), params={"seed": 1, "epochs": 2})
-    assert summary()[0] == "RUNNING"
-    write_json(other.result, {"ap50": 0.25})
-    again.finish(replace(state_of(other), state="finished"))
+    (failed,) = children(folder, "tags.`ditr.run_key` = '0000000002'")
+    assert failed.data.tags["ditr.error"] == "no room"
+    finish(other, ap50=0.25)
+    view(folder).catch_up()
     assert summary() == ("FINISHED", 0.375, 2)
+    shutil.rmtree(other.path)
+    view(folder).catch_up()
+    assert summary() == ("FINISHED", 0.5, 1)
+
+
+def test_a_run_that_was_killed_before_it_could_tell_is_caught_up(folder: RunFolder) -> None:
+    change(folder, state="running")
+    with folder.lock():
+        view(folder).tell([folder])
+        assert children(folder)[0].info.status == "RUNNING"
+        finish(folder)  # and here it is killed
+    view(folder).catch_up()
+    (run,) = children(folder)
+    assert (run.info.status, run.data.metrics["final/ap50"]) == ("FINISHED", 0.5)
+
+
+def test_a_rebuild_makes_the_same_again(folder: RunFolder, make_run) -> None:  # type: ignore[no-untyped-def]
+    finish(folder)
+    make_run("fpn", key="0000000003")
+
+    def content() -> list[Any]:
+        runs = children(folder)
+        return sorted(
+            (run.info.run_name, run.info.status, run.data.metrics, run.data.params, run.info.start_time) for run in runs
+        )
+
+    view(folder).catch_up()
+    before = content()
+    assert len(before) == 2
+    assert view(folder).rebuild() == 2
+    assert content() == before
+    (folder.path.parent / "mlflow.db").write_bytes(b"damaged")
+    with pytest.raises(DitrError, match="MLflow cannot open its store") as error:
+        view(folder).catch_up()
+    assert "ditr results rebuild" in error.value.fix
+    assert view(folder).rebuild() == 2
+    assert content() == before
+
+
+def test_a_store_whose_making_was_killed_does_not_block_the_next(folder: RunFolder) -> None:
+    """Wherever the process that makes it is killed, there is no store or a whole one."""
+    store = folder.path.parent / "mlflow.db"
+    store.unlink()
+    code = "import sys; from pathlib import Path; from ditr.record.views import mlflow_view as v\n"
+    code += "import mlflow.store.db.utils as u, os, signal\n"
+    code += "honest = u._initialize_tables\n"
+    code += "def killed(engine):\n    honest(engine)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    code += "u._initialize_tables = killed\n"
+    code += f"v.MlflowView(Path({str(folder.path.parent)!r})).catch_up()\n"
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not store.exists()
+    view(folder).catch_up()
+    assert len(children(folder)) == 1
 
 
 def test_the_page_of_an_experiment_is_a_view_that_it_holds(folder: RunFolder) -> None:
-    following = tracker(folder)
-    following.start(state_of(folder), params={})
-    following.finish(replace(state_of(folder), state="interrupted"))
-    (page,) = pages(folder.path.parent).values()
-    experiment = client(folder).get_experiment_by_name("tiny")
+    view(folder).tell([folder])
+    (page,) = view(folder).pages().values()
+    experiment = client(folder).get_experiment_by_name(EXPERIMENT)
     assert page.startswith(f"#/experiments/{experiment.experiment_id}/runs?")
-    view = json.loads(experiment.tags["mlflow.sharedViewState." + page.partition("viewStateShareKey=")[2]])
-    assert "metrics.`final/ap50`" in view["selectedColumns"]
+    shown = json.loads(experiment.tags["mlflow.sharedViewState." + page.partition("viewStateShareKey=")[2]])
+    assert "metrics.`final/ap50`" in shown["selectedColumns"]
 
 
-def test_a_deleted_store_is_made_again_from_the_folder(folder: RunFolder) -> None:
-    following = tracker(folder)
-    new = following.start(replace(state_of(folder), mlflow_run="0" * 32), params={})
-    following.finish(replace(state_of(folder), state="interrupted"))
-    assert new != "0" * 32
-    assert losses(folder, new) == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
+def test_what_is_not_to_be_tracked_or_cannot_be_read_is_not_there(folder: RunFolder, make_run) -> None:  # type: ignore[no-untyped-def]
+    private = make_run("private", key="0000000002")
+    private.spec.write_text(private.spec.read_text().replace("mlflow: true", "mlflow: false"))
+    damage: list[Callable[[RunFolder], object]] = [
+        lambda run: run.state_file.write_text("{"),
+        lambda run: run.provenance.write_text("[]"),
+        lambda run: run.result.write_text("null"),
+        lambda run: run.spec.write_text("name: [\n"),
+    ]
+    for index, harm in enumerate(damage):
+        harm(make_run("damaged", key=f"000000001{index}"))
+    view(folder).catch_up()
+    assert [run.data.tags["ditr.folder"] for run in children(folder)] == [folder.path.name]
 
 
 @pytest.mark.slow
 def test_processes_that_make_the_store_at_once_wait_for_each_other(make_run) -> None:  # type: ignore[no-untyped-def]
-    folders = [make_run("base", key=f"000000000{index}", state="running") for index in range(2)]
+    folders = [make_run("base", key=f"000000000{index}", seed=index) for index in range(2)]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        runs = pool.map(_track, [folder.path for folder in folders], chunksize=1)
-    assert [losses(folder, run_id)[0] for folder, run_id in zip(folders, runs, strict=True)] == [(0, 1.0)] * 2
+        pool.map(_tell, [folder.path for folder in folders], chunksize=1)
+    assert len(children(folders[0])) == 2
 
 
-def _track(path: Path) -> str:
+def _tell(path: Path) -> None:
     folder = RunFolder(path)
-    following = tracker(folder)
-    run_id = following.start(state_of(folder), params={})
-    following.finish(replace(state_of(folder), state="interrupted"))
-    return run_id
+    view(folder).tell([folder])
 
 
 def test_a_check_has_a_metric_for_each_thing_it_looked_at(folder: RunFolder) -> None:
-    write_json(folder.result, {"failed_checks": 1})
+    write_json(folder.result, {"failed_checks": 2, "stages": [3, 4]})
     rows = [
         {"stage": 3, "name": "s8_values", "value": 0.25, "limit": "<= 0.001", "passed": False, "detail": ""},
         {"stage": 3, "name": "s8_key", "value": None, "limit": "the backbone's", "passed": True, "detail": ""},
         {"stage": 4, "name": "s8_key", "value": None, "limit": "the backbone's", "passed": False, "detail": ""},
     ]
     folder.checks.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    state = replace(state_of(folder), kind="check", state="finished")
-    tracker(folder).publish(state, params={"stages": "3,4"})
-    run_id = tracker(folder).publish(state, params={"stages": "3,4"})
-
-    run = client(folder).get_run(run_id)
+    change(folder, kind="check", state="finished")
+    view(folder).tell([folder])
+    (run,) = children(folder)
     found = {name: value for name, value in run.data.metrics.items() if name.startswith("check/")}
     assert found == {
         "check/pyramid/s8_values": 0.25,
@@ -157,7 +234,6 @@ def test_a_check_has_a_metric_for_each_thing_it_looked_at(folder: RunFolder) -> 
     }
     assert run.data.tags["ditr.kind"] == "check"
     assert run.data.tags["ditr.failed_checks"] == "2"
-    assert run.data.params == {"stages": "3,4"}
-    experiment = run.info.experiment_id
-    wanted = "tags.`ditr.kind` = 'check'"
-    assert len(client(folder).search_runs([experiment], wanted)) == 1, "a repeated check replaces the one of before"
+    assert run.data.params["stages"] == "3,4"
+    assert "learning_rate" not in run.data.params
+    assert PARENT_TAG not in run.data.tags

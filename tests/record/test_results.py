@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -9,14 +13,15 @@ import pytest
 
 from ditr.errors import Code, DitrError
 from ditr.record.folder import RunFolder
+from ditr.record.views import results as module
 from ditr.record.views.results import Results
 
 
 @pytest.fixture
 def results(make_run, tmp_path: Path) -> Results:  # type: ignore[no-untyped-def]
-    results = Results(tmp_path / "runs" / "results.duckdb")
-    results.record(make_run("base", key="0000000001", ap50=0.25))
-    results.record(make_run("fpn", key="0000000002", variant="fpn_inject", ap50=0.5))
+    results = Results(tmp_path / "runs")
+    made = [make_run("base", key="0000000001", ap50=0.25)]
+    results.tell([*made, make_run("fpn", key="0000000002", variant="fpn_inject", ap50=0.5)])
     return results
 
 
@@ -38,14 +43,48 @@ def test_a_run_is_one_row_with_its_frames_and_metrics(results: Results) -> None:
     )
 
 
-def test_recording_again_replaces_and_an_unfinished_run_has_no_ap(results: Results, make_run) -> None:  # type: ignore[no-untyped-def]
+def test_telling_again_replaces_and_an_unfinished_run_has_no_ap(results: Results, make_run) -> None:  # type: ignore[no-untyped-def]
     folder = make_run("base", key="0000000003", state="interrupted")
     for _ in range(2):
-        results.record(folder)
+        results.tell([folder])
     assert results.query("select state, ap50 from results where run_key = '0000000003'").rows == (
         ("interrupted", None),
     )
     assert results.query("select count(*) from metrics where run_key = '0000000003'").rows == ((6,),)
+
+
+def test_a_query_knows_what_happened_to_the_folders_since(results: Results, make_run) -> None:  # type: ignore[no-untyped-def]
+    """Runs that were copied here, that went on, that ended without a word, that were removed; no command told it."""
+    new = make_run("new", key="0000000003", ap50=0.75)
+    assert results.query("select ap50 from results order by 1").rows == ((0.25,), (0.5,), (0.75,))
+    new.log(9, {"loss": 0.125})
+    assert results.query("select value from metrics where step = 9").rows == ((0.125,),)
+    under_way = make_run("going", key="0000000004", state="running")
+    with under_way.lock():
+        assert results.query("select state from results where name = 'going'").rows == (("running",),)
+    assert results.query("select state from results where name = 'going'").rows == (("interrupted",),)
+    shutil.rmtree(new.path)
+    assert results.query("select name from results order by 1").rows == (("base",), ("fpn",), ("going",))
+    assert results.query("select count(*) from metrics where step = 9").rows == ((0,),)
+
+
+def test_a_query_reads_no_folder_that_did_not_change(
+    results: Results,
+    make_run,
+    monkeypatch: pytest.MonkeyPatch,  # type: ignore[no-untyped-def]
+) -> None:
+    read: list[str] = []
+    honest = module.replace_rows
+
+    def noted(connection: duckdb.DuckDBPyConnection, folder: RunFolder) -> None:
+        read.append(folder.path.name)
+        honest(connection, folder)
+
+    monkeypatch.setattr(module, "replace_rows", noted)
+    results.query("select 1")
+    make_run("new", key="0000000003")
+    results.query("select 1")
+    assert read == ["new-s0-0000000003"]
 
 
 def test_rebuild_gives_the_same_rows(results: Results) -> None:
@@ -54,64 +93,114 @@ def test_rebuild_gives_the_same_rows(results: Results) -> None:
     results.path.unlink()
     assert results.rebuild() == 2
     assert [sorted(results.query(f"select * from {table}").rows, key=str) for table in tables] == before
+    assert not list(results.runs.glob(".results.duckdb.*part*"))
 
 
-def as_an_older_version_made_it(results: Results) -> None:
+def as_an_older_version_made_it(path: Path) -> None:
     """A table lacks a column and the results have one that is no more."""
-    with duckdb.connect(str(results.path)) as connection:
+    with duckdb.connect(str(path)) as connection:
         connection.execute("ALTER TABLE results DROP COLUMN kind")
         connection.execute("ALTER TABLE results ADD COLUMN flops DOUBLE")
         connection.execute("DROP TABLE metrics")
 
 
-def test_results_of_an_older_version_are_made_anew_when_asked(results: Results) -> None:
-    as_an_older_version_made_it(results)
-    assert results.query("select kind, ap50 from results order by ap50").rows == (("run", 0.25), ("run", 0.5))
-    assert results.query("select count(*) from metrics").rows == ((12,),)
-    assert not list(results.path.parent.glob(".results.duckdb.new*"))
+def cut_in_half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_results_of_an_older_version_are_made_anew_when_a_run_is_recorded(results: Results, make_run) -> None:  # type: ignore[no-untyped-def]
-    as_an_older_version_made_it(results)
-    results.record(make_run("base", key="0000000003", ap50=0.75))
-    assert results.query("select ap50 from results order by ap50").rows == ((0.25,), (0.5,), (0.75,))
+def no_database(path: Path) -> None:
+    path.write_bytes(b"not a database")
 
 
-def test_results_of_an_older_version_that_cannot_be_written_say_what_to_do(
-    results: Results, monkeypatch: pytest.MonkeyPatch
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [as_an_older_version_made_it, cut_in_half, no_database, empty, Path.unlink])
+def test_a_file_that_is_damaged_or_of_another_version_is_made_anew(
+    results: Results,
+    make_run,
+    damage: Callable[[Path], None],  # type: ignore[no-untyped-def]
 ) -> None:
-    as_an_older_version_made_it(results)
+    damage(results.path)
+    assert results.query("select kind, ap50 from results order by ap50").rows == (("run", 0.25), ("run", 0.5))
+    damage(results.path)
+    results.tell([make_run("base", key="0000000003", ap50=0.75)])
+    assert results.query("select ap50 from results order by ap50").rows == ((0.25,), (0.5,), (0.75,))
+    assert results.query("select count(*) from metrics").rows == ((18,),)
+
+
+@pytest.mark.parametrize("mode", ["read_only=True", "read_only=False"])
+def test_another_program_that_has_the_file_open_keeps_nothing_out(results: Results, make_run, mode: str) -> None:  # type: ignore[no-untyped-def]
+    """A notebook that looks at it, or a browser of databases that holds it for writing."""
+    code = f"import duckdb, time; c = duckdb.connect({str(results.path)!r}, {mode})"
+    code += "; print('open', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holding:
+        assert holding.stdout is not None
+        assert holding.stdout.readline() == "open\n"
+        results.tell([make_run("new", key="0000000003", ap50=0.75)])
+        assert results.query("select ap50 from results order by ap50").rows == ((0.25,), (0.5,), (0.75,))
+        holding.kill()
+
+
+def test_a_folder_that_cannot_be_written_is_answered_for_all_the_same(
+    results: Results,
+    make_run,
+    monkeypatch: pytest.MonkeyPatch,  # type: ignore[no-untyped-def]
+) -> None:
+    make_run("new", key="0000000003", ap50=0.75)
 
     def refuse(self: Results) -> NoReturn:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Results, "_lock", refuse)
-    with pytest.raises(DitrError, match="another version of ditr and cannot be made anew: Permission denied") as error:
-        results.query("select 1")
-    assert "ditr results rebuild" in error.value.fix
-
-
-def test_a_rebuild_that_fails_leaves_the_old_file(results: Results) -> None:
     before = results.path.read_bytes()
-    (results.path.parent / "base-s0-0000000001" / "result.json").write_text("{")
-    with pytest.raises(ValueError, match="Expecting"):
-        results.rebuild()
+    assert results.query("select ap50 from results order by ap50").rows == ((0.25,), (0.5,), (0.75,))
     assert results.path.read_bytes() == before
-    assert not list(results.path.parent.glob(".results.duckdb.new*"))
 
 
-def test_a_damaged_file_can_be_made_anew(results: Results) -> None:
-    results.path.write_bytes(b"not a database")
-    assert results.rebuild() == 2
+DAMAGE = {
+    "state.json": ["{", "[]", '{"run_key": {}}', '{"seed": -1}', ""],
+    "result.json": ["", "[]", '{"ap50": "high"}', '{"n_frames": [1]}', '{"device": 7}'],
+    "metrics.jsonl": ['{"step": {}}\n', "}{\n", '{"step": 1, "metrics": {"loss": "x"}}\n'],
+    "frames.jsonl": ["{\n", '{"frame_id": "a", "n_points": "many"}\n'],
+    "instances.parquet": ["PAR1", ""],
+    "checks.jsonl": ["{\n"],
+}
+
+
+@pytest.mark.parametrize(("file", "content"), [(file, one) for file, each in DAMAGE.items() for one in each])
+def test_a_damaged_record_is_one_row_that_says_so(results: Results, file: str, content: str) -> None:
+    (results.runs / "base-s0-0000000001" / file).write_text(content)
+    rows = dict(results.query("select name, state from results").rows)
+    assert rows["fpn"] == "finished"
+    assert rows["base-s0-0000000001"].startswith(f"unreadable: unreadable {file}: ")
+    assert len(rows) == 2
+    assert results.query("select count(*) from metrics").rows == ((6,),), "nothing half read is left"
+
+
+def test_a_record_that_is_mended_is_read_again(results: Results) -> None:
+    file = results.runs / "base-s0-0000000001" / "result.json"
+    good = file.read_text()
+    file.write_text("{")
+    assert results.query("select count(*) from results where ap50 = 0.25").rows == ((0,),)
+    file.write_text(good)
+    assert results.query("select count(*) from results where ap50 = 0.25").rows == ((1,),)
     assert results.query("select count(*) from results").rows == ((2,),)
 
 
-def test_processes_that_record_at_once_wait_for_each_other(make_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_line_that_a_crash_cut_off_is_no_damage(results: Results) -> None:
+    with (results.runs / "base-s0-0000000001" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "metr')
+    assert results.query("select state from results where name = 'base'").rows == (("finished",),)
+
+
+def test_processes_that_tell_it_at_once_wait_for_each_other(make_run) -> None:  # type: ignore[no-untyped-def]
     folders = [make_run("base", key=f"000000000{i}").path for i in range(4)]
-    path = tmp_path / "runs" / "results.duckdb"
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        pool.starmap(_record, [(path, folder) for folder in folders], chunksize=1)
-    assert Results(path).query("select count(*) from results").rows == ((4,),)
+        pool.map(_tell, folders, chunksize=1)
+    with duckdb.connect(str(folders[0].parent / "results.duckdb"), read_only=True) as connection:
+        assert connection.execute("select count(*) from results").fetchall() == [(4,)]
 
 
 @pytest.mark.parametrize(
@@ -179,9 +268,9 @@ def test_a_syntax_error_is_one_line_with_an_example(results: Results) -> None:
 
 def test_no_results_yet_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(DitrError, match="no results yet") as error:
-        Results(tmp_path / "results.duckdb").query("select 1")
+        Results(tmp_path).query("select 1")
     assert "ditr run" in error.value.fix
 
 
-def _record(path: Path, folder: Path) -> None:
-    Results(path).record(RunFolder(folder))
+def _tell(folder: Path) -> None:
+    Results(folder.parent).tell([RunFolder(folder)])

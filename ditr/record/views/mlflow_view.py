@@ -146,6 +146,8 @@ class MlflowView:
 
 def _import_mlflow() -> None:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    # Each connection is opened when it is needed: one that is kept would write to a store that was replaced since.
+    os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
     import mlflow  # noqa: F401  (its loggers are there once it is imported)
 
     for name in ("mlflow", "alembic"):
@@ -162,7 +164,7 @@ def _make_store(path: Path) -> None:
 
 
 def _tell(client: MlflowClient, runs: Path, records: Sequence[Tracked]) -> None:
-    known = {name: found for name, found in _known(client).items()}
+    known = _known(client)
     parents = {_Writer(client, runs, record).tell(known.get(record.folder.path.name)) for record in records}
     for experiment, parent in sorted(pair for pair in parents if pair is not None):
         _sum_up(client, experiment, parent)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FILE = "results.duckdb"
 _STAMPS = "stamps"
 """The table of what was read: a stamp a folder."""
+_NOTHING: tuple[list[RunFolder], list[str]] = ([], [])
 _RETRIES_S = (0.1, 0.2, 0.5, 1.0)
 
 
@@ -57,16 +58,21 @@ class Results:
         OSError: nothing can be written there.
         """
         with self._lock():
-            if not self._is_current() or not _write(self.path, folders):
+            if self._is_current():
+                self._update(folders)
+            else:
                 self._make_anew()
 
     def catch_up(self) -> None:
         """Tells it every record that changed since, and forgets those that are gone; raises as ``tell`` does."""
-        if self._behind():
-            with self._lock():
-                changed = self._behind()
-                if changed is None or (changed and not _write(self.path, *changed)):
-                    self._make_anew()
+        if self._behind() == _NOTHING:
+            return
+        with self._lock():
+            behind = self._behind()  # another process may have been first
+            if behind is None:
+                self._make_anew()
+            elif behind != _NOTHING:
+                self._update(*behind)
 
     def rebuild(self) -> int:
         """Makes the file anew from every record beside it; returns how many there are."""
@@ -93,7 +99,7 @@ class Results:
             table = connection.sql(sql).to_arrow_table()
         pyarrow.parquet.write_table(table, target)
 
-    def _behind(self) -> tuple[Sequence[RunFolder], Sequence[str]] | None:
+    def _behind(self) -> tuple[list[RunFolder], list[str]] | None:
         """Folders that are not as they were when they were read, and names of those that are gone; None for a file
         that cannot tell."""
         import duckdb
@@ -108,7 +114,7 @@ class Results:
             return None
         changed = [folder for name, folder in found.items() if known.get(name) != folder.stamp()]
         gone = [name for name in known if name not in found]
-        return (changed, gone) if changed or gone else ((), ())
+        return changed, gone
 
     def _is_current(self) -> bool:
         """Whether the file is one, with the tables and columns of this version."""
@@ -123,12 +129,23 @@ class Results:
             return False
         return found == {_STAMPS: ["folder", "stamp"]} | {table: list(columns) for table, columns in TABLES.items()}
 
+    def _update(self, folders: Sequence[RunFolder], gone: Sequence[str] = ()) -> None:
+        import duckdb
+
+        try:
+            _write(self.path, folders, gone)
+        except duckdb.Error:  # it is damaged, or another program holds it open
+            self._make_anew()
+
     def _make_anew(self) -> int:
+        import duckdb
+
         folders = run_folders(self.runs)
         with replacing(self.path) as beside:
             try:
-                if not _write(beside, folders):
-                    raise AssertionError("a new file is nobody else's")
+                _write(beside, folders)
+            except duckdb.Error as error:
+                raise OSError(f"{self.path} cannot be written: {error}") from error
             finally:
                 _log_of(beside).unlink(missing_ok=True)
             _log_of(self.path).unlink(missing_ok=True)  # of the old file, left by a killed process
@@ -166,27 +183,19 @@ class Results:
         return FileLock(self.runs / f".{FILE}.lock")
 
 
-def _write(path: Path, folders: Sequence[RunFolder], gone: Sequence[str] = ()) -> bool:
-    """Replaces the rows of these records in the file, which is made if there is none; False where others hold it."""
-    import duckdb
-
-    try:
-        with _connect(path, mode="write") as connection:
-            for name, columns in {**TABLES, _STAMPS: {"folder": "VARCHAR", "stamp": "VARCHAR"}}.items():
-                fields = ", ".join(f"{column} {kind}" for column, kind in columns.items())
-                connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({fields})")
-            for name in gone:
-                _forget(connection, name)
-            for folder in folders:
-                stamp = folder.stamp()  # before it is read: what changes meanwhile is read again the next time
-                _forget(connection, folder.path.name)
-                replace_rows(connection, folder)
-                connection.execute(f"INSERT INTO {_STAMPS} VALUES (?, ?)", [folder.path.name, stamp])
-    except duckdb.IOException:
-        if path.stat().st_size == 0 or not _is_held(path):
-            raise
-        return False
-    return True
+def _write(path: Path, folders: Sequence[RunFolder], gone: Sequence[str] = ()) -> None:
+    """Replaces the rows of these records in the file, which is made if there is none; what is gone is forgotten."""
+    with _connect(path, mode="write") as connection:
+        for name, columns in {**TABLES, _STAMPS: {"folder": "VARCHAR", "stamp": "VARCHAR"}}.items():
+            fields = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({fields})")
+        for name in gone:
+            _forget(connection, name)
+        for folder in folders:
+            stamp = folder.stamp()  # before it is read: what changes meanwhile is read again the next time
+            _forget(connection, folder.path.name)
+            replace_rows(connection, folder)
+            connection.execute(f"INSERT INTO {_STAMPS} VALUES (?, ?)", [folder.path.name, stamp])
 
 
 def _forget(connection: duckdb.DuckDBPyConnection, folder: str) -> None:

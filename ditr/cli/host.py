@@ -1,0 +1,76 @@
+"""What the commands that make records share: a display, the stop, views that are told, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from ditr.cli.display import open_display
+from ditr.errors import Code, DitrError
+from ditr.paths import runs_dir
+from ditr.record.folder import RunFolder
+from ditr.record.views import views_of
+from ditr.record.views.teller import Teller
+from ditr.runner.session import Host
+from ditr.runner.stop import STOPPING, StopSignal
+from ditr.spec.registry import Registry
+
+if TYPE_CHECKING:
+    from ditr.data.scannet_sv import FrameSet
+    from ditr.evaluation.evaluate import Evaluation
+
+
+@contextmanager
+def open_host(registry: Registry, *, says: bytes = STOPPING) -> Iterator[Host]:
+    """What records are made with here; at the end views catch up, and one that cannot is a warning.
+
+    Parameters
+    ----------
+    says: the answer to the first Ctrl-C.
+    """
+    make_runs_folder()
+    with open_display() as display, StopSignal(says=says) as stop, open_teller() as teller:
+        yield Host(
+            registry=registry,
+            progress=display.progress,
+            say=display.say,
+            stop=stop,
+            draw=draw_pictures,
+            teller=teller,
+        )
+
+
+def open_teller() -> Teller:
+    """Of the views of the folder of runs."""
+    return Teller(views_of(runs_dir()), say=warn)
+
+
+def warn(line: str) -> None:
+    """To standard error; nothing that was asked for has failed."""
+    typer.echo(f"warning: {line}", err=True)
+
+
+def make_runs_folder() -> None:
+    """The folder of records, or a message why it cannot be."""
+    runs = runs_dir()
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fix = "Let DITR_RUNS name a folder that can be made and written."
+        what = f"cannot make the folder of runs: {error.strerror}"
+        raise DitrError(what, code=Code.ENVIRONMENT, where=str(runs), fix=fix) from error
+
+
+def draw_pictures(folder: RunFolder, evaluation: Evaluation, frames: FrameSet) -> None:
+    """Panels and curves, drawn into the record."""
+    from ditr.report.run_pictures import draw_run
+
+    draw_run(folder.panels, evaluation=evaluation, frames=frames, name=folder.path.name)
+
+
+def in_words(error: Exception) -> str:
+    """An error that is no user's mistake, with where its traceback is."""
+    return "\n  ".join([f"failed with {type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
