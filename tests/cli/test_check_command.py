@@ -16,11 +16,10 @@ from ditr.checks.outcome import Check, Subject, at_most, equal, reported, yes_or
 from ditr.cli import check as command
 from ditr.cli.main import app, main
 from ditr.data.dataset import Dataset
-from ditr.errors import Code, DitrError
+from ditr.errors import Code, DitrError, Interrupted
 from ditr.record.folder import RunFolder
 from ditr.runner.check import Checked
 from ditr.runner.check_subject import Asked
-from ditr.runner.stop import Interrupted
 
 PASSED = at_most(3, "s8_values", 2e-7, limit=0.001, detail="scene0000_00_0")
 FAILED = equal(3, "s8_voxels", 12, expected=13, detail="1 that only one side has, scene0000_00_0")

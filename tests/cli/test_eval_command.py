@@ -10,11 +10,10 @@ from typer.testing import CliRunner
 
 from ditr.cli import evaluate as command
 from ditr.cli.main import app, main
-from ditr.errors import Code, DitrError
+from ditr.errors import Code, DitrError, Interrupted
 from ditr.record.folder import RunFolder
 from ditr.runner.evaluate_checkpoint import Evaluated
 from ditr.runner.inputs import Selection
-from ditr.runner.stop import Interrupted
 
 ARGUMENTS = ["eval", "specs/baseline.yaml", "--checkpoint", "weights.pth"]
 RESULT = {"split": "val", "n_frames": 4, "ap": 0.5, "ap50": 0.75, "ap25": 0.8, "infer_ms": 80.0, "peak_mem_mb": 900.0}

@@ -9,8 +9,9 @@ import pytest
 
 from ditr.cli.jobs_table import COLUMNS, JobsTable, how_it_ended, job_row
 from ditr.cli.tables import text_table
+from ditr.files import write_json, write_text
 from ditr.paths import project_dir
-from ditr.record.folder import RunState, write_json, write_text
+from ditr.record.state import RecordState
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.queue import JobFailed, Standing
 from ditr.runner.run import Outcome
@@ -27,7 +28,7 @@ def runs(tmp_path: Path) -> tuple[PlannedRun, ...]:
         project_dir() / "specs/baseline.yaml", registry=REGISTRY, overrides=["seeds=[0, 1]", "schedule.epochs=4"]
     )
     planned = plan([spec], registry=REGISTRY, runs=tmp_path, force=False)
-    state = RunState(
+    state = RecordState(
         run_key=planned[0].key, spec_hash="", name="baseline", variant="baseline", seed=0, state="running",
         started_at="2026-01-01T00:00:00+00:00", steps=400,
     )  # fmt: skip

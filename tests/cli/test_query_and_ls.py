@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 from ditr.cli.main import app, main
 from ditr.cli.tables import text_table
 from ditr.errors import DitrError
+from ditr.files import write_json
 from ditr.paths import runs_dir
-from ditr.record.folder import RunFolder, RunState, write_json
+from ditr.record.folder import RunFolder
+from ditr.record.state import RecordState
 from ditr.record.views.results import Results
 
 
@@ -24,7 +26,7 @@ def runs() -> Path:
     for index, (name, state) in enumerate((("base", "finished"), ("fpn", "running"))):
         folder = RunFolder(runs_dir() / f"{name}-s0-000000000{index}")
         begun = folder.begin(
-            RunState(
+            RecordState(
                 run_key=f"000000000{index}", spec_hash="ab" * 32, name=name, variant="baseline", seed=0,
                 state="running", started_at=f"2026-01-0{index + 1}T00:00:00+00:00",
             )
@@ -32,7 +34,7 @@ def runs() -> Path:
         if state == "finished":
             write_json(folder.result, {"ap50": 0.25, "device": "[red]cpu", "checkpoint": None})
             folder.set_state(replace(begun, state="finished", wall_s=12.5))
-        Results(runs_dir() / "results.duckdb").record(folder)
+        Results(runs_dir()).tell([folder])
     return runs_dir()
 
 

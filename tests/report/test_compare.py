@@ -16,8 +16,10 @@ import ditr
 from ditr.errors import Code, DitrError
 from ditr.evaluation.instance_facts import save_instances
 from ditr.evaluation.match_table import FrameMatches, MatchTable
+from ditr.files import write_json
 from ditr.paths import project_dir
-from ditr.record.folder import RunFolder, RunState, write_json
+from ditr.record.folder import RunFolder
+from ditr.record.state import RecordState
 from ditr.record.views.results import Results
 from ditr.report.arms import Arm, all_arms, choose
 from ditr.report.compare import Comparison, compare
@@ -49,7 +51,7 @@ def make(runs: Path) -> Make:
             key = run_key(digest, seed)
             folder = RunFolder(runs / f"{spec.name}-s{seed}-{key}")
             folder.path.mkdir(parents=True)
-            state = RunState(
+            state = RecordState(
                 run_key=key,
                 spec_hash=digest,
                 name=spec.name,
@@ -311,7 +313,7 @@ def test_a_notebook_shows_the_comparison_and_gives_its_numbers(runs: Path, make:
 
 def test_a_notebook_shows_results_as_a_table_and_a_data_frame(runs: Path, make: Make) -> None:
     make("baseline.yaml")
-    Results(runs / "results.duckdb").rebuild()
+    Results(runs).rebuild()
     found = ditr.results(runs)
     assert found.df("select name, seed from results order by seed").values.tolist() == [
         ["baseline", 0],

@@ -13,6 +13,7 @@ from ditr.errors import DitrError
 from ditr.paths import project_dir
 from ditr.progress import silent
 from ditr.record.views.results import Results
+from ditr.record.views.teller import Teller
 from ditr.runner.plan import plan
 from ditr.runner.requirements import require_inputs
 from ditr.runner.run import run_all
@@ -52,10 +53,17 @@ def test_a_data_set_with_broken_frames_is_refused_before_any_run_starts(folder: 
 
 def test_excluded_frames_are_said_counted_and_named(folder: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    host = Host(registry=REGISTRY, progress=silent, say=said.append, stop=StopSignal(), draw=lambda *arguments: None)
-    results = Results(tmp_path / "results.duckdb")
+    host = Host(
+        registry=REGISTRY,
+        progress=silent,
+        say=said.append,
+        stop=StopSignal(),
+        draw=lambda *arguments: None,
+        teller=Teller((), say=print),
+    )
+    results = Results(tmp_path / "runs")
     planned = plan([load("dataset.broken_frames=exclude")], registry=REGISTRY, runs=tmp_path / "runs", force=False)
-    (outcome,) = run_all(planned, host=host, results=results)
+    (outcome,) = run_all(planned, host=host)
     assert outcome.error is None
     (row,) = results.query("select excluded_frames, intrinsics, n_frames from results").rows
     assert row == (1, "default 577.871 577.871 319.5 239.5", 1)

@@ -10,6 +10,7 @@ from ditr.data.dataset import Dataset
 from ditr.paths import project_dir
 from ditr.progress import silent
 from ditr.record.views.results import Results
+from ditr.record.views.teller import Teller
 from ditr.runner.plan import plan
 from ditr.runner.run import run_all
 from ditr.runner.session import Host
@@ -43,9 +44,10 @@ def test_the_row_says_whether_esams_quirks_were_in_and_what_differs(tmp_path: Pa
         say=[].append,
         stop=StopSignal(),
         draw=lambda folder, evaluation, frames: None,
+        teller=Teller((), say=print),
     )
-    results = Results(tmp_path / "results.duckdb")
-    outcomes = run_all(planned, host=host, results=results)
+    results = Results(tmp_path)
+    outcomes = run_all(planned, host=host)
     assert [outcome.error for outcome in outcomes] == [None, None]
     columns = "esam_compat, esam_differences, ap, ap_to_90, ap_to_95, spec_hash"
     fixed, compat = results.query(f"select {columns} from results order by esam_compat").rows

@@ -11,19 +11,20 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ditr.data.dataset import Dataset
-from ditr.errors import Code, DitrError
+from ditr.errors import Code, DitrError, Interrupted
 from ditr.paths import project_dir
 from ditr.progress import Progress, silent
 from ditr.record.folder import RunFolder
+from ditr.record.recording import DRAFTS
 from ditr.record.views.results import Results
+from ditr.record.views.teller import Teller
 from ditr.runner import evaluate_checkpoint as module
 from ditr.runner.evaluate_checkpoint import Evaluated, evaluate_checkpoint
 from ditr.runner.inputs import Selection
 from ditr.runner.plan import plan
 from ditr.runner.run import run_all
 from ditr.runner.session import Host
-from ditr.runner.stop import Interrupted, StopSignal
-from ditr.runner.unlisted import UNFINISHED
+from ditr.runner.stop import StopSignal
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.registry import Registry
 
@@ -47,7 +48,12 @@ def load(name: str, *overrides: str) -> LoadedSpec:
 def host(said: list[str] | None = None, *, progress: Progress = silent) -> Host:
     say = [].append if said is None else said.append
     return Host(
-        registry=REGISTRY, progress=progress, say=say, stop=StopSignal(), draw=lambda folder, found, frames: None
+        registry=REGISTRY,
+        progress=progress,
+        say=say,
+        stop=StopSignal(),
+        draw=lambda folder, found, frames: None,
+        teller=Teller((), say=print),
     )
 
 
@@ -58,7 +64,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, session_cache: Path, tiny_
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DITR_CACHE", str(session_cache))
         planned = plan([load("fpn_inject")], registry=REGISTRY, runs=runs, force=False)
-        (outcome,) = run_all(planned, host=host(), results=Results(runs / "results.duckdb"))
+        (outcome,) = run_all(planned, host=host())
     assert outcome.error is None
     return runs
 
@@ -116,7 +122,7 @@ def test_a_runs_weights_give_its_numbers_and_matches(trained: Path, tmp_path: Pa
     assert facts["evaluated_weights"]["missing"] == []
     assert len(facts["evaluated_weights"]["sha256"]) == 64
     sql = "select kind, ap, n_frames, step_ms is null from results"
-    results = Results(tmp_path / "results.duckdb")
+    results = Results(tmp_path)
     assert results.query(sql).rows == (("eval", expected["ap"], 2, True),)
     results.rebuild()
     assert results.query(sql).rows == (("eval", expected["ap"], 2, True),)
@@ -128,12 +134,12 @@ def test_what_decides_the_numbers_decides_the_key(trained: Path, tmp_path: Path)
     whole = evaluate(tmp_path, run.weights, frames=2)
     again = evaluate(tmp_path, run.weights, "schedule.learning_rate=0.5", "name=other")
     assert again.folder.path.name.rpartition("-")[2] == whole.folder.path.name.rpartition("-")[2]
-    assert again.kept is not None
-    assert "fpn_inject-eval-" in again.kept
+    assert again.replaced is not None
+    assert again.replaced.name.startswith("fpn_inject-eval-")
     part = evaluate(tmp_path, run.weights, frames=1)
-    assert (part.result["n_frames"], part.split_frames, part.kept) == (1, 2, None)
+    assert (part.result["n_frames"], part.split_frames, part.replaced) == (1, 2, None)
     assert evaluate(tmp_path, run.weights, split="train", frames=1).result["split"] == "train"
-    asked = Results(tmp_path / "results.duckdb").query("select name, split, n_frames from results order by all").rows
+    asked = Results(tmp_path).query("select name, split, n_frames from results order by all").rows
     assert asked == (("fpn_inject", "train", 1), ("fpn_inject", "val", 1), ("other", "val", 2))
 
 
@@ -161,20 +167,22 @@ def test_a_failing_second_evaluation_leaves_the_first(
         evaluate(tmp_path, run.weights)
     (note,) = error.value.__notes__
     assert "in the middle" in Path(note.removeprefix("traceback: ")).read_text()
-    assert left(tmp_path) == sorted([*before, UNFINISHED])
+    assert left(tmp_path) == sorted([*before, DRAFTS])
     assert first.folder.result.read_bytes() == content
-    assert Results(tmp_path / "results.duckdb").query("select count(*) from results").rows == ((1,),)
+    assert Results(tmp_path).query("select count(*) from results").rows == ((1,),)
 
 
 def test_a_picture_that_fails_costs_no_number(trained: Path, tmp_path: Path) -> None:
     def fail(folder: RunFolder, found: object, frames: object) -> None:
         raise OSError("no room")
 
-    using = Host(registry=REGISTRY, progress=silent, say=print, stop=StopSignal(), draw=fail)
+    using = Host(
+        registry=REGISTRY, progress=silent, say=print, stop=StopSignal(), draw=fail, teller=Teller((), say=print)
+    )
     found = evaluate(tmp_path, run_of(trained).weights, using=using)
     assert isinstance(found.error, OSError)
     assert "no room" in found.folder.log_file.read_text()
-    assert Results(tmp_path / "results.duckdb").query("select state from results").rows == (("finished",),)
+    assert Results(tmp_path).query("select state from results").rows == (("finished",),)
 
 
 def test_weights_of_another_model_are_refused_before_anything_is_made(trained: Path, tmp_path: Path) -> None:
@@ -213,7 +221,7 @@ def test_a_torch_file_of_the_plain_model_is_evaluated_as_esams(trained: Path, tm
     assert found.result["n_frames"] == 2
     with pytest.raises(DitrError, match="24 entries of the model are not in the file, of bifusion"):
         evaluate(runs, esam, spec="bifusion")
-    assert len(left(runs)) == 3, "the evaluation, the results and their lock"
+    assert len(left(runs)) == 1, "the evaluation"
 
 
 def test_what_the_weights_were_trained_with_is_compared(trained: Path, tmp_path: Path) -> None:

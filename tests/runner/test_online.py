@@ -17,11 +17,11 @@ from ditr.data.dataset import Dataset
 from ditr.paths import cache_dir, project_dir
 from ditr.progress import Progress, silent
 from ditr.record.folder import RunFolder
-from ditr.record.views.results import Results
+from ditr.record.views.headline import headline
+from ditr.record.views.teller import Teller
 from ditr.runner.evaluate_checkpoint import evaluate_checkpoint
 from ditr.runner.inputs import Inputs, Selection, prepare
 from ditr.runner.plan import plan
-from ditr.runner.record import headline
 from ditr.runner.run import run_all
 from ditr.runner.session import Host
 from ditr.runner.stop import StopSignal
@@ -48,7 +48,14 @@ def load(*overrides: str, arm: str = "fpn_inject") -> LoadedSpec:
 
 
 def host(stop: StopSignal, *, progress: Progress = silent) -> Host:
-    return Host(registry=REGISTRY, progress=progress, say=[].append, stop=stop, draw=lambda folder, found, frames: None)
+    return Host(
+        registry=REGISTRY,
+        progress=progress,
+        say=[].append,
+        stop=stop,
+        draw=lambda folder, found, frames: None,
+        teller=Teller((), say=print),
+    )
 
 
 def go(runs: Path, *overrides: str, stop_after_a_step: bool = False) -> RunFolder:
@@ -61,7 +68,7 @@ def go(runs: Path, *overrides: str, stop_after_a_step: bool = False) -> RunFolde
     planned = plan([load(*overrides)], registry=REGISTRY, runs=runs, force=False)
     with StopSignal() as stop:
         using = host(stop, progress=interrupt if stop_after_a_step else silent)
-        (outcome,) = run_all(planned, host=using, results=Results(runs / "results.duckdb"))
+        (outcome,) = run_all(planned, host=using)
     assert outcome.error is None
     assert outcome.interrupted is stop_after_a_step
     return planned[0].folder
@@ -133,13 +140,12 @@ def test_evaluation_frames_and_frames_without_augmentation_have_the_maps_that_wo
     assert not jittered.evaluated.augmented
 
 
-def test_what_is_compared_tells_online_runs_and_their_images_apart(tmp_path: Path) -> None:
+def test_what_is_compared_tells_online_runs_and_their_images_apart() -> None:
     plain, jittered = (
-        headline(plan([load(*overrides)], registry=REGISTRY, runs=tmp_path, force=False)[0], device=CPU)
-        for overrides in ((), JITTERED)
+        headline(load(*overrides).spec, variant="fpn_inject", seed=0, facts={}) for overrides in ((), JITTERED)
     )
-    assert (plain["feature_mode"], plain["image_augmentation"]) == ("stored", False)
-    assert (jittered["feature_mode"], jittered["image_augmentation"]) == ("online", True)
+    assert (plain["feature_mode"], plain["image_augmentation"]) == ("stored", "False")
+    assert (jittered["feature_mode"], jittered["image_augmentation"]) == ("online", "True")
     assert {name for name in plain if plain[name] != jittered[name]} == {"feature_mode", "image_augmentation"}
 
 

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ditr.errors import DitrError
+from ditr.files import write_json
 from ditr.paths import project_dir
-from ditr.record.folder import RunFolder, RunState, State, write_json
+from ditr.record import recording
+from ditr.record.folder import RunFolder
+from ditr.record.state import State
 from ditr.runner.plan import PlannedRun, plan
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.registry import Registry
@@ -27,13 +31,8 @@ def planned(specs: list[LoadedSpec], runs: Path, *, force: bool = False) -> list
 
 
 def begin(run: PlannedRun, state: State) -> RunFolder:
-    begun = run.folder.begin(
-        RunState(
-            run_key=run.key, spec_hash=run.spec_hash, name=run.spec.name, variant=run.variant, seed=run.seed,
-            state="running", started_at="2026-01-01T00:00:00+00:00", pid=1,
-        )
-    )  # fmt: skip
-    run.folder.set_state(RunState(**{**begun.__dict__, "state": state}))
+    begun = recording.begin(run.folder, run.identity(kind="run", seed=run.seed))
+    run.folder.set_state(replace(begun.state, state=state))
     return run.folder
 
 

@@ -11,7 +11,7 @@ import pytest
 from ditr.data.dataset import Dataset
 from ditr.errors import Code, DitrError
 from ditr.paths import project_dir
-from ditr.record.folder import RunState
+from ditr.record.recording import begin
 from ditr.runner.costs import Costs, MapCosts
 from ditr.runner.plan import plan
 from ditr.runner.probe import Probe, probe, seconds_left, seconds_of_a_run
@@ -43,11 +43,7 @@ def test_what_was_done_before_is_not_estimated_again(tmp_path: Path) -> None:
     (run,) = plan([load()], registry=REGISTRY, runs=tmp_path, force=False)
     whole = seconds_of_a_run(run.spec, costs=COSTS, probe=PROBE)
     assert seconds_left(run, costs=COSTS, probe=PROBE) == whole
-    run.folder.begin(
-        RunState(
-            run_key=run.key, spec_hash="", name="n", variant=run.variant, seed=0, state="running", started_at="2026"
-        )
-    )
+    begin(run.folder, run.identity(kind="run", seed=run.seed))
     run.folder.log(200, {"train/loss": 1.0})
     assert seconds_left(replace(run, status="resume"), costs=COSTS, probe=PROBE) == pytest.approx(whole / 5)
     assert seconds_left(replace(run, status="again"), costs=COSTS, probe=PROBE) == whole

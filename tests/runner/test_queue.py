@@ -14,6 +14,7 @@ import pytest
 
 from ditr.paths import project_dir
 from ditr.record.views.results import Results
+from ditr.record.views.teller import Teller
 from ditr.runner import queue
 from ditr.runner.places import Slot
 from ditr.runner.plan import PlannedRun, plan
@@ -66,8 +67,7 @@ def planned(runs: Path, *seeds: int) -> tuple[PlannedRun, ...]:
 
 
 def run(runs: tuple[PlannedRun, ...], *, slots: list[Slot], stop: StopSignal, look: Look) -> tuple[Outcome, ...]:
-    results = Results(runs[0].folder.path.parent / "results.duckdb")
-    return run_at_once(runs, slots=slots, results=results, stop=stop, look=look)
+    return run_at_once(runs, slots=slots, teller=Teller((), say=print), stop=stop, look=look)
 
 
 def silent(_: Standing) -> None:
@@ -99,8 +99,8 @@ def test_a_job_that_fails_or_dies_leaves_the_others_alone(tmp_path: Path) -> Non
     assert "seed 1 has no luck" in str(found[1].error), "with the end of what it said"
     assert "was ended by signal 9 (Killed), as the kernel does when memory runs out" in str(found[2].error)
     assert [outcome.state.state for outcome in found if outcome.state] == ["finished", "failed", "failed", "finished"]
-    rows = Results(tmp_path / "results.duckdb").query("select seed, state from results order by seed").rows
-    assert rows == ((1, "failed"), (2, "failed")), "jobs write the rows of their runs, those that died cannot"
+    rows = Results(tmp_path).query("select seed, state from results order by seed").rows
+    assert rows == ((0, "finished"), (1, "failed"), (2, "failed"), (3, "finished"))
     left = sorted(path.name[:12] for path in tmp_path.glob(".*.job.txt"))
     assert left == [".baseline-s1", ".baseline-s2"], "their whole output is kept"
     assert all(len(standing.under_way) <= 2 for standing in seen)

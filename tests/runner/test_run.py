@@ -12,21 +12,24 @@ from typing import Any, NoReturn
 import pytest
 
 from ditr.data.dataset import Dataset
-from ditr.errors import Code, DitrError
+from ditr.errors import Code, DitrError, Interrupted
 from ditr.evaluation.evaluate import Evaluation, evaluate
 from ditr.evaluation.instance_facts import load_instances
 from ditr.paths import project_dir
 from ditr.progress import silent
+from ditr.record.views import views_of
 from ditr.record.views.results import Results
+from ditr.record.views.teller import Teller
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.run import run_all
 from ditr.runner.session import Host, Session
-from ditr.runner.stop import Interrupted, StopSignal
+from ditr.runner.stop import StopSignal
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
 
 REGISTRY = Registry()
 Work = Callable[[Session], None]
+LOGGED = {f"epoch/{name}": 1.0 for name in ("lr", "step_ms", "data_ms", "peak_mem_mb")}
 
 
 @pytest.fixture
@@ -44,17 +47,24 @@ def plan_seeds(runs: Path, *seeds: int, force: bool = False) -> tuple[PlannedRun
 
 def host(stop: StopSignal, said: list[str] | None = None) -> Host:
     say = [].append if said is None else said.append
-    return Host(registry=REGISTRY, progress=silent, say=say, stop=stop, draw=lambda folder, evaluation, frames: None)
+    return Host(
+        registry=REGISTRY,
+        progress=silent,
+        say=say,
+        stop=stop,
+        draw=lambda folder, evaluation, frames: None,
+        teller=Teller((), say=print),
+    )
 
 
 def test_a_failing_run_is_recorded_and_the_others_still_run(tmp_path: Path, work: Callable[[Work], None]) -> None:
     def fail_seed_0(session: Session) -> None:
-        if session.state.seed == 0:
+        if session.recording.state.seed == 0:
             raise ZeroDivisionError("inside the run")
 
     work(fail_seed_0)
-    results = Results(tmp_path / "results.duckdb")
-    failed, fine = run_all(plan_seeds(tmp_path, 0, 1), host=host(StopSignal()), results=results)
+    results = Results(tmp_path)
+    failed, fine = run_all(plan_seeds(tmp_path, 0, 1), host=host(StopSignal()))
     assert isinstance(failed.error, ZeroDivisionError)
     assert failed.state is not None
     assert (failed.state.state, failed.state.error) == ("failed", "inside the run")
@@ -73,9 +83,8 @@ def test_an_interrupted_run_ends_the_plan_and_goes_on_later(tmp_path: Path, work
         raise Interrupted
 
     work(interrupt)
-    results = Results(tmp_path / "results.duckdb")
     with stop:
-        first, second = run_all(plan_seeds(tmp_path, 0, 1), host=host(stop), results=results)
+        first, second = run_all(plan_seeds(tmp_path, 0, 1), host=host(stop))
     assert first.state is not None
     assert (first.state.state, first.interrupted) == ("interrupted", True)
     assert (second.state, second.interrupted) == (None, True)
@@ -92,7 +101,7 @@ def test_a_second_interrupt_ends_at_once_and_leaves_a_resumable_run(
     work(insist)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), StopSignal() as stop:
-        run_all(plan_seeds(tmp_path, 0), host=host(stop), results=Results(tmp_path / "results.duckdb"))
+        run_all(plan_seeds(tmp_path, 0), host=host(stop))
     assert signal.getsignal(signal.SIGINT) is before
     assert [run.status for run in plan_seeds(tmp_path, 0)] == ["resume"]
 
@@ -110,11 +119,10 @@ def test_a_resumed_run_adds_up_its_time_and_keeps_its_start(tmp_path: Path, work
     def stop_here(session: Session) -> None:
         raise DitrError("no room", code=Code.RUN)
 
-    results = Results(tmp_path / "results.duckdb")
     work(stop_here)
-    (first,) = run_all(plan_seeds(tmp_path, 0), host=host(StopSignal()), results=results)
+    (first,) = run_all(plan_seeds(tmp_path, 0), host=host(StopSignal()))
     work(lambda session: None)
-    (second,) = run_all(plan_seeds(tmp_path, 0), host=host(StopSignal()), results=results)
+    (second,) = run_all(plan_seeds(tmp_path, 0), host=host(StopSignal()))
     assert first.state is not None
     assert second.state is not None
     assert second.state.started_at == first.state.started_at
@@ -124,10 +132,10 @@ def test_a_resumed_run_adds_up_its_time_and_keeps_its_start(tmp_path: Path, work
 
 def test_force_keeps_the_old_run_aside(tmp_path: Path, work: Callable[[Work], None]) -> None:
     work(lambda session: session.log(1, {"train/loss": 0.5}, epoch=1))
-    results = Results(tmp_path / "results.duckdb")
-    run_all(plan_seeds(tmp_path, 0), host=host(StopSignal()), results=results)
+    results = Results(tmp_path)
+    run_all(plan_seeds(tmp_path, 0), host=host(StopSignal()))
     said: list[str] = []
-    run_all(plan_seeds(tmp_path, 0, force=True), host=host(StopSignal(), said), results=results)
+    run_all(plan_seeds(tmp_path, 0, force=True), host=host(StopSignal(), said))
     (kept,) = (tmp_path / ".replaced").iterdir()
     assert (kept / "metrics.jsonl").read_text().count("\n") == 1
     assert any(str(kept) in line for line in said)
@@ -149,7 +157,7 @@ def test_only_the_evaluation_that_is_written_collects_what_is_written(
     twice = ["schedule.epochs=2", "schedule.validate_every=1", "tracking.panels=1"]
     spec = load_spec(project_dir() / "specs/baseline.yaml", registry=REGISTRY, overrides=[*small, *twice])
     planned = plan([spec], registry=REGISTRY, runs=tmp_path, force=False)
-    (outcome,) = run_all(planned, host=host(StopSignal()), results=Results(tmp_path / "results.duckdb"))
+    (outcome,) = run_all(planned, host=host(StopSignal()))
     assert outcome.error is None
     assert asked == [(0, False), (1, True)]
     assert load_instances(outcome.planned.folder.instances).num_rows > 0
@@ -164,22 +172,47 @@ def test_a_picture_that_fails_costs_no_number(tmp_path: Path, tiny_dataset: Data
         project_dir() / "specs/baseline.yaml", registry=REGISTRY, overrides=[*small, "tracking.mlflow=false"]
     )
     planned = plan([spec], registry=REGISTRY, runs=tmp_path, force=False)
-    results = Results(tmp_path / "results.duckdb")
-    (outcome,) = run_all(planned, host=replace(host(StopSignal()), draw=fail), results=results)
+    results = Results(tmp_path)
+    (outcome,) = run_all(planned, host=replace(host(StopSignal()), draw=fail))
     assert isinstance(outcome.error, ValueError)
     (row,) = results.query("select state, ap50 is not null from results").rows
     assert row == ("failed", True)
 
 
-def test_a_tracking_failure_comes_after_everything_is_safe(
+def test_views_in_trouble_stop_no_run_and_cost_nothing(
     tmp_path: Path, work: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(session: Session, state: object) -> None:
-        raise OSError("mlflow.db is gone")
+    """Both files are damaged beyond opening; the run is whole, and they are caught up when they can be."""
+    work(lambda session: session.log(1, {"epoch/loss": 0.5, **LOGGED}, epoch=1))
+    (tmp_path / "mlflow.db").write_bytes(b"damaged")
+    (tmp_path / "results.duckdb").mkdir()
+    said: list[str] = []
+    with Teller(views_of(tmp_path), say=said.append) as teller:
+        (outcome,) = run_all(plan_seeds(tmp_path, 0), host=replace(host(StopSignal()), teller=teller))
+    assert outcome.error is None
+    assert outcome.state is not None
+    assert outcome.state.state == "finished"
+    assert [line.partition(" ")[0] for line in said] == ["results.duckdb", "mlflow.db"]
+    (tmp_path / "results.duckdb").rmdir()
+    assert Results(tmp_path).query("select state from results").rows == (("finished",),)
 
-    work(lambda session: None)
-    monkeypatch.setattr(Session, "close", broken)
-    (outcome,) = run_all(plan_seeds(tmp_path, 0), host=host(StopSignal()), results=Results(tmp_path / "results.duckdb"))
-    assert isinstance(outcome.error, OSError)
-    assert outcome.planned.folder.state().state == "finished"  # type: ignore[union-attr]
-    assert "mlflow.db is gone" in outcome.planned.folder.log_file.read_text()
+
+def test_a_second_interrupt_that_a_library_makes_another_error_of_is_no_failure(
+    tmp_path: Path, work: Callable[[Work], None]
+) -> None:
+    """As torch does when it is interrupted while it writes a file."""
+
+    def insist(session: Session) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("unexpected pos 64 vs 0") from None
+
+    work(insist)
+    with pytest.raises(KeyboardInterrupt), StopSignal() as stop:
+        run_all(plan_seeds(tmp_path, 0), host=host(stop))
+    (run,) = plan_seeds(tmp_path, 0)
+    state = run.folder.state()
+    assert state is not None
+    assert (state.state, state.error, run.status) == ("interrupted", None, "resume")

@@ -13,10 +13,11 @@ import torch
 from ditr.catalog import weights_stamp
 from ditr.data.dataset import Dataset, open_dataset
 from ditr.errors import DitrError
+from ditr.files import write_json
 from ditr.paths import project_dir
 from ditr.progress import silent
 from ditr.record import provenance
-from ditr.record.folder import RunFolder, write_json
+from ditr.record.folder import RunFolder
 from ditr.runner.inputs import Inputs, prepare
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.record import code_changed, write_provenance

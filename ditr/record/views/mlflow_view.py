@@ -157,10 +157,14 @@ def _import_mlflow() -> None:
 def _make_store(path: Path) -> None:
     """An empty store in place of whatever is there; a process killed meanwhile leaves none half made."""
     _import_mlflow()
-    from mlflow import MlflowClient
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     with replacing(path) as beside:
-        MlflowClient(f"sqlite:///{beside}").get_experiment_by_name("")
+        SqlAlchemyStore(f"sqlite:///{beside}", _artefacts(path.parent))  # type: ignore[no-untyped-call]
+
+
+def _artefacts(runs: Path) -> str:
+    return (runs / "mlartifacts").resolve().as_uri()
 
 
 def _tell(client: MlflowClient, runs: Path, records: Sequence[Tracked]) -> None:
@@ -232,8 +236,8 @@ class _Writer:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        artefacts = (self.runs / "mlartifacts").resolve().as_uri()
-        return str(self.client.create_experiment(name, artifact_location=artefacts, tags=_EXPERIMENT_TAGS))
+        where = _artefacts(self.runs)
+        return str(self.client.create_experiment(name, artifact_location=where, tags=_EXPERIMENT_TAGS))
 
     def _parent(self, experiment: str) -> str | None:
         """Of the runs of one spec; nothing else has one."""
