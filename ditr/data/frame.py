@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from ditr.geometry.camera import Intrinsics
 
-Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+FRAME_ID = re.compile(r"(?P<scene>scene\d{4}_\d{2})_(?P<number>\d+)")
+"""``<scene>_<number>``, the one form of a frame's id."""
 
 
 def scene_of(frame_id: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ditr.data.frame_list import FRAME_ID
+from ditr.data.frame import FRAME_ID
 
 NUM_POINT_FEATURES = 6
 _SCENE = re.compile(r"scene\d{4}_\d{2}")

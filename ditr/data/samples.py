@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ditr.data.augment import Augmented, augment
+from ditr.data.augmentation import Augmented, augment
 from ditr.data.batch import Sample
-from ditr.data.image_augment import jitter, mirror
+from ditr.data.image_augmentation import jitter, mirror
 from ditr.data.scannet_sv import FrameSet
 from ditr.data.targets import make_targets
 from ditr.errors import Code, DitrError

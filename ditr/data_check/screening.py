@@ -13,10 +13,10 @@ import xxhash
 
 from ditr import paths
 from ditr.data.dataset import Dataset, open_dataset
-from ditr.data.frame_list import FRAME_LISTS
 from ditr.data.scannet_sv import INSTANCES, POINT_COUNT, POINTS, SEMANTICS, SUPERPOINTS, FrameSet
 from ditr.data_check.check import CheckReport, Problem, check_dataset
 from ditr.data_check.frame_check import MAX_COLOUR_DIFFERENCE, MAX_ROTATION_ERROR
+from ditr.data_check.frame_list import FRAME_LISTS
 from ditr.data_check.reprojection import EDGES_PX, LIMIT_PX, MAX_SCALE_ERROR, MIN_COLUMNS, MIN_CONCENTRATION
 from ditr.data_check.reprojection_summary import histogram, read_summary
 from ditr.errors import Code, DitrError

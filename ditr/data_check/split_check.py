@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from ditr.data.dataset import Dataset, Report
-from ditr.data.frame_list import FRAME_LISTS, read_frame_list
 from ditr.data.scannet_sv import MANIFEST, POINTS, FrameSet
+from ditr.data_check.frame_list import FRAME_LISTS, read_frame_list
 from ditr.data_check.label_statistics import MIN_INSTANCE_POINTS
 from ditr.errors import DitrError
 from ditr.rooms import content_digest

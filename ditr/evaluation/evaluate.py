@@ -23,7 +23,7 @@ from ditr.evaluation.instances import Instances
 from ditr.evaluation.kept import KeptFrame, spread_evenly
 from ditr.evaluation.match_table import FrameMatches, MatchTable
 from ditr.evaluation.postprocess import instances
-from ditr.evaluation.texture_only import texture_ids
+from ditr.evaluation.texture_ids import texture_ids
 from ditr.features.principal_colours import PrincipalColours, fit_colours
 from ditr.model.output import ModelOutput
 from ditr.progress import Progress, silent

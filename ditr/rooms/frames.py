@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from ditr.data.classes import raw_id_on_disk
-from ditr.data.oversegmentation import oversegment
 from ditr.data.scannet_sv import INSTANCES, POINT_COUNT, POINTS, SEMANTICS, SUPERPOINTS, stored_pose_path
 from ditr.geometry.camera import SCANNET_SV_INTRINSICS, backproject
+from ditr.geometry.oversegmentation import oversegment
 from ditr.rooms.render import View, render
 from ditr.rooms.room import Room, furnish
 from ditr.rooms.sensor import sense_colour, sense_depth

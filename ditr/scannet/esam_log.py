@@ -168,7 +168,8 @@ def _message(line: str) -> Record | None:
         return None  # how far a validation is
     text = f"{before_eta or ''}  {text}"
     values = {name: float(value) for name, value in _PAIR.findall(text)}
-    if _PAIR.sub("", text).strip() or not values.keys() >= ({"loss"} if is_window else AP_NAMES):
+    whole = _PAIR.sub("\0", text).rstrip().endswith("\0") and " - mmengine - " not in text
+    if not whole or not values.keys() >= ({"loss"} if is_window else AP_NAMES):
         raise ValueError("not whole")
     step = (int(epoch or 1) - 1) * int(batches) + int(batch) if is_window else None
     at = datetime.strptime(stamp, _TIME_FORMAT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ditr.data.frame_list import FRAME_LISTS, read_frame_list
+from ditr.data_check.frame_list import FRAME_LISTS, read_frame_list
 from ditr.errors import Code, DitrError
 
 FRAME_STEP = 200

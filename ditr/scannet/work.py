@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 
-from ditr.data.oversegmentation import oversegment
 from ditr.data.scene_intrinsics import intrinsics_file
 from ditr.errors import DitrError
 from ditr.geometry.camera import Intrinsics
+from ditr.geometry.oversegmentation import oversegment
 from ditr.scannet.files import is_prepared, write_frame, write_whole
 from ditr.scannet.frame import build_frame
 from ditr.scannet.manifest import PrepareSettings

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ditr.checks.projection import check_projection
 from ditr.data import samples as samples_module
-from ditr.data.augment import Augmented
+from ditr.data.augmentation import Augmented
 from ditr.data.batch import Batch, Sample
 from ditr.data.frame import Frame
 from ditr.data.samples import SampleSet

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from ditr.data.augment import augment
+from ditr.data.augmentation import augment
 from ditr.data.batch import Sample
 from ditr.data.loading import batches
 from ditr.data.samples import SampleSet, normalise_colour

@@ -18,7 +18,7 @@ from ditr.data.dataset import Dataset
 from ditr.data.samples import SampleSet
 from ditr.evaluation.class_frequency import FREQUENCIES
 from ditr.evaluation.evaluate import Evaluation, evaluate
-from ditr.evaluation.texture_only import texture_ids
+from ditr.evaluation.texture_ids import texture_ids
 from ditr.spec.models import EvaluationSpec
 from tests.evaluation.test_evaluate import Answers
 

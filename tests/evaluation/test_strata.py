@@ -17,7 +17,7 @@ from ditr.evaluation.class_frequency import FREQUENCIES
 from ditr.evaluation.instance_facts import INSTANCES_SCHEMA, load_instances, save_instances
 from ditr.evaluation.resampling import Scored
 from ditr.evaluation.strata import Stratum, strata
-from ditr.evaluation.texture_only import texture_ids
+from ditr.evaluation.texture_ids import texture_ids
 from tests.evaluation.test_instance_ap import MIN_POINTS, frames_of, table_of
 from tests.reference.slow_scannet_eval import slow_average_precision
 

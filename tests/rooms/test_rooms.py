@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from ditr.data.classes import CLASS_NAMES, raw_id_on_disk
-from ditr.data.oversegmentation import oversegment
 from ditr.data.scannet_sv import read_image
 from ditr.errors import DitrError
 from ditr.geometry.camera import SCANNET_SV_INTRINSICS, Intrinsics, project
+from ditr.geometry.oversegmentation import oversegment
 from ditr.progress import silent
 from ditr.rooms import content_digest, make
 from ditr.rooms.groups import cut, panel

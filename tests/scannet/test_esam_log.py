@@ -171,6 +171,10 @@ def test_other_losses_are_kept_and_other_lines_ignored(tmp_path: Path) -> None:
     assert log.cut == 0
     assert log.windows[0].values["balance_loss"] == 0.5
     assert "note" not in log.windows[0].values
+    text = text_log(SHORT, began=BEGAN)
+    log = read(tmp_path, text.replace("  grad_norm", "  note: x  balance_loss: 0.5000  grad_norm"))
+    assert (log.cut, log.windows[0].values["balance_loss"]) == (0, 0.5)
+    assert "note" not in log.windows[0].values
 
 
 def test_a_test_of_given_weights_has_a_result_and_no_epoch(tmp_path: Path) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from pathlib import Path
 
+from ditr.data.frame import FRAME_ID
 from ditr.errors import Code, DitrError
 
-FRAME_ID = re.compile(r"(?P<scene>scene\d{4}_\d{2})_(?P<number>\d+)")
-"""``<scene>_<number>``, the one form of a frame's id."""
 FRAME_LISTS = {"train": "meta_data/scannetv2_sv_train.txt", "val": "meta_data/scannetv2_sv_val.txt"}
 """Split -> its list below a prepared folder."""
 _SHOWN = 10

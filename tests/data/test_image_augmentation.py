@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.color import rgb2hsv
 
-from ditr.data.image_augment import jitter, mirror
+from ditr.data.image_augmentation import jitter, mirror
 from ditr.spec.models import ImageAugmentationSpec
 
 IMAGE = np.random.default_rng(5).integers(40, 200, (24, 32, 3)).astype(np.uint8)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ditr.data.frame_list import read_frame_list
+from ditr.data_check.frame_list import read_frame_list
 from ditr.errors import DitrError
 
 

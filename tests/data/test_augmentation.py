@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ditr.data.augment import augment
+from ditr.data.augmentation import augment
 from ditr.data.elastic import elastic_shift
 from ditr.spec.models import AugmentationSpec, ElasticSpec
 
