@@ -1,4 +1,4 @@
-"""A training of ESAM by what mmengine wrote: its text log, or vis_data/scalars.json (reference: ESAM 4.5 and 6)."""
+"""A training of ESAM by its text log or vis_data/scalars.json of mmengine (docs/reference/esam.md, NaN; Schedule)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from ditr.spec.models import ScheduleSpec
 from ditr.training.schedule import learning_rate
 
 ESAM_SCHEDULE = ScheduleSpec(epochs=128, learning_rate=1e-4)
-"""ESAM's single-view training (reference: ESAM section 6)."""
+"""ESAM's single-view training (docs/reference/esam.md, Schedule)."""
 LR_TOLERANCE = 1e-3
 """Relative; a text log prints five digits."""
 _NO_RATE = 1e-9

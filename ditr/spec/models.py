@@ -199,7 +199,7 @@ class InjectionSpec(Part):
 
 
 class StemSpec(Part):
-    """Early fusion: 2D features of stride 1, projected and added to the stem's output (reference: ESAM-FF)."""
+    """Early fusion: 2D features of stride 1, projected and added to the stem's output, as ESAM's FF does."""
 
     projection: Literal["linear", "linear_bn_gelu"] = "linear"
     """What brings the features to the stem's channels."""
