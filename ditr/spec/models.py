@@ -24,6 +24,7 @@ from ditr.spec.numbers import (
     Spacing,
     Spread,
     VoxelSize,
+    Width,
 )
 from ditr.spec.part import Part
 
@@ -119,29 +120,20 @@ class FeatureSpec(Part):
 class BackboneSpec(Part):
     """Res16UNet: four strided encoder stages, four decoder stages (reference: Choy et al. 2019, Mask3D)."""
 
-    planes: Annotated[tuple[Channels, ...], _EIGHT] = (
-        32,
-        64,
-        128,
-        256,
-        256,
-        128,
-        96,
-        96,
-    )
+    planes: Annotated[tuple[Width, ...], _EIGHT] = (32, 64, 128, 256, 256, 128, 96, 96)
     """Channels of the eight stages, encoder first; the default is Res16UNet34C."""
     layers: Annotated[tuple[Blocks, ...], _EIGHT] = (2, 3, 4, 6, 2, 2, 2, 2)
     """Residual blocks of the eight stages."""
-    stem_channels: Channels = 32
+    stem_channels: Width = 32
     """Channels of the 5x5x5 stem and of the first strided convolution."""
 
 
 class DecoderSpec(Part):
     """Query decoder over superpoints."""
 
-    width: Channels = 256
+    width: Width = 256
     """Channels of queries, keys and mask features."""
-    heads: Channels = 8
+    heads: Width = 8
     """Attention heads; divides width."""
     feedforward: Channels = 1024
     """Hidden channels of the feed-forward layers."""
@@ -168,7 +160,7 @@ class BiFusionSpec(Part):
 
     gate: Literal["lite"] = "lite"
     """Which gate; lite is an MLP on the two normalised features and gives one weight a point."""
-    width: Channels = 256
+    width: Width = 256
     """Channels in which the two features meet."""
     dropout: Probability = 0.1
     """Dropout in the heads and the gate."""

@@ -26,6 +26,9 @@ Amount = Annotated[int, Field(ge=0, le=MOST)]
 Scenes = Annotated[int, Field(gt=0, le=MOST_SCENES)]
 Processes = Annotated[int, Field(ge=0, le=MOST_PROCESSES)]
 Channels = Annotated[int, Field(gt=0, le=MOST_CHANNELS)]
+"""Of 2D features, and within a feed-forward layer."""
+Width = Annotated[int, Field(gt=0, le=4_096)]
+"""Channels of the 3D model, whose weights grow with their square."""
 Blocks = Annotated[int, Field(gt=0, le=1_000)]
 """Layers of one kind, one after the other."""
 Layer = Annotated[int, Field(ge=-1_000, le=1_000)]

@@ -25,7 +25,7 @@ positive = st.floats(min_value=1e-8, max_value=100)
 voxel_size = st.floats(min_value=1e-3, max_value=10)
 probability = st.floats(min_value=0, max_value=1)
 count = st.integers(min_value=1, max_value=10**6)
-channels = st.integers(min_value=1, max_value=16_384)
+channels = st.integers(min_value=1, max_value=4_096)
 
 
 def part(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:

@@ -88,7 +88,7 @@ def test_a_number_beyond_all_bounds_is_one_message_at_once(path: str, monkeypatc
     [
         ("seeds=[9223372036854775808]", "seeds[0]: must be at most 9223372036854775807; is 9223372036854775808"),
         ("schedule.epochs=1e30", "schedule.epochs: must be a whole number; is 1e30"),
-        ("model.decoder.width=1000000000", "model.decoder.width: must be at most 16384; is 1000000000"),
+        ("model.decoder.width=1000000000", "model.decoder.width: must be at most 4096; is 1000000000"),
         ("schedule.learning_rate=1e300", "schedule.learning_rate: must be at most 100; is 1e300"),
         ("model.voxel_size_m=1e-300", "model.voxel_size_m: must be at least 0.001; is 1e-300"),
     ],
