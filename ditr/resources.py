@@ -1,7 +1,7 @@
 """How much memory work takes, at its peak: on a GPU all that this process holds there, else its resident memory.
 
 Torch's own counter misses what the sparse library allocates beside it, and its maps live only while a step does; so the
-device is asked while the model runs, and torch for its peak (reference: ESAM section 7.3).
+device is asked while the model runs, and torch for its peak (docs/reference/esam.md, Memory outside torch).
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def _of_gate(subject: Subject, measured: Measured) -> Iterator[Check]:
 
 
 def _width(backbone: BackboneSpec, branch: Branch, stride: int) -> int:
-    """Channels of the branch, from the numbers of the spec (reference: ESAM section 3.4)."""
+    """Channels of the branch, from the numbers of the spec (docs/reference/esam.md, Places of injection)."""
     if branch == "stem":
         return backbone.stem_channels
     if stride == BOTTLENECK_STRIDE:

@@ -132,7 +132,7 @@ def _moved(seen: Seen, subject: Subject) -> Iterator[Check]:
 
 
 def _doubling(subject: Subject, batch: Batch) -> Iterator[Check]:
-    """How what is added grows when a small deviation from the start doubles (reference: ESAM section 10.6)."""
+    """How what is added grows when a small deviation from the start doubles (docs/reference/fusion.md, Zero start)."""
     low, high = subject.spec.checks.doubling_range
     once, twice = (_deviated(subject, batch, scale=scale) for scale in (1, 2))
     for name in once:

@@ -16,6 +16,7 @@ from ditr.cli.frames import find_frame
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError, ExitCode
 from ditr.spec.entries import SplitEntry, SynthRoomsEntry
+from ditr.spec.numbers import MOST, MOST_SCENES, MOST_SEED
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
@@ -42,10 +43,11 @@ def make(
         str, typer.Argument(metavar="NAME", help="An embedded data set of registry/datasets.", show_default=False)
     ],
     scenes: Annotated[
-        int | None, typer.Option(min=2, help="Rooms in all; a quarter of them, at least one, is for val.")
+        int | None,
+        typer.Option(min=2, max=MOST_SCENES, help="Rooms in all; a quarter of them, at least one, is for val."),
     ] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Frames a room.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Another seed gives other rooms.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, max=MOST, help="Frames a room.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=MOST_SEED, help="Another seed gives other rooms.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to make it in; default is the cache.")] = None,
 ) -> None:
     """Make an embedded data set now; runs make theirs when they first need it."""

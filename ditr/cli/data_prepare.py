@@ -15,6 +15,7 @@ from ditr.catalog import locate_dataset
 from ditr.cli.display import open_display
 from ditr.errors import Code, DitrError, ExitCode
 from ditr.spec.entries import FolderEntry
+from ditr.spec.numbers import MOST_PROCESSES, MOST_SEED
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def prepare(
     out: Annotated[
         Path | None, typer.Option(help="Folder to prepare; default is the data set's own.", metavar="DIR")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Decides which pixels become points.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Decides which pixels become points.")] = 0,
     superpoints: Annotated[
         Superpoints, typer.Option(help="Label images of a segmenter, or an over-segmentation made here.")
     ] = Superpoints.MASKS,
@@ -69,7 +70,9 @@ def prepare(
     intrinsics: Annotated[
         CameraChoice, typer.Option(help="ESAM's average for every scan, or each scan's own depth camera.")
     ] = CameraChoice.AVERAGE,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default is one a core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=MOST_PROCESSES, help="Processes; default is one a core.")
+    ] = None,
 ) -> None:
     """Make points, superpoints, labels and info pickles of the listed frames; goes on where it was interrupted.
 

@@ -24,6 +24,7 @@ from ditr.runner.queue import JobFailed, run_at_once
 from ditr.runner.requirements import require_inputs
 from ditr.runner.run import Outcome, run_all
 from ditr.runner.stop import StopSignal
+from ditr.spec.numbers import MOST_PROCESSES
 from ditr.spec.registry import Registry
 
 STOPPED_AT_ONCE = "stopped at once; the same command goes on from the last saved state"
@@ -50,7 +51,9 @@ def run(
     jobs: Annotated[
         int | None,
         typer.Option(
-            min=1, help="So many runs at once, each in a process of its own, on the CPU even where there is a GPU."
+            min=1,
+            max=MOST_PROCESSES,
+            help="So many runs at once, each in a process of its own, on the CPU even where there is a GPU.",
         ),
     ] = None,
     gpus: Annotated[

@@ -1,4 +1,4 @@
-"""Training augmentations of the points (reference: ESAM section 2.1, numbers 5, 6 and 9)."""
+"""Training augmentations of the points (docs/reference/esam.md, Pipeline 5; 6)."""
 
 from __future__ import annotations
 

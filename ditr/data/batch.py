@@ -40,7 +40,7 @@ class Sample:
     xyz: Tensor
     """(N, 3) float32 metres of the centred world, after every augmentation, the elastic one too: the one set of
     coordinates that the model reads; it voxelises them, pools superpoints with them and gives them to the decoder
-    (reference: ESAM sections 2.2 and 4.1)."""
+    (docs/reference/esam.md, Voxels; Pool)."""
     colour: Tensor
     """(N, 3) float32, normalised."""
     camera: Tensor

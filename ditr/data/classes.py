@@ -1,4 +1,4 @@
-"""The 200 classes of ScanNet200, in the order of the model (reference: ESAM appendix A)."""
+"""The 200 classes of ScanNet200, in the order of the model."""
 
 from __future__ import annotations
 

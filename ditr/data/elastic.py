@@ -1,4 +1,4 @@
-"""Elastic distortion: the points move with a smooth random field (reference: ESAM section 2.1, number 9)."""
+"""Elastic distortion: the points move with a smooth random field (docs/reference/esam.md, Pipeline 9)."""
 
 from __future__ import annotations
 

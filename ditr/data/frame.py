@@ -21,7 +21,7 @@ def scene_of(frame_id: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """N points of one frame (reference: ESAM section 1.3).
+    """N points of one frame (docs/reference/esam.md, Files of a frame).
 
     Coordinates are metres in the centred world (not axis-aligned, +z roughly up); ``pose_c2w`` maps the camera into it.
     Its origin is about the mean of the points: a prepared single frame's is that of all measured pixels, of which the

@@ -1,4 +1,4 @@
-"""One entry of an info pickle: checked, and brought to one form (reference: ESAM section 1.4)."""
+"""One entry of an info pickle: checked, and brought to one form (docs/reference/esam.md, Info pickles)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Info pickles: which frames a split has and where their files lie (reference: ESAM section 1.4).
+"""Info pickles: which frames a split has and where their files lie (docs/reference/esam.md, Info pickles).
 
 Four forms are read: single frames as ESAM's tools/create_data.py first writes them (a list, here "v1") and as it leaves
 them (a dict, "v2"), with or without ``clip_feat_path``; and scans with lists of frames ("multi-view"), v1 or v2, whose

@@ -22,7 +22,7 @@ from ditr.spec.models import AugmentationSpec, ImageAugmentationSpec
 
 COLOUR_MEAN = 255 * np.array([0.47793125906962, 0.4303257521323044, 0.3749598901421883])
 COLOUR_STD = 255 * np.array([0.2834475483823543, 0.27566157565723015, 0.27018971370874995])
-"""Of r, g, b in 0..255 (reference: ESAM section 2.1, number 7)."""
+"""Of r, g, b in 0..255 (docs/reference/esam.md, Pipeline 7)."""
 
 
 class SampleSet(Dataset[Sample]):

@@ -1,4 +1,4 @@
-"""Frames of a folder in the layout of ScanNet200-SV (reference: ESAM section 1.3). One reader serves every data set."""
+"""Frames of a folder in the layout of ScanNet200-SV (docs/reference/esam.md, Files of a frame), one reader for all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ground truth of points and superpoints from raw annotation ids (reference: ESAM section 2.1, numbers 3, 4 and 8)."""
+"""Ground truth of points and superpoints from raw annotation ids (docs/reference/esam.md, Pipeline 3; 4; 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frame lists: which frames a split is meant to have (reference: ESAM section 1.5)."""
+"""Frame lists: which frames a split is meant to have (docs/reference/esam.md, Frame lists)."""
 
 from __future__ import annotations
 

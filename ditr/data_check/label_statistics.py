@@ -7,7 +7,7 @@ import numpy as np
 from ditr.data.classes import MAX_RAW_ID
 
 MIN_INSTANCE_POINTS = 100
-"""Smaller instances are not evaluated (reference: ESAM section 5)."""
+"""Smaller instances are not evaluated (docs/reference/esam.md, Evaluation)."""
 
 
 def label_statistics(

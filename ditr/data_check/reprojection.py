@@ -1,9 +1,9 @@
 """How far the declared camera is from the pixels that a frame's points were made of.
 
-Points of a prepared frame are back-projected pixels (reference: ESAM section 1.2), so that in the camera's frame x/z
-lies on a lattice of spacing 1/fx. Under wrong intrinsics every projected point still has some pixel centre within half
-a pixel, so the distance to the nearest one says little. Here the lattice is found in the points themselves: the scale
-and shift that bring all projections onto whole pixels are what the declared camera lacks.
+Points of a prepared frame are back-projected pixels (docs/reference/esam.md, Making a frame 6), so that in the camera's
+frame x/z lies on a lattice of spacing 1/fx. Under wrong intrinsics every projected point still has some pixel centre
+within half a pixel, so the distance to the nearest one says little. Here the lattice is found in the points themselves:
+the scale and shift that bring all projections onto whole pixels are what the declared camera lacks.
 
 What it cannot tell: a shift by whole pixels and a camera turned by half a turn map the lattice onto itself, and so does
 some wrong pose before a flat wall. The agreement of colours catches those.

@@ -1,4 +1,4 @@
-"""Class-agnostic average precision by ScanNet's protocol as ESAM uses it (reference: ESAM section 5).
+"""Class-agnostic average precision by ScanNet's protocol as ESAM uses it (docs/reference/esam.md, Evaluation).
 
 Matching is a frame's own business, so it is done once a threshold; precision and recall then pool the outcomes of any
 choice of frames.

@@ -1,4 +1,4 @@
-"""From the last head's masks to instances (reference: ESAM section 4.6)."""
+"""From the last head's masks to instances (docs/reference/esam.md, Instances)."""
 
 from __future__ import annotations
 

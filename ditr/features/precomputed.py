@@ -25,8 +25,8 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 class PrecomputedMaps:
     """Maps (C, Hp, Wp) float16 of frames; holds no open file, so that loader workers can carry it.
 
-    A file is a tensor (C, Hp, Wp) or (1, C, Hp, Wp), or a dict that has it at "pix" (reference: ESAM fork section 1.6).
-    Only tensors are read from a file, never objects that could run code.
+    A file is a tensor (C, Hp, Wp) or (1, C, Hp, Wp), or a dict that has it at "pix" (docs/reference/esam.md, Feature
+    paths). Only tensors are read from a file, never objects that could run code.
 
     Parameters
     ----------

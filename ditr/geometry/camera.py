@@ -20,7 +20,7 @@ class Intrinsics:
 
 
 SCANNET_SV_INTRINSICS = Intrinsics(fx=577.870605, fy=577.870605, cx=319.5, cy=239.5, width=640, height=480)
-"""The average intrinsics that ESAM's preparation uses for every ScanNet scene (reference: ESAM section 1.1)."""
+"""The average intrinsics that ESAM's preparation uses for every ScanNet scene (docs/reference/esam.md, Raw data)."""
 
 
 @dataclass(frozen=True, kw_only=True)

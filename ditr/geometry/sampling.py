@@ -38,7 +38,7 @@ def read_at(uv: Tensor, *, grid_hw: tuple[int, int], map_hw: tuple[int, int], mo
 
     The map covers ``map_hw``, so pixel ``u`` lies at token coordinate ``(u + 0.5) * Wp / W - 0.5`` and ``v``
     alike: centres of pixels and tokens are integers on both sides. Outside the outermost token centres the border
-    token holds, whichever the mode (reference: feature sources, section 3).
+    token holds, whichever the mode (docs/reference/fusion.md, Token grid).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Single-scale fusion by a learned gate between each point's 2D and 3D feature (reference: ESAM section 10.2).
+"""Single-scale fusion by a learned gate between each point's 2D and 3D feature (docs/reference/fusion.md, Gate).
 
 What differs from the prior art, on purpose: every layer is built in the constructor; the batch is one pass; a point
 without a 2D feature keeps its 3D feature untouched; and the result returns to the backbone's channels through a

@@ -1,4 +1,4 @@
-"""The whole model: single-frame instance segmentation of ESAM, with or without 2D features (reference: ESAM 2 to 4)."""
+"""The whole model: ESAM (docs/reference/esam.md, Voxels; Backbone; Pool; Decoder) with or without 2D features."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Zero initialisation makes the model start as the 3D-only one exactly. A voxel without a 2D feature is never changed.
 With ``linear_bn_gelu`` the zero lies on the norm's scale, never on the layer before it: a norm after a zero layer
-rescales the first deviation to unit variance and the identity lasts one step (reference: ESAM sections 3.4, 10.6).
+rescales the first deviation to unit variance and the identity lasts one step (docs/reference/fusion.md, Zero
+start; docs/reference/esam.md, Places of injection).
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Injection(nn.Module):
 
 
 class StemFusion(nn.Module):
-    """2D features added to the stem's output, and so to encoder and skip of stride 1 (reference: ESAM section 3.4)."""
+    """2D features added to the stem's output, so to encoder and skip (docs/reference/esam.md, Places of injection)."""
 
     def __init__(self, spec: StemSpec, *, backbone: BackboneSpec, feature_channels: int) -> None:
         super().__init__()

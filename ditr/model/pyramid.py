@@ -1,4 +1,4 @@
-"""2D features of points pooled to the backbone's voxels, all channels at every stride (reference: fusion section 2).
+"""2D features of points on the voxels of every stride, all channels (docs/reference/fusion.md, Sparse pooling).
 
 The direct path: MinkowskiEngine's own pooling of what every point reads. The model computes the same in less time and
 memory (voxel_features.py) and is tested against it; the stage checks look at these levels.

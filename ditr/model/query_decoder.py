@@ -1,4 +1,4 @@
-"""Query decoder over superpoints with masks on superpoints or points (reference: ESAM sections 4.2 and 4.3)."""
+"""Query decoder over superpoints with masks on superpoints or points (docs/reference/esam.md, Queries; Decoder)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Res16UNet on voxels (reference: ESAM section 3; Choy et al. 2019; Mask3D). State-dict names are theirs.
+"""Res16UNet on voxels (docs/reference/esam.md, Backbone; State dict). State-dict names are theirs.
 
 2D features enter where ``Inject`` is called and nowhere else: after the stem, at the bottleneck, and on the two
 branches of every decoder stage just before they are concatenated.

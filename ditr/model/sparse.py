@@ -1,7 +1,7 @@
 """The only import of MinkowskiEngine, and the few operations on voxels that the model is written in.
 
 A batch is voxelised once; everything else of that iteration shares its coordinate manager, which lives exactly as long
-as the tensors that point to it: nothing here is to be kept on a module (reference: ESAM section 7.3).
+as the tensors that point to it: nothing here is to be kept on a module (docs/reference/esam.md, Memory outside torch).
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def one_thread() -> Iterator[None]:
 
 
 def voxelise(batch: Batch, *, voxel_size_m: float) -> Voxels:
-    """Floor the coordinates to voxels and average the colours in each (reference: ESAM section 2.2)."""
+    """Floor the coordinates to voxels and average the colours in each (docs/reference/esam.md, Voxels)."""
     corners = [torch.floor(sample.xyz / voxel_size_m) for sample in batch]
     coordinates = torch.cat(
         [nn.functional.pad(corner, (1, 0), value=float(index)) for index, corner in enumerate(corners)]

@@ -1,4 +1,4 @@
-"""Geometry-aware pooling of point features to superpoints (reference: ESAM section 4.1)."""
+"""Geometry-aware pooling of point features to superpoints (docs/reference/esam.md, Pool)."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Reading a map, the mean over a voxel's points, the mean over a voxel's children and a linear layer are all linear: they
 commute, so the layer acts on the tokens and one sparse matrix a stride brings the few channels that it leaves to the
 voxels. A maximum does not commute; it is taken a few channels at a time, so that only what strides 2 and above keep is
-ever held in all channels (reference: fusion section 2). build_pyramid computes the same directly.
+ever held in all channels (docs/reference/fusion.md, Sparse pooling). build_pyramid computes the same directly.
 """
 
 from __future__ import annotations

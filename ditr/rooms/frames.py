@@ -1,4 +1,4 @@
-"""One frame from its seed to its files (reference: ESAM sections 1.1 to 1.3)."""
+"""One frame from its seed to its files (docs/reference/esam.md, Making a frame; Files of a frame)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A training of ESAM by what mmengine wrote of it: its text log, or vis_data/scalars.json (reference: ESAM 4.5 and 6).
+"""A training of ESAM by what mmengine wrote of it: its text log, or vis_data/scalars.json
+(docs/reference/esam.md, NaN; Schedule).
 
 A resumed training repeats epochs: what a later session did again counts as it was done last, and what an abandoned
 continuation did beyond that point goes with it.

@@ -1,4 +1,4 @@
-"""The five files of a prepared frame, each written whole or not at all (reference: ESAM section 1.3)."""
+"""The five files of a prepared frame, each written whole or not at all (docs/reference/esam.md, Files of a frame)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One frame from its images and its scan to points, superpoints and labels (reference: ESAM section 1.2)."""
+"""One frame from its images and its scan to points, superpoints and labels (docs/reference/esam.md, Making a frame)."""
 
 from __future__ import annotations
 

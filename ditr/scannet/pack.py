@@ -1,4 +1,4 @@
-"""Info pickles of a prepared folder, from its files and lists (reference: ESAM sections 1.4 to 1.6)."""
+"""Info pickles from files and lists (docs/reference/esam.md, Info pickles; Frame lists; Feature paths)."""
 
 from __future__ import annotations
 

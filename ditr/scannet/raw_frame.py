@@ -1,4 +1,4 @@
-"""One exported RGB-D frame of a scan: ``2D/<scene>/{color,depth,pose}`` (reference: ESAM section 1.1)."""
+"""One exported RGB-D frame of a scan: ``2D/<scene>/{color,depth,pose}`` (docs/reference/esam.md, Raw data)."""
 
 from __future__ import annotations
 

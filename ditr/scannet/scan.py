@@ -1,4 +1,4 @@
-"""The annotated mesh of a ScanNet scan, ready to give its labels to points (reference: ESAM section 1.2, step 7)."""
+"""The annotated mesh of a scan, ready to give its labels to points (docs/reference/esam.md, Making a frame 7)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ def listed_frames(root: Path) -> dict[str, tuple[str, ...]]:
     """Frame ids of each split of a folder with ``meta_data`` and ``2D``, in the order of its lists.
 
     ``meta_data/scannetv2_sv_<split>.txt`` names frames; without it the scans of ``meta_data/scannetv2_<split>.txt``
-    have those frames of ``2D/<scene>/color`` whose number is a multiple of 200 (reference: ESAM sections 1.1, 1.2).
+    have those frames of ``2D/<scene>/color`` whose number is a multiple of 200 (docs/reference/esam.md,
+    Making a frame 1).
     ``DitrError`` where a list is missing or broken, or a frame is in both splits.
     """
     frames = {split: _frames_of_split(root, split) for split in FRAME_LISTS}

@@ -1,4 +1,4 @@
-"""Superpoints of a frame: from the masks of any segmenter, or an over-segmentation (reference: ESAM section 1.2)."""
+"""Superpoints from any segmenter's masks, or an over-segmentation (docs/reference/esam.md, Making a frame 2; 8)."""
 
 from __future__ import annotations
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
-from ditr.spec.part import NonNegative, Part, Probability, Range
+from ditr.spec.numbers import Count, NonNegative, Positive, Probability, Range
+from ditr.spec.part import Part
 
 
 class ChecksSpec(Part):
@@ -47,9 +48,9 @@ class ChecksSpec(Part):
     doubling_range: Range = (1.5, 2.5)
     """Bounds of how much more is added when a small deviation from the zero start doubles; a norm behind a zero layer
     answers the same to both."""
-    steps: PositiveInt = 2
+    steps: Count = 2
     """Updates of the added parts alone, on a copy, after which every level must change its activation."""
-    max_forward_s: PositiveFloat | None = None
+    max_forward_s: Positive | None = None
     """Most seconds that a frame's forward pass may take; null only reports them."""
-    max_forward_mb: PositiveFloat | None = None
+    max_forward_mb: Positive | None = None
     """Most memory in MiB that it may take; null only reports it."""

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from ditr.spec.models import BackboneSpec, SeededWeights
-from ditr.spec.part import Part, Probability
+from ditr.spec.numbers import (
+    MOST_CHANNELS,
+    MOST_SCENES,
+    Amount,
+    Channels,
+    Count,
+    Pixels,
+    Positive,
+    Probability,
+    Scenes,
+    Seed,
+    Signed,
+    Size,
+    VoxelSize,
+)
+from ditr.spec.part import Part
 
 SYNTHROOMS_VERSION = 2
 """Raised when the generator's output changes; part of the data's folder name and of every identity."""
@@ -18,8 +33,8 @@ SYNTHROOMS_IMAGE = (480, 640)
 class SplitEntry(Part):
     """How much of an embedded split is made."""
 
-    scenes: PositiveInt
-    frames: PositiveInt
+    scenes: Scenes
+    frames: Count
     """Frames a scene."""
 
 
@@ -28,8 +43,8 @@ class SynthRoomsEntry(Part):
 
     kind: Literal["synthrooms"]
     description: str = ""
-    seed: Annotated[int, Field(ge=0)]
-    first_scene: Annotated[int, Field(ge=0)] = 0
+    seed: Seed
+    first_scene: Annotated[int, Field(ge=0, le=MOST_SCENES)] = 0
     """Number of the first scene; sets whose scene ranges do not overlap share no room."""
     train: SplitEntry
     val: SplitEntry
@@ -40,12 +55,12 @@ class SynthRoomsEntry(Part):
 class IntrinsicsEntry(Part):
     """Pinhole intrinsics in pixels."""
 
-    fx: PositiveFloat
-    fy: PositiveFloat
-    cx: float
-    cy: float
-    width: PositiveInt
-    height: PositiveInt
+    fx: Positive
+    fy: Positive
+    cx: Signed
+    cy: Signed
+    width: Pixels
+    height: Pixels
 
 
 class FolderEntry(Part):
@@ -76,8 +91,7 @@ class PretrainedWeights(Part):
 
 
 Weights = Annotated[SeededWeights | PretrainedWeights, Field(discriminator="kind")]
-Rgb = Annotated[tuple[float, float, float], Field(strict=False)]
-Size = Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)]
+Rgb = Annotated[tuple[Signed, Signed, Signed], Field(strict=False)]
 
 
 class _Timm(Part):
@@ -86,13 +100,13 @@ class _Timm(Part):
     description: str = ""
     timm: str
     """timm model name."""
-    timm_args: dict[str, int] = Field(default={})
+    timm_args: dict[str, Annotated[int, Field(ge=0, le=MOST_CHANNELS)]] = Field(default={})
     """Architecture overrides passed to timm (embed_dim, depth, num_heads)."""
-    channels: PositiveInt
-    patch: PositiveInt
+    channels: Channels
+    patch: Pixels
     """Pixels of the input per token, both ways; of a convolutional network its stride at the map that is taken."""
     mean: Rgb
-    std: Rgb
+    std: Annotated[tuple[Positive, Positive, Positive], Field(strict=False)]
     sizes: Annotated[tuple[Size, ...], Field(strict=False)] = ()
     """Recommended input sizes for images of 4:3, height and width in pixels."""
     weights: Weights
@@ -105,7 +119,7 @@ class VitEntry(_Timm):
     """A vision transformer: patch tokens of its layers, with the final norm."""
 
     kind: Literal["vit"]
-    prefix_tokens: Annotated[int, Field(ge=0)]
+    prefix_tokens: Amount
     """Class and register tokens that precede the patch tokens."""
 
 
@@ -124,9 +138,9 @@ class PrecomputedEntry(Part):
     """Folder below that of the data set, or an absolute path."""
     files: str = "{scene}/{number}.pt"
     """Where below it a frame's map is, from its scene, number and id."""
-    channels: PositiveInt
-    rows: PositiveInt
-    columns: PositiveInt
+    channels: Channels
+    rows: Pixels
+    columns: Pixels
     covers: Size
     """Height and width in image pixels that a map covers from the image's top left corner: the image, or more where it
     was padded right and below."""
@@ -149,11 +163,11 @@ class CheckpointEntry(Part):
     """Pinned digest; null where the publisher's file could not be had, then the digest found is recorded."""
     key_prefix: str = ""
     """What the file puts before the model's names, such as `model.` of a Lightning checkpoint."""
-    entries: PositiveInt
+    entries: Count
     """How many entries of the 3D-only model the file must set: a wrong count stops the run."""
     backbone: BackboneSpec
     """The backbone that the weights are of."""
-    voxel_size_m: PositiveFloat
+    voxel_size_m: VoxelSize
 
 
 Entry = SynthRoomsEntry | FolderEntry | VitEntry | ConvEntry | PrecomputedEntry | CheckpointEntry

@@ -1,4 +1,4 @@
-"""In which points a run does not do what ESAM does (reference: ESAM section 8.1), in words for its row of results."""
+"""Where a run does not do what ESAM does (docs/reference/esam.md, Quirks), in words for its row of results."""
 
 from __future__ import annotations
 

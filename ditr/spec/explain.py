@@ -112,7 +112,7 @@ def _wrong_value(error: ErrorDetails, written: Value, place: Place) -> str:
         return _not_one_of(get_args(place.annotation), written, hint)
     if kind in _BOUNDS:
         words, key = _BOUNDS[kind]
-        return f"must be {words} {context[key]:g}; {is_what}"
+        return f"must be {words} {_in_digits(context[key])}; {is_what}"
     if kind in ("too_short", "too_long"):
         return _wrong_length(place, written)
     if kind == "string_pattern_mismatch":
@@ -135,6 +135,11 @@ def _not_one_of(options: tuple[Any, ...], written: Value, hint: str | None) -> s
     return f"must be {must}; is {shown(written)}{did_you_mean(written.text, names) if words else ''}"
 
 
+def _in_digits(bound: float) -> str:
+    """A bound as a user would write it."""
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
+
+
 def _or_null(place: Place) -> str:
     annotation = place.field.annotation if place.field else None
     return " or null" if is_union(annotation) and NoneType in get_args(annotation) else ""
@@ -154,6 +159,8 @@ _TYPES = {
     "tuple_type": "a list, such as [1, 2]",
     "dict_type": "a map of keys",
 }
+_EXACT = 2**53
+"""Above, not every whole number is a float."""
 _AS_BOOL = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
@@ -167,7 +174,7 @@ def _typing_help(kind: str, written: Value, place: Place) -> str:
         return f"; write {word}" + (" without quotes" if written.quoted else "") if word in ("true", "false") else ""
     if kind in ("int_type", "float_type") and isinstance(data, str):
         return "; write it without quotes" if written.quoted and _is_number(text) else ""
-    if kind == "int_type" and isinstance(data, float) and data.is_integer():
+    if kind == "int_type" and isinstance(data, float) and data.is_integer() and abs(data) < _EXACT:
         return f"; write {int(data)}"
     if kind == "string_type" and isinstance(data, bool | int | float):
         return f"; write '{text}'"

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from ditr.spec.check_limits import ChecksSpec
-from ditr.spec.part import NonNegative, Part, Probability, Range
+from ditr.spec.numbers import (
+    Amount,
+    Blocks,
+    Channels,
+    Count,
+    Factor,
+    Layer,
+    NonNegative,
+    Positive,
+    Probability,
+    Processes,
+    Rate,
+    Seed,
+    Size,
+    Spacing,
+    Spread,
+    VoxelSize,
+    Width,
+)
+from ditr.spec.part import Part
 
 Scale = Literal[16, 8, 4, 2, 1]
 DECODER_STRIDES: tuple[Scale, ...] = (8, 4, 2, 1)
 """Tensor strides after the four transposed convolutions of Res16UNet, in the order of the forward pass."""
 BOTTLENECK_STRIDE: Scale = 16
 """Tensor stride of the encoder's end, where the first transposed convolution starts."""
-
-Eight = Annotated[tuple[PositiveInt, ...], Field(min_length=8, max_length=8, strict=False)]
+_EIGHT = Field(min_length=8, max_length=8, strict=False)
+"""Stages of a backbone."""
 
 
 class DatasetSpec(Part):
@@ -32,7 +51,7 @@ class SeededWeights(Part):
     """Random weights from a fixed seed: needs no download and carries no learned knowledge."""
 
     kind: Literal["seeded"]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
 
 
 class HubWeights(Part):
@@ -79,11 +98,11 @@ class FeatureSpec(Part):
     """Other weights of that source's model; null takes those of the entry."""
     mode: Literal["stored", "online"] = "stored"
     """stored: each frame's map is computed once and kept on disk; online: it is computed anew in every step."""
-    input_size: Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)] | None = None
+    input_size: Size | None = None
     """Height and width in pixels of what the source sees; multiples of its patch. Null for precomputed maps only."""
     resize: Literal["resize", "pad"] = "resize"
     """How the image becomes input_size: resized whatever its shape, or kept as it is with padding right and below."""
-    layers: Annotated[tuple[int, ...], Field(min_length=1, strict=False)] = (-1,)
+    layers: Annotated[tuple[Layer, ...], Field(min_length=1, strict=False)] = (-1,)
     """Layers of a vision transformer whose tokens are taken, each with the final norm, their channels one after the
     other; counted from 0, or from the end: -1 is the last."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -101,22 +120,22 @@ class FeatureSpec(Part):
 class BackboneSpec(Part):
     """Res16UNet: four strided encoder stages, four decoder stages (reference: Choy et al. 2019, Mask3D)."""
 
-    planes: Eight = (32, 64, 128, 256, 256, 128, 96, 96)
+    planes: Annotated[tuple[Width, ...], _EIGHT] = (32, 64, 128, 256, 256, 128, 96, 96)
     """Channels of the eight stages, encoder first; the default is Res16UNet34C."""
-    layers: Eight = (2, 3, 4, 6, 2, 2, 2, 2)
+    layers: Annotated[tuple[Blocks, ...], _EIGHT] = (2, 3, 4, 6, 2, 2, 2, 2)
     """Residual blocks of the eight stages."""
-    stem_channels: PositiveInt = 32
+    stem_channels: Width = 32
     """Channels of the 5x5x5 stem and of the first strided convolution."""
 
 
 class DecoderSpec(Part):
     """Query decoder over superpoints."""
 
-    width: PositiveInt = 256
+    width: Width = 256
     """Channels of queries, keys and mask features."""
-    heads: PositiveInt = 8
+    heads: Width = 8
     """Attention heads; divides width."""
-    feedforward: PositiveInt = 1024
+    feedforward: Channels = 1024
     """Hidden channels of the feed-forward layers."""
     mask_levels: Annotated[tuple[Literal["superpoint", "point"], ...], Field(min_length=2, strict=False)] = (
         "superpoint",
@@ -130,7 +149,7 @@ class DecoderSpec(Part):
 class ModelSpec(Part):
     """The 3D model, the same in every arm."""
 
-    voxel_size_m: PositiveFloat = 0.02
+    voxel_size_m: VoxelSize = 0.02
     """Edge of a stride-1 voxel in metres."""
     backbone: BackboneSpec = BackboneSpec()
     decoder: DecoderSpec = DecoderSpec()
@@ -141,7 +160,7 @@ class BiFusionSpec(Part):
 
     gate: Literal["lite"] = "lite"
     """Which gate; lite is an MLP on the two normalised features and gives one weight a point."""
-    width: PositiveInt = 256
+    width: Width = 256
     """Channels in which the two features meet."""
     dropout: Probability = 0.1
     """Dropout in the heads and the gate."""
@@ -172,7 +191,7 @@ class InjectionSpec(Part):
 
 
 class StemSpec(Part):
-    """Early fusion: 2D features of stride 1, projected and added to the stem's output (reference: ESAM-FF)."""
+    """Early fusion: 2D features of stride 1, projected and added to the stem's output, as ESAM's FF does."""
 
     projection: Literal["linear", "linear_bn_gelu"] = "linear"
     """What brings the features to the stem's channels."""
@@ -197,9 +216,9 @@ class ElasticSpec(Part):
     """Smooth random displacement of the voxelised coordinates, applied at two granularities."""
 
     probability: Probability = 0.5
-    granularity: Range = (6.0, 20.0)
+    granularity: Annotated[tuple[Spacing, Spacing], Field(strict=False)] = (6.0, 20.0)
     """Spacing of the noise grid in voxels, fine then coarse."""
-    magnitude: Range = (40.0, 160.0)
+    magnitude: Annotated[tuple[Spread, Spread], Field(strict=False)] = (40.0, 160.0)
     """Standard deviation of the noise before smoothing, in voxels, fine then coarse."""
 
 
@@ -208,11 +227,11 @@ class AugmentationSpec(Part):
 
     flip_probability: Probability = 0.5
     """Chance of x -> -x, and independently of y -> -y."""
-    rotation_rad: NonNegative = 3.14
+    rotation_rad: Annotated[float, Field(ge=0, le=10)] = 3.14
     """Rotation about +z is uniform in plus or minus this."""
-    scale: Range = (0.8, 1.2)
+    scale: Annotated[tuple[Factor, Factor], Field(strict=False)] = (0.8, 1.2)
     """Uniform range of the isotropic scale."""
-    translation_std_m: NonNegative = 0.1
+    translation_std_m: Annotated[float, Field(ge=0, le=10)] = 0.1
     """Standard deviation of the shift of each axis."""
     elastic: ElasticSpec | None = ElasticSpec()
 
@@ -238,8 +257,8 @@ class PolyDecay(Part):
     """Polynomial decay by epoch to ``final`` after the last epoch; with ``esam_compat`` in the last epoch."""
 
     kind: Literal["poly"]
-    power: PositiveFloat = 0.9
-    final: NonNegative = 0.0
+    power: Rate = 0.9
+    final: Annotated[float, Field(ge=0, le=100)] = 0.0
 
 
 class ConstantDecay(Part):
@@ -254,13 +273,13 @@ Decay = Annotated[PolyDecay | ConstantDecay, Field(discriminator="kind")]
 class ScheduleSpec(Part):
     """How long and how the model trains; AdamW on all parameters."""
 
-    epochs: PositiveInt = 128
-    batch_size: PositiveInt = 16
-    learning_rate: PositiveFloat = 1e-4
+    epochs: Count = 128
+    batch_size: Count = 16
+    learning_rate: Rate = 1e-4
     weight_decay: NonNegative = 0.05
-    grad_clip_norm: PositiveFloat = 10.0
+    grad_clip_norm: Positive = 10.0
     decay: Decay = PolyDecay(kind="poly")
-    validate_every: PositiveInt = 8
+    validate_every: Count = 8
     """Epochs between validations; the last epoch is always validated."""
 
 
@@ -291,7 +310,7 @@ class EvaluationSpec(Part):
     """From the last head's masks to instances, and how they are scored."""
 
     protocol: Literal["class_agnostic"] = "class_agnostic"
-    top_k: PositiveInt = 100
+    top_k: Count = 100
     """Most queries kept by class score."""
     object_normalization: bool = True
     """Multiply the class score by the mean mask probability inside the mask."""
@@ -299,7 +318,7 @@ class EvaluationSpec(Part):
     """A point belongs to a mask above this probability."""
     min_score: NonNegative = 0.0
     """Instances score more than this."""
-    min_points: PositiveInt = 100
+    min_points: Count = 100
     """Predicted instances have more points than this; smaller ground truth is ignored."""
 
 
@@ -307,7 +326,7 @@ class TrackingSpec(Part):
     """What is recorded besides the run folder; changes no number."""
 
     mlflow: bool = True
-    panels: Annotated[int, Field(ge=0)] = 4
+    panels: Amount = 4
     """Frames drawn as prediction panels and kept for reports, spread evenly over those evaluated."""
 
 
@@ -315,7 +334,7 @@ class ExecutionSpec(Part):
     """Where it runs; recorded in the results, not part of the identity."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: Annotated[int, Field(ge=0)] = 2
+    workers: Processes = 2
     """Processes that read and augment frames, at most one a core."""
 
 
@@ -342,7 +361,7 @@ class Spec(Part):
     earlier heads' dice terms weigh 4 / batch size of the step, the last epoch of a poly decay trains at its final rate,
     and AP averages nine thresholds, 0.50 to 0.90, not ten. Never reproduced is keeping one random point of a voxel:
     always all its points are averaged."""
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)] = (0,)
     """One run each."""
     checks: ChecksSpec = ChecksSpec()
     tracking: TrackingSpec = TrackingSpec()

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Range = Annotated[tuple[PositiveFloat, PositiveFloat], Field(strict=False)]
+from pydantic import BaseModel, ConfigDict
 
 
 class Part(BaseModel):

@@ -1,4 +1,4 @@
-"""The training loss (reference: ESAM section 4.4), without its NaNs (section 4.5)."""
+"""The training loss (docs/reference/esam.md, Loss; NaN), without its NaNs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which query answers for which ground-truth thing (reference: ESAM section 4.4, the sparse matcher, topk 1)."""
+"""Which query answers for which ground-truth thing (docs/reference/esam.md, Loss)."""
 
 from __future__ import annotations
 

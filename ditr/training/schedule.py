@@ -11,8 +11,8 @@ def learning_rate(spec: ScheduleSpec, epoch: int, *, esam_compat: bool = False) 
     """The learning rate of an epoch, counted from 0.
 
     Polynomial decay would reach ``final`` after the last epoch, so that each of them trains. With ``esam_compat`` it
-    does in the last epoch: with ESAM's final of 0 that one moves only the running statistics of batch norms (reference:
-    ESAM section 6). A run of one epoch trains at the initial rate either way.
+    does in the last epoch: with ESAM's final of 0 that one moves only the running statistics of batch norms
+    (docs/reference/esam.md, Schedule). A run of one epoch trains at the initial rate either way.
     """
     if not 0 <= epoch < spec.epochs:
         raise ValueError(f"epoch {epoch} is outside 0..{spec.epochs - 1}")

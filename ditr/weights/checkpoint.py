@@ -78,7 +78,7 @@ def load_weights(
     ----------
     format: what must match. ``mask3d``: every entry of the backbone, whatever else the file holds but the rest of the
         3D-only model. ``esam``: every entry of the 3D-only model, and nothing of the file is left over. ``ditr``: every
-        entry of the 3D-only model, each added part whole or not at all (reference: ESAM sections 3.3 and 10.2).
+        entry of the 3D-only model, each added part whole or not at all (docs/reference/esam.md, Published weights).
     key_prefix: what the file puts before the model's names.
     entries: how many entries of the 3D-only model the file must set; None does not count them.
     whole: for evaluation: every entry of the model is set, and nothing of the file is left over.

@@ -19,7 +19,7 @@ def targets_of(rows: list[tuple[int, int, int]], *, esam_compat: bool = False) -
 
 
 def esams_relabelling(instance: np.ndarray, semantic: np.ndarray) -> tuple[list[int], list[int], list[int]]:
-    """Training ids, thing labels and evaluation ids as ESAM makes them, one by one (reference: section 2.1)."""
+    """Ids and labels as ESAM makes them, one by one (docs/reference/esam.md, Pipeline 8)."""
     swapped = [{2: 3, 3: 2}.get(raw, raw) for raw in semantic.tolist()]
     classes = [list(RAW_IDS).index(raw) if raw in RAW_IDS else 200 for raw in swapped]
     ids = [-1 if c in (200, 0, 1) else i for i, c in zip(instance.tolist(), classes, strict=True)]

@@ -21,7 +21,7 @@ def full() -> Res16UNet:
 
 
 def reference_entries() -> dict[str, tuple[int, ...]]:
-    """The 372 names and shapes of the reference's Appendix B, typed from its table."""
+    """The 372 names and shapes (docs/reference/esam.md, State dict), typed from the table."""
     entries: dict[str, tuple[int, ...]] = {}
 
     def norm(name: str, width: int) -> None:
@@ -110,7 +110,7 @@ def test_forward_is_the_dense_network(small_backbone: BackboneSpec) -> None:
 
 
 class DenseUNet:
-    """The table of the reference's section 3.1 on a cube without a hole, in plain torch."""
+    """The table (docs/reference/esam.md, Backbone) on a cube without a hole, in plain torch."""
 
     def __init__(self, state: dict[str, Tensor], *, layers: tuple[int, ...]) -> None:
         self.state = state

@@ -1,6 +1,6 @@
 """Weight files in exactly the format of the published ones, from a seed; written without ditr.
 
-Shapes are those of ESAM's single-view model at full size (reference: ESAM section 3.1 and appendix B), the wrappers
+Shapes are those of ESAM's single-view model at full size (docs/reference/esam.md, State dict), the wrappers
 those of mmengine 0.10 and of Lightning, with the objects that their files hold beside the weights. The frameworks are
 not installed: their classes are made here, under the names that a pickle stores.
 

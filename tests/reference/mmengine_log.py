@@ -1,7 +1,8 @@
 """Writes what mmengine 0.10 leaves of a training of ESAM: its text log and vis_data/scalars.json.
 
 Shares nothing with the reader. Numbers are drawn, but the learning rate follows mmengine's recursion (each epoch's from
-the one before), and a loss over a window is NaN where the caller says that an iteration was (reference: ESAM 4.5, 6).
+the one before), and a loss over a window is NaN where the caller says that an iteration was
+(docs/reference/esam.md, NaN; Schedule).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""ScanNet's class-agnostic AP written down step by step from the protocol (reference: ESAM section 5).
+"""ScanNet's class-agnostic AP written down step by step from the protocol (docs/reference/esam.md, Evaluation).
 
 Slow as it is, it can be read beside the protocol. Nothing is shared with ditr.evaluation: every overlap is counted on
 the points, every step is a loop, each threshold starts over.

@@ -1,4 +1,4 @@
-"""Sparse convolution and the Res16UNet in plain torch, written from the reference (ESAM sections 2.2, 3 and 3.2).
+"""Sparse convolution and the Res16UNet in plain torch (docs/reference/esam.md, Voxels; Backbone; Kernels).
 
 Nothing is shared with ditr.model and nothing with MinkowskiEngine: voxels are rows of a sorted table of coordinates, a
 convolution gathers each neighbour's row by binary search and multiplies it with that neighbour's kernel matrix, and
@@ -82,7 +82,7 @@ def convolve_up(features: Tensor, kernel: Tensor, *, source: Voxels, target: Vox
 
 @dataclass
 class Res16UNet:
-    """The network of the reference's section 3.1 as a function of its state dict, whose names and shapes say the rest.
+    """The network (docs/reference/esam.md, Backbone) as a function of its state dict, whose entries say the rest.
 
     In training, norms use the statistics of the batch, and ``running`` collects what the running ones become.
     """

@@ -27,7 +27,7 @@ def of(file: str, *overrides: str) -> Costs:
 
 
 def test_weights_are_those_of_the_published_model_and_of_the_injection_on_top() -> None:
-    """Sizes of reference/esam_sv.md section 0; an injection of 1024 channels has 1024 (256 + 128 + 96 + 96) weights."""
+    """Sizes (docs/reference/esam.md, State dict); injecting 1024 channels takes 1024 (256 + 128 + 96 + 96) weights."""
     baseline = of("scannet200_sv/baseline.yaml")
     assert baseline.weights == {"backbone": 37_854_112, "pool": 28_896, "decoder": 3_576_779}
     assert baseline.total_weights == 41_459_787

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from ditr.cli.main import app
 from ditr.data.dataset import Dataset
 from ditr.errors import Code, DitrError, Interrupted
 from ditr.paths import project_dir
@@ -26,6 +29,7 @@ from ditr.runner.run import run_all
 from ditr.runner.session import Host
 from ditr.runner.stop import StopSignal
 from ditr.spec.load import LoadedSpec, load_spec
+from ditr.spec.problems import SpecErrors
 from ditr.spec.registry import Registry
 
 REGISTRY = Registry()
@@ -229,3 +233,22 @@ def test_what_the_weights_were_trained_with_is_compared(trained: Path, tmp_path:
     evaluate(tmp_path, run_of(trained).path, "features.sampling=nearest", using=host(said), frames=1)
     assert "  they were trained with features.sampling bilinear, here nearest" in said
     assert sum("they were trained with" in line for line in said) == 1
+
+
+def test_a_run_outlives_the_entries_of_the_registry_that_it_named(
+    trained: Path, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    """Its weights are evaluated, and its frames seen, without the checkpoint that it began from."""
+    run = RunFolder(shutil.copytree(run_of(trained).path, tmp_path / "run"))
+    text = run.spec.read_text()
+    assert "checkpoint: null" in text
+    run.spec.write_text(text.replace("checkpoint: null", "checkpoint: {kind: registry, name: gone}"))
+    with pytest.raises(SpecErrors, match="'gone' is not in registry"):
+        load_spec(run.spec, registry=REGISTRY)
+    said: list[str] = []
+    evaluate(tmp_path / "runs", run.path, "features.sampling=nearest", using=host(said), frames=1)
+    assert "  they were trained with features.sampling bilinear, here nearest" in said
+    picture = tmp_path / "seen.png"
+    seen = CliRunner().invoke(app, ["view", str(run.path), tiny_dataset.val.ids[0], "--out", str(picture)])
+    assert seen.exit_code == 0, seen.output
+    assert picture.is_file()

@@ -34,7 +34,7 @@ def validated(log: EsamLog) -> list[tuple[int | None, int, float]]:
 
 @pytest.fixture(scope="module")
 def baseline() -> Training:
-    """The size of ESAM's training, with as many windows without a loss as its log has (reference: ESAM section 4.5)."""
+    """The size of ESAM's training, with as many windows without a loss as its log has (docs/reference/esam.md, NaN)."""
     blind = random.Random(7).sample(Training().windows(), 1053)
     scores = (0.6242838507, 0.8149124587, 0.9101720915)
     return Training(nan_inst=set(blind), nan_seg=set(blind[:14]), validations={128: scores})

@@ -21,9 +21,11 @@ REGISTRY = Registry(Path(__file__).parent / "registry")
 GATE: dict[str, Any] = {"gate": "lite"}
 FEATURES: dict[str, Any] = {"source": "vit14", "input_size": [420, 560]}
 
-positive = st.floats(min_value=1e-8, max_value=1e8)
+positive = st.floats(min_value=1e-8, max_value=100)
+voxel_size = st.floats(min_value=1e-3, max_value=10)
 probability = st.floats(min_value=0, max_value=1)
 count = st.integers(min_value=1, max_value=10**6)
+channels = st.integers(min_value=1, max_value=4_096)
 
 
 def part(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -46,7 +48,7 @@ specs = st.fixed_dictionaries(
         "augmentation": st.none()
         | part(flip_probability=probability, elastic=st.none() | part(probability=probability)),
         "loss": part(dice_aux=positive, semantic=positive),
-        "model": part(voxel_size_m=positive, backbone=part(planes=st.lists(count, min_size=8, max_size=8))),
+        "model": part(voxel_size_m=voxel_size, backbone=part(planes=st.lists(channels, min_size=8, max_size=8))),
         "seeds": st.lists(st.integers(0, 2**40), min_size=1, max_size=3, unique=True),
         "tracking": part(mlflow=st.booleans()),
     },

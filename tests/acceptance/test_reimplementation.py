@@ -1,4 +1,4 @@
-"""The numbered acceptance tests of the re-implementation (reference: ESAM section 12), one function a number.
+"""The numbered acceptance tests of the re-implementation (docs/reference/esam.md, Acceptance), one function a number.
 
 Each states the essential thing once; its docstring names the file that tests it thoroughly. Two numbers are not here.
 10, the trajectory of a training on ScanNet, needs ScanNet: a user imports ESAM's log with ``ditr import esam-log`` and
