@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from ditr.progress import Progress
 from ditr.record.folder import RunFolder, RunState, write_text
+from ditr.record.provenance import code_changed
 from ditr.record.views.mlflow_view import MlflowTracker
 from ditr.runner.inputs import Inputs, LoadedWeights, build_model, pick_device, prepare
 from ditr.runner.plan import PlannedRun
-from ditr.runner.record import code_changed, headline, write_provenance, write_result
+from ditr.runner.record import headline, write_provenance, write_result
 from ditr.runner.stop import Interrupted, StopSignal
 from ditr.spec.dump import to_yaml
 from ditr.spec.models import Spec
@@ -72,7 +73,9 @@ class Session:
             self._say(f"  {line}")
         facts = write_provenance(self._planned, inputs=inputs, weights={"start_weights": start}, device=device)
         if code_changed(facts):
-            self._say("  begun with other code than runs now: the result counts as dirty, provenance.json says both")
+            self._say(
+                "  begun with other code than runs now: provenance.json names both, `ditr compare` refuses the run"
+            )
         self._start_tracker(inputs, device)
         fitted, evaluation = self._train(model, inputs, device)
         from ditr.weights.checkpoint import save_weights

@@ -19,7 +19,7 @@ from ditr.record import provenance
 from ditr.record.folder import RunFolder, write_json
 from ditr.runner.inputs import Inputs, prepare
 from ditr.runner.plan import PlannedRun, plan
-from ditr.runner.record import code_changed, write_provenance
+from ditr.runner.record import write_provenance
 from ditr.runner.unchanged import Present
 from ditr.spec.load import load_spec
 from ditr.spec.models import Spec
@@ -111,7 +111,8 @@ def begun(tiny_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def code_is(monkeypatch: pytest.MonkeyPatch, commit: str) -> None:
-    monkeypatch.setattr(provenance, "collect", lambda: {"git": {"commit": commit, "dirty": False}})
+    facts = {"git": {"commit": commit, "dirty": False}, "code": f"digest of {commit}", "packages": {"torch": "2"}}
+    monkeypatch.setattr(provenance, "collect", lambda: facts)
 
 
 def test_a_training_goes_on_only_with_the_maps_it_was_begun_with(begun: tuple[PlannedRun, Inputs]) -> None:
@@ -132,8 +133,9 @@ def test_code_that_changed_between_two_sessions_is_not_forgotten(
 ) -> None:
     planned, inputs = begun
     same = write_provenance(planned, inputs=inputs, weights={"start_weights": None}, device=CPU)
-    assert not code_changed(same)
+    assert not provenance.code_changed(same)
     code_is(monkeypatch, "b")
     facts = write_provenance(planned, inputs=inputs, weights={"start_weights": None}, device=CPU)
-    assert [session["git"]["commit"] for session in facts["earlier_sessions"]] == ["a", "a"]
-    assert code_changed(facts)
+    assert [session["code"] for session in facts["earlier_sessions"]] == ["digest of a", "digest of a"]
+    assert [session["packages"] for session in facts["earlier_sessions"]] == [{"torch": "2"}] * 2
+    assert provenance.code_changed(facts)
