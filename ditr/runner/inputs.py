@@ -71,22 +71,33 @@ class LoadedWeights:
 
 
 def pick_device(execution: ExecutionSpec) -> torch.device:
-    """The device of the spec; auto takes CUDA where torch and MinkowskiEngine have it.
+    """The device of the spec; auto is CUDA where torch sees a GPU.
 
     Raises
     ------
-    DitrError: CUDA was asked for and there is none.
+    DitrError: CUDA was asked for and there is none; or torch sees a GPU that MinkowskiEngine was built without, and the
+        CPU, many times slower, was not asked for.
     """
     import torch
 
     from ditr.model.sparse import engine_has_cuda
 
-    lacks = "torch sees no CUDA device" if not torch.cuda.is_available() else ""
-    lacks = lacks or ("MinkowskiEngine was built without CUDA" if not engine_has_cuda() else "")
-    if execution.device == "cuda" and lacks:
-        fix = "Set execution.device to auto or cpu; `ditr doctor` says what is installed."
-        raise DitrError(lacks, code=Code.ENVIRONMENT, where="execution.device", fix=fix)
-    return torch.device("cpu" if lacks or execution.device == "cpu" else "cuda")
+    if execution.device == "cpu" or (execution.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        lacks, fix = (
+            "torch sees no CUDA device",
+            "Set execution.device to auto or cpu; `ditr doctor` says what is there.",
+        )
+    elif not engine_has_cuda():
+        lacks = "torch sees a GPU, and MinkowskiEngine was built without CUDA"
+        fix = (
+            "Build it with CUDA as `ditr doctor` says; or compute on the CPU, many times slower: execution.device=cpu"
+            " in the spec, or CUDA_VISIBLE_DEVICES= before the command to hide the GPU."
+        )
+    else:
+        return torch.device("cuda")
+    raise DitrError(lacks, code=Code.ENVIRONMENT, where="execution.device", fix=fix)
 
 
 def prepare(

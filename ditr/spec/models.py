@@ -315,6 +315,8 @@ class ExecutionSpec(Part):
     """Where it runs; recorded in the results, not part of the identity."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the GPU if torch sees one, and then a sparse engine without CUDA is an error; cpu: the CPU beside a GPU
+    too."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Processes that read and augment frames, at most one a core."""
 

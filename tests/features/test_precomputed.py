@@ -162,20 +162,39 @@ def test_workers_get_the_same_maps(tmp_path: Path) -> None:
 
 
 def test_the_manifest_tells_other_maps_apart(tmp_path: Path) -> None:
-    ids = [f"scene0000_00_{number}" for number in range(5)]
+    ids = [f"scene0000_00_{number}" for number in range(100)]
     for frame in ids:
         save(tmp_path, frame=frame)
 
     def digest(read: list[str]) -> Any:
         manifest = PrecomputedMaps(tmp_path, entry=ENTRY, frame_ids=read).manifest()
         assert manifest["shape"] == [2, 3, 4]
-        return manifest["weights_digest"]
+        assert manifest["weights_digest"] is None
+        return manifest["maps_digest"]
 
     before = digest(ids)
     save(tmp_path, MAP + 1, frame="scene0000_01_0")  # not among those that are read
-    assert digest(ids) == before != digest(ids[:4])
-    save(tmp_path, MAP + 1, frame=ids[3])
-    assert digest(ids) != before
+    assert digest(ids) == before != digest(ids[:-1])
+    save(tmp_path, frame=ids[3])
+    assert digest(ids) == before, "written again, the same"
+    one_bit = MAP.clone()
+    one_bit.view(torch.int32)[1, 1, 1] ^= 1
+    for frame in ids:
+        size = save(tmp_path, frame=frame).stat().st_size
+        assert save(tmp_path, one_bit, frame=frame).stat().st_size == size
+        assert digest(ids) != before, "one bit of one map of any frame"
+        save(tmp_path, frame=frame)
+
+
+def test_a_large_map_is_told_apart_by_its_end(tmp_path: Path) -> None:
+    """Of 2 MB the digest reads 4 KiB, in which torch.save lists the checksums of all of it."""
+    tokens = torch.zeros(512, 32, 32)
+    maps = PrecomputedMaps(tmp_path, entry=ENTRY, frame_ids=[FRAME])
+    save(tmp_path, {"pix": tokens})
+    before = maps.digest()
+    tokens[0, 0, 0] = 1
+    save(tmp_path, {"pix": tokens})
+    assert maps.digest() != before
 
 
 def test_the_folder_is_below_that_of_the_data_set_or_absolute(tmp_path: Path) -> None:

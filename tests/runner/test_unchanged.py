@@ -13,6 +13,8 @@ import torch
 from ditr.catalog import weights_stamp
 from ditr.data.dataset import Dataset, open_dataset
 from ditr.errors import DitrError
+from ditr.features.extract import ensure_features
+from ditr.features.precomputed import PrecomputedMaps
 from ditr.paths import project_dir
 from ditr.progress import silent
 from ditr.record import provenance
@@ -91,6 +93,67 @@ def test_a_finished_run_does_not_stand_for_a_folder_that_was_prepared_again(
     points.write_bytes(points.read_bytes()[24:] + points.read_bytes()[:24])
     with pytest.raises(DitrError, match="the data set"):
         Present(REGISTRY).require_same(spec, folder)
+
+
+@pytest.fixture
+def precomputed(
+    tiny_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Spec, Path, PrecomputedMaps]:
+    """A spec on a folder of the user's with maps of every frame, where these are, and they as a run reads them."""
+    monkeypatch.setenv("DITR_DATA", str(tmp_path))
+    root = tmp_path / "scannet200-sv"
+    shutil.copytree(tiny_dataset.root, root)
+    (root / "manifest.json").unlink()
+    opened = open_dataset("scannet200_sv", registry=REGISTRY)
+    for frame in (*opened.train.ids, *opened.val.ids):
+        scene, _, number = frame.rpartition("_")
+        (root / "clip_feat" / scene).mkdir(parents=True, exist_ok=True)
+        torch.save({"pix": torch.zeros(512, 60, 80).half()}, root / "clip_feat" / scene / f"{number}.pt")
+    small = ["features={source: precomputed_clip_rn50, input_size: null}", "dataset.name=scannet200_sv"]
+    spec = load("fpn_inject", *small, "checkpoint=null")
+    assert spec.features is not None
+    entry = REGISTRY.features(spec.features.source)
+    maps = ensure_features((opened.train, opened.val), spec=spec.features, entry=entry, dataset=opened, device=CPU)
+    assert isinstance(maps, PrecomputedMaps)
+    return spec, root / "clip_feat", maps
+
+
+def test_a_finished_run_does_not_stand_for_precomputed_maps_that_changed(
+    precomputed: tuple[Spec, Path, PrecomputedMaps], tmp_path: Path
+) -> None:
+    spec, folder, maps = precomputed
+    run = finished(tmp_path / "run", features=maps.manifest())
+    Present(REGISTRY).require_same(spec, run)
+    file = max(folder.rglob("*.pt"))
+    content, size = torch.load(file), file.stat().st_size
+    content["pix"][100, 30, 40] = 1
+    torch.save(content, file)
+    assert file.stat().st_size == size
+    with pytest.raises(DitrError, match="changed since this run read it: the precomputed 2D maps"):
+        Present(REGISTRY).require_same(spec, run)
+    Present(REGISTRY).require_same(load("baseline", "dataset.name=scannet200_sv", "checkpoint=null"), run)
+    Present(REGISTRY).require_same(spec, finished(tmp_path / "old", features={"weights_digest": "of a version before"}))
+    file.unlink()
+    Present(REGISTRY).require_same(spec, run)  # a finished run needs no maps
+
+
+def test_only_maps_that_the_run_read_have_to_be_the_same(
+    precomputed: tuple[Spec, Path, PrecomputedMaps], tmp_path: Path
+) -> None:
+    spec = precomputed[0]
+    assert spec.features is not None
+    opened = open_dataset("scannet200_sv", registry=REGISTRY)
+    excluded = opened.val.ids[1]
+    frames = (opened.train, opened.val.without(frozenset({excluded})))
+    entry = REGISTRY.features(spec.features.source)
+    maps = ensure_features(frames, spec=spec.features, entry=entry, dataset=opened, device=CPU)
+    facts = {"digest": opened.digest, "excluded_frames": [excluded]}
+    run = finished(tmp_path / "run", features=maps.manifest(), dataset=facts)
+    maps.path(excluded).unlink()
+    Present(REGISTRY).require_same(spec, run)
+    maps.path(opened.val.ids[0]).write_bytes(b"other")
+    with pytest.raises(DitrError, match="the precomputed 2D maps"):
+        Present(REGISTRY).require_same(spec, run)
 
 
 @pytest.fixture
