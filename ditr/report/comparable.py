@@ -91,7 +91,7 @@ def _at(spec: Spec, path: str) -> Any:
 
 def _in_features(arms: Sequence[Arm]) -> Iterator[Unequal]:
     """Where arms of different fusion read different features, and where a control reads those of no real arm."""
-    fused = _fused(arms)
+    fused = [arm for arm in arms if arm.spec.read_features]
     real = [arm for arm in fused if not is_control(arm.spec)]
     paths: dict[str, None] = {}
     for one, other in combinations(real, 2):
@@ -106,14 +106,10 @@ def _in_features(arms: Sequence[Arm]) -> Iterator[Unequal]:
         yield _unequal(path, [(arm, _at(arm.spec, path)) for arm in fused])
 
 
-def _fused(arms: Sequence[Arm]) -> list[Arm]:
-    return [arm for arm in arms if arm.spec.fusion.parts]
-
-
 def _unlike_features(one: Spec, other: Spec) -> list[str]:
     """Paths in which the features differ, but those that make an arm a control: ``control``, and random weights."""
     controls = ["features.control"]
-    if any(spec.features and isinstance(spec.features.weights, SeededWeights) for spec in (one, other)):
+    if any(spec.read_features and isinstance(spec.read_features.weights, SeededWeights) for spec in (one, other)):
         controls.append("features.weights")
     paths = [found.path for found in diff(one, other) if _covers("features", found.path)]
     return [path for path in paths if not any(_covers(name, path) for name in controls)]
@@ -125,9 +121,9 @@ def _in_facts(arms: Sequence[Arm]) -> Iterator[Unequal]:
         if len(unequal.values) > 1:
             yield unequal
     sources: dict[str, list[Arm]] = defaultdict(list)
-    for arm in _fused(arms):
-        assert arm.spec.features is not None, "a spec with fusion and without features does not load"
-        sources[f"{arm.spec.features.source} {arm.spec.features.weights}"].append(arm)
+    for arm in arms:
+        if features := arm.spec.read_features:
+            sources[f"{features.source} {features.weights}"].append(arm)
     for field, fact in FEATURE_FACTS.items():
         of_sources = [[(arm, fact(run)) for arm in named for run in arm.runs] for named in sources.values()]
         unlike = [pair for pairs in of_sources if len({value for _, value in pairs}) > 1 for pair in pairs]
