@@ -33,7 +33,9 @@ def _features(run: ArmRun) -> dict[str, Any]:
 
 def _excluded(run: ArmRun) -> str:
     """How many frames, and a digest of which."""
-    ids = run.provenance["dataset"]["excluded_frames"]
+    ids = run.provenance["dataset"].get("excluded_frames")
+    if ids is None:
+        return _not_noted(run)
     return f"{len(ids)} ({_short(' '.join(ids))})" if ids else "0"
 
 
@@ -72,7 +74,7 @@ def _short(text: str) -> str:
 
 FACTS: Mapping[str, Fact] = {
     "dataset_digest": lambda run: run.provenance["dataset"]["digest"],
-    "intrinsics": lambda run: run.provenance["dataset"]["intrinsics"],
+    "intrinsics": lambda run: run.provenance["dataset"].get("intrinsics") or _not_noted(run),
     "split": lambda run: run.result["split"],
     "n_frames": lambda run: str(run.result["n_frames"]),
     "excluded_frames": _excluded,

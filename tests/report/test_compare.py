@@ -371,6 +371,13 @@ def test_code_that_was_not_noted_is_like_no_other(runs: Path, make: Make) -> Non
         compared(runs, "baseline", "bifusion")
 
 
+def test_data_of_which_a_version_noted_less_is_like_no_other(runs: Path, make: Make) -> None:
+    make("baseline.yaml", seeds=1)
+    make("bifusion.yaml", seeds=1, dataset={"digest": "da7a"})
+    with pytest.raises(DitrError, match=r"--allow intrinsics --allow excluded_frames$"):
+        compared(runs, "baseline", "bifusion")
+
+
 def test_missing_seeds_are_said(runs: Path, make: Make) -> None:
     make("baseline.yaml", "seeds=[0, 1, 2, 3]")
     make("bifusion.yaml", "seeds=[0, 1, 2]")
