@@ -187,7 +187,7 @@ def test_the_manifest_tells_other_maps_apart(tmp_path: Path) -> None:
 
 
 def test_a_large_map_is_told_apart_by_its_end(tmp_path: Path) -> None:
-    """Of 2 MB the digest reads 4 KiB, in which torch.save lists the checksums of all of it."""
+    """Of 2 MB the digest reads the end, in which torch.save lists the checksums of all of it."""
     tokens = torch.zeros(512, 32, 32)
     maps = PrecomputedMaps(tmp_path, entry=ENTRY, frame_ids=[FRAME])
     save(tmp_path, {"pix": tokens})

@@ -151,7 +151,7 @@ def test_only_maps_that_the_run_read_have_to_be_the_same(
     run = finished(tmp_path / "run", features=maps.manifest(), dataset=facts)
     maps.path(excluded).unlink()
     Present(REGISTRY).require_same(spec, run)
-    maps.path(opened.val.ids[0]).write_bytes(b"other")
+    torch.save({"pix": torch.ones(512, 60, 80).half()}, maps.path(opened.val.ids[0]))
     with pytest.raises(DitrError, match="the precomputed 2D maps"):
         Present(REGISTRY).require_same(spec, run)
 
