@@ -15,7 +15,7 @@ from ditr.spec.models import RegisteredCheckpoint
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
-    from ditr.weights.checkpoint import Description
+    from ditr.weights.description import Description
 
 _FIRST = 8
 
@@ -33,7 +33,7 @@ def inspect(
     shapes: Annotated[bool, typer.Option("--shapes", help="List every entry with its shape.")] = False,
 ) -> None:
     """Say what a weight file is, and what to write into a spec to use it. Nothing in the file is run."""
-    from ditr.weights.checkpoint import describe
+    from ditr.weights.description import describe
 
     described = describe(file)
     lines = [*_what(described), *_registry(described, Registry()), *_groups(described), *_rest(described)]

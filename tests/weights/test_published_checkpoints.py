@@ -14,7 +14,8 @@ from ditr.data.batch import Batch, Sample
 from ditr.errors import DitrError
 from ditr.model.esam import EsamSingleView
 from ditr.spec.models import BackboneSpec, FusionSpec, InjectionSpec, ModelSpec, StemSpec
-from ditr.weights.checkpoint import describe, load_weights
+from ditr.weights.description import describe
+from ditr.weights.loading import load_weights
 from tests.reference.esam_checkpoint import (
     ALL_PARAMETERS,
     BACKBONE_ENTRIES,

@@ -14,8 +14,8 @@ from torch import Tensor
 from ditr.catalog import sha256_of
 from ditr.model.res16unet import Res16UNet
 from ditr.spec.models import BackboneSpec
-from ditr.weights.weight_file import Container, Inert, WeightFile, read_weight_file
-from ditr.weights.weight_names import ADDED_PARTS, PLAIN_PARTS, by_group, first_parts, foreign_layout, prefix_in
+from ditr.weights.file import Container, Inert, WeightFile, read_weight_file
+from ditr.weights.names import ADDED_PARTS, PLAIN_PARTS, by_group, first_parts, foreign_layout, prefix_in
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 _LISTED = 8

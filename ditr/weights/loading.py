@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ditr.weights.weight_checks import (
+from ditr.weights.checks import (
     require_complete,
     require_finite,
     require_format,
@@ -19,10 +19,10 @@ from ditr.weights.weight_checks import (
     require_tensors,
     require_under_prefix,
 )
-from ditr.weights.weight_description import Description as Description
-from ditr.weights.weight_description import describe as describe
-from ditr.weights.weight_file import file_error, read_weight_file
-from ditr.weights.weight_names import ADDED_PARTS, GROUPS, PLAIN_PARTS, by_group, group_of
+from ditr.weights.description import Description as Description
+from ditr.weights.description import describe as describe
+from ditr.weights.file import file_error, read_weight_file
+from ditr.weights.names import ADDED_PARTS, GROUPS, PLAIN_PARTS, by_group, group_of
 
 FORMATS = ("mask3d", "esam", "ditr")
 _SHOWN = 3

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ditr.weights.weight_file import WeightFile, file_error
-from ditr.weights.weight_names import ADDED_PARTS, PLAIN_PARTS, by_group, foreign_layout, group_of, prefix_in
+from ditr.weights.file import WeightFile, file_error
+from ditr.weights.names import ADDED_PARTS, PLAIN_PARTS, by_group, foreign_layout, group_of, prefix_in
 
 _SHOWN = 4
 _REQUIRED = {"mask3d": ("backbone",), "esam": PLAIN_PARTS, "ditr": PLAIN_PARTS}

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from ditr.errors import Code, DitrError
-from ditr.weights.weight_file import Inert, read_weight_file
+from ditr.weights.file import Inert, read_weight_file
 
 WEIGHTS = {"backbone.bn.weight": torch.arange(4.0), "backbone.bn.bias": torch.zeros(2, 3)}
 

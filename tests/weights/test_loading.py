@@ -14,7 +14,7 @@ from torch import Tensor
 from ditr.errors import Code, DitrError
 from ditr.model.esam import EsamSingleView
 from ditr.spec.models import BiFusionSpec, FusionSpec, InjectionSpec, StemSpec
-from ditr.weights.checkpoint import load_weights, save_weights
+from ditr.weights.loading import load_weights, save_weights
 from tests.reference.esam_checkpoint import in_spconv_layout
 
 Build = Callable[[FusionSpec], EsamSingleView]
