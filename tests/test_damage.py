@@ -27,8 +27,8 @@ from ditr.features.precomputed import PrecomputedMaps
 from ditr.features.store import FeatureStore
 from ditr.spec.entries import PrecomputedEntry
 from ditr.training.state import Ledger, TrainingState
-from ditr.weights.loading import save_weights
 from ditr.weights.file import read_weight_file
+from ditr.weights.saving import save_weights
 
 MUTATIONS = 240
 FRAME = "scene0000_01_200"

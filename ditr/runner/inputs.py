@@ -67,7 +67,12 @@ class LoadedWeights:
         """The file, then what it gave each part of the model."""
         file = self.file
         head = f"{file.format} weights {file.path.name}, sha256 {file.sha256[:12]}: {self.report.matched} entries set"
-        return (head, *(f"  {line}" for line in self.report.lines()))
+        lines = [head, *(f"  {line}" for line in self.report.lines())]
+        if not file.pinned and not self.report.checked:
+            lines.append(
+                f"  nothing shows whether the file is damaged; pin it, in the spec or registry: sha256: {file.sha256}"
+            )
+        return tuple(lines)
 
 
 def pick_device(execution: ExecutionSpec) -> torch.device:

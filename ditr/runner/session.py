@@ -75,7 +75,7 @@ class Session:
             self._say("  begun with other code than runs now: the result counts as dirty, provenance.json says both")
         self._start_tracker(inputs, device)
         fitted, evaluation = self._train(model, inputs, device)
-        from ditr.weights.loading import save_weights
+        from ditr.weights.saving import save_weights
 
         save_weights(model, folder.weights)
         params = count_weights(model)

@@ -131,7 +131,7 @@ class TrainingState:
             what,
             code=Code.RUN,
             where=str(self.path),
-            fix="delete the file to train this run from its beginning, or restore it and the spec that it was begun with",
+            fix="delete the file to train this run from its beginning, or restore it and its spec",
         )
 
 

@@ -98,7 +98,7 @@ def test_a_cut_state_and_one_of_an_older_version_are_refused_with_their_path(tmp
     without_digest = torch.load(state.path, weights_only=True)
     for end in (0, 10, 100, len(whole) - 200, len(whole) - 1):
         state.path.write_bytes(whole[:end])
-        with pytest.raises(DitrError, match="ends in no digest|does not match its digest") as error:
+        with pytest.raises(DitrError, match=r"ends in no digest|does not match its digest") as error:
             state.restore(model=model, optimizer=optimizer, plan=PLAN)
         assert error.value.where == str(state.path)
     torch.save(without_digest, state.path)
