@@ -7,6 +7,12 @@ from pathlib import Path
 from typing import IO
 
 
+def is_archive(path: Path) -> bool:
+    """As torch tells, by the first bytes."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
 def require_checksums(archive: Path | IO[bytes]) -> None:
     """Every member of the archive matches its checksum.
 
@@ -14,6 +20,8 @@ def require_checksums(archive: Path | IO[bytes]) -> None:
     ------
     BadZipFile, or whatever else damaged bytes make ``zipfile`` raise.
     """
+    if not zipfile.is_zipfile(archive):
+        raise zipfile.BadZipFile("it is no zip archive, as torch writes since 1.6, or cut short")
     with zipfile.ZipFile(archive) as members:
         for member in members.infolist():
             if member.compress_type != zipfile.ZIP_STORED:  # torch takes what is compressed for the numbers themselves

@@ -87,10 +87,10 @@ def read_weight_file(path: Path) -> WeightFile:
     except DitrError:
         raise
     except pickle.UnpicklingError as error:
-        what = f"the file's bookkeeping cannot be read without running code: {_reason(error)}"
+        what = f"the file's bookkeeping cannot be read without running code: {reason_of(error)}"
         raise file_error(what, path=path, fix=f"{_AGAIN}; or {_RESAVE}") from error
     except Exception as error:  # a damaged pickle can raise anything
-        raise file_error(f"the file is damaged or cut short: {_reason(error)}", path=path, fix=_AGAIN) from error
+        raise file_error(f"the file is damaged or cut short: {reason_of(error)}", path=path, fix=_AGAIN) from error
 
 
 def file_error(what: str, *, path: Path, fix: str) -> DitrError:
@@ -190,11 +190,9 @@ def _protocol_warning_off() -> warnings.catch_warnings[None]:
     return warnings.catch_warnings(action="ignore", category=UserWarning)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """The line of the error's text that says what it is about; torch wraps it in advice on how to run the code."""
     text = str(error)
-    if "File is not a zip file" in text:
-        return "the table of contents at its end is missing"
     if "Unsupported operand" in text:
         return "it is pickled in another protocol than torch's"
     if named := re.search(r"GLOBAL (\S+)", text):

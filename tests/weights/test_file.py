@@ -188,7 +188,7 @@ def test_a_cut_or_damaged_archive_is_told(tmp_path: Path) -> None:
     content = path.read_bytes()
     for end in (len(content) // 2, len(content) - 1):
         path.write_bytes(content[:end])
-        assert "cut short: the table of contents at its end is missing" in refused(path).what
+        assert "or cut short" in refused(path).what
     of_weights = content.index(WEIGHTS["backbone.bn.weight"].numpy().tobytes())
     path.write_bytes(content[: of_weights + 5] + b"\x01" + content[of_weights + 6 :])
     assert "data/0 does not match its checksum" in refused(path).what
