@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from string import Formatter
@@ -14,19 +16,19 @@ from torch import Tensor
 
 from ditr.errors import Code, DitrError
 from ditr.spec.entries import PrecomputedEntry
+from ditr.weights.archive import require_checksums
+from ditr.weights.file import reason_of
 
 _DICT_KEY = "pix"
 _FIELDS = {"scene", "number", "id"}
-_TAIL_BYTES = 4096
-"""Of each file in the digest: the end of a zip archive, as torch.save writes, is the list of its members' checksums."""
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class PrecomputedMaps:
     """Maps (C, Hp, Wp) float16 of frames; holds no open file, so that loader workers can carry it.
 
-    A file is a tensor (C, Hp, Wp) or (1, C, Hp, Wp), or a dict that has it at "pix" (reference: ESAM fork section 1.6).
-    Only tensors are read from a file, never objects that could run code.
+    A file is a tensor (C, Hp, Wp) or (1, C, Hp, Wp), or a dict that has it at "pix" (reference: ESAM fork section 1.6),
+    in torch's zip format, whose checksums are looked at. Only tensors are read, never objects that could run code.
 
     Parameters
     ----------
@@ -46,12 +48,13 @@ class PrecomputedMaps:
         """The frame's map; DitrError if it is missing, damaged, of another shape or not finite. Never zeros instead."""
         path = self.path(frame_id)
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            raw = path.read_bytes()
+            require_checksums(io.BytesIO(raw))
+            content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise self._unusable(frame_id, "there is no precomputed 2D feature map of this frame") from None
         except Exception as error:  # what a foreign file can raise is not to be listed; all of it means the same
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise self._unusable(frame_id, f"the precomputed map cannot be read ({reason})") from error
+            raise self._unreadable(frame_id, error) from error
         tokens = content.get(_DICT_KEY) if isinstance(content, dict) else content
         if not isinstance(tokens, Tensor) or tokens.dtype not in _FLOATS:
             what = f'neither a tensor of floats nor a dict that has one at "{_DICT_KEY}"'
@@ -93,7 +96,10 @@ class PrecomputedMaps:
         return self.folder / parts
 
     def manifest(self) -> dict[str, Any]:
-        """What is known of the maps. Nobody said which weights made them, so there is a digest of the files instead."""
+        """What is known of the maps. Nobody said which weights made them, so there is a digest of the files instead.
+
+        Raises DitrError for a map that is no zip file of torch's.
+        """
         return {
             "source": "precomputed",
             "entry": self._entry.model_dump(mode="json"),
@@ -105,19 +111,19 @@ class PrecomputedMaps:
         }
 
     def digest(self) -> str:
-        """Of every frame's path, size and last 4 KiB: tens of GB are not read for it.
+        """Of every frame's path and checksums; the numbers themselves are held against these when a map is read.
 
-        torch.save ends a file with the CRC-32 of everything in it, so that a map with one other value has another end.
-        Not noticed: damage that leaves the end alone, which is for ``read`` to notice; in files of torch before 1.6,
-        which hold no checksums, a change that spares the end and the size.
+        Raises DitrError for a map that is no zip file of torch's.
         """
         digest = xxhash.xxh3_128()
         for frame_id in self._frame_ids:
             path = self.path(frame_id)
-            with path.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - _TAIL_BYTES))
-                digest.update(f"{path.relative_to(self.folder)} {size}\n".encode() + file.read())
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    sums = [(one.filename, one.file_size, one.CRC) for one in archive.infolist()]
+            except Exception as error:
+                raise self._unreadable(frame_id, error) from error
+            digest.update(f"{path.relative_to(self.folder)} {sums}\n".encode())
         return digest.hexdigest()
 
     def _require_template(self) -> None:
@@ -129,6 +135,9 @@ class PrecomputedMaps:
         if not fields <= _FIELDS or not fields & {"number", "id"}:
             raise self._template("needs {number} or {id}, and may have {scene}")
         self.path("scene0000_00_0")
+
+    def _unreadable(self, frame_id: str, error: Exception) -> DitrError:
+        return self._unusable(frame_id, f"the precomputed map cannot be read: {reason_of(error)}")
 
     def _unusable(self, frame_id: str, what: str) -> DitrError:
         path = self.path(frame_id)

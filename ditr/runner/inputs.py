@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ditr.data.samples import SampleSet
     from ditr.data.scannet_sv import FrameSet
     from ditr.model.esam import EsamSingleView
-    from ditr.weights.checkpoint import LoadReport
+    from ditr.weights.loading import LoadReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,12 @@ class LoadedWeights:
         """The file, then what it gave each part of the model."""
         file = self.file
         head = f"{file.format} weights {file.path.name}, sha256 {file.sha256[:12]}: {self.report.matched} entries set"
-        return (head, *(f"  {line}" for line in self.report.lines()))
+        lines = [head, *(f"  {line}" for line in self.report.lines())]
+        if not file.pinned and not self.report.checked:
+            lines.append(
+                f"  nothing shows whether the file is damaged; pin it, in the spec or registry: sha256: {file.sha256}"
+            )
+        return tuple(lines)
 
 
 def pick_device(execution: ExecutionSpec) -> torch.device:
@@ -180,7 +185,7 @@ def fresh_model(spec: Spec, *, seed: int, feature_channels: int | None) -> EsamS
 
 def load_file(model: EsamSingleView, file: CheckpointFile, *, whole: bool = False) -> LoadedWeights:
     """Sets the weights that the file has; with ``whole`` they must be all of the model's, and all of the file's."""
-    from ditr.weights.checkpoint import load_weights
+    from ditr.weights.loading import load_weights
 
     report = load_weights(
         model, file.path, format=file.format, key_prefix=file.key_prefix, entries=file.entries, whole=whole

@@ -78,7 +78,7 @@ class Session:
             )
         self._start_tracker(inputs, device)
         fitted, evaluation = self._train(model, inputs, device)
-        from ditr.weights.checkpoint import save_weights
+        from ditr.weights.saving import save_weights
 
         save_weights(model, folder.weights)
         params = count_weights(model)

@@ -282,6 +282,8 @@ class FileCheckpoint(Part):
     """mask3d: the backbone's entries must match; esam and ditr: every entry of the 3D-only model must match."""
     key_prefix: str = ""
     """What the file puts before the model's names, such as `model.` of a Lightning checkpoint."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Pinned digest; null records the one found."""
 
 
 Checkpoint = Annotated[RegisteredCheckpoint | FileCheckpoint, Field(discriminator="kind")]
