@@ -32,6 +32,8 @@ class CheckpointFile:
     """What the file puts before the model's names."""
     entries: int | None = None
     """How many entries of the 3D-only model it must set, if a registry entry says so."""
+    pinned: bool = False
+    """Whether a digest was asked for, and this is it."""
 
 
 def locate_dataset(name: str, entry: SynthRoomsEntry | FolderEntry) -> Path:
@@ -53,7 +55,11 @@ def locate_checkpoint(checkpoint: Checkpoint, *, registry: Registry) -> Checkpoi
         if not own.is_file():
             fix = "Correct checkpoint.path in the spec."
             raise DitrError("no such weight file", code=Code.CHECKPOINT, where=str(own), fix=fix)
-        return CheckpointFile(own, sha256_of(own), checkpoint.format, key_prefix=checkpoint.key_prefix)
+        found = sha256_of(own)
+        _require_pinned(own, found=found, pinned=checkpoint.sha256, by="the spec", url="")
+        return CheckpointFile(
+            own, found, checkpoint.format, key_prefix=checkpoint.key_prefix, pinned=checkpoint.sha256 is not None
+        )
     entry = registry.checkpoint(checkpoint.name)
     folders = (registry.folder / "checkpoints", paths.weights_dir())
     path = next((folder / entry.file for folder in folders if (folder / entry.file).is_file()), None)
@@ -66,14 +72,25 @@ def locate_checkpoint(checkpoint: Checkpoint, *, registry: Registry) -> Checkpoi
             fix=f"Download {entry.url} to {folders[1]}." if entry.url else f"Put the file into {folders[1]}.",
         )
     found = sha256_of(path)
-    if entry.sha256 is not None and found != entry.sha256:
+    _require_pinned(path, found=found, pinned=entry.sha256, by=f"checkpoint '{checkpoint.name}'", url=entry.url)
+    return CheckpointFile(
+        path,
+        found,
+        entry.format,
+        key_prefix=entry.key_prefix,
+        entries=entry.entries,
+        pinned=entry.sha256 is not None,
+    )
+
+
+def _require_pinned(path: Path, *, found: str, pinned: str | None, by: str, url: str) -> None:
+    if pinned not in (None, found):
         raise DitrError(
-            f"this is not the file that checkpoint '{checkpoint.name}' pins: sha256 {found}, pinned {entry.sha256}",
+            f"this is not the file that {by} pins: sha256 {found}, pinned {pinned}",
             code=Code.CHECKPOINT,
             where=str(path),
-            fix=f"Download {entry.url} again." if entry.url else "Restore the file.",
+            fix=f"Download {url} again." if url else "Restore the file.",
         )
-    return CheckpointFile(path, found, entry.format, key_prefix=entry.key_prefix, entries=entry.entries)
 
 
 def locate_weights(weights: PretrainedWeights | HubWeights | FileWeights) -> Path | None:

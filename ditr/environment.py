@@ -97,8 +97,11 @@ def _minkowski_engine() -> tuple[State, str, str]:
     version = metadata.version("MinkowskiEngine")
     if engine_has_cuda():
         return State.OK, f"{version} with CUDA", ""
-    if gpu_name() or torch.cuda.is_available():
-        fix = f"install CUDA {torch.version.cuda or 'with nvcc'} so that `nvcc` runs, remove .venv, then `make setup`"
+    fix = f"install CUDA {torch.version.cuda or 'with nvcc'} so that `nvcc` runs, remove .venv, then `make setup`"
+    if torch.cuda.is_available():
+        found = f"{version} for the CPU only, though torch sees a GPU: runs are refused"
+        return State.PROBLEM, found, f"{fix}; or set execution.device=cpu in every spec"
+    if gpu_name():
         return State.SLOW, f"{version} for the CPU only, though there is a GPU", fix
     return State.OK, f"{version} for the CPU", ""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,21 @@ def test_layers_are_kept() -> None:
     command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Not within a layer either, and not for their types."""
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in SOURCES}
+    imports = {name: set(_modules(path, known=names)) for name, path in names.items()}
+    tuple(TopologicalSorter(imports).static_order())  # raises CycleError, which names the circle
+
+
+def _modules(path: Path, *, known: Container[str]) -> Iterator[str]:
+    """Those of ``known`` that a file imports, or something out of them, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found = (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (name if name in known else node.module for name in found)
 
 
 def test_the_command_starts_without_heavy_packages() -> None:

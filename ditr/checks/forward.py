@@ -19,7 +19,7 @@ from ditr.model.output import ModelOutput, SampleOutput
 from ditr.progress import Progress
 from ditr.resources import memory_meter, watching
 from ditr.seeds import derive_seed
-from ditr.weights.weight_names import ADDED_PARTS, group_of
+from ditr.weights.names import ADDED_PARTS, group_of
 
 _TOGETHER = 3
 """Frames in one batch."""

@@ -9,7 +9,7 @@ from ditr.checks.outcome import Subject
 from ditr.model.esam import EsamSingleView
 from ditr.seeds import derive_seed
 from ditr.spec.models import FusionSpec
-from ditr.weights.weight_names import ADDED_PARTS
+from ditr.weights.names import ADDED_PARTS
 
 _SHAKEN_STD = 0.3
 """Of what is put onto biases and norms, whose usual values are 0 and 1."""

@@ -14,7 +14,7 @@ from ditr.checks.seen import frames_of
 from ditr.model.output import ModelOutput
 from ditr.progress import Progress
 from ditr.spec.models import FusionSpec
-from ditr.weights.weight_names import ADDED_PARTS
+from ditr.weights.names import ADDED_PARTS
 
 STAGE = 4
 PLAIN = FusionSpec()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,13 +11,11 @@ import typer
 from ditr.catalog import locate_checkpoint
 from ditr.cli.tables import text_table
 from ditr.errors import DitrError
-from ditr.spec.models import RegisteredCheckpoint
+from ditr.spec.models import BackboneSpec, RegisteredCheckpoint
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
-    from ditr.weights.checkpoint import Description
-
-_FIRST = 8
+    from ditr.weights.description import Description
 
 
 def register(app: typer.Typer) -> None:
@@ -30,15 +28,13 @@ def register(app: typer.Typer) -> None:
 
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .pth, .ckpt or .safetensors file.")],
-    shapes: Annotated[bool, typer.Option("--shapes", help="List every entry with its shape.")] = False,
 ) -> None:
     """Say what a weight file is, and what to write into a spec to use it. Nothing in the file is run."""
-    from ditr.weights.checkpoint import describe
+    from ditr.weights.description import describe
 
     described = describe(file)
-    lines = [*_what(described), *_registry(described, Registry()), *_groups(described), *_rest(described)]
-    lines += [*_shapes(described, every=shapes), *_use(described)]
-    typer.echo("\n".join(lines))
+    lines = [*_what(described), *_registry(described, Registry()), *_loading(described), *_groups(described)]
+    typer.echo("\n".join([*lines, *_use(described)]))
 
 
 def list_checkpoints() -> None:
@@ -57,21 +53,15 @@ def list_checkpoints() -> None:
 
 
 def _what(described: Description) -> Iterator[str]:
-    container = f"{described.container} file" + (", weights under state_dict" if described.nested else "")
     yield f"{described.path}"
     yield f"  what      {described.format or 'none of mask3d, esam, ditr'}: {described.reason}"
-    yield f"  file      {container}, {described.size_bytes / 1e6:.1f} MB, sha256 {described.sha256}"
+    yield f"  file      {described.container} file, {described.size_bytes / 1e6:.1f} MB, sha256 {described.sha256}"
+    yield f"  whole     by {described.checked or 'nothing in the file: pin its sha256, in a spec or the registry'}"
     if described.key_prefix:
         yield f"  prefix    '{described.key_prefix}' stands before the backbone's names"
     if described.backbone:
-        found = described.backbone
-        size = f"planes {_list(found.spec.planes)}, layers {_list(found.spec.layers)}, stem {found.spec.stem_channels}"
-        yield f"  backbone  Res16UNet, {size}; {found.entries} of its {found.expected} entries are here"
-    if described.foreign_kernels:
-        yield f"  kernels   in another layout than MinkowskiEngine's: {described.foreign_kernels}"
+        yield f"  backbone  Res16UNet, {', '.join(f'{name} {value}' for name, value in _sizes(described.backbone))}"
     yield from (f"  fusion    {part}" for part in described.fusion)
-    if described.bookkeeping:
-        yield "  says      " + ", ".join(f"{name} {value}" for name, value in described.bookkeeping.items())
 
 
 def _registry(described: Description, registry: Registry) -> Iterator[str]:
@@ -81,67 +71,53 @@ def _registry(described: Description, registry: Registry) -> Iterator[str]:
     if same:
         yield f"  registry  this is {', '.join(same)}, by its sha256"
         return
-    found = described.backbone
     fitting = [
         f"{name} ({'which pins another sha256' if entry.sha256 else 'which pins no sha256'})"
         for name, entry in entries.items()
-        if found
-        and found.entries == found.expected
-        and (entry.format, entry.backbone) == (described.format, found.spec)
+        if not described.refusal and (entry.format, entry.backbone) == (described.format, described.backbone)
     ]
     fits = f"; its shapes would fit {', '.join(fitting)}" if fitting else ""
     yield f"  registry  no entry pins this sha256{fits}"
 
 
-def _groups(described: Description) -> Iterator[str]:
-    rows = [
-        (group.group, group.entries, f"{group.parameters:>12,}", _counted(group.parts)) for group in described.groups
-    ]
-    if rows:
-        total = sum(group.parameters for group in described.groups)
-        rows.append(("in all", len(described.shapes), f"{total:>12,}", _counted(described.precisions)))
-        yield "\n" + text_table(("group", "entries", "parameters", ""), rows).rstrip("\n")
-
-
-def _rest(described: Description) -> Iterator[str]:
+def _loading(described: Description) -> Iterator[str]:
     if described.not_finite:
-        first = ", ".join(described.not_finite[:_FIRST])
-        yield f"\nNOT FINITE: {len(described.not_finite)} entries hold NaN or infinite values: {first}"
-    if described.contents:
-        yield "\nbeside the weights"
-        yield from (f"  {name}: {value}" for name, value in described.contents.items())
-    if described.inert:
-        yield "\nobjects left out, none of their code was run"
-        yield from (f"  {name}" for name in described.inert)
+        yield f"  loading   refused: {len(described.not_finite)} entries hold NaN or infinite values, such as "
+        yield f"            {described.not_finite[0]}"
+    elif described.refusal:
+        yield f"  loading   refused: {described.refusal.what}"
+        yield f"            {described.refusal.fix}"
+    elif described.format:
+        fresh = "; pool and decoder start fresh" if described.format == "mask3d" else ""
+        yield f"  loading   every entry of the backbone is there, in its shape{fresh}"
 
 
-def _shapes(described: Description, *, every: bool) -> Iterator[str]:
-    shapes = list(described.shapes.items())
-    shown = shapes if every else shapes[:_FIRST]
-    if shown:
-        rows = [(name, "x".join(map(str, shape)) or "scalar") for name, shape in shown]
-        yield "\n" + text_table(("entry", "shape"), rows).rstrip("\n")
-    if len(shown) < len(shapes):
-        yield f"and {len(shapes) - len(shown)} more, with --shapes"
+def _groups(described: Description) -> Iterator[str]:
+    rows = [(one.group, one.entries, f"{one.parameters:>12,}") for one in described.groups]
+    if rows:
+        entries, parameters = (
+            sum(getattr(one, part) for one in described.groups) for part in ("entries", "parameters")
+        )
+        rows.append(("in all", entries, f"{parameters:>12,}"))
+        yield "\n" + text_table(("group", "entries", "parameters"), rows).rstrip("\n")
 
 
 def _use(described: Description) -> Iterator[str]:
-    if described.format is None or described.backbone is None:
+    if described.format is None or described.backbone is None or described.refusal:
         return
-    found = described.backbone
     yield "\nin a spec"
     yield "  checkpoint:"
     yield f"    kind: file\n    path: {described.path.resolve()}\n    format: {described.format}"
     if described.key_prefix:
         yield f'    key_prefix: "{described.key_prefix}"'
+    yield f"    sha256: {described.sha256}"
     yield "  model:\n    backbone:"
-    yield f"      planes: {_list(found.spec.planes)}\n      layers: {_list(found.spec.layers)}"
-    yield f"      stem_channels: {found.spec.stem_channels}"
+    yield from (f"      {name}: {value}" for name, value in _sizes(described.backbone))
 
 
-def _list(numbers: tuple[int, ...]) -> str:
-    return f"[{', '.join(map(str, numbers))}]"
-
-
-def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items())
+def _sizes(backbone: BackboneSpec) -> tuple[tuple[str, object], ...]:
+    return (
+        ("planes", list(backbone.planes)),
+        ("layers", list(backbone.layers)),
+        ("stem_channels", backbone.stem_channels),
+    )

@@ -60,7 +60,8 @@ def compare_arms(
     """Compare finished runs: mean and spread over seeds, paired differences with intervals, cost, and what follows.
 
     Every arm is held against the first 3D-only one, and multi-scale arms against single-scale ones. Runs that differ in
-    more than their fusion are refused. Differences are over scenes and seeds; p is corrected for all of them (Holm).
+    more than their fusion, or than the 2D features of one fusion, are refused. Differences are over scenes and seeds; p
+    is corrected for all of them (Holm).
     """
     from ditr.report.compare import compare
     from ditr.report.where import by_stratum

@@ -1,7 +1,7 @@
 """Reads pickles of other people: plain containers and arrays of numbers, nothing that runs or imports anything.
 
-A pickle is a program that may name any function and have it called. Here the whole program is looked through before a
-step of it runs, and what it may name are stand-ins written below, never the real thing.
+A pickle is a program that may name any function and have it called. What it may name here are stand-ins written below,
+never the real thing; at the first other name the reading ends.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import codecs
 import io
 import math
 import pickle
-import pickletools
 import re
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,29 +23,28 @@ _ADMITTED = "only dicts, lists, tuples, sets, texts, bytes, numbers and arrays o
 _FIX = "use a file from a source you trust, or make it anew"
 _NUMBER = re.compile(r"[<>=|]?(b1|[iu][1248]|f[248]|c8|c16)")
 _MAX_DIMENSIONS = 32
-_SHOWN = 20
 
 
 def load_plain(raw: bytes, *, where: str) -> Any:
     """What the pickle ``raw`` holds; OrderedDicts come as dicts, numpy scalars as numbers.
 
     Arrays of any numeric or bool dtype are read, written by numpy 1 or 2 in protocols 0 to 5; they are of a subclass
-    of ``np.ndarray``. ``DitrError`` names everything that the pickle asks for and is refused, or says how it is
-    damaged.
+    of ``np.ndarray``.
+
+    Raises
+    ------
+    DitrError: it says what the pickle asks for first that is refused, and where in the file, or how it is damaged.
     """
+    stream = io.BytesIO(raw)
     try:
-        refused = list(dict.fromkeys(_refusals(raw)))
-        if not refused:
-            return _PlainUnpickler(io.BytesIO(raw)).load()
+        return _PlainUnpickler(stream).load()
     except _Refused as error:
-        refused = [str(error)]
+        what = f"the pickle asks for {error} before byte {stream.tell()}; {_ADMITTED}, for a pickle can run code"
+        raise DitrError(what, code=Code.DATASET, where=where, fix=_FIX) from error
     except RecursionError as error:
         raise _damaged(where, "it is nested too deep") from error
     except Exception as error:  # a damaged pickle can raise anything
         raise _damaged(where, f"{type(error).__name__}: {error}") from error
-    shown = ", ".join(refused[:_SHOWN]) + (f" and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else "")
-    what = f"the pickle asks for {shown}; {_ADMITTED}, for a pickle can run code"
-    raise DitrError(what, code=Code.DATASET, where=where, fix=_FIX)
 
 
 class _Refused(Exception):
@@ -56,94 +55,33 @@ def _damaged(where: str, why: str) -> DitrError:
     return DitrError(f"cannot be read as a pickle ({why})", code=Code.DATASET, where=where, fix=_FIX)
 
 
-def _refusals(raw: bytes) -> Iterator[str]:
-    """All that the pickle asks for and does not get, in order. Names are also followed through the pickle's memo."""
-    texts = ["?", "?"]  # the last two that were pushed
-    memo: dict[int, str] = {}
-    memoized = 0
-    pushed = ""  # by the last step, if that was a text
-    for name, argument in _steps(raw):
-        if name in _PUTS:
-            index = memoized if name == "MEMOIZE" else _number(name, argument)
-            if index > len(raw):
-                yield f"memo entry {index}, which would fill the memory"
-            memo[index] = pushed
-            memoized += 1
-            continue
-        pushed = ""
-        if name == "STACK_GLOBAL":
-            yield from _unless_lent(texts[-2], texts[-1])
-        elif name in _NAMED:
-            module, attribute = argument.decode(errors="replace").split("\n")
-            yield from _unless_lent(module, attribute)
-        elif name in _REFUSED_STEPS:
-            yield f"an object outside the file ({name})"
-        elif name in _GETS:
-            pushed = memo.get(_number(name, argument), "")
-        elif len(argument) <= _MAX_NAME:
-            pushed = argument.decode(errors="replace")
-        if pushed:
-            texts = [texts[-1], pushed]
+def _pass_frame(unpickler: Any) -> None:
+    """A frame is read as what it holds, so that the place in the file is known."""
+    unpickler.read(8)
 
 
-def _steps(raw: bytes) -> Iterator[tuple[str, bytes]]:
-    """Name and argument of the steps that matter for ``_refusals``, up to the pickle's end.
-
-    The rest is passed over unread: a file of 10,000 frames has a million steps.
-    """
-    at = 0
-    while True:
-        name, size = _STEPS[raw[at]]
-        start = at + 1
-        if size >= 0:
-            at = start + size
-        elif size == pickletools.UP_TO_NEWLINE:
-            at = raw.index(b"\n", raw.index(b"\n", start) + 1 if name in _NAMED else start) + 1
-        else:
-            start += _LENGTH_BYTES[size]
-            at = start + int.from_bytes(raw[at + 1 : start], "little")
-        if at > len(raw):
-            raise EOFError("the file ends early")
-        if name in _FOLLOWED:
-            yield name, raw[start:at].removesuffix(b"\n") if size == pickletools.UP_TO_NEWLINE else raw[start:at]
-        elif name == "STOP":
-            return
+def _read_bytearray(unpickler: Any) -> None:
+    """pickle's own makes room for as many bytes as the file claims to hold."""
+    (length,) = struct.unpack("<Q", unpickler.read(8))
+    unpickler.append(bytearray(unpickler.read(length)))
 
 
-def _number(name: str, argument: bytes) -> int:
-    return int(argument) if name in ("PUT", "GET") else int.from_bytes(argument, "little")
-
-
-def _unless_lent(module: str, name: str) -> Iterator[str]:
-    if (module, name) not in _LENT:
-        yield f"{module}.{name}"
-
-
-_PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
-_GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
-_NAMED = frozenset({"GLOBAL", "INST"})
-_TEXTS = frozenset({"UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"})
-_REFUSED_STEPS = frozenset({"EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER"})
-_FOLLOWED = _PUTS | _GETS | _NAMED | _TEXTS | _REFUSED_STEPS | {"STACK_GLOBAL"}
-_STEPS = {ord(step.code): (step.name, step.arg.n if step.arg else 0) for step in pickletools.opcodes}
-"""Byte of a step -> its name and how long its argument is; below zero: where the length is found."""
-_LENGTH_BYTES = {
-    pickletools.TAKEN_FROM_ARGUMENT1: 1,
-    pickletools.TAKEN_FROM_ARGUMENT4: 4,
-    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
-    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
-}
-_MAX_NAME = 1000
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """The guard itself: whatever the look-through made of the names, only what is lent comes out here."""
+class _PlainUnpickler(pickle._Unpickler):
+    """Python's own reader as it is written in Python: the one in C lets a few damaged bytes fill the memory."""
 
     def find_class(self, module: str, name: str) -> object:
         """Called for every name; with pickle's own it would import it."""
         if (module, name) not in _LENT:
             raise _Refused(f"{module}.{name}")
         return _LENT[module, name]
+
+    def persistent_load(self, pid: object) -> object:
+        raise _Refused("an object outside the file")
+
+    def get_extension(self, code: int) -> object:
+        raise _Refused("an object outside the file")
+
+    dispatch = pickle._Unpickler.dispatch | {pickle.FRAME[0]: _pass_frame, pickle.BYTEARRAY8[0]: _read_bytearray}
 
 
 class _Lent:

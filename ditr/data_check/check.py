@@ -17,12 +17,20 @@ from ditr.data.scannet_sv import FrameSet
 from ditr.data_check.frame_check import HARMLESS as HARMLESS_IN_A_FRAME
 from ditr.data_check.frame_check import FrameFindings, check_frame
 from ditr.data_check.reprojection_summary import Reprojection, summarise
-from ditr.data_check.split_check import ABSENT, check_splits
+from ditr.data_check.split_check import (
+    ABSENT,
+    NOTHING_TO_SCORE,
+    NOTHING_TO_TRAIN_ON,
+    check_instances,
+    check_splits,
+)
 from ditr.progress import Progress, silent
 
-REFUSED = frozenset({"scene in both splits", "frame in both splits", "info pickle", "digest"})
-"""Kinds that leaving out broken frames does not mend: scores on rooms that were trained on, and data that is not what
-its digest says."""
+REFUSED = frozenset(
+    {"scene in both splits", "frame in both splits", "info pickle", "digest", NOTHING_TO_TRAIN_ON, NOTHING_TO_SCORE}
+)
+"""Kinds that leaving out broken frames does not mend: scores on rooms that were trained on, data that is not what its
+digest says, and splits without a single instance."""
 HARMLESS = frozenset({*HARMLESS_IN_A_FRAME, "frame list"})
 """Kinds that take nothing from the frames that are there."""
 _EXAMPLES = 10
@@ -88,7 +96,10 @@ def check_dataset(
         checked.append(findings)
         found.take(findings)
         progress("frames", len(checked), total)
+    train, val = checked[: len(dataset.train)], checked[len(dataset.train) :]
+    usable = {name: [f for f in split if f.id not in found.broken] for name, split in (("train", train), ("val", val))}
     statistics, absent = check_splits(dataset, found.add)
+    statistics |= check_instances(dataset, usable, found.add)
     held = {*dataset.train.ids, *dataset.val.ids}  # a frame that the list of the other split names is there
     found.broken.update(dict.fromkeys((frame for frame in absent if frame not in held), (ABSENT,)))
     return CheckReport(

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from ditr.data.classes import MAX_RAW_ID
+from ditr.data.classes import IGNORED, MAPPING, MAX_RAW_ID, NUM_STUFF, swap_chair_and_floor
 
 MIN_INSTANCE_POINTS = 100
 """Smaller instances are not evaluated (docs/reference/esam.md, Evaluation)."""
+INSTANCES_A_FRAME = "instances a frame"
+"""All that are annotated."""
+TRAINABLE = "instances to train on a frame"
+"""Those with points of one of the 198 classes of things: all others are void to a run."""
+SCOREABLE = "instances to score a frame"
+"""Those with enough such points."""
 
 
 def label_statistics(
@@ -22,7 +28,7 @@ def label_statistics(
     ids, instances, sizes = np.unique(instances, return_inverse=True, return_counts=True)
     sizes = sizes[ids > 0]
     large = np.sum(sizes >= MIN_INSTANCE_POINTS)
-    values["instances a frame"] = float(len(sizes))
+    values[INSTANCES_A_FRAME] = float(len(sizes))
     values[f"instances a frame of {MIN_INSTANCE_POINTS} points or more"] = float(large)
     values["unannotated share of points"] = float(1 - sizes.sum() / len(instances))
     if superpoints is not None and len(superpoints) == len(instances):
@@ -31,6 +37,11 @@ def label_statistics(
         pairs = np.unique(instances * (MAX_RAW_ID + 1) + semantics) // (MAX_RAW_ID + 1)
         several = np.bincount(pairs)[ids > 0] > 1
         values["instances of several semantic classes a frame"] = float(several.sum())
+        classes = MAPPING[swap_chair_and_floor(semantics)]
+        thing = (classes >= NUM_STUFF) & (classes != IGNORED)
+        points = np.bincount(instances[thing], minlength=len(ids))[ids > 0]
+        values[TRAINABLE] = float(np.sum(points > 0))
+        values[SCOREABLE] = float(np.sum(points >= MIN_INSTANCE_POINTS))
     return values
 
 

@@ -25,7 +25,7 @@ from ditr.rooms import make_missing
 from ditr.spec.models import DatasetSpec
 from ditr.spec.registry import Registry
 
-CHECK_VERSION = 2
+CHECK_VERSION = 3
 """Raised when the check finds other things in the same files: kept reports are then made anew."""
 _SHOWN = 3
 
@@ -53,7 +53,8 @@ def screen(dataset: Dataset, *, policy: Literal["refuse", "exclude"], progress: 
     Raises
     ------
     DitrError: frames are broken and ``policy`` is refuse; points are not the pixels that the camera declares; the
-        splits share scenes; an embedded set is not what was made; no frame is left in a split.
+        splits share scenes; an embedded set is not what was made; no frame is left in a split, or no instance to train
+        on or to score.
     """
     report = kept_report(dataset)
     if report is None:

@@ -1,19 +1,23 @@
-"""What only a look at whole splits shows: shared scenes, frames that only a list names, a digest that does not fit."""
+"""What only a look at whole splits shows: shared scenes, frames that only a list names, no instance in any frame."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ditr.data.dataset import Dataset, Report
 from ditr.data.scannet_sv import MANIFEST, POINTS, FrameSet
+from ditr.data_check.frame_check import FrameFindings
 from ditr.data_check.frame_list import FRAME_LISTS, read_frame_list
-from ditr.data_check.label_statistics import MIN_INSTANCE_POINTS
+from ditr.data_check.label_statistics import INSTANCES_A_FRAME, MIN_INSTANCE_POINTS, SCOREABLE, TRAINABLE
 from ditr.errors import DitrError
 from ditr.rooms import content_digest
 
 ABSENT = "listed, not in the info pickle"
 """Kind of the frames that a split should have and has not: a score without them is not one of the split."""
+NOTHING_TO_TRAIN_ON, NOTHING_TO_SCORE = "no instance to train on", "no instance to score"
+"""Kinds of a split without a single one, of which a training or an evaluation would be void."""
 
 
 def check_splits(dataset: Dataset, report: Report) -> tuple[dict[str, float], tuple[str, ...]]:
@@ -32,6 +36,30 @@ def check_splits(dataset: Dataset, report: Report) -> tuple[dict[str, float], tu
     if (dataset.root / MANIFEST).is_file():
         statistics |= _check_manifest(dataset, report)
     return statistics, tuple(absent)
+
+
+def check_instances(
+    dataset: Dataset, usable: Mapping[str, Sequence[FrameFindings]], report: Report
+) -> dict[str, float]:
+    """Tells ``report`` of a split in which no frame has an instance; returns how many have none, name -> value.
+
+    Parameters
+    ----------
+    usable: of the splits ``train`` and ``val``, the frames that are not broken; a split without them is told elsewhere.
+    """
+    statistics: dict[str, float] = {}
+    for split, kind, value, size in (
+        ("train", NOTHING_TO_TRAIN_ON, TRAINABLE, ""),
+        ("val", NOTHING_TO_SCORE, SCOREABLE, f" of {MIN_INSTANCE_POINTS} points or more"),
+    ):
+        frames = usable[split]
+        empty = sum(not frame.values[value] for frame in frames)
+        statistics[f"{split} frames with {kind}"] = float(empty)
+        if frames and empty == len(frames):
+            annotated = int(sum(frame.values[INSTANCES_A_FRAME] for frame in frames))
+            what = f"no frame of {split}, of {empty}, has an instance{size} of one of the classes of things"
+            report(kind, f"{dataset.root}: {what}; annotated instances: {annotated}, whatever their class")
+    return statistics
 
 
 def _check_list(split: str, frames: FrameSet, report: Report) -> tuple[dict[str, float], list[str]]:

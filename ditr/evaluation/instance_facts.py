@@ -69,7 +69,12 @@ def instance_rows(sample: Sample, *, best_iou: np.ndarray, texture_ids: Collecti
 def save_instances(path: Path, rows: Sequence[Row]) -> None:
     """Writes one parquet file under a temporary name first."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=INSTANCES_SCHEMA), temporary, compression="zstd")
+    pq.write_table(
+        pa.Table.from_pylist(list(rows), schema=INSTANCES_SCHEMA),
+        temporary,
+        compression="zstd",
+        write_page_checksum=True,
+    )
     os.replace(temporary, path)
 
 
@@ -79,8 +84,8 @@ def load_instances(path: Path) -> pa.Table:
     if not path.is_file():
         raise DitrError("there are no facts about the instances", code=Code.RUN, where=str(path), fix=fix)
     try:
-        table = pq.read_table(path, memory_map=False)
-    except (pa.ArrowInvalid, OSError) as error:
+        table = pq.read_table(path, memory_map=False, page_checksum_verification=True)
+    except Exception as error:  # what pyarrow raises of damaged bytes is not to be listed
         raise DitrError(f"cannot be read: {error}", code=Code.RUN, where=str(path), fix=fix) from error
     if not table.schema.equals(INSTANCES_SCHEMA):
         raise DitrError("has other columns than this version of ditr writes", code=Code.RUN, where=str(path), fix=fix)

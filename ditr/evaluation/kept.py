@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
@@ -138,6 +137,6 @@ def _load(path: Path) -> StoredFrame:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return StoredFrame(**{field.name: arrays[field.name] for field in fields(StoredFrame)})
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except Exception as error:  # what numpy and zipfile raise of damaged bytes is not to be listed
         fix = "evaluate the run again with this version of ditr"
         raise DitrError(f"the kept frame cannot be read: {error}", code=Code.RUN, where=str(path), fix=fix) from error

@@ -98,7 +98,9 @@ class MatchTable:
         rows = [{field.name: getattr(frame, field.name) for field in fields(frame)} for frame in self.frames]
         schema = _SCHEMA.with_metadata({b"ditr.match_table": FORMAT, b"min_points": str(self.min_points).encode()})
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd")
+        pq.write_table(
+            pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd", write_page_checksum=True
+        )
         os.replace(temporary, path)
 
     @classmethod
@@ -178,8 +180,8 @@ def _read(path: Path) -> pa.Table:
     if not path.is_file():
         raise _unreadable(path, "does not exist")
     try:
-        return pq.read_table(path, memory_map=False)
-    except (pa.ArrowInvalid, OSError) as error:
+        return pq.read_table(path, memory_map=False, page_checksum_verification=True)
+    except Exception as error:  # what pyarrow raises of damaged bytes is not to be listed
         raise _unreadable(path, f"cannot be read: {error}") from error
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from string import Formatter
@@ -14,11 +16,11 @@ from torch import Tensor
 
 from ditr.errors import Code, DitrError
 from ditr.spec.entries import PrecomputedEntry
+from ditr.weights.archive import require_checksums
+from ditr.weights.file import reason_of
 
 _DICT_KEY = "pix"
 _FIELDS = {"scene", "number", "id"}
-_DIGESTED = 32
-"""Maps whose bytes take part in the digest, about."""
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -26,7 +28,8 @@ class PrecomputedMaps:
     """Maps (C, Hp, Wp) float16 of frames; holds no open file, so that loader workers can carry it.
 
     A file is a tensor (C, Hp, Wp) or (1, C, Hp, Wp), or a dict that has it at "pix" (docs/reference/esam.md, Feature
-    paths). Only tensors are read from a file, never objects that could run code.
+    paths), in torch's zip format, whose checksums are looked at. Only tensors are read, never objects that could run
+    code.
 
     Parameters
     ----------
@@ -46,12 +49,13 @@ class PrecomputedMaps:
         """The frame's map; DitrError if it is missing, damaged, of another shape or not finite. Never zeros instead."""
         path = self.path(frame_id)
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            raw = path.read_bytes()
+            require_checksums(io.BytesIO(raw))
+            content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise self._unusable(frame_id, "there is no precomputed 2D feature map of this frame") from None
         except Exception as error:  # what a foreign file can raise is not to be listed; all of it means the same
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise self._unusable(frame_id, f"the precomputed map cannot be read ({reason})") from error
+            raise self._unreadable(frame_id, error) from error
         tokens = content.get(_DICT_KEY) if isinstance(content, dict) else content
         if not isinstance(tokens, Tensor) or tokens.dtype not in _FLOATS:
             what = f'neither a tensor of floats nor a dict that has one at "{_DICT_KEY}"'
@@ -93,24 +97,34 @@ class PrecomputedMaps:
         return self.folder / parts
 
     def manifest(self) -> dict[str, Any]:
-        """What is known of the maps. Nobody said which weights made them, so the digest is of the files themselves."""
+        """What is known of the maps. Nobody said which weights made them, so there is a digest of the files instead.
+
+        Raises DitrError for a map that is no zip file of torch's.
+        """
         return {
             "source": "precomputed",
             "entry": self._entry.model_dump(mode="json"),
             "folder": str(self.folder),
-            "weights_digest": self._digest(),
+            "weights_digest": None,
             "weights_stamp": None,
+            "maps_digest": self.digest(),
             "shape": list(self.shape),
         }
 
-    def _digest(self) -> str:
-        """Of every frame's path and size, and of the bytes of a few maps spread over the frames: 31 GB take minutes."""
+    def digest(self) -> str:
+        """Of every frame's path and checksums; the numbers themselves are held against these when a map is read.
+
+        Raises DitrError for a map that is no zip file of torch's.
+        """
         digest = xxhash.xxh3_128()
         for frame_id in self._frame_ids:
             path = self.path(frame_id)
-            digest.update(f"{path.relative_to(self.folder)} {path.stat().st_size}\n".encode())
-        for frame_id in self._frame_ids[:: max(1, len(self._frame_ids) // _DIGESTED)]:
-            digest.update(self.path(frame_id).read_bytes())
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    sums = [(one.filename, one.file_size, one.CRC) for one in archive.infolist()]
+            except Exception as error:
+                raise self._unreadable(frame_id, error) from error
+            digest.update(f"{path.relative_to(self.folder)} {sums}\n".encode())
         return digest.hexdigest()
 
     def _require_template(self) -> None:
@@ -122,6 +136,9 @@ class PrecomputedMaps:
         if not fields <= _FIELDS or not fields & {"number", "id"}:
             raise self._template("needs {number} or {id}, and may have {scene}")
         self.path("scene0000_00_0")
+
+    def _unreadable(self, frame_id: str, error: Exception) -> DitrError:
+        return self._unusable(frame_id, f"the precomputed map cannot be read: {reason_of(error)}")
 
     def _unusable(self, frame_id: str, what: str) -> DitrError:
         path = self.path(frame_id)

@@ -62,19 +62,18 @@ class FeatureStore:
 
     def read(self, frame_id: str) -> Tensor:
         """The frame's map; DitrError if it is missing, damaged, of another shape or not finite. Never zeros instead."""
-        raw, tokens = self._load(frame_id)
-        known = self.digest(frame_id)
+        raw = self._bytes(frame_id)
         found = xxhash.xxh3_128_hexdigest(raw)
+        known = self.digest(frame_id)
         if known != found:
             self._digests = None  # the map may have been made anew since the journal was read
             known = self.digest(frame_id)
-        if known == found:
-            return torch.from_numpy(tokens)
-        if not _finite(tokens):
-            raise self._not_finite(frame_id)
-        if known is not None:
+        if known not in (None, found):
             what = f"the 2D feature map is damaged: its digest is {found}, that of what was written {known}"
             raise self._unusable(frame_id, what)
+        tokens = self._tokens(frame_id, raw)
+        if known is None and not _finite(tokens):
+            raise self._not_finite(frame_id)
         return torch.from_numpy(tokens)
 
     def write(self, frame_id: str, tokens: Tensor) -> None:
@@ -134,8 +133,8 @@ class FeatureStore:
         self._digests = None
         for frame_id in frame_ids:
             if self.digest(frame_id) is None and self.path(frame_id).is_file():
-                raw, tokens = self._load(frame_id)
-                if not _finite(tokens):
+                raw = self._bytes(frame_id)
+                if not _finite(self._tokens(frame_id, raw)):
                     raise self._not_finite(frame_id)
                 self._journal.append(self.path(frame_id).name, xxhash.xxh3_128_hexdigest(raw))
         self._digests = None
@@ -144,19 +143,24 @@ class FeatureStore:
         """Where the frame's map is, or would be."""
         return self.folder / f"{frame_id}.npy"
 
-    def _load(self, frame_id: str) -> tuple[bytes, np.ndarray]:
-        """The file's bytes, and the map in them, of the right type and shape."""
+    def _bytes(self, frame_id: str) -> bytes:
         try:
-            raw = self.path(frame_id).read_bytes()
-            tokens: np.ndarray = np.load(io.BytesIO(raw), allow_pickle=False)
+            return self.path(frame_id).read_bytes()
         except FileNotFoundError:
             raise self._unusable(frame_id, "there is no 2D feature map of this frame") from None
-        except (ValueError, EOFError, OSError) as error:
+        except OSError as error:
+            raise self._unusable(frame_id, f"the 2D feature map cannot be read ({error})") from error
+
+    def _tokens(self, frame_id: str, raw: bytes) -> np.ndarray:
+        """The map in a file's bytes, of the right type and shape."""
+        try:
+            tokens = np.asarray(np.load(io.BytesIO(raw), allow_pickle=False))
+        except Exception as error:  # what numpy raises of a damaged header is not to be listed
             raise self._unusable(frame_id, f"the 2D feature map cannot be read ({error})") from error
         if tokens.dtype != np.float16 or tokens.shape != self.shape:
             what = f"the 2D feature map is {tokens.dtype} {tokens.shape}, not float16 {self.shape}"
             raise self._unusable(frame_id, what)
-        return raw, tokens
+        return tokens
 
     def _replace(self, path: Path, parts: Iterable[bytes | memoryview]) -> None:
         """Writes a file beside and renames it; nothing is left of one that fails."""

@@ -14,6 +14,7 @@ from ditr.errors import Code, DitrError
 from ditr.features.timm_models import import_timm, known
 from ditr.spec.entries import ConvEntry, PretrainedWeights, VitEntry
 from ditr.spec.models import FileWeights, HubWeights
+from ditr.weights.archive import is_archive, require_checksums
 
 Published = PretrainedWeights | HubWeights | FileWeights
 
@@ -101,6 +102,8 @@ def _set(model: nn.Module, path: Path) -> None:
     import_timm()
     from timm.models import load_state_dict
 
+    if is_archive(path):
+        require_checksums(path)
     state: dict[str, Tensor] = load_state_dict(str(path), device="cpu", weights_only=True)
     if "storage_tokens" in state:
         _drop_zero_biases(state, model)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ _SHOWS_ONLY = ("cli", "report")
 """Parts of the package that change no number of a run."""
 _LARGEST_UNTRACKED = 1_000_000
 """Bytes; a larger untracked file is named in the patch, not copied into it."""
+NUMERIC_PACKAGES = ("torch", "MinkowskiEngine", "numpy", "scipy", "timm")
+"""Those that compute numbers of a run."""
 
 
 def collect() -> dict[str, Any]:
@@ -59,6 +62,44 @@ def dirty_patch() -> str:
         else:
             patch += _git("diff", "--binary", "--no-index", "--", os.devnull, name, differs=True) or ""
     return patch
+
+
+def session_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the provenance of a training keeps of a session before, from what that session wrote: code, the packages
+    that compute numbers, device."""
+    packages = {name.lower(): (name, version) for name, version in (facts.get("packages") or {}).items()}
+    numeric = dict(packages[name.lower()] for name in NUMERIC_PACKAGES if name.lower() in packages)
+    return {key: facts.get(key) for key in ("git", "code", "device", "threads")} | {"packages": numeric or None}
+
+
+def sessions(facts: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """``session_facts`` of every session of the training whose provenance this is; the last is the one that wrote it.
+
+    Versions that noted only the git state of an earlier session: where that is the last session's, with the same patch,
+    so are code and packages; else both are None.
+    """
+    last = session_facts(facts)
+    unknown = {"code": None, "packages": None}
+    return (
+        *(
+            (last if session["git"] and session["git"] == last["git"] else unknown) | session
+            for session in facts.get("earlier_sessions", ())
+        ),
+        last,
+    )
+
+
+def code_changed(facts: Mapping[str, Any]) -> bool:
+    """Whether sessions of one training ran different code, or code that nobody noted."""
+    return len({session["code"] for session in sessions(facts)}) > 1
+
+
+def dirty(facts: Mapping[str, Any]) -> bool | None:
+    """Whether a session of the training ran in a checkout with uncommitted changes; None if one was in no checkout."""
+    states = [session["git"] for session in sessions(facts)]
+    if any(state and state["dirty"] for state in states):
+        return True
+    return None if None in states else False
 
 
 def _git_state() -> dict[str, Any] | None:

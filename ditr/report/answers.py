@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ditr.evaluation.resampling import Metric
-from ditr.report.roles import IN_WORDS
-
-if TYPE_CHECKING:
-    from ditr.evaluation.statistics import Difference
-    from ditr.report.compare import ArmSummary, Contrast
+from ditr.evaluation.statistics import Difference
+from ditr.report.contrast import Contrast
+from ditr.report.roles import IN_WORDS, Role
 
 Verdict = Literal["yes", "no", "not decided"]
 ALPHA = 0.05
@@ -33,13 +31,16 @@ class Answer:
     """A sentence for each contrast that bears on it, and what is missing."""
 
 
-def answers(arms: Sequence[ArmSummary], contrasts: Sequence[Contrast], *, metric: Metric) -> tuple[Answer, ...]:
+def answers(contrasts: Sequence[Contrast], *, roles: Mapping[str, Role], metric: Metric) -> tuple[Answer, ...]:
     """Both questions, whatever arms are there.
 
     The first is about every real fusion against 3D only; a control that gains too takes a "yes" back, for then it is
     not the features' information that helps. The second is about injection without the gate against the gate alone.
+
+    Parameters
+    ----------
+    roles: of every arm, by its label.
     """
-    roles = {summary.arm.label: summary.role for summary in arms}
     three_d = [contrast for contrast in contrasts if roles[contrast.reference] == "3d_only"]
     real = [contrast for contrast in three_d if roles[contrast.label] not in ("3d_only", "control")]
     controls = [contrast for contrast in three_d if roles[contrast.label] == "control"]

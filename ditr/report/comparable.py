@@ -1,21 +1,22 @@
-"""Whether arms differ in their fusion alone: what else differs is refused by name, or allowed and said."""
+"""Whether arms differ in one thing, their fusion or its features: what else differs is refused by name, or allowed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from ditr.errors import Code, DitrError
-from ditr.report.arms import Arm, ArmRun
+from ditr.report.arms import Arm
+from ditr.report.run_facts import FACTS, FEATURE_FACTS
 from ditr.spec.diff import diff
-from ditr.spec.identity import CHANGES_NO_NUMBER
-from ditr.spec.models import Spec
+from ditr.spec.identity import CHANGES_NO_NUMBER, is_control
+from ditr.spec.models import SeededWeights, Spec
 
 _COMPARED = {"fusion", "features"}
 """What is compared: the fusion, and the 2D features that it reads."""
-_PACKAGES = ("torch", "MinkowskiEngine", "numpy", "scipy", "timm")
-"""Those that compute numbers of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class Unequal:
     """A field in which runs differ that should not."""
 
     field: str
-    """What ``--allow`` calls it: a path of the spec, or one of the facts below."""
+    """What ``--allow`` calls it: a path of the spec, or a name in ``run_facts``."""
     values: tuple[tuple[str, tuple[str, ...]], ...]
     """Each value, and the labels of the arms that have it."""
 
@@ -33,7 +34,11 @@ class Unequal:
 
 
 def caveats(arms: Sequence[Arm], *, allow: Sequence[str]) -> tuple[str, ...]:
-    """What differs besides the fusion and is allowed, a sentence each.
+    """What differs besides the one thing and is allowed, a sentence each.
+
+    Two fused arms may differ in their fusion or in the features that it reads, not in both; 3D-only arms read none,
+    whatever their specs name. A control has the features of a real arm, but for what makes it a control. Arms that name
+    the same 2D source have read the same weights, or the same precomputed maps.
 
     Parameters
     ----------
@@ -43,20 +48,20 @@ def caveats(arms: Sequence[Arm], *, allow: Sequence[str]) -> tuple[str, ...]:
     ------
     DitrError: something else differs, or ``allow`` names what does not.
     """
-    found = [*_in_specs(arms), *_in_facts(arms)]
+    found = [*_in_specs(arms), *_in_features(arms), *_in_facts(arms)]
     refused = [unequal for unequal in found if not any(_covers(name, unequal.field) for name in allow)]
     if refused:
         options = " ".join(f"--allow {unequal.field}" for unequal in refused)
         each = "".join(f"\n    {unequal}" for unequal in refused)
         raise DitrError(
-            f"these runs differ in more than their fusion, so a difference between them could be due to that:{each}",
+            f"these runs differ in more than what is compared, so a difference could be due to that:{each}",
             code=Code.RUN,
             fix=f"Run them alike, or accept it, which the output then says: {options}",
         )
     if idle := [name for name in allow if not any(_covers(name, unequal.field) for unequal in found)]:
         names = ", ".join(sorted(unequal.field for unequal in found)) or "nothing"
-        fix = "Leave it out."
-        raise DitrError(f"--allow {idle[0]}: the runs do not differ in it, but in {names}", code=Code.RUN, fix=fix)
+        what = f"--allow {idle[0]}: the runs do not differ in it, or may anyway; what needs to be allowed: {names}"
+        raise DitrError(what, code=Code.RUN, fix="Leave it out.")
     return tuple(f"Not alike, and allowed to be: {unequal}." for unequal in found)
 
 
@@ -65,13 +70,13 @@ def _covers(name: str, field: str) -> bool:
 
 
 def _in_specs(arms: Sequence[Arm]) -> Iterator[Unequal]:
-    first = _without_fusion(arms[0].spec)
-    paths = dict.fromkeys(found.path for arm in arms[1:] for found in diff(first, _without_fusion(arm.spec)))
+    first = _without_compared(arms[0].spec)
+    paths = dict.fromkeys(found.path for arm in arms[1:] for found in diff(first, _without_compared(arm.spec)))
     for path in paths:
         yield _unequal(path, [(arm, _at(arm.spec, path)) for arm in arms])
 
 
-def _without_fusion(spec: Spec) -> Spec:
+def _without_compared(spec: Spec) -> Spec:
     """With the same in every field that may differ."""
     alike = {name: Spec.model_fields[name].default for name in (_COMPARED | CHANGES_NO_NUMBER) - {"name"}}
     return spec.model_copy(update={**alike, "name": "arm"})
@@ -84,11 +89,46 @@ def _at(spec: Spec, path: str) -> Any:
     return value
 
 
+def _in_features(arms: Sequence[Arm]) -> Iterator[Unequal]:
+    """Where arms of different fusion read different features, and where a control reads those of no real arm."""
+    fused = [arm for arm in arms if arm.spec.read_features]
+    real = [arm for arm in fused if not is_control(arm.spec)]
+    paths: dict[str, None] = {}
+    for one, other in combinations(real, 2):
+        if one.spec.fusion != other.spec.fusion:
+            paths |= dict.fromkeys(_unlike_features(one.spec, other.spec))
+    for control in (arm for arm in fused if is_control(arm.spec)):
+        unlike = [_unlike_features(control.spec, arm.spec) for arm in real]
+        if unlike and all(unlike):
+            fewest = min(unlike, key=len)
+            paths |= dict.fromkeys(fewest)
+    for path in paths:
+        yield _unequal(path, [(arm, _at(arm.spec, path)) for arm in fused])
+
+
+def _unlike_features(one: Spec, other: Spec) -> list[str]:
+    """Paths in which the features differ, but those that make an arm a control: ``control``, and random weights."""
+    controls = ["features.control"]
+    if any(spec.read_features and isinstance(spec.read_features.weights, SeededWeights) for spec in (one, other)):
+        controls.append("features.weights")
+    paths = [found.path for found in diff(one, other) if _covers("features", found.path)]
+    return [path for path in paths if not any(_covers(name, path) for name in controls)]
+
+
 def _in_facts(arms: Sequence[Arm]) -> Iterator[Unequal]:
-    for field, fact in _FACTS.items():
+    for field, fact in FACTS.items():
         unequal = _unequal(field, [(arm, fact(run)) for arm in arms for run in arm.runs])
         if len(unequal.values) > 1:
             yield unequal
+    sources: dict[str, list[Arm]] = defaultdict(list)
+    for arm in arms:
+        if features := arm.spec.read_features:
+            sources[f"{features.source} {features.weights}"].append(arm)
+    for field, fact in FEATURE_FACTS.items():
+        of_sources = [[(arm, fact(run)) for arm in named for run in arm.runs] for named in sources.values()]
+        unlike = [pair for pairs in of_sources if len({value for _, value in pairs}) > 1 for pair in pairs]
+        if unlike:
+            yield _unequal(field, unlike)
 
 
 def _unequal(field: str, values: Sequence[tuple[Arm, Any]]) -> Unequal:
@@ -100,33 +140,3 @@ def _unequal(field: str, values: Sequence[tuple[Arm, Any]]) -> Unequal:
 
 def _shown(value: Any) -> str:
     return "null" if value is None else str(value)
-
-
-def _code(run: ArmRun) -> str:
-    """Runs of versions that did not note it are unlike every other."""
-    code = run.provenance.get("code")
-    return str(code)[:_DIGITS] if code else f"not noted by {run.folder.path.name}"
-
-
-def _packages(run: ArmRun) -> str:
-    installed = {name.lower(): version for name, version in run.provenance["packages"].items()}
-    return ", ".join(f"{name} {installed.get(name.lower(), '-')}" for name in _PACKAGES)
-
-
-def _weights(run: ArmRun) -> str:
-    start = run.provenance["start_weights"]
-    return start["sha256"][:_DIGITS] if start else "none"
-
-
-_DIGITS = 12
-_FACTS: dict[str, Callable[[ArmRun], Any]] = {
-    "dataset_digest": lambda run: run.provenance["dataset"]["digest"],
-    "split": lambda run: run.result["split"],
-    "n_frames": lambda run: run.result["n_frames"],
-    "excluded_frames": lambda run: run.result["excluded_frames"],
-    "start_weights": _weights,
-    "code": _code,
-    "packages": _packages,
-    "device": lambda run: run.result["device"],
-}
-"""What a spec does not say of a run: its data as read, the 3D weights as loaded, the code and where it ran."""

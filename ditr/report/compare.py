@@ -8,10 +8,11 @@ from itertools import product
 from statistics import fmean
 
 from ditr.evaluation.resampling import Metric, Scored
-from ditr.evaluation.statistics import Difference, Spread, difference, holm, permutation_p, spread
+from ditr.evaluation.statistics import Spread, difference, holm, permutation_p, spread
 from ditr.report.answers import FEWEST_SEEDS, Answer, answers
 from ditr.report.arms import Arm
 from ditr.report.comparable import caveats
+from ditr.report.contrast import Contrast
 from ditr.report.roles import Role, role
 
 METRICS: tuple[Metric, ...] = ("ap", "ap50", "ap25")
@@ -28,21 +29,6 @@ class ArmSummary:
     spreads: Mapping[Metric, Spread]
     costs: Mapping[str, float | None]
     """Mean over seeds by name in ``COSTS``; None where a run has no such number."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contrast:
-    """How much better one arm is than another, by the comparison's metric."""
-
-    label: str
-    """Of the arm that is looked at."""
-    reference: str
-    """Of the arm that it is held against."""
-    difference: Difference
-    p_holm: float
-    """The difference's p, corrected for all contrasts of the comparison."""
-    permutation_p: float
-    """Of exchanging the two arms' outcomes scene by scene."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +60,7 @@ class Comparison:
 
 
 def compare(arms: Sequence[Arm], *, metric: Metric, allow: Sequence[str] = (), resamples: int = 1000) -> Comparison:
-    """Compares arms that differ in their fusion alone.
+    """Compares arms that differ in their fusion, or in the 2D features that it reads, alone.
 
     Parameters
     ----------
@@ -105,7 +91,7 @@ def compare(arms: Sequence[Arm], *, metric: Metric, allow: Sequence[str] = (), r
         metric=metric,
         arms=summaries,
         contrasts=contrasts,
-        answers=answers(summaries, contrasts, metric=metric),
+        answers=answers(contrasts, roles={one.arm.label: one.role for one in summaries}, metric=metric),
         caveats=said,
     )
 

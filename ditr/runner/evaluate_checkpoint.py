@@ -84,7 +84,7 @@ def given_weights(checkpoint: Path) -> CheckpointFile:
     ------
     DitrError: no such file, or not the weights of a whole model.
     """
-    from ditr.weights.checkpoint import describe
+    from ditr.weights.description import describe
 
     path = RunFolder(checkpoint).weights if checkpoint.is_dir() else checkpoint
     if checkpoint.is_dir() and not path.is_file():

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ditr.data.samples import SampleSet
     from ditr.data.scannet_sv import FrameSet
     from ditr.model.esam import EsamSingleView
-    from ditr.weights.checkpoint import LoadReport
+    from ditr.weights.loading import LoadReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,26 +67,42 @@ class LoadedWeights:
         """The file, then what it gave each part of the model."""
         file = self.file
         head = f"{file.format} weights {file.path.name}, sha256 {file.sha256[:12]}: {self.report.matched} entries set"
-        return (head, *(f"  {line}" for line in self.report.lines()))
+        lines = [head, *(f"  {line}" for line in self.report.lines())]
+        if not file.pinned and not self.report.checked:
+            lines.append(
+                f"  nothing shows whether the file is damaged; pin it, in the spec or registry: sha256: {file.sha256}"
+            )
+        return tuple(lines)
 
 
 def pick_device(execution: ExecutionSpec) -> torch.device:
-    """The device of the spec; auto takes CUDA where torch and MinkowskiEngine have it.
+    """The device of the spec; auto is CUDA where torch sees a GPU.
 
     Raises
     ------
-    DitrError: CUDA was asked for and there is none.
+    DitrError: CUDA was asked for and there is none; or torch sees a GPU that MinkowskiEngine was built without, and the
+        CPU, many times slower, was not asked for.
     """
     import torch
 
     from ditr.model.sparse import engine_has_cuda
 
-    lacks = "torch sees no CUDA device" if not torch.cuda.is_available() else ""
-    lacks = lacks or ("MinkowskiEngine was built without CUDA" if not engine_has_cuda() else "")
-    if execution.device == "cuda" and lacks:
-        fix = "Set execution.device to auto or cpu; `ditr doctor` says what is installed."
-        raise DitrError(lacks, code=Code.ENVIRONMENT, where="execution.device", fix=fix)
-    return torch.device("cpu" if lacks or execution.device == "cpu" else "cuda")
+    if execution.device == "cpu" or (execution.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        lacks, fix = (
+            "torch sees no CUDA device",
+            "Set execution.device to auto or cpu; `ditr doctor` says what is there.",
+        )
+    elif not engine_has_cuda():
+        lacks = "torch sees a GPU, and MinkowskiEngine was built without CUDA"
+        fix = (
+            "Build it with CUDA as `ditr doctor` says; or compute on the CPU, many times slower: execution.device=cpu"
+            " in the spec, or CUDA_VISIBLE_DEVICES= before the command to hide the GPU."
+        )
+    else:
+        return torch.device("cuda")
+    raise DitrError(lacks, code=Code.ENVIRONMENT, where="execution.device", fix=fix)
 
 
 def prepare(
@@ -169,7 +185,7 @@ def fresh_model(spec: Spec, *, seed: int, feature_channels: int | None) -> EsamS
 
 def load_file(model: EsamSingleView, file: CheckpointFile, *, whole: bool = False) -> LoadedWeights:
     """Sets the weights that the file has; with ``whole`` they must be all of the model's, and all of the file's."""
-    from ditr.weights.checkpoint import load_weights
+    from ditr.weights.loading import load_weights
 
     report = load_weights(
         model, file.path, format=file.format, key_prefix=file.key_prefix, entries=file.entries, whole=whole

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ditr.errors import Code, DitrError
+from ditr.runner.inputs import pick_device
 from ditr.runner.plan import PlannedRun
 
 
@@ -49,10 +50,17 @@ def slots_of(*, jobs: int | None, gpus: str | None) -> tuple[Slot, ...]:
 
 
 def require_fit(planned: Sequence[PlannedRun], *, slots: Sequence[Slot]) -> None:
-    """``execution.device: auto`` takes any place; DitrError for a run that asks for another device than its place."""
+    """``execution.device: auto`` takes any place.
+
+    Raises
+    ------
+    DitrError: a run asks for another device than its place; or, without places, for one that ``pick_device`` refuses.
+    """
     for run in planned:
         asked = run.spec.execution.device
-        if run.runs and slots and asked not in ("auto", slots[0].device):
+        if run.runs and not slots:
+            pick_device(run.spec.execution)
+        elif run.runs and asked not in ("auto", slots[0].device):
             option = "--jobs runs on the CPU" if slots[0].gpu is None else "--gpus runs on GPUs"
             raise DitrError(
                 f"execution.device is {asked}, and {option}",

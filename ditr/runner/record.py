@@ -26,15 +26,14 @@ if TYPE_CHECKING:
     from ditr.evaluation.evaluate import Evaluation
     from ditr.training.fit import FitResult
 
-_OF_A_SESSION = ("git", "device", "threads")
-
 
 def write_provenance(
     planned: Planned, *, inputs: Inputs, weights: Mapping[str, LoadedWeights | None], device: torch.device
 ) -> dict[str, Any]:
     """Writes and returns ``provenance.json``, and ``dirty.patch`` if the checkout has uncommitted changes.
 
-    Of the sessions before, in which the training was begun, code and device are kept under ``earlier_sessions``.
+    Of the sessions before, in which the training was begun, code, packages and device are kept under
+    ``earlier_sessions``.
 
     Parameters
     ----------
@@ -70,17 +69,12 @@ def write_provenance(
     facts["earlier_sessions"] = []
     if before is not None:
         require_same_as_before(before, facts, folder=folder)
-        facts["earlier_sessions"] = [*before.get("earlier_sessions", []), {key: before[key] for key in _OF_A_SESSION}]
+        facts["earlier_sessions"] = [*before.get("earlier_sessions", []), provenance.session_facts(before)]
         _keep_patch(folder, number=len(facts["earlier_sessions"]))
     write_json(folder.provenance, facts)
     if patch:
         write_text(folder.path / "dirty.patch", patch)
     return facts
-
-
-def code_changed(facts: dict[str, Any]) -> bool:
-    """Whether sessions of one training ran different code."""
-    return any(session["git"] != facts["git"] for session in facts["earlier_sessions"])
 
 
 def write_result(
@@ -145,7 +139,7 @@ def result_of_inputs(planned: Planned, *, inputs: Inputs, facts: dict[str, Any])
         "esam_compat": planned.spec.esam_compat,
         "device": facts["device"],
         "git": git.get("commit"),
-        "dirty": None if facts["git"] is None else git["dirty"] or code_changed(facts),
+        "dirty": provenance.dirty(facts),
     }
 
 

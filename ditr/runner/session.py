@@ -12,11 +12,12 @@ from ditr.errors import Interrupted
 from ditr.files import write_text
 from ditr.progress import Progress
 from ditr.record.folder import RunFolder
+from ditr.record.provenance import code_changed
 from ditr.record.recording import Recording
 from ditr.record.views.teller import Teller
 from ditr.runner.inputs import Inputs, LoadedWeights, build_model, pick_device, prepare
 from ditr.runner.plan import PlannedRun
-from ditr.runner.record import code_changed, write_provenance, write_result
+from ditr.runner.record import write_provenance, write_result
 from ditr.runner.stop import StopSignal
 from ditr.spec.dump import to_yaml
 from ditr.spec.models import Spec
@@ -75,10 +76,12 @@ class Session:
             self._say(f"  {line}")
         facts = write_provenance(self._planned, inputs=inputs, weights={"start_weights": start}, device=device)
         if code_changed(facts):
-            self._say("  begun with other code than runs now: the result counts as dirty, provenance.json says both")
+            self._say(
+                "  begun with other code than runs now: provenance.json names both, `ditr compare` refuses the run"
+            )
         host.teller.tell(folder)
         fitted, evaluation = self._train(model, inputs, device)
-        from ditr.weights.checkpoint import save_weights
+        from ditr.weights.saving import save_weights
 
         save_weights(model, folder.weights)
         params = count_weights(model)

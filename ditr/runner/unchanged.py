@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ditr.catalog import locate_checkpoint, locate_dataset, weights_stamp
+from ditr.catalog import locate_checkpoint, locate_dataset, locate_maps, weights_stamp
 from ditr.errors import Code, DitrError
 from ditr.record.folder import RunFolder
 from ditr.spec.entries import FolderEntry, PrecomputedEntry
@@ -14,10 +14,14 @@ from ditr.spec.feature_maps import weights_of
 from ditr.spec.models import HubWeights, RegisteredCheckpoint, SeededWeights, Spec
 from ditr.spec.registry import Registry
 
+if TYPE_CHECKING:
+    from ditr.data.dataset import Dataset
+
 _READ = {
     "data set": ("dataset", "digest"),
     "checkpoint": ("start_weights", "sha256"),
     "2D source's weights": ("features", "weights_digest"),
+    "precomputed 2D maps": ("features", "maps_digest"),
 }
 """What decides a run's numbers, and where its provenance says which it was."""
 
@@ -27,8 +31,9 @@ class Present:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._dataset_digest = cache(self._digest_of)
+        self._opened = cache(self._open)
         self._stamp = cache(weights_stamp)
+        self._maps_digest = cache(self._digest_of_maps)
 
     def require_same(self, spec: Spec, folder: RunFolder) -> None:
         """For a finished run that is to be skipped. What its identity pins is left out, and what is not here any more.
@@ -43,6 +48,7 @@ class Present:
         read = {
             "checkpoint": (_noted(before, "start_weights", "sha256"), self._checkpoint(spec)),
             "2D source's weights": (_noted(before, "features", "weights_stamp"), self._weights(spec)),
+            "precomputed 2D maps": (_noted(before, "features", "maps_digest"), self._maps(spec, before)),
             "data set": (_noted(before, "dataset", "digest"), self._dataset(spec)),
         }
         _refuse(folder, [what for what, (then, now) in read.items() if None not in (then, now) and then != now])
@@ -64,25 +70,46 @@ class Present:
             return None
         entry = self._registry.features(features.source)
         if isinstance(entry, PrecomputedEntry):
-            return None  # maps are no weights, and a run that goes on compares their digest
+            return None  # maps are no weights
         weights = weights_of(features, entry)
         if isinstance(weights, SeededWeights | HubWeights) or weights.sha256 is not None:
             return None  # the identity says which, or nothing here does
         return self._stamp(weights)
 
+    def _maps(self, spec: Spec, before: dict[str, Any]) -> str | None:
+        features = spec.read_features
+        if features is None:
+            return None
+        excluded = frozenset((before.get("dataset") or {}).get("excluded_frames", ()))
+        return self._maps_digest(features.source, spec.dataset.name, excluded)
+
+    def _digest_of_maps(self, source: str, dataset_name: str, excluded: frozenset[str]) -> str | None:
+        """Of the maps that a run read; None if a frame has none here, for a finished run needs none."""
+        from ditr.features.precomputed import PrecomputedMaps
+
+        entry = self._registry.features(source)
+        if not isinstance(entry, PrecomputedEntry) or (dataset := self._opened(dataset_name)) is None:
+            return None
+        ids = [frame for split in (dataset.train, dataset.val) for frame in split.ids if frame not in excluded]
+        maps = PrecomputedMaps(locate_maps(entry, dataset_root=dataset.root), entry=entry, frame_ids=ids)
+        return None if maps.missing(ids) else maps.digest()
+
     def _dataset(self, spec: Spec) -> str | None:
         name = spec.dataset.name
-        entry = self._registry.dataset(name)
-        if not isinstance(entry, FolderEntry):
+        if not isinstance(self._registry.dataset(name), FolderEntry):
             return None  # made from what the identity holds
-        root = locate_dataset(name, entry)
-        here = all((root / file).is_file() for file in entry.infos.values())
-        return self._dataset_digest(name) if here else None
+        dataset = self._opened(name)
+        return None if dataset is None else dataset.digest
 
-    def _digest_of(self, name: str) -> str:
+    def _open(self, name: str) -> Dataset | None:
+        """None if it is not here."""
         from ditr.data.dataset import open_dataset
+        from ditr.data.scannet_sv import MANIFEST
 
-        return open_dataset(name, registry=self._registry).digest
+        entry = self._registry.dataset(name)
+        files = entry.infos.values() if isinstance(entry, FolderEntry) else (MANIFEST,)
+        root = locate_dataset(name, entry)
+        return open_dataset(name, registry=self._registry) if all((root / file).is_file() for file in files) else None
 
 
 def provenance_of(folder: RunFolder) -> dict[str, Any] | None:

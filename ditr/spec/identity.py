@@ -86,13 +86,14 @@ def canonical_json(value: object) -> str:
 
 
 def _content(entry: Entry) -> object:
-    content = _without_prose(entry.model_dump(mode="json"))
+    content = without_prose(entry.model_dump(mode="json"))
     if isinstance(entry, SynthRoomsEntry):
         return {"generator": SYNTHROOMS_VERSION, "entry": content}
     return content
 
 
-def _without_prose(value: object) -> object:
+def without_prose(value: object) -> object:
+    """A dump of a registry entry without what is said to readers only."""
     if isinstance(value, dict):
-        return {key: _without_prose(child) for key, child in value.items() if key not in _ENTRY_PROSE}
+        return {key: without_prose(child) for key, child in value.items() if key not in _ENTRY_PROSE}
     return value

@@ -301,6 +301,8 @@ class FileCheckpoint(Part):
     """mask3d: the backbone's entries must match; esam and ditr: every entry of the 3D-only model must match."""
     key_prefix: str = ""
     """What the file puts before the model's names, such as `model.` of a Lightning checkpoint."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Pinned digest; null records the one found."""
 
 
 Checkpoint = Annotated[RegisteredCheckpoint | FileCheckpoint, Field(discriminator="kind")]
@@ -334,6 +336,8 @@ class ExecutionSpec(Part):
     """Where it runs; recorded in the results, not part of the identity."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the GPU if torch sees one, and then a sparse engine without CUDA is an error; cpu: the CPU beside a GPU
+    too."""
     workers: Processes = 2
     """Processes that read and augment frames, at most one a core."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import pickle
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from torch import Tensor, nn
+import xxhash
+from torch import nn
 
 from ditr.errors import Code, DitrError
 
@@ -50,9 +50,17 @@ class Ledger:
         return {name: total / count for name, (total, count) in self.sums.items()}
 
 
+_MARK = b"ditr state, xxh3_128 "
+_TRAILER_BYTES = len(_MARK) + 16
+_PART_BYTES = 2**24
+
+
 @dataclass(frozen=True)
 class TrainingState:
-    """The file in which a training is kept; weights, optimizer and ledger as plain tensors and containers."""
+    """The file in which a training is kept; weights, optimizer and ledger as plain tensors and containers.
+
+    It is a file of torch's, followed by a mark and the digest of all that stands before it.
+    """
 
     path: Path
 
@@ -65,10 +73,11 @@ class TrainingState:
             "optimizer": optimizer.state_dict(),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
+        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            with beside.open("wb") as file:
+            with beside.open("w+b") as file:
                 torch.save(content, file)
+                file.write(_MARK + _digest(file, size=file.tell()))
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(self.path)
@@ -78,37 +87,62 @@ class TrainingState:
     def restore(self, *, model: nn.Module, optimizer: torch.optim.Optimizer, plan: dict[str, int]) -> Ledger:
         """Put the saved weights and optimizer back and return the ledger; a fresh one if nothing was saved yet.
 
-        Raises DitrError (run) for a damaged file and for one that another training wrote.
+        Raises
+        ------
+        DitrError: the file is damaged or without its digest, or another training wrote it.
         """
         if not self.path.exists():
             return Ledger()
         content = self._read()
         if content["plan"] != plan:
             raise self._error(f"this state is of another training: {_differences(content['plan'], plan)}")
-        weights: dict[str, Tensor] = content["model"]
         try:
-            model.load_state_dict(weights)
+            model.load_state_dict(content["model"])
             optimizer.load_state_dict(content["optimizer"])
-        except (RuntimeError, ValueError) as error:
+            return Ledger(**content["ledger"])
+        except (RuntimeError, ValueError, TypeError) as error:
             raise self._error(f"this state does not fit the model: {error}") from error
-        return Ledger(**content["ledger"])
 
     def _read(self) -> dict[str, Any]:
         try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise self._error("this training state cannot be read") from error
+            with self.path.open("rb") as file:
+                self._require_digest(file)
+                file.seek(0)
+                content = torch.load(file, map_location="cpu", weights_only=True)
+        except DitrError:
+            raise
+        except Exception as error:  # what torch and the disk can raise is not to be listed; all of it means the same
+            raise self._error(f"this training state cannot be read ({type(error).__name__})") from error
         if not isinstance(content, dict) or content.keys() != {"plan", "ledger", "model", "optimizer"}:
             raise self._error("this file is no training state")
         return content
+
+    def _require_digest(self, file: BinaryIO) -> None:
+        """All bytes are those that ``save`` wrote; torch itself checks none of them."""
+        found = _digest(file, size=file.seek(0, os.SEEK_END) - _TRAILER_BYTES)
+        trailer = file.read()
+        if not trailer.startswith(_MARK):
+            raise self._error("this training state is cut short, or an older version wrote it: it ends in no digest")
+        if trailer != _MARK + found:
+            raise self._error("this training state is damaged: it does not match its digest")
 
     def _error(self, what: str) -> DitrError:
         return DitrError(
             what,
             code=Code.RUN,
             where=str(self.path),
-            fix="delete the file to train this run from its beginning, or restore the spec that it was started with",
+            fix="delete the file to train this run from its beginning, or restore it and its spec",
         )
+
+
+def _digest(file: BinaryIO, *, size: int) -> bytes:
+    """Of the first so many bytes, or of all there are; the file stands behind them then."""
+    file.seek(0)
+    digest = xxhash.xxh3_128()
+    while size > 0 and (part := file.read(min(size, _PART_BYTES))):
+        digest.update(part)
+        size -= len(part)
+    return digest.digest()
 
 
 def _differences(saved: dict[str, int], wanted: dict[str, int]) -> str:

@@ -41,7 +41,7 @@ from ditr.spec.registry import Registry
 from ditr.training.criterion import Criterion
 from ditr.training.matching import match
 from ditr.training.schedule import learning_rate
-from ditr.weights.checkpoint import load_weights
+from ditr.weights.loading import load_weights
 from tests.reference.slow_scannet_eval import SlowFrame, slow_scores
 
 SPECS = Path(__file__).resolve().parents[2] / "specs"

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from ditr import paths
-from ditr.catalog import sha256_of
+from ditr.catalog import locate_checkpoint, sha256_of
 from ditr.cli.main import app, main
 from ditr.errors import DitrError
 from ditr.spec.load import load_spec
@@ -33,14 +34,11 @@ def test_a_file_of_the_registry_is_known_by_its_digest(ditr: Callable[..., Resul
     assert "this is synthrooms_res16unet_mini, by its sha256" in result.output
     assert sha256_of(MINI) in result.output
     assert "planes [16, 32, 48, 64, 64, 48, 32, 32]" in result.output
-    assert "192 of its 192 entries are here" in result.output
+    assert "every entry of the backbone is there, in its shape" in result.output
     rows = [line.split()[:3] for line in result.output.splitlines()]
     assert ["backbone", "192", "1,097,104"] in rows
     assert ["in", "all", "283"] in rows
-    assert "and 275 more, with --shapes" in result.output
-    every = ditr("checkpoint", "inspect", MINI, "--shapes").output
-    assert "decoder.out_sem.weight" in every
-    assert "decoder.out_sem.weight" not in result.output
+    assert "by nothing in the file: pin its sha256" in result.output
 
 
 def test_what_it_prints_for_a_spec_is_a_spec_that_fits(ditr: Callable[..., Result], tmp_path: Path) -> None:
@@ -49,8 +47,7 @@ def test_what_it_prints_for_a_spec_is_a_spec_that_fits(ditr: Callable[..., Resul
     result = ditr("checkpoint", "inspect", path)
     assert result.exit_code == 0, result.output
     assert "its shapes would fit mask3d_scannet200 (which pins no sha256)" in result.output
-    assert "omegaconf.dictconfig.DictConfig" in result.output
-    assert "pytorch-lightning_version 1.7.2" in result.output
+    assert "every entry of the backbone is there, in its shape; pool and decoder start fresh" in result.output
     snippet = result.output.partition("in a spec\n")[2]
     spec = tmp_path / "spec.yaml"
     spec.write_text("name: mine\ndataset: {name: synthrooms_tiny}\n" + "\n".join(x[2:] for x in snippet.splitlines()))
@@ -59,6 +56,10 @@ def test_what_it_prints_for_a_spec_is_a_spec_that_fits(ditr: Callable[..., Resul
     assert loaded.checkpoint.kind == "file"
     assert (loaded.checkpoint.path, loaded.checkpoint.format) == (str(path), "mask3d")
     assert loaded.checkpoint.key_prefix == "model."
+    assert locate_checkpoint(loaded.checkpoint, registry=Registry()).pinned
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(DitrError, match="not the file that the spec pins"):
+        locate_checkpoint(loaded.checkpoint, registry=Registry())
     assert loaded.model.backbone.planes == (32, 64, 128, 256, 256, 128, 96, 96)
 
 
@@ -67,8 +68,19 @@ def test_weights_of_something_else_are_told(ditr: Callable[..., Result], tmp_pat
     result = ditr("checkpoint", "inspect", tmp_path / "vit.pth")
     assert result.exit_code == 0, result.output
     assert "none of mask3d, esam, ditr" in result.output
-    assert "NOT FINITE: 1 entries" in result.output
+    assert "refused: 1 entries hold NaN or infinite values" in result.output
     assert "in a spec" not in result.output
+
+
+def test_an_entry_of_another_shape_is_named(ditr: Callable[..., Result], tmp_path: Path) -> None:
+    state = load_file(MINI)
+    state["backbone.conv0p1s1.kernel"] = torch.ones(125, 6, 16)
+    torch.save(state, tmp_path / "in6.pth")
+    said = ditr("checkpoint", "inspect", tmp_path / "in6.pth").output
+    assert "refused: 1 of the file's weights have another shape" in said
+    assert "backbone.conv0p1s1.kernel (125, 6, 16), here (125, 3, 16)" in said
+    assert "no field of a spec makes these fit" in said
+    assert "in a spec\n" not in said
 
 
 def test_a_bad_file_is_one_message(

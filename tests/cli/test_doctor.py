@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -52,6 +53,12 @@ def test_an_engine_without_cuda_beside_a_gpu_is_slow_not_ready_made(monkeypatch:
     finding = find("MinkowskiEngine")
     assert finding.state is State.SLOW
     assert "nvcc" in finding.fix
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda number: SimpleNamespace(name="Card", total_memory=0))
+    finding = find("MinkowskiEngine")
+    assert finding.state is State.PROBLEM, "execution.device auto is refused"
+    assert "nvcc" in finding.fix
+    assert "execution.device=cpu" in finding.fix
 
 
 def test_the_driver_is_asked_for_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,7 @@ class Evil:
 def test_code_is_refused_and_named(tmp_path, monkeypatch, protocol):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(content(Evil()), protocol=protocol))
-    with pytest.raises(DitrError, match=r"asks for (posix|nt)\.system;"):
+    with pytest.raises(DitrError, match=r"asks for (posix|nt)\.system before byte \d+;"):
         read_infos(tmp_path / "a.pkl")
     assert not (tmp_path / "pwned").exists()
 

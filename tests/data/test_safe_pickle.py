@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import pickle
+import pickletools
+import resource
 import struct
 
 import numpy as np
@@ -106,14 +109,19 @@ def test_whatever_could_run_or_hold_objects_is_refused_by_name(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
-def test_one_message_names_everything_that_was_refused(protocol):
-    text = refused(pickle.dumps([Call(os.system, "x"), Call(eval, "1"), Call(eval, "2"), Call(print)], protocol))
-    assert text.count("eval") == 1
-    assert all(name in text for name in (f"{os.name}.system", ".eval", ".print"))
+def test_the_message_says_what_was_refused_first_and_where(protocol):
+    raw = pickle.dumps([[0] * 300, Call(eval, "1"), Call(os.system, "x")], protocol)
+    text = refused(raw)
+    assert ".eval" in text
+    assert "system" not in text
+    at = int(text.partition("before byte ")[2].partition(";")[0])
+    steps = [(step.name, position) for step, _, position in pickletools.genops(raw)]
+    assert next(position for name, position in steps if name in ("GLOBAL", "STACK_GLOBAL")) < at
+    assert at in [position for _, position in steps]
+    assert at < raw.index(b"system")
 
 
 def test_a_name_put_together_out_of_sight_is_refused_by_the_reader_itself():
-    """The look-through follows texts; here the module's comes out of a tuple, which it cannot see into."""
     raw = b"\x80\x04\x8c\x02os\x94\x8c\x06system\x94h\x00h\x010\x8c\x06system\x93\x8c\x01x\x85R."
     assert "system" in refused(raw)
 
@@ -184,17 +192,31 @@ def test_arrays_that_lie_about_themselves_are_refused(raw, message):
 
 
 def test_steps_that_need_no_name_are_refused():
-    assert "EXT1" in refused(b"\x80\x02\x82\x01.")
-    assert "PERSID" in refused(b"Pid\n.")
-    assert "NEXT_BUFFER" in refused(b"\x80\x05\x97.")
-    assert "memo entry 2147483648" in refused(b"\x80\x02Nr\x00\x00\x00\x80.")
+    assert "an object outside the file before byte 4" in refused(b"\x80\x02\x82\x01.")
+    assert "an object outside the file" in refused(b"Pid\n.")
+    assert "out-of-band" in refused(b"\x80\x05\x97.")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(b"\x80\x02Nr\xff\xff\xff\x7f.", id="memo entry"),
+        pytest.param(b"\x80\x05\x96" + struct.pack("<Q", 2**36) + b"x.", id="bytearray"),
+        pytest.param(b"\x80\x04\x8e" + struct.pack("<Q", 2**36) + b"x.", id="bytes"),
+        pytest.param(b"\x80\x04\x95" + struct.pack("<Q", 2**36) + b"N.", id="frame"),
+    ],
+)
+def test_a_few_damaged_bytes_do_not_fill_the_memory(raw):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with contextlib.suppress(DitrError):
+        load(raw)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
 
 
 def test_the_registry_of_extensions_is_out_of_reach():
     made = refused(b"ccopy_reg\n_reconstructor\n(c__builtin__\nobject\nc__builtin__\nobject\nNtR.")
-    assert "copy_reg._reconstructor, __builtin__.object" in made
-    registered = refused(b"ccopy_reg\nadd_extension\n(S'os'\nS'system'\nI1\ntR\x82\x01.")
-    assert "copy_reg.add_extension, an object outside the file (EXT1)" in registered
+    assert "copy_reg._reconstructor" in made
+    assert "copy_reg.add_extension" in refused(b"ccopy_reg\nadd_extension\n(S'os'\nS'system'\nI1\ntR\x82\x01.")
 
 
 @pytest.mark.parametrize(

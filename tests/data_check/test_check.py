@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from PIL import Image
 
 from ditr.data.dataset import Dataset, open_folder
 from ditr.data.info_pickle import FrameInfo, read_infos, write_infos
-from ditr.data.scannet_sv import INFO_FILES, FrameSet
+from ditr.data.scannet_sv import INFO_FILES, POINT_COUNT, FrameSet
+from ditr.data.targets import make_targets
 from ditr.data_check import frame_check
 from ditr.data_check.check import CheckReport, check_dataset
+from ditr.data_check.frame_check import check_frame
 from ditr.data_check.label_statistics import label_statistics
 from ditr.errors import DitrError
 
@@ -73,6 +76,95 @@ def test_the_embedded_set_has_no_problem_and_its_points_are_pixels(tiny_dataset:
     assert report.statistics["superpoint purity"] > 0.85
     assert report.statistics["instances a frame of 100 points or more"] >= 3
     assert 0 <= report.statistics["texture-only share of val instances"] <= 1
+
+
+def relabel(root: Path, kind: str, frames: Iterable[str], *, points: int = POINT_COUNT) -> None:
+    """Only the first ``points`` of what is not 0 keep their ids."""
+    for frame in frames:
+        path = root / kind / f"{frame}.bin"
+        ids = np.fromfile(path, dtype=np.int64)
+        ids[np.flatnonzero(ids)[points:]] = 0
+        ids.tofile(path)
+
+
+@pytest.fixture
+def labels(copy: Path) -> tuple[Path, dict[str, tuple[str, ...]]]:
+    """A folder of the user's, and its frames by split."""
+    (copy / "manifest.json").unlink()
+    opened = open_folder(copy, name="copy")
+    return copy, {"train": opened.train.ids, "val": opened.val.ids}
+
+
+TO_TRAIN, TO_SCORE = {"no instance to train on": 1}, {"no instance to score": 1}
+
+
+@pytest.mark.parametrize("kind", ["semantic_mask", "instance_mask"])
+@pytest.mark.parametrize(
+    ("splits", "keep", "found"),
+    [
+        (("train", "val"), 0, TO_TRAIN | TO_SCORE),
+        (("train",), 0, TO_TRAIN),
+        (("val",), 0, TO_SCORE),
+        (("train", "val"), 99, TO_SCORE),  # what is too small to be scored is trained on
+        (("train", "val"), POINT_COUNT, {}),
+    ],
+)
+def test_a_split_without_an_instance_is_found(
+    labels: tuple[Path, dict[str, tuple[str, ...]]],
+    kind: str,
+    splits: tuple[str, ...],
+    keep: int,
+    found: dict[str, int],
+) -> None:
+    root, frames = labels
+    for split in splits:
+        relabel(root, kind, frames[split], points=keep)
+    report = checked(root)
+    assert {problem.kind: problem.count for problem in report.problems} == found
+    assert {problem.effect for problem in report.problems} <= {"refused"}
+    assert report.broken == {}
+
+
+def test_classes_that_no_model_predicts_are_no_instances(labels: tuple[Path, dict[str, tuple[str, ...]]]) -> None:
+    """Walls, floors, and ids that are none of the 200 classes."""
+    root, frames = labels
+    for frame, raw_id in zip((*frames["train"], *frames["val"]), (1, 3, 4 * 5, 1357), strict=True):
+        np.full(POINT_COUNT, raw_id, dtype=np.int64).tofile(root / "semantic_mask" / f"{frame}.bin")
+    assert {problem.kind: problem.count for problem in checked(root).problems} == TO_TRAIN | TO_SCORE
+
+
+def test_what_is_counted_is_what_training_and_evaluation_get(tiny_dataset: Dataset) -> None:
+    report = check_dataset(tiny_dataset)
+    for frames in (tiny_dataset.train, tiny_dataset.val):
+        for index in range(len(frames)):
+            frame = frames.frame(index)
+            of_points = make_targets(frame.instance_ids, frame.semantic_ids, frame.superpoints).instance_of_point
+            sizes = np.bincount(of_points[of_points >= 0].numpy())
+            values = check_frame(frames, index).values
+            assert values["instances to train on a frame"] == len(sizes)
+            assert values["instances to score a frame"] == (sizes >= 100).sum()
+    assert report.statistics["train frames with no instance to train on"] == 0
+
+
+def test_one_frame_without_an_instance_is_counted_and_fine(labels: tuple[Path, dict[str, tuple[str, ...]]]) -> None:
+    root, frames = labels
+    for split in ("train", "val"):
+        relabel(root, "semantic_mask", frames[split][:1], points=0)
+    report = checked(root)
+    assert report.sound
+    assert report.statistics["train frames with no instance to train on"] == 1
+    assert report.statistics["val frames with no instance to score"] == 1
+
+
+def test_a_split_of_which_every_usable_frame_is_void_has_nothing(
+    labels: tuple[Path, dict[str, tuple[str, ...]]],
+) -> None:
+    root, frames = labels
+    relabel(root, "instance_mask", frames["val"][:1], points=0)
+    (root / "points" / f"{frames['val'][1]}.bin").unlink()
+    assert kinds(root) == {"missing points": 1} | TO_SCORE
+    (root / "points" / f"{frames['val'][0]}.bin").unlink()
+    assert kinds(root) == {"missing points": 2}, "no frame is left, which is another mistake"
 
 
 def test_worker_processes_find_the_same(tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

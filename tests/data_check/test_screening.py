@@ -6,12 +6,14 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
 
 from ditr.data.dataset import Dataset, open_folder
 from ditr.data.info_pickle import read_infos, write_infos
-from ditr.data.scannet_sv import INFO_FILES
+from ditr.data.scannet_sv import INFO_FILES, POINT_COUNT
 from ditr.data_check import screening
 from ditr.data_check.check import CheckReport, check_dataset
 from ditr.data_check.screening import kept_report, screen
@@ -141,6 +143,17 @@ def test_a_wrong_camera_is_refused_with_the_histogram_and_the_right_one(root: Pa
     assert "error px" in text
     assert "2 - 5" in text
     assert "fx 577.871 (577.871 to 577.871), declared 571.6" in text
+
+
+@pytest.mark.parametrize("policy", ["refuse", "exclude"])
+def test_labels_that_a_map_of_classes_lost_are_refused(root: Path, policy: Literal["refuse", "exclude"]) -> None:
+    for path in (root / "semantic_mask").iterdir():
+        np.zeros(POINT_COUNT, dtype=np.int64).tofile(path)
+    with pytest.raises(DitrError) as caught:
+        screen(opened(root), policy=policy)
+    assert caught.value.code is Code.DATASET
+    assert "no frame of val, of 2, has an instance of 100 points or more of one of the classes" in str(caught.value)
+    assert "ditr data check mine" in caught.value.fix
 
 
 @pytest.mark.parametrize("policy", ["refuse", "exclude"])

@@ -92,12 +92,22 @@ def test_an_unusable_map_is_an_error_that_names_frame_and_file(
     assert not (tmp_path / "exploited").exists()
 
 
-def test_a_truncated_or_missing_map_is_an_error(tmp_path: Path) -> None:
+def test_a_truncated_damaged_or_missing_map_is_an_error(tmp_path: Path) -> None:
+    """Damage at every byte of a map is in tests/test_damage.py."""
     maps = PrecomputedMaps(tmp_path, entry=ENTRY)
     path = save(tmp_path)
-    path.write_bytes(path.read_bytes()[:-100])
+    whole = bytearray(path.read_bytes())
+    path.write_bytes(whole[:-100])
     with pytest.raises(DitrError, match="cannot be read"):
         maps.read(FRAME)
+    whole[whole.index(MAP.numpy().tobytes()) + 42] ^= 1  # a value changes by half an ulp or so
+    path.write_bytes(whole)
+    with pytest.raises(DitrError, match="does not match its checksum"):
+        maps.read(FRAME)
+    torch.save(MAP, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(DitrError, match=r"no zip archive, as torch writes since 1\.6") as raised:
+        maps.read(FRAME)
+    assert "weights_only" not in str(raised.value)
     path.unlink()
     with pytest.raises(DitrError, match="there is no precomputed 2D feature map of this frame"):
         maps.read(FRAME)
@@ -162,20 +172,29 @@ def test_workers_get_the_same_maps(tmp_path: Path) -> None:
 
 
 def test_the_manifest_tells_other_maps_apart(tmp_path: Path) -> None:
-    ids = [f"scene0000_00_{number}" for number in range(5)]
+    ids = [f"scene0000_00_{number}" for number in range(200)]
     for frame in ids:
         save(tmp_path, frame=frame)
 
     def digest(read: list[str]) -> Any:
         manifest = PrecomputedMaps(tmp_path, entry=ENTRY, frame_ids=read).manifest()
         assert manifest["shape"] == [2, 3, 4]
-        return manifest["weights_digest"]
+        assert manifest["weights_digest"] is None
+        return manifest["maps_digest"]
 
     before = digest(ids)
     save(tmp_path, MAP + 1, frame="scene0000_01_0")  # not among those that are read
     assert digest(ids) == before != digest(ids[:4])
-    save(tmp_path, MAP + 1, frame=ids[3])
-    assert digest(ids) != before
+    other = MAP.clone()
+    other[1, 2, 3] += 2**-10
+    for frame in (ids[3], ids[57], ids[199]):  # whichever map it is, of the same size as before
+        save(tmp_path, other, frame=frame)
+        assert digest(ids) != before
+        save(tmp_path, frame=frame)
+        assert digest(ids) == before
+    (tmp_path / "scene0000_00" / "5.pt").write_bytes(b"no map")
+    with pytest.raises(DitrError, match="cannot be read"):
+        digest(ids)
 
 
 def test_the_folder_is_below_that_of_the_data_set_or_absolute(tmp_path: Path) -> None:

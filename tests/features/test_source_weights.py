@@ -140,9 +140,17 @@ class Exploit:
         return (Path.touch, (Path("exploited"),))  # type: ignore[return-value]
 
 
+def write_damaged(path: Path, state: dict[str, Tensor]) -> None:
+    torch.save(state, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(state["norm.weight"].numpy().tobytes()) + 2] ^= 1
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("write", "reason"),
     [
+        (write_damaged, "does not match its checksum"),
         (lambda path, state: torch.save(lacking(state), path), "it lacks 1 entries, such as blocks.1.mlp.fc1.weight"),
         (lambda path, state: torch.save(with_more(state), path), "beside the model's 1 entries, such as blocks.3"),
         (lambda path, state: torch.save(of_another_width(state), path), "size mismatch|Error"),
@@ -153,7 +161,7 @@ class Exploit:
         (lambda path, state: torch.save({"model": Exploit()}, path), "non-allowlisted"),
         (lambda path, state: torch.save(state | {"x": Exploit()}, path), "non-allowlisted"),
     ],
-    ids=["lacking", "more", "width", "list", "garbage", "empty", "pickle", "torch pickle", "one bad entry"],
+    ids=["damaged", "lacking", "more", "width", "list", "garbage", "empty", "pickle", "torch pickle", "one bad entry"],
 )
 def test_a_file_that_is_no_weights_of_the_model_is_an_error_and_runs_nothing(
     write: Any, reason: str, weights_folder: Path, monkeypatch: pytest.MonkeyPatch

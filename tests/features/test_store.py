@@ -9,7 +9,7 @@ import torch
 import xxhash
 
 from ditr.errors import Code, DitrError
-from ditr.features.store import FeatureStore
+from ditr.features.store import JOURNAL, FeatureStore
 
 SHAPE = (4, 3, 5)
 
@@ -58,8 +58,12 @@ def test_a_missing_map_is_an_error_that_names_frame_and_file(store: FeatureStore
 def test_a_damaged_map_is_an_error_with_the_fix(store: FeatureStore, damage, message: str) -> None:  # type: ignore[no-untyped-def]
     store.write("a", torch.zeros(SHAPE))
     damage(store.path("a"))
-    with pytest.raises(DitrError, match=message) as raised:
+    with pytest.raises(DitrError, match="is damaged: its digest") as raised:
         store.read("a")
+    assert raised.value.fix == f"delete {store.path('a')} and run again"
+    (store.folder / JOURNAL).unlink()  # as after a kill before the map's line was written
+    with pytest.raises(DitrError, match=message) as raised:
+        FeatureStore(store.folder, shape=SHAPE).read("a")
     assert raised.value.fix == f"delete {store.path('a')} and run again"
 
 

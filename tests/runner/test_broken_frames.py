@@ -6,11 +6,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from ditr.cli.main import app
 from ditr.data.dataset import Dataset
+from ditr.data.scannet_sv import POINT_COUNT
 from ditr.errors import DitrError
-from ditr.paths import project_dir
+from ditr.paths import project_dir, runs_dir
 from ditr.progress import silent
 from ditr.record.views.results import Results
 from ditr.record.views.teller import Teller
@@ -70,3 +74,19 @@ def test_excluded_frames_are_said_counted_and_named(folder: Path, tmp_path: Path
     provenance = json.loads(outcome.planned.folder.provenance.read_text())
     assert provenance["dataset"]["excluded_frames"] == [BROKEN]
     assert any("left out: 1 broken frame," in line for line in said)
+
+
+@pytest.mark.parametrize("command", ["run", "check", "data check"])
+def test_data_without_an_instance_is_refused_before_any_work(folder: Path, command: str) -> None:
+    """As a map of classes leaves it that knows none of the ids: a training would end without a word, its AP "-"."""
+    for path in (folder / "semantic_mask").iterdir():
+        np.zeros(POINT_COUNT, dtype=np.int64).tofile(path)
+    arm = str(project_dir() / "specs/baseline.yaml")
+    sets = ["--set", "dataset.name=scannet200_sv", "--set", "dataset.broken_frames=exclude"]
+    arguments = ["data", "check", "scannet200_sv"] if command == "data check" else [command, arm, *sets]
+    done = CliRunner().invoke(app, arguments)
+    said = done.output + str(done.exception)
+    assert done.exit_code != 0
+    assert "no instance to score" in said, "the first of the two stops a run"
+    assert command != "data check" or "no instance to train on" in said
+    assert not list(runs_dir().rglob("result.json"))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ditr.errors import DitrError
+from ditr.model import sparse
 from ditr.paths import project_dir
 from ditr.runner.places import Slot, require_fit, slots_of
 from ditr.runner.plan import PlannedRun, plan
@@ -61,7 +62,12 @@ def test_without_a_gpu_none_can_be_named(monkeypatch: pytest.MonkeyPatch) -> Non
         ("cpu", Slot("0"), "execution.device is cpu, and --gpus runs on GPUs"),
     ],
 )
-def test_a_run_is_not_put_where_its_spec_does_not_want_it(tmp_path: Path, device: str, slot: Slot, says: str) -> None:
+def test_a_run_is_not_put_where_its_spec_does_not_want_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, slot: Slot, says: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(sparse, "engine_has_cuda", lambda: True)
+
     def planned(device: str) -> tuple[PlannedRun, ...]:
         spec = load_spec(
             project_dir() / "specs/baseline.yaml", registry=REGISTRY, overrides=[f"execution.device={device}"]

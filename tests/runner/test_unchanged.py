@@ -13,6 +13,8 @@ import torch
 from ditr.catalog import weights_stamp
 from ditr.data.dataset import Dataset, open_dataset
 from ditr.errors import DitrError
+from ditr.features.extract import ensure_features
+from ditr.features.precomputed import PrecomputedMaps
 from ditr.files import write_json
 from ditr.paths import project_dir
 from ditr.progress import silent
@@ -20,7 +22,7 @@ from ditr.record import provenance
 from ditr.record.folder import RunFolder
 from ditr.runner.inputs import Inputs, prepare
 from ditr.runner.plan import PlannedRun, plan
-from ditr.runner.record import code_changed, write_provenance
+from ditr.runner.record import write_provenance
 from ditr.runner.unchanged import Present
 from ditr.spec.load import load_spec
 from ditr.spec.models import Spec
@@ -95,6 +97,67 @@ def test_a_finished_run_does_not_stand_for_a_folder_that_was_prepared_again(
 
 
 @pytest.fixture
+def precomputed(
+    tiny_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Spec, Path, PrecomputedMaps]:
+    """A spec on a folder of the user's with maps of every frame, where these are, and they as a run reads them."""
+    monkeypatch.setenv("DITR_DATA", str(tmp_path))
+    root = tmp_path / "scannet200-sv"
+    shutil.copytree(tiny_dataset.root, root)
+    (root / "manifest.json").unlink()
+    opened = open_dataset("scannet200_sv", registry=REGISTRY)
+    for frame in (*opened.train.ids, *opened.val.ids):
+        scene, _, number = frame.rpartition("_")
+        (root / "clip_feat" / scene).mkdir(parents=True, exist_ok=True)
+        torch.save({"pix": torch.zeros(512, 60, 80).half()}, root / "clip_feat" / scene / f"{number}.pt")
+    small = ["features={source: precomputed_clip_rn50, input_size: null}", "dataset.name=scannet200_sv"]
+    spec = load("fpn_inject", *small, "checkpoint=null")
+    assert spec.features is not None
+    entry = REGISTRY.features(spec.features.source)
+    maps = ensure_features((opened.train, opened.val), spec=spec.features, entry=entry, dataset=opened, device=CPU)
+    assert isinstance(maps, PrecomputedMaps)
+    return spec, root / "clip_feat", maps
+
+
+def test_a_finished_run_does_not_stand_for_precomputed_maps_that_changed(
+    precomputed: tuple[Spec, Path, PrecomputedMaps], tmp_path: Path
+) -> None:
+    spec, folder, maps = precomputed
+    run = finished(tmp_path / "run", features=maps.manifest())
+    Present(REGISTRY).require_same(spec, run)
+    file = max(folder.rglob("*.pt"))
+    content, size = torch.load(file), file.stat().st_size
+    content["pix"][100, 30, 40] = 1
+    torch.save(content, file)
+    assert file.stat().st_size == size
+    with pytest.raises(DitrError, match="changed since this run read it: the precomputed 2D maps"):
+        Present(REGISTRY).require_same(spec, run)
+    Present(REGISTRY).require_same(load("baseline", "dataset.name=scannet200_sv", "checkpoint=null"), run)
+    Present(REGISTRY).require_same(spec, finished(tmp_path / "old", features={"weights_digest": "of a version before"}))
+    file.unlink()
+    Present(REGISTRY).require_same(spec, run)  # a finished run needs no maps
+
+
+def test_only_maps_that_the_run_read_have_to_be_the_same(
+    precomputed: tuple[Spec, Path, PrecomputedMaps], tmp_path: Path
+) -> None:
+    spec = precomputed[0]
+    assert spec.features is not None
+    opened = open_dataset("scannet200_sv", registry=REGISTRY)
+    excluded = opened.val.ids[1]
+    frames = (opened.train, opened.val.without(frozenset({excluded})))
+    entry = REGISTRY.features(spec.features.source)
+    maps = ensure_features(frames, spec=spec.features, entry=entry, dataset=opened, device=CPU)
+    facts = {"digest": opened.digest, "excluded_frames": [excluded]}
+    run = finished(tmp_path / "run", features=maps.manifest(), dataset=facts)
+    maps.path(excluded).unlink()
+    Present(REGISTRY).require_same(spec, run)
+    torch.save({"pix": torch.ones(512, 60, 80).half()}, maps.path(opened.val.ids[0]))
+    with pytest.raises(DitrError, match="the precomputed 2D maps"):
+        Present(REGISTRY).require_same(spec, run)
+
+
+@pytest.fixture
 def begun(tiny_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[PlannedRun, Inputs]:
     """A training on commit ``a`` that has saved its state."""
     code_is(monkeypatch, "a")
@@ -112,7 +175,8 @@ def begun(tiny_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def code_is(monkeypatch: pytest.MonkeyPatch, commit: str) -> None:
-    monkeypatch.setattr(provenance, "collect", lambda: {"git": {"commit": commit, "dirty": False}})
+    facts = {"git": {"commit": commit, "dirty": False}, "code": f"digest of {commit}", "packages": {"torch": "2"}}
+    monkeypatch.setattr(provenance, "collect", lambda: facts)
 
 
 def test_a_training_goes_on_only_with_the_maps_it_was_begun_with(begun: tuple[PlannedRun, Inputs]) -> None:
@@ -133,8 +197,9 @@ def test_code_that_changed_between_two_sessions_is_not_forgotten(
 ) -> None:
     planned, inputs = begun
     same = write_provenance(planned, inputs=inputs, weights={"start_weights": None}, device=CPU)
-    assert not code_changed(same)
+    assert not provenance.code_changed(same)
     code_is(monkeypatch, "b")
     facts = write_provenance(planned, inputs=inputs, weights={"start_weights": None}, device=CPU)
-    assert [session["git"]["commit"] for session in facts["earlier_sessions"]] == ["a", "a"]
-    assert code_changed(facts)
+    assert [session["code"] for session in facts["earlier_sessions"]] == ["digest of a", "digest of a"]
+    assert [session["packages"] for session in facts["earlier_sessions"]] == [{"torch": "2"}] * 2
+    assert provenance.code_changed(facts)

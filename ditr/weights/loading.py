@@ -1,31 +1,26 @@
-"""Weights in and out. What must match, matches whole or is an error; what else the file holds is reported."""
+"""Weights into a model. What must match, matches whole or is an error; what else the file holds is reported."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ditr.weights.weight_checks import (
-    require_complete,
+from ditr.weights.checks import (
     require_finite,
-    require_format,
-    require_same_shapes,
+    require_fit,
+    require_same_kinds,
     require_tensors,
     require_under_prefix,
+    some,
 )
-from ditr.weights.weight_description import Description as Description
-from ditr.weights.weight_description import describe as describe
-from ditr.weights.weight_file import file_error, read_weight_file
-from ditr.weights.weight_names import ADDED_PARTS, GROUPS, PLAIN_PARTS, by_group, group_of
+from ditr.weights.file import file_error, read_weight_file
+from ditr.weights.names import ADDED_PARTS, GROUPS, PLAIN_PARTS, by_group, group_of
 
 FORMATS = ("mask3d", "esam", "ditr")
-_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +47,8 @@ class LoadReport:
     by_group: tuple[GroupReport, ...]
     converted: Mapping[str, int]
     """Entries stored in another precision than the model's, by the stored one."""
+    checked: str | None
+    """What shows that no byte of the file has changed; None where nothing in it does."""
 
     def lines(self) -> tuple[str, ...]:
         """A line for each group, and one for conversions if there were any."""
@@ -90,13 +87,17 @@ def load_weights(
     require_under_prefix(file, prefix=key_prefix)
     stored = {name.removeprefix(key_prefix): name for name in file.tensors if name.startswith(key_prefix)}
     wanted = dict(model.state_dict())
+    require_fit(
+        {name: tuple(file.tensors[there].shape) for name, there in stored.items()},
+        {name: tuple(tensor.shape) for name, tensor in wanted.items()},
+        path=path,
+        format=format,
+    )
     matched = {name: file.tensors[there] for name, there in stored.items() if name in wanted}
+    require_same_kinds(matched, path=path)
     taken = {stored[name] for name in matched}
     unexpected = tuple(there for there in file.tensors if there not in taken)
-    require_format(tuple(stored), path=path, format=format)
-    require_same_shapes(matched, wanted, path=path)
-    require_complete(wanted, {name: file.tensors[there] for name, there in stored.items()}, path=path, format=format)
-    report = _report(wanted, matched, unexpected, key_prefix=key_prefix)
+    report = _report(wanted, matched, unexpected, key_prefix=key_prefix, checked=file.checked)
     _require_count(report, entries=entries, path=path)
     if whole or format == "esam":
         _require_nothing_left(report, path=path, whole=whole)
@@ -106,20 +107,13 @@ def load_weights(
     return report
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write the model's state dict as safetensors, whole or not at all."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(state, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _report(
-    wanted: Mapping[str, Tensor], matched: Mapping[str, Tensor], unexpected: tuple[str, ...], *, key_prefix: str
+    wanted: Mapping[str, Tensor],
+    matched: Mapping[str, Tensor],
+    unexpected: tuple[str, ...],
+    *,
+    key_prefix: str,
+    checked: str | None,
 ) -> LoadReport:
     missing = tuple(name for name in wanted if name not in matched)
     grouped = (by_group(matched), by_group(missing))
@@ -140,6 +134,7 @@ def _report(
             if left[group] or any(group in part for part in grouped)
         ),
         converted=dict(converted),
+        checked=checked,
     )
 
 
@@ -163,7 +158,7 @@ def _require_nothing_left(report: LoadReport, *, path: Path, whole: bool) -> Non
         named = ", ".join(f"{part} ({count})" for part, count in parts.items())
         raise file_error(
             f"the weights are of another model than this one: {len(report.unexpected)} entries of the file have no "
-            f"place in it, of {named}: {_some(report.unexpected)}",
+            f"place in it, of {named}: {some(report.unexpected)}",
             path=path,
             fix="give the spec the `fusion` that the weights were trained with"
             if any(group_of(name) in ADDED_PARTS for name in report.unexpected)
@@ -173,7 +168,7 @@ def _require_nothing_left(report: LoadReport, *, path: Path, whole: bool) -> Non
         parts = Counter(group_of(name) for name in report.missing)
         named = ", ".join(f"{part} ({count})" for part, count in parts.items())
         raise file_error(
-            f"{len(report.missing)} entries of the model are not in the file, of {named}: {_some(report.missing)}; "
+            f"{len(report.missing)} entries of the model are not in the file, of {named}: {some(report.missing)}; "
             "evaluated as they are, they would be random",
             path=path,
             fix="evaluate with the spec that the weights were trained with",
@@ -187,13 +182,8 @@ def _in_words(one: GroupReport) -> str:
     if one.missing:
         words.append(f"{len(one.missing)} start fresh")
     if one.unexpected:
-        words.append(f"{len(one.unexpected)} of the file unused: {_some(one.unexpected)}")
+        words.append(f"{len(one.unexpected)} of the file unused: {some(one.unexpected)}")
     return ", ".join(words)
-
-
-def _some(names: tuple[str, ...]) -> str:
-    rest = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _dtype(tensor: Tensor) -> str:

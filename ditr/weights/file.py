@@ -9,7 +9,6 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,8 @@ from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from ditr.errors import Code, DitrError
+from ditr.weights.archive import require_checksums
+from ditr.weights.saving import DIGEST, digest_of
 
 Container = Literal["torch", "torch before 1.6", "safetensors"]
 
@@ -53,8 +54,8 @@ class WeightFile:
     """Names under ``state_dict`` whose values are not tensors."""
     contents: Mapping[str, object]
     """What else the top level holds."""
-    inert: tuple[str, ...]
-    """Types and functions that the file names and that were left out."""
+    checked: str | None
+    """What shows that no byte has changed; None where nothing in the file does."""
 
 
 class Inert:
@@ -86,10 +87,10 @@ def read_weight_file(path: Path) -> WeightFile:
     except DitrError:
         raise
     except pickle.UnpicklingError as error:
-        what = f"the file's bookkeeping cannot be read without running code: {_reason(error)}"
+        what = f"the file's bookkeeping cannot be read without running code: {reason_of(error)}"
         raise file_error(what, path=path, fix=f"{_AGAIN}; or {_RESAVE}") from error
     except Exception as error:  # a damaged pickle can raise anything
-        raise file_error(f"the file is damaged or cut short: {_reason(error)}", path=path, fix=_AGAIN) from error
+        raise file_error(f"the file is damaged or cut short: {reason_of(error)}", path=path, fix=_AGAIN) from error
 
 
 def file_error(what: str, *, path: Path, fix: str) -> DitrError:
@@ -116,6 +117,7 @@ def _reader(path: Path) -> Callable[[Path], WeightFile]:
 
 
 def _read_torch(path: Path) -> WeightFile:
+    require_checksums(path)
     try:
         names = sorted(get_unsafe_globals_in_checkpoint(path))
     except ValueError as error:
@@ -124,34 +126,25 @@ def _read_torch(path: Path) -> WeightFile:
     if code:
         what = f"the file names code that is no known bookkeeping, and none of it was run: {', '.join(code)}"
         raise file_error(what, path=path, fix=f"get it from a source that you trust; or {_RESAVE}")
-    _require_intact(path)
     stand_ins: list[Any] = [(_plain_dict if name == "collections.defaultdict" else Inert, name) for name in names]
     # What is not used, such as an optimizer's state, stays on the disk.
     with safe_globals(stand_ins), _protocol_warning_off():
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return _sorted_out(content, path=path, container="torch", inert=tuple(names))
-
-
-def _require_intact(path: Path) -> None:
-    """torch checks no sums, and takes a compressed record for the weights themselves."""
-    with zipfile.ZipFile(path) as archive:
-        packed = [record.filename for record in archive.infolist() if record.compress_type != zipfile.ZIP_STORED]
-        if packed:
-            raise file_error(f"the file was packed anew, with compression ({packed[0]})", path=path, fix=_RESAVE)
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise file_error(f"the file is damaged: {damaged} does not match its checksum", path=path, fix=_AGAIN)
+    return _sorted_out(content, path=path, container="torch", checked="the checksums of its archive")
 
 
 def _read_torch_before_zip(path: Path) -> WeightFile:
     content = torch.load(path, map_location="cpu", weights_only=True)
-    return _sorted_out(content, path=path, container="torch before 1.6", inert=())
+    return _sorted_out(content, path=path, container="torch before 1.6", checked=None)
 
 
 def _read_safetensors(path: Path) -> WeightFile:
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         metadata = file.metadata() or {}
+    digest = metadata.get(DIGEST)
+    if digest is not None and digest != digest_of(tensors):
+        raise file_error("the file is damaged: it does not match the digest in it", path=path, fix=_AGAIN)
     return WeightFile(
         path=path,
         container="safetensors",
@@ -159,11 +152,11 @@ def _read_safetensors(path: Path) -> WeightFile:
         tensors=tensors,
         no_tensors=(),
         contents=metadata,
-        inert=(),
+        checked=digest and "the digest that ditr wrote into it",
     )
 
 
-def _sorted_out(content: object, *, path: Path, container: Container, inert: tuple[str, ...]) -> WeightFile:
+def _sorted_out(content: object, *, path: Path, container: Container, checked: str | None) -> WeightFile:
     if not isinstance(content, Mapping):
         what = f"the file holds a {type(content).__name__}, not a dictionary of weights"
         raise file_error(what, path=path, fix="name a file with a state dict")
@@ -179,7 +172,7 @@ def _sorted_out(content: object, *, path: Path, container: Container, inert: tup
         tensors=tensors,
         no_tensors=tuple(rest) if nested else (),
         contents=entries if nested else rest,
-        inert=inert,
+        checked=checked,
     )
 
 
@@ -197,11 +190,9 @@ def _protocol_warning_off() -> warnings.catch_warnings[None]:
     return warnings.catch_warnings(action="ignore", category=UserWarning)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """The line of the error's text that says what it is about; torch wraps it in advice on how to run the code."""
     text = str(error)
-    if "central directory" in text:
-        return "the table of contents at its end is missing"
     if "Unsupported operand" in text:
         return "it is pickled in another protocol than torch's"
     if named := re.search(r"GLOBAL (\S+)", text):

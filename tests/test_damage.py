@@ -1,0 +1,263 @@
+"""Damaged files, of every kind that is read: one clear error, or the very content that was written.
+
+What is drawn: flipped bits, another byte, zeroed blocks, cut ends and repeated blocks, at places drawn from a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ditr.data.info_pickle import FrameInfo, InfoFile, read_infos, write_infos
+from ditr.errors import DitrError
+from ditr.evaluation.instance_facts import INSTANCES_SCHEMA, load_instances, save_instances
+from ditr.evaluation.instances import Instances
+from ditr.evaluation.kept import StoredFrame, load_frames, save_frame
+from ditr.evaluation.match_table import MatchTable
+from ditr.features.precomputed import PrecomputedMaps
+from ditr.features.store import FeatureStore
+from ditr.spec.entries import PrecomputedEntry
+from ditr.training.state import Ledger, TrainingState
+from ditr.weights.file import read_weight_file
+from ditr.weights.saving import save_weights
+
+MUTATIONS = 240
+FRAME = "scene0000_01_200"
+PLAN = {"seed": 0, "epochs": 4}
+ENTRY = PrecomputedEntry(
+    kind="precomputed", path="maps", channels=2, rows=3, columns=4, covers=(42, 56), licence="none"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of file."""
+
+    write: Callable[[Path], Path]
+    """Writes one into the folder and returns its path."""
+    read: Callable[[Path], Any]
+    """What the reader makes of the file; values that ``==`` compares."""
+    guarded: bool = True
+    """Whether the file has a checksum or digest, so that damage cannot pass for content."""
+
+
+def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(torch.randn(5, 3)).square().sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def plain(value: object) -> object:
+    """Tensors and arrays as what ``==`` compares bit by bit."""
+    if isinstance(value, Tensor):
+        return str(value.dtype), tuple(value.shape), value.detach().contiguous().numpy().tobytes()
+    if isinstance(value, np.ndarray):
+        return str(value.dtype), value.shape, value.tobytes()
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value
+
+
+def write_state(folder: Path) -> Path:
+    state = TrainingState(folder / "state.pt")
+    model, optimizer = trained()
+    ledger = Ledger(epoch=2, step=1, sums={"loss": [1.5, 2.0]})
+    state.save(ledger, model=model, optimizer=optimizer, plan=PLAN)
+    return state.path
+
+
+def read_state(path: Path) -> object:
+    model, optimizer = trained()
+    ledger = TrainingState(path).restore(model=model, optimizer=optimizer, plan=PLAN)
+    return plain([vars(ledger), dict(model.state_dict()), optimizer.state_dict()])
+
+
+def write_pth(folder: Path, *, zipped: bool = True) -> Path:
+    model, _ = trained()
+    content = {"state_dict": dict(model.state_dict()), "meta": {"epoch": 3}}
+    torch.save(content, folder / "w.pth", _use_new_zipfile_serialization=zipped)
+    return folder / "w.pth"
+
+
+def read_weights(path: Path) -> object:
+    return plain(dict(read_weight_file(path).tensors))
+
+
+def write_own_weights(folder: Path) -> Path:
+    save_weights(trained()[0], folder / "model.safetensors")
+    return folder / "model.safetensors"
+
+
+def write_foreign_weights(folder: Path) -> Path:
+    save_file(trained()[0].state_dict(), folder / "w.safetensors")
+    return folder / "w.safetensors"
+
+
+def write_precomputed(folder: Path) -> Path:
+    path = folder / "scene0000_01" / "200.pt"
+    path.parent.mkdir(exist_ok=True)
+    torch.save({"pix": torch.arange(24.0).reshape(1, 2, 3, 4)}, path)
+    return path
+
+
+def read_precomputed(path: Path) -> object:
+    return plain(PrecomputedMaps(path.parent.parent, entry=ENTRY).read(FRAME))
+
+
+def write_map(folder: Path) -> Path:
+    store = FeatureStore(folder, shape=(2, 3, 4))
+    store.write(FRAME, torch.arange(24.0).reshape(2, 3, 4))
+    return store.path(FRAME)
+
+
+def read_map(path: Path) -> object:
+    return plain(FeatureStore(path.parent, shape=(2, 3, 4)).read(FRAME))
+
+
+def write_info(folder: Path) -> Path:
+    frames = tuple(
+        FrameInfo(
+            scene="scene0000_00",
+            number=str(number),
+            points_file=f"points/scene0000_00_{number}.bin",
+            semantics_file=f"semantic_mask/scene0000_00_{number}.bin",
+            instances_file=f"instance_mask/scene0000_00_{number}.bin",
+            superpoints_file=f"super_points/scene0000_00_{number}.bin",
+            image=f"2D/scene0000_00/color/{number}.jpg",
+            pose_c2w=np.eye(4),
+            axis_align=np.eye(4),
+        )
+        for number in (0, 20)
+    )
+    write_infos(folder / "infos.pkl", InfoFile(dataset="set", categories={"chair": 0}, frames=frames))
+    return folder / "infos.pkl"
+
+
+def write_kept(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    frame = StoredFrame(
+        image_file=rng.integers(0, 256, 40, dtype=np.uint8),
+        uv=rng.integers(0, 99, (12, 2)).astype(np.int16),
+        uv_valid=np.ones(12, dtype=bool),
+        instance_of_point=np.arange(12, dtype=np.int16),
+        predicted=np.arange(12, dtype=np.int16),
+        scores=np.array([0.5], dtype=np.float32),
+        partner=np.array([0], dtype=np.int16),
+        map_colours=np.zeros((3, 4, 3), dtype=np.uint8),
+    )
+    save_frame(frame, folder / "kept.npz")
+    return folder / "kept.npz"
+
+
+def read_kept(path: Path) -> object:
+    (frame,) = load_frames(path.parent).values()
+    return [plain(getattr(frame, field.name)) for field in fields(frame)]
+
+
+def write_matches(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    table = MatchTable(min_points=100)
+    for number in range(3):
+        instances = Instances(masks=rng.random((4, 50)) < 0.3, scores=np.linspace(1, 0, 4, dtype=np.float32))
+        table.add(f"scene_{number}", instances, rng.integers(-1, 3, 50))
+    table.save(folder / "matches.parquet")
+    return folder / "matches.parquet"
+
+
+def read_matches(path: Path) -> object:
+    table = MatchTable.load(path)
+    return [table.min_points, *(plain(list(vars(frame).values())) for frame in table.frames)]
+
+
+def write_facts(folder: Path) -> Path:
+    row = {"frame_id": "scene0000_00_0", "instance": 0, "n_points": 500, "size_m": 1.25, "distance_m": 2.5}
+    row |= {"valid_ratio": 1.0, "class_name": "chair", "frequency": "head", "texture_only": None, "best_iou": 0.75}
+    save_instances(folder / "instances.parquet", [row | {"instance": number} for number in range(5)])
+    return folder / "instances.parquet"
+
+
+def read_facts(path: Path) -> object:
+    table = load_instances(path)
+    assert isinstance(table, pa.Table)
+    assert table.schema.equals(INSTANCES_SCHEMA)
+    return table.to_pylist()
+
+
+KINDS = {
+    "training state": Kind(write=write_state, read=read_state),
+    "torch weights": Kind(write=write_pth, read=read_weights),
+    "torch weights before 1.6": Kind(
+        write=lambda folder: write_pth(folder, zipped=False), read=read_weights, guarded=False
+    ),
+    "weights of a run": Kind(write=write_own_weights, read=read_weights),
+    "foreign safetensors": Kind(write=write_foreign_weights, read=read_weights, guarded=False),
+    "precomputed map": Kind(write=write_precomputed, read=read_precomputed),
+    "stored map": Kind(write=write_map, read=read_map),
+    "info pickle": Kind(write=write_info, read=lambda path: repr(read_infos(path)), guarded=False),
+    "kept frame": Kind(write=write_kept, read=read_kept),
+    "match table": Kind(write=write_matches, read=read_matches),
+    "instance facts": Kind(write=write_facts, read=read_facts),
+}
+
+
+def mutations(raw: bytes, *, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """So many damaged forms of the bytes, each with what was done."""
+    rng = np.random.default_rng(seed)
+    for turn in range(count):
+        at, other = (int(place) for place in rng.integers(len(raw), size=2))
+        block = int(2 ** rng.integers(2, 10))
+        changed = bytearray(raw)
+        if turn % 8 < 4:
+            bit = int(rng.integers(8))
+            changed[at] ^= 1 << bit
+            what = f"bit {bit} of byte {at} flipped"
+        elif turn % 8 == 4:
+            changed[at] = int(rng.integers(256))
+            what = f"byte {at} replaced"
+        elif turn % 8 == 5:
+            changed[at : at + block] = bytes(len(changed[at : at + block]))
+            what = f"{block} bytes from {at} zeroed"
+        elif turn % 8 == 6:
+            changed = changed[:at]
+            what = f"cut to {at} bytes"
+        else:
+            changed[at : at + block] = raw[other : other + block]
+            what = f"{block} bytes from {other} put at {at}"
+        if bytes(changed) != raw:
+            yield what, bytes(changed)
+
+
+def outcomes(kind: Kind, folder: Path, *, count: int, seed: int = 0) -> Iterator[tuple[str, str]]:
+    """What was done to the file, and what came of it: refused, same, other, or the name of a bare exception."""
+    path = kind.write(folder)
+    raw, whole = path.read_bytes(), kind.read(path)
+    for what, damaged in mutations(raw, count=count, seed=seed):
+        path.write_bytes(damaged)
+        try:
+            yield what, "same" if kind.read(path) == whole else "other"
+        except DitrError:
+            yield what, "refused"
+        except Exception as error:
+            yield what, f"{type(error).__name__}: {error}"
+
+
+@pytest.mark.filterwarnings("ignore")  # numpy, pickle and torch warn of odd content before they refuse it
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+def test_a_damaged_file_is_refused_or_read_as_it_was_written(kind: Kind, tmp_path: Path) -> None:
+    fine = {"refused", "same"} if kind.guarded else {"refused", "same", "other"}
+    unnoticed = {what: came for what, came in outcomes(kind, tmp_path, count=MUTATIONS) if came not in fine}
+    assert not unnoticed
