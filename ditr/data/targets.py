@@ -20,11 +20,14 @@ def make_targets(
 
     With ``esam_compat`` a frame without any background point loses the instance with the smallest id, as in ESAM, which
     takes the smallest number of a frame to be the background's: its points become void and its mask and label go, the
-    classes of its points stay.
+    classes of its points stay. The background are then the points of no thing's class: id 0 is an id like all others,
+    which matters only where unannotated points have a class.
     """
     classes = MAPPING[swap_chair_and_floor(semantic_ids)]
-    thing = (instance_ids != 0) & (classes >= NUM_STUFF) & (classes != IGNORED)
-    if esam_compat and thing.all():
+    thing = (classes >= NUM_STUFF) & (classes != IGNORED)
+    if not esam_compat:
+        thing &= instance_ids != 0
+    elif thing.all():
         thing = instance_ids != instance_ids.min()
     ids, numbers = np.unique(instance_ids[thing], return_inverse=True)
     instance_of_point = np.full(len(instance_ids), -1, dtype=np.int64)

@@ -362,9 +362,8 @@ class Spec(Part):
     evaluation: EvaluationSpec = EvaluationSpec()
     esam_compat: bool = False
     """Reproduce what ESAM does and ditr by default does not: the first instance of a frame without background is lost,
-    earlier heads' dice terms weigh 4 / batch size of the step, the last epoch of a poly decay trains at its final rate,
-    and AP averages nine thresholds, 0.50 to 0.90, not ten. Never reproduced is keeping one random point of a voxel:
-    always all its points are averaged."""
+    earlier heads' dice terms weigh 4 / batch size of the step, a poly decay reaches its final rate in the last epoch
+    rather than after it, and AP averages nine thresholds, 0.50 to 0.90, not ten."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)] = (0,)
     """One run each."""
     checks: ChecksSpec = ChecksSpec()

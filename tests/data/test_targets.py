@@ -85,6 +85,18 @@ def test_compat_loses_the_smallest_id_of_a_frame_without_background_and_nothing_
     assert torch.equal(targets.semantic_masks, fixed.semantic_masks), "the points keep their class"
 
 
+@pytest.mark.parametrize("background", [(), (WALL,)])
+def test_id_0_with_a_class_is_an_instance_in_compat_only(background: tuple[int, ...]) -> None:
+    instance = np.array([0, 0, 7, 7, 9] + [3] * len(background))
+    semantic = np.array([CHAIR, CHAIR, TABLE, TABLE, DOOR, *background])
+    superpoint = np.array([0, 0, 1, 1, 2] + [3] * len(background))
+    esam, labels, evaluated = esams_relabelling(instance, semantic)
+    compat = make_targets(instance, semantic, superpoint, esam_compat=True)
+    assert compat.instance_of_point.tolist() == esam == evaluated
+    assert compat.labels.tolist() == labels
+    assert make_targets(instance, semantic, superpoint).instance_of_point.tolist()[:5] == [-1, -1, 0, 0, 1]
+
+
 def test_compat_leaves_nothing_of_a_frame_with_one_instance_alone() -> None:
     targets = targets_of([(5, CHAIR, 0), (5, CHAIR, 1)], esam_compat=True)
     assert targets.instance_of_point.tolist() == [-1, -1]
