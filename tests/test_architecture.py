@@ -18,7 +18,7 @@ LONGEST_FILE = 400
 ONLY_IMPORTED_BY = {
     "MinkowskiEngine": "model/sparse.py",
     "mlflow": "record/views/mlflow_view.py",
-    "duckdb": "record/views/results.py",
+    "duckdb": "record/views/",
     "viser": "report/viewer.py",
     "rich": "cli/",
     "typer": "cli/",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -15,12 +13,11 @@ from rich.text import Text
 
 from ditr.cli.display import QUIET_S, duration
 from ditr.cli.tables import text_table
-from ditr.record.folder import RunFolder
+from ditr.record.folder import MetricsRow
 from ditr.runner.plan import PlannedRun
 from ditr.runner.queue import Standing
 from ditr.runner.run import Outcome
 
-_TAIL_BYTES = 2**17
 _LIVE_S = 1.0
 COLUMNS = ("run", "state", "epoch", "step", "loss", "ap50", "time", "left")
 
@@ -78,7 +75,7 @@ def job_row(run: PlannedRun, *, began: float, now: float) -> Sequence[Any]:
     began, now: seconds since 1970; what was logged before ``began`` is of an earlier session, and no measure of speed.
     """
     state = run.folder.state()
-    steps, logged = state.steps if state else None, _last_rows(run.folder)
+    steps, logged = state.steps if state else None, run.folder.latest()
     latest: dict[str, float] = {name: value for row in logged for name, value in row["metrics"].items()}
     mine = [row for row in logged if row["at"] >= began]
     step = logged[-1]["step"] if logged else 0
@@ -101,7 +98,7 @@ def how_it_ended(outcome: Outcome) -> str:
     return f"{name}: finished" + (f", ap50 {ap50:.4f}" if ap50 is not None else "") + f", {duration(took or 0)}"
 
 
-def _left(rows: Sequence[dict[str, Any]], steps: int) -> str | None:
+def _left(rows: Sequence[MetricsRow], steps: int) -> str | None:
     """Time to the last step, at the speed of the rows, validations between them included."""
     done = rows[-1]["step"] - rows[0]["step"] if rows else 0
     if not done:
@@ -117,12 +114,3 @@ def _rest(standing: Standing) -> str:
 
 def _of(step: int, steps: int | None) -> str:
     return f"{step}/{steps}" if steps else str(step)
-
-
-def _last_rows(folder: RunFolder) -> list[dict[str, Any]]:
-    if not folder.metrics.is_file():
-        return []
-    with folder.metrics.open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-        lines = file.read().split(b"\n")
-    return [json.loads(line) for line in lines[:-1] if line.startswith(b'{"step"')]

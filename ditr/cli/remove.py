@@ -9,7 +9,7 @@ import typer
 
 from ditr.cli.host import open_teller
 from ditr.cli.tables import text_table
-from ditr.errors import Code, DitrError
+from ditr.errors import Code, DitrError, ExitCode
 from ditr.paths import runs_dir
 from ditr.record.removal import records_called, replaced_records, unfinished_work
 
@@ -65,4 +65,4 @@ def _ask(count: int) -> None:
         raise DitrError("nothing was removed: nobody can be asked here", code=Code.RUN, fix="Add --yes.")
     if not typer.confirm(f"remove {'it' if count == 1 else f'these {count}'} for good?"):
         typer.echo("nothing was removed")
-        raise typer.Exit(0)
+        raise typer.Exit(ExitCode.DONE)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ditr.data.batch import Sample
 from ditr.data.classes import THING_NAMES
 from ditr.errors import Code, DitrError
 from ditr.evaluation.class_frequency import FREQUENCIES
+from ditr.files import replacing
+
+if TYPE_CHECKING:
+    from ditr.data.batch import Sample
 
 INSTANCES_SCHEMA = pa.schema(
     [
@@ -67,15 +69,10 @@ def instance_rows(sample: Sample, *, best_iou: np.ndarray, texture_ids: Collecti
 
 
 def save_instances(path: Path, rows: Sequence[Row]) -> None:
-    """Writes one parquet file under a temporary name first."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(
-        pa.Table.from_pylist(list(rows), schema=INSTANCES_SCHEMA),
-        temporary,
-        compression="zstd",
-        write_page_checksum=True,
-    )
-    os.replace(temporary, path)
+    """Writes one parquet file, whole or not at all."""
+    table = pa.Table.from_pylist(list(rows), schema=INSTANCES_SCHEMA)
+    with replacing(path) as beside:
+        pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
 
 
 def load_instances(path: Path) -> pa.Table:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ditr.record.state import RecordState, now, read_state, unreadable, write_st
 
 _LOCK_S = 2.0
 """Longest wait for a lock: who only looks whether a record is locked holds it for a moment too."""
+_TAIL_BYTES = 2**17
 _SHOWN = ("state.json", "result.json", "metrics.jsonl", "frames.jsonl", "instances.parquet", "checks.jsonl")
 """The files that views are made from."""
 
@@ -106,6 +108,19 @@ class RunFolder:
                         yield _METRICS_ROW.validate_json(line)
         except (OSError, ValueError) as error:
             raise unreadable(self.metrics, error) from error
+
+    def latest(self) -> list[MetricsRow]:
+        """The newest rows of metrics.jsonl, some hundred, oldest first; what cannot be read is left out."""
+        if not self.metrics.is_file():
+            return []
+        with self.metrics.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            lines = file.read().split(b"\n")
+        rows: list[MetricsRow] = []
+        for line in lines:  # the first and the last may be parts of one
+            with suppress(ValueError):
+                rows.append(_METRICS_ROW.validate_json(line))
+        return rows
 
     def drop_cut_line(self) -> None:
         """Removes what a crash left of a line, so that the next one begins on its own."""

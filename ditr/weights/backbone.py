@@ -1,4 +1,4 @@
-"""Names and shapes of a Res16UNet's weights, from its sizes and back (reference: ESAM section 3.1, Appendix B).
+"""Names and shapes of a Res16UNet's weights, from its sizes and back (docs/reference/esam.md, State dict).
 
 Kernels lie as MinkowskiEngine has them: (kernel volume, in, out), and (in, out) where the volume is 1.
 """

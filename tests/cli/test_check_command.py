@@ -62,7 +62,7 @@ def test_all_passed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_failure_is_in_the_table_and_in_the_line_of_its_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    put(monkeypatch, checked(PASSED, FAILED, BROKEN, kept="runs/.replaced/x"))
+    put(monkeypatch, checked(PASSED, FAILED, BROKEN, replaced="runs/.replaced/x"))
     ended = run()
     assert ended.exit_code == 1
     assert ended.stdout.splitlines()[1:] == [
@@ -78,7 +78,7 @@ def test_a_failure_is_in_the_table_and_in_the_line_of_its_stage(monkeypatch: pyt
         "bifusion, stage 3 pyramid: 1 of 2 checks FAILED: s8_voxels",
         "bifusion, stage 4 injection: 1 of 1 check FAILED: completed",
         "  recorded in runs/bifusion-check-0123456789",
-        "  replaced: the same check of before is kept in runs/.replaced/x",
+        "  replaced: the same check of before is in runs/.replaced/x",
         "",
     ]
 
@@ -160,5 +160,5 @@ def test_from_the_command_to_the_query(monkeypatch: pytest.MonkeyPatch, tiny_dat
     listed = invoke(app, ["ls"]).stdout.splitlines()
     assert [line.split()[1:4] for line in listed[1:]] == [["check", "baseline", "0"], ["check", "bifusion", "0"]]
     assert all("1 failed" in line for line in listed[1:])
-    assert "2 runs" in invoke(app, ["results", "rebuild"]).stdout
+    assert "2 records" in invoke(app, ["results", "rebuild"]).stdout
     assert len(json.loads(invoke(app, ["query", sql, "--format", "json"]).stdout)) == 6

@@ -32,9 +32,9 @@ def put(monkeypatch: pytest.MonkeyPatch, outcome: Evaluated | BaseException) -> 
     return asked
 
 
-def evaluated(*, split_frames: int = 2780, kept: str | None = None, error: Exception | None = None) -> Evaluated:
+def evaluated(*, split_frames: int = 2780, replaced: str | None = None, error: Exception | None = None) -> Evaluated:
     folder = RunFolder(Path("runs/baseline-eval-0123456789"))
-    return Evaluated(folder=folder, result=RESULT, split_frames=split_frames, kept=kept, error=error)
+    return Evaluated(folder=folder, result=RESULT, split_frames=split_frames, replaced=replaced, error=error)
 
 
 def run(*options: str) -> Result:
@@ -42,12 +42,12 @@ def run(*options: str) -> Result:
 
 
 def test_a_part_of_a_split_cannot_be_taken_for_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = put(monkeypatch, evaluated(kept="runs/.replaced/x"))
+    asked = put(monkeypatch, evaluated(replaced="runs/.replaced/x"))
     ended = run("--frames", "4", "--split", "val")
     assert ended.exit_code == 0
     assert asked == [Selection(split="val", frames=4)]
     assert "only 4 of 2,780 frames: no result of the whole split" in ended.stdout
-    assert "replaced: the same evaluation of before is kept in runs/.replaced/x" in ended.stdout
+    assert "replaced: the same evaluation of before is in runs/.replaced/x" in ended.stdout
 
 
 def test_a_whole_split_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from ditr.cli.jobs_table import COLUMNS, JobsTable, how_it_ended, job_row
 from ditr.cli.tables import text_table
 from ditr.files import write_json, write_text
 from ditr.paths import project_dir
-from ditr.record.state import RecordState
+from ditr.record.recording import begin
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.queue import JobFailed, Standing
 from ditr.runner.run import Outcome
@@ -28,11 +28,7 @@ def runs(tmp_path: Path) -> tuple[PlannedRun, ...]:
         project_dir() / "specs/baseline.yaml", registry=REGISTRY, overrides=["seeds=[0, 1]", "schedule.epochs=4"]
     )
     planned = plan([spec], registry=REGISTRY, runs=tmp_path, force=False)
-    state = RecordState(
-        run_key=planned[0].key, spec_hash="", name="baseline", variant="baseline", seed=0, state="running",
-        started_at="2026-01-01T00:00:00+00:00", steps=400,
-    )  # fmt: skip
-    planned[0].folder.begin(state)
+    begin(planned[0].folder, planned[0].identity(kind="run", seed=0)).note_steps(400)
     rows = [(100, 10.0, {"val/ap50": 0.25}), (101, 1000.0, {"train/loss": 3.0}), (151, 1100.0, {"train/loss": 2.5})]
     write_text(
         planned[0].folder.metrics,

@@ -16,8 +16,7 @@ from ditr.errors import DitrError
 from ditr.files import write_json
 from ditr.paths import runs_dir
 from ditr.record.folder import RunFolder
-from ditr.record.state import RecordState
-from ditr.record.views.results import Results
+from ditr.record.recording import Identity, begin
 
 
 @pytest.fixture
@@ -25,16 +24,14 @@ def runs() -> Path:
     """Two runs, one of them dead in the middle of its work."""
     for index, (name, state) in enumerate((("base", "finished"), ("fpn", "running"))):
         folder = RunFolder(runs_dir() / f"{name}-s0-000000000{index}")
-        begun = folder.begin(
-            RecordState(
-                run_key=f"000000000{index}", spec_hash="ab" * 32, name=name, variant="baseline", seed=0,
-                state="running", started_at=f"2026-01-0{index + 1}T00:00:00+00:00",
-            )
-        )  # fmt: skip
+        who = Identity(
+            run_key=f"000000000{index}", spec_hash="ab" * 32, name=name, variant="baseline", seed=0, kind="run"
+        )
+        begun = replace(begin(folder, who).state, started_at=f"2026-01-0{index + 1}T00:00:00+00:00")
+        folder.set_state(begun)
         if state == "finished":
             write_json(folder.result, {"ap50": 0.25, "device": "[red]cpu", "checkpoint": None})
             folder.set_state(replace(begun, state="finished", wall_s=12.5))
-        Results(runs_dir()).tell([folder])
     return runs_dir()
 
 

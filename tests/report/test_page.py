@@ -81,7 +81,9 @@ def test_the_page_holds_everything_and_loads_nothing(runs: Path, make: Make) -> 
     make("baseline.yaml", chance=0.3)
     make("bifusion.yaml", chance=0.9)
     for folder in runs.iterdir():
-        (folder / "metrics.jsonl").write_text('{"step": 24, "metrics": {"val/ap50": 0.4, "epoch/loss": 3.0}}\n')
+        (folder / "metrics.jsonl").write_text(
+            '{"step": 24, "at": 1.0, "metrics": {"val/ap50": 0.4, "epoch/loss": 3.0}}\n'
+        )
     keep_a_frame(runs)
     html = page_of(runs)
     page = Page(html)

@@ -65,7 +65,7 @@ class Results:
 
     def catch_up(self) -> None:
         """Tells it every record that changed since, and forgets those that are gone; raises as ``tell`` does."""
-        if self._behind() == _NOTHING:
+        if (not self.path.is_file() and not run_folders(self.runs)) or self._behind() == _NOTHING:
             return
         with self._lock():
             behind = self._behind()  # another process may have been first
