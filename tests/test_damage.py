@@ -24,7 +24,7 @@ from ditr.evaluation.instances import Instances
 from ditr.evaluation.kept import StoredFrame, load_frames, save_frame
 from ditr.evaluation.match_table import MatchTable
 from ditr.features.precomputed import PrecomputedMaps
-from ditr.features.store import FeatureStore
+from ditr.features.store import FeatureStore, read_manifest
 from ditr.spec.entries import PrecomputedEntry
 from ditr.training.state import Ledger, TrainingState
 from ditr.weights.file import read_weight_file
@@ -128,6 +128,12 @@ def read_map(path: Path) -> object:
     return plain(FeatureStore(path.parent, shape=(2, 3, 4)).read(FRAME))
 
 
+def write_manifest(folder: Path) -> Path:
+    content = {"source": "dino", "weights_digest": "0" * 32, "weights_stamp": None, "computed_on": ["cpu"]}
+    FeatureStore(folder, shape=(2, 3, 4)).write_manifest({**content, "shape": [2, 3, 4]})
+    return folder / "manifest.json"
+
+
 def write_info(folder: Path) -> Path:
     frames = tuple(
         FrameInfo(
@@ -207,6 +213,7 @@ KINDS = {
     "foreign safetensors": Kind(write=write_foreign_weights, read=read_weights, guarded=False),
     "precomputed map": Kind(write=write_precomputed, read=read_precomputed),
     "stored map": Kind(write=write_map, read=read_map),
+    "map manifest": Kind(write=write_manifest, read=lambda path: read_manifest(path.parent), guarded=False),
     "info pickle": Kind(write=write_info, read=lambda path: repr(read_infos(path)), guarded=False),
     "kept frame": Kind(write=write_kept, read=read_kept),
     "match table": Kind(write=write_matches, read=read_matches),

@@ -136,7 +136,10 @@ def load_frames(folder: Path) -> dict[str, StoredFrame]:
 def _load(path: Path) -> StoredFrame:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return StoredFrame(**{field.name: arrays[field.name] for field in fields(StoredFrame)})
+            found = {field.name: arrays[field.name] for field in fields(StoredFrame)}
+            if odd := [name for name, array in found.items() if not isinstance(array, np.ndarray)]:
+                raise ValueError(f"{odd[0]} is no array")
+            return StoredFrame(**found)
     except Exception as error:  # what numpy and zipfile raise of damaged bytes is not to be listed
         fix = "evaluate the run again with this version of ditr"
         raise DitrError(f"the kept frame cannot be read: {error}", code=Code.RUN, where=str(path), fix=fix) from error

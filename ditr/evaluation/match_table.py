@@ -108,7 +108,8 @@ class MatchTable:
         """Read what ``save`` wrote; a missing, damaged or foreign file is a DitrError."""
         table = _read(path)
         metadata = table.schema.metadata or {}
-        if metadata.get(b"ditr.match_table") != FORMAT or not table.schema.equals(_SCHEMA):
+        told = metadata.get(b"ditr.match_table") == FORMAT and b"min_points" in metadata
+        if not told or not table.schema.equals(_SCHEMA):
             raise _unreadable(path, "is not a match table of this version of ditr")
         columns = {name: _per_row(table.column(name)) for name in table.column_names}
         frames = (FrameMatches(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
@@ -180,9 +181,13 @@ def _read(path: Path) -> pa.Table:
     if not path.is_file():
         raise _unreadable(path, "does not exist")
     try:
-        return pq.read_table(path, memory_map=False, page_checksum_verification=True)
+        table, twice = pq.read_table(path, memory_map=False, page_checksum_verification=True), pq.read_metadata(path)
     except Exception as error:  # what pyarrow raises of damaged bytes is not to be listed
         raise _unreadable(path, f"cannot be read: {error}") from error
+    said = dict(table.schema.metadata or {})
+    if {name: (twice.metadata or {}).get(name) for name in said} != said:  # twice in the file, under no checksum
+        raise _unreadable(path, "is damaged: what it says of itself differs from place to place")
+    return table
 
 
 def _unreadable(path: Path, what: str) -> DitrError:

@@ -96,6 +96,8 @@ def extract(
     if not _settled(maps, ids, stamp):
         maps.folder.mkdir(parents=True, exist_ok=True)
         with _alone(maps, ids, progress):
+            if maps.manifest() is None:
+                maps.clear()  # whatever lies here, nobody knows by which weights it was made
             maps.recover(ids)
             missing = _missing(frames, maps)  # another process may have made them meanwhile
             if missing or not _stamped(maps, stamp):

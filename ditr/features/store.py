@@ -21,6 +21,7 @@ from ditr.features.journal import Journal
 JOURNAL = "digests.xxh128"
 LOCK = ".lock"
 _HEADER_BYTES = 128
+_ALWAYS_SAID = {"source", "weights_digest", "computed_on", "shape"}
 _INFINITE = np.uint16(0x7C00)
 """The exponent bits of a float16, all set in infinities and NaNs alone."""
 
@@ -120,6 +121,13 @@ class FeatureStore:
             self._digests = self._journal.read()
         return self._digests.get(self.path(frame_id).name)
 
+    def clear(self) -> None:
+        """Removes all maps and their journal; only for who holds the folder's lock."""
+        for entry in os.scandir(self.folder):
+            if entry.name.endswith(".npy") or entry.name == JOURNAL:
+                os.unlink(entry.path)
+        self._digests = None
+
     def recover(self, frame_ids: Iterable[str]) -> None:
         """Puts right what a killed process left; only for who holds the folder's lock.
 
@@ -184,9 +192,12 @@ class FeatureStore:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What the maps in a folder are made of; None where nobody said."""
-    path = _manifest_path(folder)
-    return dict(json.loads(path.read_text())) if path.is_file() else None
+    """What the maps in a folder are made of; None where nobody said, or what was said cannot be read any more."""
+    try:
+        manifest = json.loads(_manifest_path(folder).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and manifest.keys() >= _ALWAYS_SAID else None
 
 
 def _manifest_path(folder: Path) -> Path:

@@ -158,7 +158,7 @@ class _Work:
         file = given_weights(checkpoint)
         model, weights = whole_model(spec, file, registry=registry)
         self.say(f"  {weights.report.matched} tensors from {file.path}, all of the model and all of the file")
-        for line in _trained_otherwise(spec, file.path):
+        for line in (*weights.doubts(), *_trained_otherwise(spec, file.path)):
             self.say(f"  {line}")
         return model, weights
 

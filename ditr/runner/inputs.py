@@ -67,12 +67,13 @@ class LoadedWeights:
         """The file, then what it gave each part of the model."""
         file = self.file
         head = f"{file.format} weights {file.path.name}, sha256 {file.sha256[:12]}: {self.report.matched} entries set"
-        lines = [head, *(f"  {line}" for line in self.report.lines())]
-        if not file.pinned and not self.report.checked:
-            lines.append(
-                f"  nothing shows whether the file is damaged; pin it, in the spec or registry: sha256: {file.sha256}"
-            )
-        return tuple(lines)
+        return (head, *(f"  {line}" for line in (*self.report.lines(), *self.doubts())))
+
+    def doubts(self) -> tuple[str, ...]:
+        """A line where nothing shows that the file is as it was made: no pin, no checksums, no digest in it."""
+        if self.file.pinned or self.report.checked:
+            return ()
+        return (f"nothing shows whether the file is damaged; what pins it is  sha256: {self.file.sha256}",)
 
 
 def pick_device(execution: ExecutionSpec) -> torch.device:

@@ -157,6 +157,18 @@ def test_the_manifest_says_what_the_maps_are(dataset: Dataset) -> None:
     assert manifest["frames"] == 5
 
 
+@pytest.mark.parametrize("content", ["", "{}", '{"source": "sou', "[1]", "\x00" * 40])
+def test_maps_whose_manifest_is_damaged_are_made_again(content: str, dataset: Dataset) -> None:
+    store = ensure(dataset)
+    ids = (*dataset.train.ids, *dataset.val.ids)
+    before = [store.read(frame_id) for frame_id in ids]
+    store.write(ids[0], torch.zeros(store.shape))  # whoever made it: nothing says by which weights
+    (store.folder / "manifest.json").write_text(content)
+    again = ensure(dataset)
+    assert again.manifest() is not None
+    assert all(torch.equal(again.read(frame_id), one) for frame_id, one in zip(ids, before, strict=True))
+
+
 def test_maps_of_other_weights_are_never_mixed_in(dataset: Dataset) -> None:
     store = ensure(dataset)
     manifest = json.loads((store.folder / "manifest.json").read_text())

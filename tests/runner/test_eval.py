@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from ditr.catalog import sha256_of
 from ditr.cli.main import app
 from ditr.data.dataset import Dataset
 from ditr.errors import Code, DitrError, Interrupted
@@ -23,7 +24,7 @@ from ditr.record.views.results import Results
 from ditr.record.views.teller import Teller
 from ditr.runner import evaluate_checkpoint as module
 from ditr.runner.evaluate_checkpoint import Evaluated, evaluate_checkpoint
-from ditr.runner.inputs import Selection
+from ditr.runner.inputs import Selection, build_model
 from ditr.runner.plan import plan
 from ditr.runner.run import run_all
 from ditr.runner.session import Host
@@ -208,6 +209,34 @@ def test_weights_of_another_model_are_refused_before_anything_is_made(trained: P
             evaluate(runs, checkpoint, spec=spec)
         assert error.value.code is Code.CHECKPOINT
         assert left(runs) == []
+
+
+@pytest.mark.parametrize("at", [-3, -100_000, 40])
+def test_one_changed_bit_of_a_runs_weights_is_noticed_wherever_they_are_taken(
+    at: int, trained: Path, tmp_path: Path
+) -> None:
+    content = bytearray(run_of(trained).weights.read_bytes())
+    content[at] ^= 1
+    damaged = RunFolder(tmp_path / "copy")
+    damaged.weights.parent.mkdir(parents=True)
+    damaged.weights.write_bytes(content)
+    for checkpoint in (damaged.path, damaged.weights):
+        with pytest.raises(DitrError, match="damaged"):
+            evaluate(tmp_path / "runs", checkpoint)
+    start = load("fpn_inject", f"checkpoint={{kind: file, path: {damaged.weights}, format: ditr}}").spec
+    with pytest.raises(DitrError, match="damaged"):
+        build_model(start, seed=0, registry=REGISTRY, feature_channels=24)
+
+
+def test_weights_that_nothing_can_vouch_for_are_said_to_be_so(trained: Path, tmp_path: Path) -> None:
+    save_file(load_file(run_of(trained).weights), tmp_path / "foreign.safetensors")
+    said: list[str] = []
+    evaluate(tmp_path, tmp_path / "foreign.safetensors", using=host(said))
+    digest = sha256_of(tmp_path / "foreign.safetensors")
+    assert f"  nothing shows whether the file is damaged; what pins it is  sha256: {digest}" in said
+    said.clear()
+    evaluate(tmp_path, run_of(trained).path, using=host(said))
+    assert not [line for line in said if "damaged" in line]
 
 
 def test_a_torch_file_of_the_plain_model_is_evaluated_as_esams(trained: Path, tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ import torch
 from typer.testing import CliRunner
 
 from ditr import paths
+from ditr.catalog import sha256_of
 from ditr.cli.main import app
 from ditr.errors import Code, DitrError
 from ditr.model import sparse
 from ditr.runner.inputs import build_model, pick_device
 from ditr.runner.record import _weights
 from ditr.spec.load import load_spec
-from ditr.spec.models import ExecutionSpec, Spec
+from ditr.spec.models import ExecutionSpec, FileCheckpoint, Spec
 from ditr.spec.registry import Registry
 
 MINI = "synthrooms_res16unet_mini"
@@ -105,3 +106,18 @@ def test_the_entrys_count_and_prefix_reach_the_loader(tmp_path: Path) -> None:
         registry = Registry(folder)
         with pytest.raises(DitrError, match=message):
             build_model(spec_of("baseline", registry), seed=0, registry=registry, feature_channels=None)
+
+
+def test_a_file_that_is_not_pinned_is_said_with_the_line_that_pins_it(tmp_path: Path) -> None:
+    registry = Registry()
+    own = tmp_path / "own.safetensors"
+    shutil.copyfile(paths.registry_dir() / "checkpoints" / f"{MINI}.safetensors", own)
+    spec = spec_of("baseline", registry)
+    line = f"sha256: {sha256_of(own)}"
+    for pin, said in ((None, True), (sha256_of(own), False)):
+        checkpoint = FileCheckpoint(kind="file", path=str(own), format="ditr", sha256=pin)
+        _, loaded = build_model(
+            spec.model_copy(update={"checkpoint": checkpoint}), seed=0, registry=registry, feature_channels=None
+        )
+        assert loaded is not None
+        assert any(line in one for one in loaded.lines()) is said
