@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-from types import FrameType
 from typing import Annotated
 
 import typer
 
+from ditr.cli.serving import end_when_told
 from ditr.errors import Code, DitrError, ExitCode
 from ditr.paths import runs_dir
 
@@ -38,7 +37,7 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help=f"Port on {ADDRE
         raise DitrError("nothing is tracked yet", code=Code.RUN, where=str(view.path), fix=fix)
     _require_free(port)
     found = view.pages()
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_when_told()  # a plain kill would leave the server running without its parent
     server = _start(store_uri(runs), port)
     try:
         if _answers(server, port):
@@ -86,8 +85,3 @@ def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
 def _takes_connections(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((ADDRESS, port)) == 0
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """A plain kill would leave the server running without its parent."""
-    raise KeyboardInterrupt

@@ -10,6 +10,7 @@ import typer
 from ditr.cli.display import open_display
 from ditr.cli.frames import find_frame
 from ditr.cli.runs import find_run
+from ditr.cli.serving import end_when_told
 from ditr.errors import Code, DitrError
 from ditr.spec.registry import Registry
 from ditr.spec.resolved import read_resolved
@@ -53,7 +54,9 @@ def view(
         from ditr.report.viewer import require_place, serve
 
         require_place(host, port)
-        serve(_see(folder, frame), host=host, port=port, ready=lambda url: typer.echo(f"{url}  (Ctrl-C ends it)"))
+        seen = _see(folder, frame)
+        end_when_told()
+        serve(seen, host=host, port=port, ready=lambda url: typer.echo(f"{url}  (Ctrl-C ends it)"))
     else:
         from ditr.report.frame_panel import draw_seen
 

@@ -7,7 +7,6 @@ frames are taken one by one. Single frames are written as v2.
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections import Counter
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from ditr.data.classes import THING_NAMES
 from ditr.data.info_entries import NUM_POINT_FEATURES, BrokenEntryError, FrameInfo, frame_info, get, single_entries
 from ditr.data.safe_pickle import load_plain
 from ditr.errors import Code, DitrError
+from ditr.files import replacing
 
 __all__ = ["FrameInfo", "InfoFile", "read_infos", "read_sound_infos", "write_infos"]
 
@@ -97,9 +97,8 @@ def write_infos(path: Path, infos: InfoFile, *, image_root: str = "") -> None:
     # Protocol 2 writes module names as plain lines, without lengths, so that numpy 2's own can become numpy 1's,
     # which both versions know.
     text = pickle.dumps(content, protocol=2).replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(text)
-    beside.replace(path)
+    with replacing(path) as beside:
+        beside.write_bytes(text)
 
 
 def _entry(frame: FrameInfo, *, image_root: str) -> dict[str, Any]:

@@ -91,13 +91,13 @@ def worker_context() -> BaseContext:
     """Workers come from a server process that never ran OpenMP, CUDA or a thread, none of which survives a fork.
 
     The server imports what a worker needs once; a worker is then a cheap fork of it. Ctrl-C reaches every process of
-    the terminal, but the parent alone decides when to stop, and saves first: the server is born with it blocked, so a
-    worker never hears it, not even while it starts.
+    the terminal, and a cluster's SIGTERM every process of a group, but the parent alone decides when to stop, and saves
+    first: the server is born with both blocked, so a worker never hears them, not even while it starts.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ditr.data.loading"])
     resource_tracker.ensure_running()  # which would unblock SIGINT, were it started along with the server
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         forkserver.ensure_running()
     finally:

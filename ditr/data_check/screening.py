@@ -20,6 +20,7 @@ from ditr.data_check.frame_list import FRAME_LISTS
 from ditr.data_check.reprojection import EDGES_PX, LIMIT_PX, MAX_SCALE_ERROR, MIN_COLUMNS, MIN_CONCENTRATION
 from ditr.data_check.reprojection_summary import histogram, read_summary
 from ditr.errors import Code, DitrError
+from ditr.files import write_text
 from ditr.progress import Progress, silent
 from ditr.rooms import make_missing
 from ditr.spec.models import DatasetSpec
@@ -94,9 +95,7 @@ def keep_report(dataset: Dataset, report: CheckReport) -> None:
     """Writes the report for the runs to come; whole or not at all."""
     path = _report_path(dataset)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps({"of": _stamp(dataset), "report": asdict(report)}))
-    beside.replace(path)
+    write_text(path, json.dumps({"of": _stamp(dataset), "report": asdict(report)}))
 
 
 def _report_path(dataset: Dataset) -> Path:

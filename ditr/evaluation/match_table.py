@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from ditr.errors import Code, DitrError
 from ditr.evaluation.instances import Instances
+from ditr.files import replacing
 
 FORMAT = b"1"
 """Version of the file's columns."""
@@ -94,14 +94,12 @@ class MatchTable:
         return MatchTable((self._frames[frame_id] for frame_id in wanted), min_points=self.min_points)
 
     def save(self, path: Path) -> None:
-        """Write one parquet file, one row a frame, under a temporary name first."""
+        """Write one parquet file, one row a frame, whole or not at all."""
         rows = [{field.name: getattr(frame, field.name) for field in fields(frame)} for frame in self.frames]
         schema = _SCHEMA.with_metadata({b"ditr.match_table": FORMAT, b"min_points": str(self.min_points).encode()})
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        pq.write_table(
-            pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd", write_page_checksum=True
-        )
-        os.replace(temporary, path)
+        table = pa.Table.from_pylist(rows, schema=schema)
+        with replacing(path) as beside:
+            pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
 
     @classmethod
     def load(cls, path: Path) -> MatchTable:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ditr.errors import Code, DitrError
 from ditr.features.journal import Journal
+from ditr.files import replacing
 
 JOURNAL = "digests.xxh128"
 LOCK = ".lock"
@@ -172,15 +173,9 @@ class FeatureStore:
 
     def _replace(self, path: Path, parts: Iterable[bytes | memoryview]) -> None:
         """Writes a file beside and renames it; nothing is left of one that fails."""
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with unfinished.open("wb", buffering=0) as file:
-                for part in parts:
-                    _write_all(file, part)
-            os.replace(unfinished, path)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
+        with replacing(path, durable=False) as beside, beside.open("wb", buffering=0) as file:
+            for part in parts:
+                _write_all(file, part)
 
     def _not_finite(self, frame_id: str) -> DitrError:
         return self._unusable(frame_id, "the 2D feature map holds values that are not finite")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 
 from ditr.data.scannet_sv import INSTANCES, POINT_COUNT, POINTS, POSES, SEMANTICS, SUPERPOINTS, stored_pose_path
+from ditr.files import replacing
 from ditr.scannet.frame import PreparedFrame
 from ditr.scannet.splits import split_id
 
@@ -54,9 +54,8 @@ def write_frame(root: Path, frame_id: str, frame: PreparedFrame) -> None:
 def write_whole(path: Path, content: bytes) -> None:
     """Writes beside and renames, so that ``path`` never holds a part of ``content``; makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
-    beside.write_bytes(content)
-    beside.replace(path)
+    with replacing(path, durable=False) as beside:
+        beside.write_bytes(content)
 
 
 def sweep_parts(root: Path) -> None:

@@ -12,6 +12,7 @@ import xxhash
 from torch import nn
 
 from ditr.errors import Code, DitrError
+from ditr.files import replacing
 
 
 @dataclass(kw_only=True)
@@ -73,16 +74,9 @@ class TrainingState:
             "optimizer": optimizer.state_dict(),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            with beside.open("w+b") as file:
-                torch.save(content, file)
-                file.write(_MARK + _digest(file, size=file.tell()))
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self.path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with replacing(self.path) as beside, beside.open("w+b") as file:
+            torch.save(content, file)
+            file.write(_MARK + _digest(file, size=file.tell()))
 
     def restore(self, *, model: nn.Module, optimizer: torch.optim.Optimizer, plan: dict[str, int]) -> Ledger:
         """Put the saved weights and optimizer back and return the ledger; a fresh one if nothing was saved yet.

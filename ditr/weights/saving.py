@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import torch
 import xxhash
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from ditr.files import replacing
 
 DIGEST = "ditr_xxh3_128"
 """Name of the digest in a file's metadata."""
@@ -19,12 +20,8 @@ def save_weights(model: nn.Module, path: Path) -> None:
     """Write the model's state dict as safetensors, whole or not at all."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(state, temporary, metadata={DIGEST: digest_of(state)})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as beside:
+        save_file(state, beside, metadata={DIGEST: digest_of(state)})
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:

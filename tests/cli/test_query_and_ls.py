@@ -101,6 +101,7 @@ def test_ls_without_runs_says_how_to_start() -> None:
 
 
 def test_rebuild_restores_a_deleted_file(runs: Path) -> None:
+    query("select 1")
     (runs / "results.duckdb").unlink()
     CliRunner().invoke(app, ["results", "rebuild"], catch_exceptions=False)
     assert query("select count(*) as n from results", "--format", "csv") == "n\n2\n"

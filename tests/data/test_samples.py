@@ -223,13 +223,14 @@ def test_what_is_wrong_with_a_frame_is_told_the_same_by_a_worker(
     assert "run the spec again" in raised.value.fix
 
 
-def test_an_interrupt_of_the_terminal_does_not_lose_the_workers(frames: FrameSet) -> None:
-    # Ctrl-C reaches the workers too; the parent wants to finish its step and save, so they have to carry on.
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_that_reaches_all_processes_does_not_lose_the_workers(frames: FrameSet, number: signal.Signals) -> None:
+    # Of the terminal, or of a cluster; the parent wants to finish its step and save, so they have to carry on.
     pending = batches(training_set(frames), batch_size=1, shuffle=False, workers=2)
     seen = [next(pending).samples[0].frame_id for _ in range(2)]  # one of each worker: both have started
     for process in psutil.Process().children(recursive=True):
         if "forkserver" in " ".join(process.cmdline()):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
     assert seen + [batch.samples[0].frame_id for batch in pending] == list(frames.ids)
 
 

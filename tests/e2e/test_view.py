@@ -44,6 +44,11 @@ def test_a_picture_is_written_and_named(done: Shell, frame: str, tmp_path: Path,
     assert np.asarray(Image.open(out)).std() > 20
 
 
+def ignore_ctrl_c() -> None:
+    """As a shell does for its background jobs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def test_a_page_is_served_until_ctrl_c(done: Shell, frame: str) -> None:
     port = str(free_port())
     server = subprocess.Popen(
@@ -53,6 +58,7 @@ def test_a_page_is_served_until_ctrl_c(done: Shell, frame: str) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=ignore_ctrl_c,
     )
     assert server.stdout is not None
     said = next(line for line in server.stdout if not line.startswith("  "))  # after what was opened
