@@ -17,7 +17,7 @@ from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
     from ditr.evaluation.resampling import Metric
-    from ditr.report.arms import Arm
+    from ditr.report.arms import Arms
     from ditr.report.compare import Comparison
     from ditr.report.where import StratumContrast
 
@@ -71,7 +71,7 @@ def compare_arms(
     typer.echo(in_text(comparison), nl=False)
     if not where and figure is None:
         return
-    parts = by_stratum(found, reference=comparison.reference, metric=metric.value)
+    parts = by_stratum(found.found, reference=comparison.reference, metric=metric.value)
     if where:
         typer.echo(f"\n{_where(parts, metric=metric.value)}", nl=False)
     if figure is not None:
@@ -81,12 +81,11 @@ def compare_arms(
         typer.echo(f"\nfigure: {figure}")
 
 
-def find_arms(wanted: Sequence[str]) -> tuple[Arm, ...]:
+def find_arms(wanted: Sequence[str]) -> Arms:
     """The arms of these names and spec files, in that order; all arms with finished runs for none."""
-    from ditr.report.arms import all_arms, choose
+    from ditr.report.arms import all_arms
 
-    runs = runs_dir()
-    arms = all_arms(runs)
+    arms = all_arms(runs_dir())
     if not wanted:
         return arms
     registry = Registry()
@@ -97,7 +96,7 @@ def find_arms(wanted: Sequence[str]) -> tuple[Arm, ...]:
             names += [spec_hash(one.spec, registry=registry) for one in loaded]
         else:
             names.append(text)
-    return choose(arms, names, runs=runs)
+    return arms.called(names)
 
 
 def in_text(comparison: Comparison) -> str:

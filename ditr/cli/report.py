@@ -9,7 +9,6 @@ import typer
 
 from ditr.cli.compare import WHAT, Allow, MetricName, MetricOption, find_arms
 from ditr.errors import Code, DitrError
-from ditr.paths import runs_dir
 
 
 def register(app: typer.Typer) -> None:
@@ -35,12 +34,10 @@ def report(
     from ditr.report.where import by_stratum
 
     found = find_arms(arms or ())
-    if not found:
-        fix = "Run the specs first, such as: ditr run specs/*.yaml"
-        raise DitrError("there is no finished run yet", code=Code.RUN, where=str(runs_dir()), fix=fix)
+    found.require_some()
     if not out.parent.is_dir():
         raise DitrError("no such folder to write to", code=Code.RUN, where=str(out.parent), fix="Make it first.")
     comparison = compare(found, metric=metric.value, allow=allow or ())
-    parts = by_stratum(found, reference=comparison.reference, metric=metric.value)
+    parts = by_stratum(found.found, reference=comparison.reference, metric=metric.value)
     out.write_text(report_page(comparison, parts=parts))
-    typer.echo(f"{out}: {len(found)} arms, {out.stat().st_size / 2**20:.1f} MiB")
+    typer.echo(f"{out}: {len(found.found)} arms, {out.stat().st_size / 2**20:.1f} MiB")

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import ConfigDict, TypeAdapter, with_config
+from pydantic import BaseModel, ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from ditr.errors import Code, DitrError
 from ditr.files import write_text
 from ditr.record.columns import RESULT
+from ditr.record.shape import Provenance
 from ditr.record.state import RecordState, now, read_state, unreadable, write_state
 
 _LOCK_S = 2.0
@@ -78,18 +79,11 @@ class RunFolder:
 
     def read_result(self) -> dict[str, Any]:
         """What result.json says, its columns of the types that they must be; empty where there is none."""
-        result = _read_object(self.result)
-        if result is None:
-            return {}
-        try:
-            RESULT.model_validate(result)
-        except ValueError as error:
-            raise unreadable(self.result, error) from error
-        return result
+        return _read_object(self.result, RESULT) or {}
 
     def read_provenance(self) -> dict[str, Any] | None:
         """What the last session wrote of code, data and machine; None where there is none."""
-        return _read_object(self.provenance)
+        return _read_object(self.provenance, Provenance)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Appends one row of metrics."""
@@ -199,9 +193,12 @@ def find_run(runs: Path, key: str) -> RunFolder | None:
     return next((RunFolder(file.parent) for file in sorted(runs.glob(f"*-{key}/state.json"))), None)
 
 
-def _read_object(path: Path) -> dict[str, Any] | None:
+def _read_object(path: Path, shape: type[BaseModel]) -> dict[str, Any] | None:
+    """The object as it is in the file, which has the shape."""
     try:
-        return _OBJECT.validate_json(path.read_bytes())
+        found = _OBJECT.validate_json(path.read_bytes())
+        shape.model_validate(found)
+        return found
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import json
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +13,7 @@ from typing import Any
 from ditr.errors import Code, DitrError
 from ditr.evaluation.match_table import MatchTable
 from ditr.record.folder import RunFolder, run_folders
-from ditr.record.state import RecordState
+from ditr.record.state import RecordState, unreadable
 from ditr.spec.models import Spec
 from ditr.spec.resolved import read_resolved
 
@@ -27,6 +27,7 @@ class ArmRun:
 
     folder: RunFolder
     state: RecordState
+    spec: Spec
 
     @property
     def seed(self) -> int:
@@ -36,12 +37,12 @@ class ArmRun:
     @cached_property
     def result(self) -> dict[str, Any]:
         """What result.json says."""
-        return dict(json.loads(self.folder.result.read_text()))
+        return self.folder.read_result()
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """What provenance.json says."""
-        return dict(json.loads(self.folder.provenance.read_text()))
+        return self.folder.read_provenance() or {}
 
     @cached_property
     def table(self) -> MatchTable:
@@ -76,29 +77,50 @@ class Arm:
         return tuple(seed for seed in self.spec.seeds if seed not in self.seeds)
 
 
-def all_arms(runs: Path) -> tuple[Arm, ...]:
-    """Every spec with a finished training in the folder ``runs``, in the order in which they were begun.
+@dataclass(frozen=True, kw_only=True)
+class Arms:
+    """What there is to compare in a folder of records."""
 
-    Raises
-    ------
-    DitrError: a folder lacks a file that every finished run has, or it cannot be read.
-    """
+    found: tuple[Arm, ...]
+    """In the order in which they were begun."""
+    left_out: tuple[str, ...]
+    """A sentence about each record that cannot be read: it may be a run of any of them."""
+    runs: Path
+    """The folder."""
+
+    def called(self, wanted: Sequence[str]) -> Arms:
+        """Those called so, in that order: by name, by ``name@hash`` with any number of its digits, or by whole hash.
+
+        Raises
+        ------
+        DitrError: nothing or more than one thing is called so, or an arm is named twice.
+        """
+        self.require_some()
+        return replace(self, found=_choose(self.found, wanted, runs=self.runs))
+
+    def require_some(self) -> None:
+        """Raises DitrError if there are none, with the reason of those that were left out."""
+        if not self.found:
+            raise _none_yet(self.runs, self.left_out)
+
+
+def all_arms(runs: Path) -> Arms:
+    """Every spec with a finished training in the folder ``runs``."""
     by_hash: dict[str, list[ArmRun]] = {}
+    left_out: list[str] = []
     for folder in run_folders(runs):
-        state = folder.state()
-        if state is not None and state.kind == "run" and state.state == "finished":
-            _require_whole(folder)
-            by_hash.setdefault(state.spec_hash, []).append(ArmRun(folder=folder, state=state))
-    return _labelled([_arm(spec_hash, found) for spec_hash, found in by_hash.items()])
+        try:
+            run = _finished_run(folder)
+        except DitrError as error:
+            left_out.append(f"{folder.path.name} is left out: {error.what}.")
+        else:
+            if run is not None:
+                by_hash.setdefault(run.state.spec_hash, []).append(run)
+    arms = [_arm(spec_hash, found) for spec_hash, found in by_hash.items()]
+    return Arms(found=_labelled(arms), left_out=tuple(left_out), runs=runs)
 
 
-def choose(arms: Sequence[Arm], wanted: Sequence[str], *, runs: Path) -> tuple[Arm, ...]:
-    """The arms called so, in that order: by name, by ``name@hash`` with any number of its digits, or by whole hash.
-
-    Raises
-    ------
-    DitrError: nothing or more than one thing is called so, or an arm is named twice.
-    """
+def _choose(arms: Sequence[Arm], wanted: Sequence[str], *, runs: Path) -> tuple[Arm, ...]:
     chosen: list[Arm] = []
     for text in wanted:
         found = [arm for arm in arms if _is_called(arm, text)]
@@ -122,18 +144,21 @@ def _is_called(arm: Arm, text: str) -> bool:
 
 def _unknown(text: str, arms: Sequence[Arm], runs: Path) -> DitrError:
     labels = [arm.label for arm in arms]
-    if not labels:
-        fix = "Run the specs first, such as: ditr run specs/*.yaml"
-        return DitrError("there is no finished run yet", code=Code.RUN, where=str(runs), fix=fix)
     close = difflib.get_close_matches(text, labels, n=1)
     guess = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(labels)}"
     fix = "`ditr ls` lists all runs; only finished trainings can be compared."
     return DitrError(f"no finished run is called '{text}'{guess}", code=Code.RUN, where=str(runs), fix=fix)
 
 
+def _none_yet(runs: Path, left_out: Sequence[str]) -> DitrError:
+    what = "".join(("there is no finished run yet", *(f"\n    {one}" for one in left_out)))
+    fix = "Run the specs first, such as: ditr run specs/*.yaml"
+    return DitrError(what, code=Code.RUN, where=str(runs), fix=fix)
+
+
 def _arm(spec_hash: str, runs: list[ArmRun]) -> Arm:
     newest = runs[-1]
-    spec = read_resolved(newest.folder.spec)
+    spec = newest.spec
     return Arm(
         label=spec.name,
         spec=spec,
@@ -151,8 +176,26 @@ def _labelled(arms: Sequence[Arm]) -> tuple[Arm, ...]:
     )
 
 
-def _require_whole(folder: RunFolder) -> None:
-    needed = (folder.spec, folder.provenance, folder.result, folder.matches)
-    if missing := [file.name for file in needed if not file.is_file()]:
-        what = f"a finished run lacks {' and '.join(missing)}"
-        raise DitrError(what, code=Code.RUN, where=str(folder.path), fix="Run it again with --force, or move it away.")
+def _finished_run(folder: RunFolder) -> ArmRun | None:
+    """None for a record of something else.
+
+    Raises
+    ------
+    DitrError: it lacks what every finished run has, or that cannot be read.
+    """
+    state = folder.state()
+    if state is None or state.kind != "run" or state.state != "finished":
+        return None
+    if state.seed is None:
+        raise unreadable(folder.state_file, ValueError("a training without a seed"))
+    for file in (folder.spec, folder.provenance, folder.result, folder.matches):
+        if not file.is_file():
+            raise unreadable(file, FileNotFoundError(errno.ENOENT, "a finished run lacks it"))
+    run = ArmRun(folder=folder, state=state, spec=read_resolved(folder.spec))
+    for file, content, needed in (
+        (folder.provenance, run.provenance, ("dataset", "start_weights", "device")),
+        (folder.result, run.result, ("split", "n_frames")),
+    ):
+        if lacking := [name for name in needed if name not in content]:
+            raise unreadable(file, ValueError(f"it lacks {lacking[0]}"))
+    return run

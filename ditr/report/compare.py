@@ -10,7 +10,7 @@ from statistics import fmean
 from ditr.evaluation.resampling import Metric, Scored
 from ditr.evaluation.statistics import Spread, difference, holm, permutation_p, spread
 from ditr.report.answers import FEWEST_SEEDS, Answer, answers
-from ditr.report.arms import Arm
+from ditr.report.arms import Arm, Arms
 from ditr.report.comparable import caveats
 from ditr.report.contrast import Contrast
 from ditr.report.roles import Role, role
@@ -59,7 +59,7 @@ class Comparison:
         return next(summary for summary in self.arms if summary.arm.label == label)
 
 
-def compare(arms: Sequence[Arm], *, metric: Metric, allow: Sequence[str] = (), resamples: int = 1000) -> Comparison:
+def compare(arms: Arms, *, metric: Metric, allow: Sequence[str] = (), resamples: int = 1000) -> Comparison:
     """Compares arms that differ in their fusion, or in the 2D features that it reads, alone.
 
     Parameters
@@ -69,11 +69,12 @@ def compare(arms: Sequence[Arm], *, metric: Metric, allow: Sequence[str] = (), r
 
     Raises
     ------
-    DitrError: they differ in something else, or were not evaluated on the same frames.
+    DitrError: there are none, they differ in something else, or were not evaluated on the same frames.
     """
-    said = (*caveats(arms, allow=allow), *_gaps(arms))
-    scored = {arm.label: Scored(arm.tables, esam_compat=arm.spec.esam_compat) for arm in arms}
-    summaries = tuple(_summary(arm, scored[arm.label]) for arm in arms)
+    arms.require_some()
+    said = (*caveats(arms.found, allow=allow), *_gaps(arms.found), *arms.left_out)
+    scored = {arm.label: Scored(arm.tables, esam_compat=arm.spec.esam_compat) for arm in arms.found}
+    summaries = tuple(_summary(arm, scored[arm.label]) for arm in arms.found)
     pairs = _pairs(summaries)
     found = [difference(scored[one], scored[other], metric=metric, resamples=resamples) for one, other in pairs]
     corrected = holm([each.p for each in found])

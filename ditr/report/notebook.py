@@ -12,7 +12,7 @@ from ditr.evaluation.resampling import Metric
 from ditr.paths import runs_dir
 from ditr.record.views.results import Results
 from ditr.report.answers import interval_text, metric_name, p_text
-from ditr.report.arms import all_arms, choose
+from ditr.report.arms import all_arms
 from ditr.report.compare import COSTS, Comparison, compare
 
 if TYPE_CHECKING:
@@ -75,9 +75,8 @@ def comparison_view(
     names: Sequence[str], *, metric: Metric, allow: Sequence[str], runs: str | Path | None
 ) -> ComparisonView:
     """Of the arms called so, or of all."""
-    folder = _folder(runs)
-    arms = all_arms(folder)
-    return ComparisonView(compare(choose(arms, names, runs=folder) if names else arms, metric=metric, allow=allow))
+    arms = all_arms(_folder(runs))
+    return ComparisonView(compare(arms.called(names) if names else arms, metric=metric, allow=allow))
 
 
 def _folder(runs: str | Path | None) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +41,7 @@ class Present:
         ------
         DitrError: the run read another file than lies here now.
         """
-        before = provenance_of(folder)
+        before = folder.read_provenance()
         if before is None:
             return
         read = {
@@ -110,11 +109,6 @@ class Present:
         files = entry.infos.values() if isinstance(entry, FolderEntry) else (MANIFEST,)
         root = locate_dataset(name, entry)
         return open_dataset(name, registry=self._registry) if all((root / file).is_file() for file in files) else None
-
-
-def provenance_of(folder: RunFolder) -> dict[str, Any] | None:
-    """What the folder's last session wrote; None where none came so far."""
-    return dict(json.loads(folder.provenance.read_text())) if folder.provenance.is_file() else None
 
 
 def require_same_as_before(before: dict[str, Any], facts: dict[str, Any], *, folder: RunFolder) -> None:

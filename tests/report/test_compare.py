@@ -22,7 +22,7 @@ from ditr.record.folder import RunFolder
 from ditr.record.provenance import session_facts
 from ditr.record.state import RecordState
 from ditr.record.views.results import Results
-from ditr.report.arms import Arm, all_arms, choose
+from ditr.report.arms import Arms, all_arms
 from ditr.report.comparable import caveats
 from ditr.report.compare import Comparison, compare
 from ditr.report.where import by_stratum
@@ -134,8 +134,8 @@ def table(chance: float, *, seed: int) -> MatchTable:
     return MatchTable(frames, min_points=100)
 
 
-def arms_of(runs: Path, *names: str) -> tuple[Arm, ...]:
-    return choose(all_arms(runs), names, runs=runs)
+def arms_of(runs: Path, *names: str) -> Arms:
+    return all_arms(runs).called(names)
 
 
 def compared(runs: Path, *names: str, allow: tuple[str, ...] = ()) -> Comparison:
@@ -389,11 +389,11 @@ def test_missing_seeds_are_said(runs: Path, make: Make) -> None:
 def test_two_experiments_of_one_name_are_told_apart(runs: Path, make: Make) -> None:
     make("baseline.yaml")
     make("baseline.yaml", "schedule.epochs=9")
-    labels = [arm.label for arm in all_arms(runs)]
+    labels = [arm.label for arm in all_arms(runs).found]
     with pytest.raises(DitrError, match="2 different experiments are called 'baseline'") as ambiguous:
         arms_of(runs, "baseline")
     assert all(label in ambiguous.value.fix for label in labels)
-    (chosen,) = arms_of(runs, labels[1])
+    (chosen,) = arms_of(runs, labels[1]).found
     assert chosen.spec.schedule.epochs == 9
 
 
@@ -408,16 +408,38 @@ def test_unknown_names_and_names_given_twice_are_refused(runs: Path, make: Make)
 
 
 def test_a_run_that_lost_a_file_is_named(runs: Path, make: Make) -> None:
-    make("baseline.yaml", seeds=1)
-    next(runs.glob("*/matches.parquet")).unlink()
-    with pytest.raises(DitrError, match=r"lacks matches.parquet"):
-        all_arms(runs)
+    make("baseline.yaml", seeds=2)
+    make("bifusion.yaml", seeds=2)
+    lost = next(runs.glob("baseline-s1-*/matches.parquet"))
+    lost.unlink()
+    found = compare(all_arms(runs), metric="ap50", resamples=50)
+    assert [one.arm.seeds for one in found.arms] == [(0,), (0, 1)]
+    (caveat,) = [said for said in found.caveats if "left out" in said]
+    assert caveat == f"{lost.parent.name} is left out: unreadable matches.parquet: a finished run lacks it."
+
+
+ODD = ("{", "[]", "null", '{"run_key": 1}', "")
+
+
+@pytest.mark.parametrize("file", ["state.json", "result.json", "provenance.json", "spec.resolved.yaml"])
+@pytest.mark.parametrize("content", ODD)
+def test_a_damaged_record_is_left_out_and_said(runs: Path, make: Make, file: str, content: str) -> None:
+    make("baseline.yaml", seeds=2)
+    next(runs.glob(f"baseline-s1-*/{file}")).write_text(content)
+    found = compare(all_arms(runs), metric="ap50", resamples=50)
+    assert [one.arm.seeds for one in found.arms] == [(0,)]
+    assert any("baseline-s1-" in said and "is left out: " in said for said in found.caveats)
+
+
+def test_nothing_to_compare_is_one_message(runs: Path) -> None:
+    with pytest.raises(DitrError, match="no finished run yet"):
+        ditr.compare(runs=runs)
 
 
 def test_parts_show_where_the_gain_is(runs: Path, make: Make) -> None:
     make("baseline.yaml", chance=0.2)
     make("bifusion.yaml", chance=0.9)
-    baseline, bifusion = arms_of(runs, "baseline", "bifusion")
+    baseline, bifusion = arms_of(runs, "baseline", "bifusion").found
     found = {one.stratum.name: one for one in by_stratum([bifusion], reference=baseline, metric="ap50", resamples=50)}
     assert found["differs in texture only"].difference.value > 0.5
     assert found["differs otherwise"].difference.value == 0
@@ -450,9 +472,9 @@ def test_the_commands_of_the_readme_compare_the_committed_study() -> None:
     study = arms_of(
         project_dir() / "docs" / "study" / "runs", "baseline", "bifusion", "inject_only", "fpn_inject", *CONTROLS
     )
-    assert caveats(study, allow=()) == ()
+    assert caveats(study.found, allow=()) == ()
     names = ("baseline_long", "bifusion", "inject_only", "fpn_inject", "control_mean")
-    (caveat,) = caveats(arms_of(project_dir() / "docs" / "study" / "runs", *names), allow=("schedule.epochs",))
+    (caveat,) = caveats(arms_of(project_dir() / "docs" / "study" / "runs", *names).found, allow=("schedule.epochs",))
     assert "schedule.epochs" in caveat
 
 

@@ -56,7 +56,9 @@ class Page(HTMLParser):
 def page_of(runs: Path) -> str:  # noqa: F811
     arms = all_arms(runs)
     comparison = compare(arms, metric="ap50", resamples=50)
-    return report_page(comparison, parts=by_stratum(arms, reference=comparison.reference, metric="ap50", resamples=50))
+    return report_page(
+        comparison, parts=by_stratum(arms.found, reference=comparison.reference, metric="ap50", resamples=50)
+    )
 
 
 def keep_a_frame(runs: Path) -> None:  # noqa: F811
