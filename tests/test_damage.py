@@ -14,10 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ditr.data.info_pickle import FrameInfo, InfoFile, read_infos, write_infos
+from ditr.data.scannet_sv import read_image, read_stored_pose
 from ditr.errors import DitrError
 from ditr.evaluation.instance_facts import INSTANCES_SCHEMA, load_instances, save_instances
 from ditr.evaluation.instances import Instances
@@ -153,6 +155,17 @@ def write_info(folder: Path) -> Path:
     return folder / "infos.pkl"
 
 
+def write_pose(folder: Path) -> Path:
+    np.save(folder / "0.npy", np.arange(16.0).reshape(4, 4))
+    return folder / "0.npy"
+
+
+def write_image(folder: Path, suffix: str) -> Path:
+    noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / f"0.{suffix}")
+    return folder / f"0.{suffix}"
+
+
 def write_kept(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     frame = StoredFrame(
@@ -215,6 +228,9 @@ KINDS = {
     "stored map": Kind(write=write_map, read=read_map),
     "map manifest": Kind(write=write_manifest, read=lambda path: read_manifest(path.parent), guarded=False),
     "info pickle": Kind(write=write_info, read=lambda path: repr(read_infos(path)), guarded=False),
+    "stored pose": Kind(write=write_pose, read=lambda path: plain(read_stored_pose(path)), guarded=False),
+    "jpeg": Kind(write=lambda folder: write_image(folder, "jpg"), read=lambda p: plain(read_image(p)), guarded=False),
+    "png": Kind(write=lambda folder: write_image(folder, "png"), read=lambda p: plain(read_image(p)), guarded=False),
     "kept frame": Kind(write=write_kept, read=read_kept),
     "match table": Kind(write=write_matches, read=read_matches),
     "instance facts": Kind(write=write_facts, read=read_facts),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ditr.data.classes import MAX_RAW_ID
 from ditr.data.frame import Frame
@@ -192,7 +192,7 @@ def read_stored_pose(path: Path) -> np.ndarray:
         pose = np.asarray(np.load(path, allow_pickle=False))
     except FileNotFoundError as error:
         raise _missing(path) from error
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # what numpy raises of a damaged header is not to be listed
         raise _broken(path, f"cannot be read ({error})") from error
     if pose.dtype != np.float64 or pose.shape != (4, 4):
         raise _broken(path, f"{pose.shape} {pose.dtype}, not (4, 4) float64")
@@ -206,7 +206,7 @@ def read_image(path: Path) -> np.ndarray:
             return np.asarray(image)
     except FileNotFoundError as error:
         raise _missing(path) from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except Exception as error:  # what Pillow raises of damaged bytes is not to be listed
         raise _broken(path, f"the image is damaged ({error})") from error
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ditr.errors import Code, DitrError
 from ditr.features.journal import Journal
-from ditr.files import replacing
+from ditr.files import replacing, write_json
 
 JOURNAL = "digests.xxh128"
 LOCK = ".lock"
@@ -96,7 +96,9 @@ class FeatureStore:
         parts = (_header(half), half.data.cast("B"))
         path = self.path(frame_id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._replace(path, parts)
+        with replacing(path, durable=False) as beside, beside.open("wb", buffering=0) as file:
+            for part in parts:
+                _write_all(file, part)
         digest = xxhash.xxh3_128()
         for part in parts:
             digest.update(part)
@@ -108,8 +110,7 @@ class FeatureStore:
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Replaces the manifest, whole or not at all."""
-        text = json.dumps(manifest, indent=2) + "\n"
-        self._replace(_manifest_path(self.folder), (text.encode(),))
+        write_json(_manifest_path(self.folder), manifest)
 
     def missing(self, frame_ids: Iterable[str]) -> list[str]:
         """The ids that have no map yet, in their order."""
@@ -170,12 +171,6 @@ class FeatureStore:
             what = f"the 2D feature map is {tokens.dtype} {tokens.shape}, not float16 {self.shape}"
             raise self._unusable(frame_id, what)
         return tokens
-
-    def _replace(self, path: Path, parts: Iterable[bytes | memoryview]) -> None:
-        """Writes a file beside and renames it; nothing is left of one that fails."""
-        with replacing(path, durable=False) as beside, beside.open("wb", buffering=0) as file:
-            for part in parts:
-                _write_all(file, part)
 
     def _not_finite(self, frame_id: str) -> DitrError:
         return self._unusable(frame_id, "the 2D feature map holds values that are not finite")

@@ -144,7 +144,8 @@ def _read_safetensors(path: Path) -> WeightFile:
         metadata = file.metadata() or {}
     digest = metadata.get(DIGEST)
     if digest is not None and digest != digest_of(tensors):
-        raise file_error("the file is damaged: it does not match the digest in it", path=path, fix=_AGAIN)
+        fix = "restore it from a copy, or run the spec again with --force"
+        raise file_error("the file is damaged: it does not match the digest in it", path=path, fix=fix)
     return WeightFile(
         path=path,
         container="safetensors",
