@@ -220,7 +220,7 @@ def test_jobs_at_once_that_were_stopped_give_the_numbers_of_one_after_the_other_
     shell = Shell(tmp_path, done.cache)
     broken = tmp_path / "broken.yaml"
     base = os.path.relpath(project_dir() / "specs/bifusion.yaml", tmp_path)
-    broken.write_text(f"extends: {base}\nname: broken\nschedule: {{learning_rate: 1.0e+30}}\n")
+    broken.write_text(f"extends: {base}\nname: broken\nschedule: {{learning_rate: 100.0, weight_decay: 1.0e+6}}\n")
     arguments = [*run_arguments("baseline", "bifusion"), str(broken), "--jobs", "2"]
     process = subprocess.Popen(
         command(*arguments), cwd=project_dir(), env=shell.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
