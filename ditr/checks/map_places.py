@@ -15,7 +15,9 @@ from ditr.checks.image_agreement import (
     looks_of,
     token_contrast,
 )
-from ditr.checks.outcome import Check, Subject, at_least, at_most, yes_or_no
+from ditr.checks.measure import Measured
+from ditr.checks.subject import Subject
+from ditr.checks.tables import IMAGES, MAP_PLACES, NO_PLACES
 from ditr.errors import DitrError
 from ditr.progress import Progress
 from ditr.spec.feature_maps import map_covers
@@ -34,29 +36,32 @@ _FAR = (Place(down=-2), Place(down=2), Place(right=-2), Place(right=2))
 _MIRRORED = {"upside down": (1,), "mirrored": (2,), "turned by half": (1, 2)}
 
 
-def check_places(subject: Subject, *, maps: Mapping[int, Tensor], progress: Progress) -> Iterator[Check]:
+def measure_places(subject: Subject, *, maps: Mapping[int, Tensor], progress: Progress) -> Iterator[Measured]:
     """Needs no source. ``maps`` are those of some frames, by index."""
     contrasts: dict[int, TokenContrast] = {}
     looks: dict[int, Tensor] = {}
-    unseen = []
+    images, read = Measured(IMAGES), 0
     for index, tokens in maps.items():
         try:
             image = subject.frames.image(index)
         except DitrError as error:
-            unseen.append(f"{subject.frames.ids[index]}: {error.what}")
+            images.take("images_unreadable", 1, subject.frames.ids[index], note=error.what)
             continue
+        read += 1
         covered = _covered(subject) or (image.shape[0], image.shape[1])
         contrast = token_contrast(tokens, map_hw=covered, image_hw=(image.shape[0], image.shape[1]))
         if contrast is not None:
             contrasts[index], looks[index] = contrast, looks_of(image)
-    yield at_most(1, "images_unreadable", len(unseen), limit=0, detail="; ".join(unseen[:1]))
-    if not contrasts:
-        small = len(unseen) < len(maps)
-        detail = f"no map has {MIN_GRID} x {MIN_GRID} tokens within its image" if small else "no map could be read"
-        yield yes_or_no(1, "own_image", small, limit="reported", detail=f"not measured: {detail}")
-        return
-    yield _own_image(subject, contrasts, looks, progress=progress)
-    yield _alignment(contrasts, looks, limit=subject.spec.checks.max_fit_beside)
+    yield images
+    yield _places(subject, contrasts, looks, progress=progress) if contrasts else _no_places(small=read > 0)
+
+
+def _no_places(*, small: bool) -> Measured:
+    """Of maps that are too ``small`` to be compared nothing can be said; where there are none, that is a failure."""
+    found = Measured(NO_PLACES)
+    why = f"no map has {MIN_GRID} x {MIN_GRID} tokens within its image" if small else "no map could be read"
+    found.take("own_image", small, note=f"not measured: {why}")
+    return found
 
 
 def _covered(subject: Subject) -> tuple[int, int] | None:
@@ -67,10 +72,10 @@ def _covered(subject: Subject) -> tuple[int, int] | None:
     return spec.input_size if spec is not None and spec.resize == "pad" else None
 
 
-def _own_image(
+def _places(
     subject: Subject, contrasts: Mapping[int, TokenContrast], looks: Mapping[int, Tensor], *, progress: Progress
-) -> Check:
-    ids, misfits = subject.frames.ids, {}
+) -> Measured:
+    found, ids, misfits = Measured(MAP_PLACES), subject.frames.ids, []
     for done, (index, contrast) in enumerate(contrasts.items()):
         progress("maps and images", done, len(contrasts))
         own = agreement(contrast, looks[index])
@@ -82,18 +87,18 @@ def _own_image(
         }
         best = max(others, key=lambda one: others[one])
         if not own >= others[best]:
-            misfits[ids[index]] = (
-                f"the map of {ids[index]} fits {best} ({others[best]:.3f}) better than its own ({own:.3f})"
-            )
+            misfits.append(f"the map of {ids[index]} fits {best} ({others[best]:.3f}) better than its own ({own:.3f})")
     progress("maps and images", len(contrasts), len(contrasts))
-    share = 1 - len(misfits) / len(contrasts)
-    fix = "a map of another image, or with its tokens in another order: extract again"
-    detail = next(iter(misfits.values()), f"{len(contrasts)} maps, {len(looks)} images")
-    return at_least(1, "own_image", share, limit=subject.spec.checks.min_own_image, detail=detail, fix=fix)
+    note = misfits[0] if misfits else f"{len(contrasts)} maps, {len(looks)} images"
+    found.take("own_image", 1 - len(misfits) / len(contrasts), note=note)
+    value, best = _alignment(contrasts, looks)
+    found.take("map_alignment", value, note=f"best but for in place: {best}")
+    return found
 
 
-def _alignment(contrasts: Mapping[int, TokenContrast], looks: Mapping[int, Tensor], *, limit: float) -> Check:
-    """All frames together, as single ones are too little to tell half a token."""
+def _alignment(contrasts: Mapping[int, TokenContrast], looks: Mapping[int, Tensor]) -> tuple[float, str]:
+    """How well the best place beside fits, and which it is: all frames together, as single ones are too little to tell
+    half a token."""
 
     def total(place: Place) -> float:
         return sum(agreement(contrast, looks[index], place=place) for index, contrast in contrasts.items())
@@ -101,6 +106,4 @@ def _alignment(contrasts: Mapping[int, TokenContrast], looks: Mapping[int, Tenso
     own = total(IN_PLACE)
     beside = {where: total(place) for where, place in _BESIDE.items()}
     best = max(beside, key=lambda one: beside[one])
-    value = beside[best] / own if own > 0 else float("nan")
-    fix = "correct resize or input_size of the spec, or covers of the registry entry"
-    return at_most(1, "map_alignment", value, limit=limit, detail=f"best but for in place: {best}", fix=fix)
+    return beside[best] / own if own > 0 else float("nan"), best

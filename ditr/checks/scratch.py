@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ditr.checks.outcome import Subject
+from ditr.checks.subject import Subject
 from ditr.model.esam import EsamSingleView
 from ditr.seeds import derive_seed
 from ditr.spec.models import FusionSpec

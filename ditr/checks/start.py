@@ -8,48 +8,48 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ditr.checks.outcome import Check, Subject, equal, largest, reported
+from ditr.checks.measure import Measured
 from ditr.checks.scratch import added_parameters, copied, fresh, shaken
 from ditr.checks.seen import frames_of
+from ditr.checks.subject import Subject
+from ditr.checks.tables import IDENTITY, NO_IDENTITY, OUTPUT, START
 from ditr.model.output import ModelOutput
 from ditr.progress import Progress
 from ditr.spec.models import FusionSpec
 from ditr.weights.names import ADDED_PARTS
 
-STAGE = 4
 PLAIN = FusionSpec()
-_SHOWN = 3
 
 
-def check_start(subject: Subject, *, pairs: Sequence[Sequence[int]], progress: Progress) -> Iterator[Check]:
+def measure_start(subject: Subject, *, pairs: Sequence[Sequence[int]], progress: Progress) -> Iterator[Measured]:
     """What the untrained model gives, of frames as evaluation reads them.
 
     Bits are compared on the CPU, where the same sums come in the same order; of a subject on a GPU, for two frames.
     """
+    starts_plain = at_start(subject)
+    found, identity = Measured(OUTPUT), Measured(IDENTITY if starts_plain else NO_IDENTITY)
     model, acting, plain = copied(subject).cpu(), shaken(subject).cpu(), _plain_part(subject).cpu()
     if subject.device.type != "cpu":
         pairs = pairs[:1]
     names = set(model.state_dict())
-    repeated, changed = {}, {}
-    not_finite = 0
+    note = "" if starts_plain else "the added parts start random or trained"
     for done, indices in enumerate(pairs):
         progress("start", done, len(pairs))
         batch = subject.batch(subject.plain, indices).to(torch.device("cpu"))
         with torch.no_grad():
-            found, expected = _numbers(model(batch)), _numbers(plain(batch))
+            ours, theirs = _numbers(model(batch)), _numbers(plain(batch))
             once, twice = _numbers(acting(batch)), _numbers(acting(batch))
         frames = frames_of(batch)
-        repeated[frames], changed[frames] = _difference(once, twice), _difference(found, expected)
-        not_finite += sum(int((~torch.isfinite(one)).sum()) for one in found)
+        found.take("output_not_finite", sum(int((~torch.isfinite(one)).sum()) for one in ours), frames)
+        found.take("repeatable", _difference(once, twice), frames)
+        identity.take("identity_at_start", _difference(ours, theirs), frames, note=note)
     progress("start", len(pairs), len(pairs))
-    late = sorted(set(model.state_dict()) - names)
-    yield equal(STAGE, "output_not_finite", not_finite, expected=0)
-    value, frames = largest(repeated)
-    yield equal(STAGE, "repeatable", value, expected=0, detail=frames if value else "")
-    yield equal(STAGE, "late_weights", len(late), expected=0, detail=_some(late, "made by a forward pass"))
+    for name in sorted(set(model.state_dict()) - names):
+        found.take("late_weights", 1, name, note="made by a forward pass")
+    yield found
     if subject.spec.fusion.parts:
-        yield from _start_weights(subject)
-        yield _identity(subject, changed)
+        yield _start_weights(subject)
+        yield identity
 
 
 def at_start(subject: Subject) -> bool:
@@ -61,21 +61,17 @@ def at_start(subject: Subject) -> bool:
     return own.keys() == made.keys() and all(torch.equal(own[name], made[name]) for name in own)
 
 
-def _start_weights(subject: Subject) -> Iterator[Check]:
+def _start_weights(subject: Subject) -> Measured:
     """The arms of a study differ by their fusion alone: the 3D weights that a seed gives are the same in all."""
+    found = Measured(START)
     ours, plain = (fresh(subject, fusion=fusion).state_dict() for fusion in (subject.spec.fusion, PLAIN))
-    other = sorted(name for name in plain if name not in ours or not torch.equal(ours[name], plain[name]))
-    detail = _some(other, "that the 3D-only model starts otherwise with")
-    yield equal(STAGE, "start_weights_3d", len(other), expected=0, detail=detail)
-    extra = sorted(name for name in ours if name not in plain and name.partition(".")[0] not in ADDED_PARTS)
-    yield equal(STAGE, "start_weights_elsewhere", len(extra), expected=0, detail=_some(extra, "in no added part"))
-
-
-def _identity(subject: Subject, changed: dict[str, float]) -> Check:
-    value, frames = largest(changed)
-    if at_start(subject):
-        return equal(STAGE, "identity_at_start", value, expected=0, detail=frames if value else "")
-    return reported(STAGE, "identity_at_start", value, detail="the added parts start random or trained")
+    for name in sorted(plain):
+        if name not in ours or not torch.equal(ours[name], plain[name]):
+            found.take("start_weights_3d", 1, name, note="the 3D-only model starts otherwise")
+    for name in sorted(ours.keys() - plain.keys()):
+        if name.partition(".")[0] not in ADDED_PARTS:
+            found.take("start_weights_elsewhere", 1, name, note="in no added part")
+    return found
 
 
 def _plain_part(subject: Subject) -> torch.nn.Module:
@@ -100,8 +96,3 @@ def _difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
         return math.inf
     largest_of_each = [(one - other).abs().max() for one, other in zip(ours, theirs, strict=True) if one.numel()]
     return float(torch.stack(largest_of_each).max())
-
-
-def _some(names: Sequence[str], told: str) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more}, {told}" if names else ""

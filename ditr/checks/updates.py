@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ditr.checks.expected import projection_of
-from ditr.checks.outcome import Check, Subject, equal, within
+from ditr.checks.measure import Measure, Measured
 from ditr.checks.scratch import added_parameters, copied
 from ditr.checks.seen import Seen, in_pairs, look, looking, name_of, places_of, relative_norm
-from ditr.checks.start import STAGE, at_start
+from ditr.checks.start import at_start
+from ditr.checks.subject import Subject
+from ditr.checks.tables import DOUBLING, FROZEN, GRADIENT, GRADIENTS, MOVED
 from ditr.data.batch import Batch
 from ditr.model.esam import EsamSingleView
 from ditr.progress import Progress
 from ditr.seeds import derive_seed
 from ditr.training.criterion import Criterion
 
-_NOT_SMOOTH = "it starts as nothing only until the first update: a norm behind a zero layer?"
 _DEVIATION = 0.05
 """Standard deviation of biases, norms, and of what a layer makes of a feature of mean length."""
-_SHOWN = 3
 
 
-def check_updates(subject: Subject, *, progress: Progress) -> Iterator[Check]:
+def measure_updates(subject: Subject, *, progress: Progress) -> Iterator[Measured]:
     """On copies of the model; frames are read as training reads them."""
     pairs = in_pairs(len(subject.augmented))
     model = copied(subject).train()
     added = added_parameters(model)
-    frozen = sorted(name for name, weight in added.items() if not weight.requires_grad)
-    yield equal(STAGE, "frozen_weights", len(frozen), expected=0, detail=_some(frozen))
+    frozen, weights = Measured(FROZEN), Measured(GRADIENTS)
+    for name, weight in added.items():
+        frozen.take("frozen_weights", not weight.requires_grad, name)
+    yield frozen
     _freeze_the_rest(model, added)
     schedule, steps = subject.spec.schedule, subject.spec.checks.steps
     learning = [weight for weight in added.values() if weight.requires_grad]
@@ -56,13 +58,22 @@ def check_updates(subject: Subject, *, progress: Progress) -> Iterator[Check]:
             if step < steps:
                 optimizer.step()
         progress("updates", steps + 1, steps + 1)
-    yield equal(STAGE, "weights_outside_model", len(foreign), expected=0, detail=_some(sorted(foreign)))
-    yield equal(STAGE, "weights_without_gradient", len(untouched), expected=0, detail=_some(sorted(untouched)))
-    for part in _parts(subject):
-        yield _positive(f"{part}_gradient", gradients.get(part, 0.0))
+    for name in sorted(foreign):
+        weights.take("weights_outside_model", 1, name)
+    for name in sorted(untouched):
+        weights.take("weights_without_gradient", 1, name)
+    yield weights
+    yield from (_one(GRADIENT, part, gradients.get(part, 0.0)) for part in _parts(subject))
     yield from _moved(seen, subject)
     if at_start(subject) and places_of(subject.spec.fusion):
         yield from _doubling(subject, subject.batch(subject.augmented, pairs[0]))
+
+
+def _one(table: tuple[Measure], at: str, value: float) -> Measured:
+    """Of a table of one measure, its one value at a place."""
+    found = Measured(table, at=at)
+    found.take(table[0].name, value)
+    return found
 
 
 def _loss(model: EsamSingleView, batch: Batch, *, subject: Subject) -> tuple[Seen, Tensor]:
@@ -118,27 +129,24 @@ def _gradient_norm(module: nn.Module) -> float:
     return math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
 
 
-def _moved(seen: Seen, subject: Subject) -> Iterator[Check]:
+def _moved(seen: Seen, subject: Subject) -> Iterator[Measured]:
     """How strong each place is after the updates: the norm of what is added to that of the base."""
-    for branch, stride in places_of(subject.spec.fusion):
-        place = seen.place(branch, stride)
+    for at in places_of(subject.spec.fusion):
+        place = seen.place(*at)
         sound = place is not None and place.before.F.shape == place.after.F.shape
         value = relative_norm(place.before.F, place.after.F) if place is not None and sound else math.nan
-        yield _positive(f"{name_of(branch, stride)}_moved", value)
+        yield _one(MOVED, name_of(*at), value)
     if subject.spec.fusion.bifusion is not None:
         gate = seen.gate
         value = math.nan if gate is None else relative_norm(gate.before, gate.after)
-        yield _positive("bifusion_moved", value)
+        yield _one(MOVED, "bifusion", value)
 
 
-def _doubling(subject: Subject, batch: Batch) -> Iterator[Check]:
+def _doubling(subject: Subject, batch: Batch) -> Iterator[Measured]:
     """How what is added grows when a small deviation from the start doubles (docs/reference/fusion.md, Zero start)."""
-    low, high = subject.spec.checks.doubling_range
     once, twice = (_deviated(subject, batch, scale=scale) for scale in (1, 2))
     for name in once:
-        ratio = twice[name] / once[name] if once[name] > 0 else math.nan
-        detail = "" if low <= ratio <= high else _NOT_SMOOTH
-        yield within(STAGE, f"{name}_doubling", ratio, limits=(low, high), detail=detail)
+        yield _one(DOUBLING, name, twice[name] / once[name] if once[name] > 0 else math.nan)
 
 
 def _deviated(subject: Subject, batch: Batch, *, scale: int) -> dict[str, float]:
@@ -160,15 +168,6 @@ def _deviated(subject: Subject, batch: Batch, *, scale: int) -> dict[str, float]
     return found
 
 
-def _positive(name: str, value: float) -> Check:
-    return Check(stage=STAGE, name=name, value=value, limit="> 0", passed=value > 0 and math.isfinite(value))
-
-
 def _larger(one: float, other: float) -> float:
     """NaN if either is."""
     return one if math.isnan(one) or one > other else other
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ditr.checks.outcome import Subject
+from ditr.checks.subject import Subject
 from ditr.data.batch import Batch, as_it_is
 from ditr.data.dataset import Dataset
 from ditr.data.samples import SampleSet

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ditr.checks.projection import check_projection
+from ditr.checks.stages import run_stage
 from ditr.data import samples as samples_module
 from ditr.data.augmentation import Augmented
 from ditr.data.batch import Batch, Sample
@@ -39,7 +39,7 @@ Fault = Callable[["World", pytest.MonkeyPatch], None]
 def failed_of(world: World, names: set[str]) -> set[str]:
     """Which of the named checks fail; those after the last of them are not made."""
     left, failed = set(names), set()
-    for check in check_projection(world.subject(), progress=silent):
+    for check in run_stage(2, world.subject(), progress=silent):
         if check.name in left:
             left.remove(check.name)
             assert check.stage == 2
@@ -468,7 +468,7 @@ def test_a_fault_of_mirroring_is_caught(what: str, world: World, monkeypatch: py
 
 def test_one_broken_frame_leaves_the_others_looked_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     map_missing(world, monkeypatch)
-    checks = {check.name: check for check in check_projection(world.subject(), progress=silent)}
+    checks = {check.name: check for check in run_stage(2, world.subject(), progress=silent)}
     assert checks["frames_unreadable"].value == 1
     assert world.frames.ids[0] in checks["frames_unreadable"].detail
     assert checks["colour_error"].passed
