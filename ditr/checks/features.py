@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torch import Tensor
+
 from ditr.checks.live_source import measure_source
 from ditr.checks.map_files import measure_files
 from ditr.checks.map_places import measure_places
@@ -35,7 +37,7 @@ def measure_features(subject: Subject, *, every_map: bool, progress: Progress) -
             yield loading
     indices = list(range(len(subject.frames))) if every_map else close
     yield from measure_files(subject, source=source, indices=indices)
-    maps = {}
+    maps: dict[int, Tensor] = {}
     if subject.maps is not None or source is not None:
         values, maps = measure_values(subject, source=source, indices=indices, keep=close, progress=progress)
         yield values

@@ -28,6 +28,7 @@ _TOGETHER = 3
 _AWAKE = 0.05
 """Standard deviation of what added layers that start at zero get for a while: else no output would depend on a map."""
 
+
 def measure_forward(subject: Subject, *, indices: Sequence[int], progress: Progress) -> Iterator[Measured]:
     """Every frame alone, as evaluation reads it; then some in one batch."""
     passes, gates, costs = Measured(PASSES), Measured(GATES), Measured(COSTS)

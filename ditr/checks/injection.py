@@ -42,9 +42,8 @@ def _measure_passes(subject: Subject, *, pairs: Sequence[Sequence[int]], progres
     wanted, elsewhere = places_of(fusion), Measured(ELSEWHERE)
     places = {}
     for branch, stride in wanted:
-        width = _width(backbone, branch, stride)
-        at = name_of(branch, stride)
-        places[branch, stride] = Measured(PLACE, at=at, channels_before=width, channels_after=width)
+        width, name = _width(backbone, branch, stride), name_of(branch, stride)
+        places[branch, stride] = Measured(PLACE, at=name, channels_before=width, channels_after=width)
     least_valid = spec.checks.min_valid_ratio
     gate = Measured(BIFUSION, at="bifusion", channels=backbone.planes[7], zero_rows=1 - least_valid)
     for done, indices in enumerate(pairs):

@@ -60,7 +60,9 @@ def _recomputed(subject: Subject, *, maps: Mapping[int, Tensor], source: Feature
         except DitrError as error:
             found.fail("recomputed", error)
             return found
-        error_of_map = float((again - stored.float()).norm() / again.norm()) if again.shape == stored.shape else math.inf
+        error_of_map = (
+            float((again - stored.float()).norm() / again.norm()) if again.shape == stored.shape else math.inf
+        )
         found.take("recomputed", error_of_map, subject.frames.ids[index])
     progress("maps computed again", len(maps), len(maps))
     return found

@@ -41,9 +41,7 @@ def _digests(maps: FeatureStore, frames: Sequence[str], *, into: Measured) -> No
             into.take("map_digest", 1, frame, note=f"not the file that was written under {maps.folder}")
 
 
-def _manifest(
-    subject: Subject, maps: Maps, spec: FeatureSpec, *, source: FeatureSource | None, into: Measured
-) -> None:
+def _manifest(subject: Subject, maps: Maps, spec: FeatureSpec, *, source: FeatureSource | None, into: Measured) -> None:
     """What the folder says it holds is what the spec asks for, of this data, by the weights that the source has now."""
     manifest = maps.manifest()
     if manifest is None:
@@ -79,4 +77,3 @@ def _named_files(subject: Subject, maps: Maps, *, into: Measured) -> None:
             into.take("path_agreement", 1, info.id, note=f"the info pickle names {named}, which does not exist")
         elif not read.is_file() or not named.samefile(read):
             into.take("path_agreement", 1, info.id, note=f"the info pickle names {named}, but {read} is read")
-

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ditr.errors import DitrError
 from ditr.spec.check_limits import ChecksSpec
-
-Rule = Literal["at most", "at least", "equal", "within", "positive", "so", "reported"]
-Worst = Literal["largest", "smallest", "farthest", "any", "sum"]
-"""Which of a measure's values decides, NaN before all: that farthest from 0.5, any that is not so, or their sum."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,59 +29,51 @@ class Check:
     """Which frame, or what to do."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
+class Rule:
+    """How a value is held against a limit, and which of several values decides: the worst, NaN before all."""
+
+    text: Callable[[Any], str]
+    """Of the limit."""
+    keeps: Callable[[float, Any], bool]
+    """Whether a value keeps the limit; NaN keeps none."""
+    badness: Callable[[float, Any], float]
+    before: str = ""
+    """What is said before the frame that the worst value is of."""
+    total: bool = False
+    """The sum decides, of the bad ones the first is named."""
+
+
+AT_MOST = Rule(lambda limit: f"<= {limit:g}", operator.le, lambda value, _: value, "most in ")
+AT_LEAST = Rule(lambda limit: f">= {limit:g}", operator.ge, lambda value, _: -value, "least in ")
+NONE_WRONG = replace(AT_MOST, badness=lambda value, _: value != 0, before="", total=True)
+EQUAL = Rule(lambda limit: f"= {limit:.12g}", operator.eq, lambda value, limit: abs(value - limit), "most in ")
+TOTAL = replace(EQUAL, badness=lambda value, _: value != 0, before="", total=True)
+WITHIN = Rule(
+    lambda limits: "{:g} to {:g}".format(*limits),
+    lambda value, limits: limits[0] <= value <= limits[1],
+    lambda value, limits: abs(value - sum(limits) / 2),
+    "farthest from the middle in ",
+)
+POSITIVE = Rule(lambda _: "> 0", lambda value, _: 0 < value < math.inf, lambda value, _: -value, "least in ")
+SO = Rule(str, lambda value, _: value == 1, lambda value, _: value != 1)
+"""No number, only whether what the limit says is so of every frame."""
+REPORTED = Rule(lambda _: "reported", lambda value, _: True, lambda value, _: value, "most in ")
+"""A number that is held against nothing."""
+
+
+@dataclass(frozen=True)
 class Measure:
     """A row of the table of measures."""
 
     name: str
     rule: Rule
-    limit: str | float | None
-    """A field of ``ChecksSpec``, or the number itself; the words of ``so``; None where it comes with the values."""
-    worst: Worst
+    limit: str | float | None = 0
+    """A field of ``ChecksSpec``, or the number itself; the words of ``SO``; None where it comes with the values."""
     fix: str = ""
     """Said where it fails."""
     optional: bool = False
     """Left out where nothing was measured; else that is a failure."""
-
-
-def most(name: str, limit: str | float | None, *, fix: str = "", optional: bool = False) -> Measure:
-    """The largest value passes up to the limit."""
-    return Measure(name=name, rule="at most", limit=limit, worst="largest", fix=fix, optional=optional)
-
-
-def least(name: str, limit: str, *, fix: str = "", optional: bool = False) -> Measure:
-    """The smallest value passes from the limit on."""
-    return Measure(name=name, rule="at least", limit=limit, worst="smallest", fix=fix, optional=optional)
-
-
-def none_of(name: str, *, fix: str = "", optional: bool = False) -> Measure:
-    """A count of what is wrong: passes if nothing is."""
-    return Measure(name=name, rule="at most", limit=0, worst="sum", fix=fix, optional=optional)
-
-
-def equal(name: str, expected: float | None = 0, *, worst: Worst = "largest", optional: bool = False) -> Measure:
-    """Passes with this number only."""
-    return Measure(name=name, rule="equal", limit=expected, worst=worst, optional=optional)
-
-
-def within(name: str, limits: str, *, worst: Worst = "largest", fix: str = "") -> Measure:
-    """Passes between the two limits."""
-    return Measure(name=name, rule="within", limit=limits, worst=worst, fix=fix)
-
-
-def positive(name: str) -> Measure:
-    """Passes if finite and above 0."""
-    return Measure(name=name, rule="positive", limit=None, worst="smallest")
-
-
-def so(name: str, what: str | None, *, fix: str = "", optional: bool = False) -> Measure:
-    """No number, only whether ``what`` is so of every frame."""
-    return Measure(name=name, rule="so", limit=what, worst="any", fix=fix, optional=optional)
-
-
-def reported(name: str) -> Measure:
-    """A number that is held against nothing."""
-    return Measure(name=name, rule="reported", limit=None, worst="largest")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,24 +110,21 @@ class Measured:
     def _check(self, measure: Measure, *, stage: int, limits: ChecksSpec) -> Check:
         values, failure = self._values[measure.name], self._failures.get(measure.name)
         limit: Any = self.limits.get(measure.name, measure.limit)
-        if isinstance(limit, str) and measure.rule != "so":
+        if isinstance(limit, str) and measure.rule is not SO:
             limit = getattr(limits, limit)
-        rule: Rule = "reported" if limit is None and measure.rule == "at most" else measure.rule
-        text, holds = _RULES[rule]
-        number, detail = _worst(values, measure.worst)
-        passed = failure is None and holds(number, limit)
-        if failure is not None:
-            detail = failure
-        elif not passed:
-            fix = "not measured, other checks tell why" if math.isnan(number) else measure.fix
+        rule = REPORTED if limit is None and measure.rule is AT_MOST else measure.rule
+        value, detail = _worst(values, rule, limit)
+        passed = failure is None and rule.keeps(value, limit)
+        if failure is None and not passed:
+            fix = "not measured, other checks tell why" if math.isnan(value) else measure.fix
             detail = "; ".join(part for part in (detail, fix) if part)
         return Check(
             stage=stage,
             name=f"{self._at}_{measure.name}" if self._at else measure.name,
-            value=None if measure.rule == "so" or (failure is not None and not values) else number,
-            limit=text(limit),
+            value=None if rule is SO or (failure and not values) else value,
+            limit=rule.text(limit),
             passed=passed,
-            detail=detail,
+            detail=failure or detail,
         )
 
 
@@ -147,36 +133,16 @@ def in_a_line(error: DitrError) -> str:
     return f"{error.where}: {error.what}; {error.fix}"
 
 
-_RULES: dict[Rule, tuple[Callable[[Any], str], Callable[[float, Any], bool]]] = {
-    "at most": (lambda limit: f"<= {limit:g}", lambda value, limit: value <= limit),
-    "at least": (lambda limit: f">= {limit:g}", lambda value, limit: value >= limit),
-    "equal": (lambda limit: f"= {limit:.12g}", lambda value, limit: value == limit),
-    "within": (lambda limits: "{:g} to {:g}".format(*limits), lambda value, limits: limits[0] <= value <= limits[1]),
-    "positive": (lambda limit: "> 0", lambda value, limit: 0 < value < math.inf),
-    "so": (str, lambda value, limit: value == 1),
-    "reported": (lambda limit: "reported", lambda value, limit: True),
-}
-"""How a limit is written, and whether a value keeps it; no limit is kept by NaN."""
-
-_WORST: dict[Worst, tuple[Callable[[float], float], str]] = {
-    "largest": (lambda number: number, "most in "),
-    "smallest": (lambda number: -number, "least in "),
-    "farthest": (lambda number: abs(number - 0.5), "farthest from 0.5 in "),
-    "any": (lambda number: number != 1, ""),
-    "sum": (lambda number: number != 0, ""),
-}
-"""How bad a value is, and what is said before what it is of."""
-
-
-def _worst(values: list[_Value], how: Worst) -> tuple[float, str]:
+def _worst(values: list[_Value], rule: Rule, limit: Any) -> tuple[float, str]:
     """The number that decides, and what it is of; NaN where there is none."""
     if not values:
-        return (0.0, "") if how == "sum" else (math.nan, "no frame at all")
-    badness, before = _WORST[how]
-    worst = max(values, key=lambda one: (math.isnan(one.number), badness(one.number)))
+        return (0.0, "") if rule.total else (math.nan, "no frame at all")
+    worst = max(values, key=lambda one: (math.isnan(one.number), rule.badness(one.number, limit)))
     number, more = worst.number, ""
-    if how == "sum":
-        number, others = sum(one.number for one in values), sum(one.number != 0 for one in values) - 1
-        more = f"; and {others} more" if others > 0 else ""
-    of = "" if worst.of in worst.note or (badness(worst.number) == 0 and how != "smallest") else before + worst.of
-    return number, ": ".join(part for part in (of, worst.note) if part) + more
+    if rule.total:
+        number, bad = sum(one.number for one in values), sum(one.number != 0 for one in values)
+        if rule.keeps(number, limit):
+            return number, ""
+        more = f"; and {bad - 1} more" if bad > 1 else ""
+    named = worst.of not in worst.note and rule.badness(worst.number, limit) != 0
+    return number, ": ".join(part for part in (rule.before + worst.of if named else "", worst.note) if part) + more

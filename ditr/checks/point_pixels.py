@@ -46,7 +46,7 @@ def _measure_frame(subject: Subject, index: int, *, into: Measured) -> np.ndarra
     into.take("uv_error_px", off_whole_px(pixels), frame.id)
     into.take("lattice_error_px", _off_lattice(frame), frame.id)
     image, plain = subject.frames.image(index), subject.plain[index]
-    into.take("valid_ratio", plain.uv_valid.float().mean(), frame.id)
+    into.take("valid_ratio", float(plain.uv_valid.float().mean()), frame.id)
     into.take("depth_ok", plain.depth_ok_ratio, frame.id)
     into.take("boundary_ok", plain.boundary_ok_ratio, frame.id)
     into.take("sample_uv_px", uv_difference_px(plain, pixels, mirrored_in=None), frame.id)

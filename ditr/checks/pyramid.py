@@ -84,7 +84,7 @@ class _Level:
         into.take("rows", other_rows, of)
         into.take("channels", self._injector.features(self._stride).shape[1], of)
         into.take("empty_voxels", 1 - float(self._injector.mask(self._stride).float().mean()), of)
-        into.take("voxels", len(tensor.C))
+        into.take("voxels", len(tensor.C), of)
         into.limits["voxels"] += by_hand
         foreign = int((~self._here).sum()) + abs(len(tensor.C) - by_hand)
         if foreign:
