@@ -16,7 +16,7 @@ from ditr.spec.registry import Registry
 from ditr.spec.resolved import read_resolved
 
 if TYPE_CHECKING:
-    from ditr.evaluation.seen_frame import SeenFrame
+    from ditr.data.frame_view import FrameView
     from ditr.record.folder import RunFolder
 
 
@@ -50,26 +50,34 @@ def view(
     predictions from a score of your choice on, and the camera; Ctrl-C ends it.
     """
     folder = find_run(run)
+    name = folder.path.resolve().name
     if out is None:
         from ditr.report.viewer import require_place, serve
 
         require_place(host, port)
-        seen = _see(folder, frame)
+        shown, best_score = _see(folder, frame)
         end_when_told()
-        serve(seen, host=host, port=port, ready=lambda url: typer.echo(f"{url}  (Ctrl-C ends it)"))
+        serve(
+            shown,
+            run=name,
+            best_score=best_score,
+            host=host,
+            port=port,
+            ready=lambda url: typer.echo(f"{url}  (Ctrl-C ends it)"),
+        )
     else:
-        from ditr.report.frame_panel import draw_seen
+        from ditr.report.frame_pictures import draw_run_view
 
-        seen = _see(folder, frame)
+        shown, best_score = _see(folder, frame)
         try:
-            draw_seen(seen, path=out)
+            draw_run_view(shown, run=name, best_score=best_score, path=out)
         except OSError as error:
             what = f"the picture cannot be written: {error.strerror}"
             raise DitrError(what, code=Code.ENVIRONMENT, where=str(out), fix="Name another file.") from error
         typer.echo(str(out))
 
 
-def _see(folder: RunFolder, frame: str) -> SeenFrame:
+def _see(folder: RunFolder, frame: str) -> tuple[FrameView, float]:
     from ditr.data.dataset import open_dataset
     from ditr.rooms import make_missing
     from ditr.runner.inputs import Selection

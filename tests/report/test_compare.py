@@ -449,7 +449,7 @@ def test_parts_show_where_the_gain_is(runs: Path, make: Make) -> None:
 def test_reports_and_views_need_no_torch() -> None:
     import subprocess
 
-    modules = "ditr.report.compare, ditr.report.where, ditr.report.page, ditr.report.frame_panel, ditr.report.viewer"
+    modules = "ditr.report.compare, ditr.report.where, ditr.report.page, ditr.report.frame_pictures, ditr.report.viewer"
     code = f"import {modules}, ditr.cli.compare, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=project_dir())
 

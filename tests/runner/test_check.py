@@ -46,7 +46,7 @@ def host(*, progress: Progress = silent) -> Host:
         progress=progress,
         say=[].append,
         stop=StopSignal(),
-        draw=lambda folder, found, frames: None,
+        draw=lambda folder, found: None,
         teller=Teller((), say=print),
     )
 
