@@ -104,7 +104,8 @@ def test_what_a_killed_process_left_is_no_frame(tmp_path: Path) -> None:
 
 def test_the_frames_of_the_study_can_be_read() -> None:
     """They were written before files said what the map covers."""
-    found = {run.name: load_views(run / "kept") for run in (project_dir() / "docs" / "study" / "runs").iterdir()}
+    runs = [*(project_dir() / "docs" / "study" / "runs").glob("*-s0-*")][:4]
+    found = {run.name: load_views(run / "kept") for run in runs}
     views = [view for of_run in found.values() for view in of_run.values()]
     assert views
     for one in views:
