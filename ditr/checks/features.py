@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from ditr.checks.live_source import measure_source
+from ditr.checks.map_alignment import measure_places
 from ditr.checks.map_files import measure_files
-from ditr.checks.map_places import measure_places
 from ditr.checks.map_values import measure_values
 from ditr.checks.measure import Measured
 from ditr.checks.subject import Subject

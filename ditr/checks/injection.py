@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from ditr.checks.by_hand import ByHand
-from ditr.checks.expected import expected_added, levels_of, relative_error
+from ditr.checks.forward_trace import Gated, Place, frames_of, in_pairs, look, name_of, places_of, with_gaps
+from ditr.checks.initialisation import measure_start
 from ditr.checks.measure import Measured
-from ditr.checks.scratch import shaken
-from ditr.checks.seen import Gated, Place, frames_of, in_pairs, look, name_of, places_of, with_gaps
-from ditr.checks.start import measure_start
+from ditr.checks.model_copies import shaken
+from ditr.checks.reference_levels import ByHand
+from ditr.checks.reference_sites import expected_added, levels_of, relative_error
 from ditr.checks.subject import Subject
 from ditr.checks.tables import BIFUSION, ELSEWHERE, PLACE
 from ditr.checks.updates import measure_updates

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ditr.checks.forward import measure_forward
+from ditr.checks.map_reading import measure_reading
 from ditr.checks.measure import Measured
 from ditr.checks.point_pixels import measure_pixels
-from ditr.checks.reading import measure_reading
 from ditr.checks.subject import Subject
 from ditr.progress import Progress
 

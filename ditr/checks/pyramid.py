@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import torch
 
-from ditr.checks.by_hand import ByHand
-from ditr.checks.expected import expected_added, levels_of, relative_error, right_in_another_order
+from ditr.checks.forward_trace import frames_of, in_pairs, look, name_of, places_of, strides_of, with_gaps
 from ditr.checks.measure import Measured
-from ditr.checks.scratch import shaken
-from ditr.checks.seen import frames_of, in_pairs, look, name_of, places_of, strides_of, with_gaps
+from ditr.checks.model_copies import shaken
+from ditr.checks.reference_levels import ByHand
+from ditr.checks.reference_sites import expected_added, levels_of, relative_error, right_in_another_order
 from ditr.checks.subject import Subject
 from ditr.checks.tables import INJECTOR, LEVEL, PROJECTED
 from ditr.model.injection import Injector

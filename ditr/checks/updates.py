@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ditr.checks.expected import projection_of
+from ditr.checks.forward_trace import Seen, in_pairs, look, looking, name_of, places_of, relative_norm
+from ditr.checks.initialisation import at_start
 from ditr.checks.measure import Measure, Measured
-from ditr.checks.scratch import added_parameters, copied
-from ditr.checks.seen import Seen, in_pairs, look, looking, name_of, places_of, relative_norm
-from ditr.checks.start import at_start
+from ditr.checks.model_copies import added_parameters, copied
+from ditr.checks.reference_sites import projection_of
 from ditr.checks.subject import Subject
 from ditr.checks.tables import DOUBLING, FROZEN, GRADIENT, GRADIENTS, MOVED
 from ditr.data.batch import Batch

@@ -10,7 +10,7 @@ import typer
 
 from ditr.catalog import locate_dataset
 from ditr.cli import data_prepare
-from ditr.cli.check_report import written
+from ditr.cli.data_check_report import written
 from ditr.cli.display import Display, open_display
 from ditr.cli.frames import find_frame
 from ditr.cli.tables import text_table

@@ -17,7 +17,7 @@ from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
     from ditr.data.frame_view import FrameView
-    from ditr.features.coloured_frame import MapFacts
+    from ditr.features.map_view import MapFacts
 
 
 def register(group: typer.Typer) -> None:
@@ -38,7 +38,7 @@ def show(
 ) -> None:
     """Draw a frame's 2D features as colours: the map on the image, and what the points read of it."""
     from ditr.data.dataset import open_dataset
-    from ditr.features.coloured_frame import view_of_map
+    from ditr.features.map_view import view_of_map
     from ditr.report.frame_pictures import draw_features
     from ditr.rooms import make_missing
 

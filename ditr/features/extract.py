@@ -21,7 +21,7 @@ from ditr.data.dataset import Dataset
 from ditr.data.scannet_sv import FrameSet
 from ditr.errors import Code, DitrError
 from ditr.features.decoding import Wanted, expect
-from ditr.features.fast import make_fast
+from ditr.features.fused_vit import make_fast
 from ditr.features.pipeline import WHAT, make_maps
 from ditr.features.precomputed import PrecomputedMaps
 from ditr.features.sources import FeatureSource, load_source

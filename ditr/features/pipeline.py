@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ditr.errors import Code, DitrError
 from ditr.features.decoding import Wanted, decoded
+from ditr.features.map_writers import Writers
 from ditr.features.sources import FeatureSource
 from ditr.features.store import FeatureStore
-from ditr.features.writing import Writers
 from ditr.progress import Progress
 
 WHAT = "2D features"

@@ -174,7 +174,7 @@ def _map_ms(spec: Spec, frames: FrameSet, *, registry: Registry, device: torch.d
 
 def _source(spec: FeatureSpec, *, registry: Registry, device: torch.device) -> FeatureSource:
     """With random weights, so that none are needed."""
-    from ditr.features.fast import make_fast
+    from ditr.features.fused_vit import make_fast
     from ditr.features.sources import load_source
 
     entry = registry.features(spec.source)

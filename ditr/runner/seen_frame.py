@@ -88,7 +88,7 @@ def _of_one_frame(spec: Spec) -> Spec:
 def _features(inputs: Inputs, *, spec: Spec, device: torch.device) -> MapColours | None:
     """Those of the first frame that is evaluated, its control included, and what the points read of them."""
     from ditr.data.batch import Batch
-    from ditr.features.coloured_frame import map_colours
+    from ditr.features.map_view import map_colours
 
     (sample,) = inputs.encode(Batch(samples=(inputs.evaluated[0],)).to(device)).samples
     if sample.tokens is None or spec.read_features is None:

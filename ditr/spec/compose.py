@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ditr.spec.locations import DISCRIMINATORS
 from ditr.spec.overrides import first_clash, read_override
-from ditr.spec.places import DISCRIMINATORS
 from ditr.spec.problems import Origin, Problem, did_you_mean, shown_path
-from ditr.spec.source import Value, read_source
+from ditr.spec.yaml_text import Value, read_source
 
 
 @dataclass

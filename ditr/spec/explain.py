@@ -11,9 +11,9 @@ from annotated_types import MaxLen, MinLen
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from ditr.spec.places import Place, all_paths, bare, is_model, is_union, locate, tags
+from ditr.spec.locations import Place, all_paths, bare, is_model, is_union, locate, tags
 from ditr.spec.problems import Problem, ProblemKind, allowed, did_you_mean, dotted
-from ditr.spec.source import Value
+from ditr.spec.yaml_text import Value
 
 _DIGEST = "64 hexadecimal digits in lower case"
 _HINTS: Mapping[str, str] = {

@@ -10,7 +10,7 @@ from ditr.errors import Code, DitrError
 from ditr.spec.entries import CheckpointEntry, DatasetEntry, FeatureEntry, FolderEntry, SynthRoomsEntry
 from ditr.spec.explain import check
 from ditr.spec.problems import SpecErrors, allowed, shown_path
-from ditr.spec.source import read_source
+from ditr.spec.yaml_text import read_source
 
 Kind = Literal["datasets", "features", "checkpoints"]
 

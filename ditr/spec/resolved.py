@@ -7,7 +7,7 @@ from pathlib import Path
 from ditr.errors import Code, DitrError
 from ditr.spec.explain import check
 from ditr.spec.models import Spec
-from ditr.spec.source import read_source
+from ditr.spec.yaml_text import read_source
 
 _FIX = "Run its spec again with this version of ditr, or read it with the version that ran it."
 

@@ -15,7 +15,7 @@ from ditr.data.frame_view import FrameView, MapColours, Prediction, save_view
 from ditr.report.arms import all_arms
 from ditr.report.compare import compare
 from ditr.report.page import report_page
-from ditr.report.where import by_stratum
+from ditr.report.stratum_contrasts import by_stratum
 from tests.report.test_compare import Make, make, runs  # noqa: F401
 
 SECTIONS = ["The questions", "The arms", "Differences", "Where it helps", "Training", "Precision and recall", "Frames"]

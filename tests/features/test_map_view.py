@@ -11,7 +11,7 @@ import torch
 from ditr.data.dataset import Dataset
 from ditr.data.frame_view import FrameView, MapColours
 from ditr.errors import DitrError
-from ditr.features.coloured_frame import MapFacts, view_of_map
+from ditr.features.map_view import MapFacts, view_of_map
 from ditr.spec.entries import PrecomputedEntry
 from ditr.spec.models import FeatureSpec
 

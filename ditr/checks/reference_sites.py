@@ -7,8 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ditr.checks.by_hand import ByHand, levels, projected, stride_one
-from ditr.checks.seen import strides_of
+from ditr.checks.forward_trace import strides_of
+from ditr.checks.reference_levels import ByHand, levels, projected, stride_one
 from ditr.data.batch import Batch
 from ditr.model.esam import EsamSingleView
 from ditr.model.injection import Projection

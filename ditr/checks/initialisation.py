@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ditr.checks.forward_trace import frames_of
 from ditr.checks.measure import Measured
-from ditr.checks.scratch import added_parameters, copied, fresh, shaken
-from ditr.checks.seen import frames_of
+from ditr.checks.model_copies import added_parameters, copied, fresh, shaken
 from ditr.checks.subject import Subject
 from ditr.checks.tables import IDENTITY, NO_IDENTITY, OUTPUT, START
 from ditr.model.output import ModelOutput
