@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from ditr.checks.live_source import measure_source
-from ditr.checks.map_alignment import measure_places
+from ditr.checks.map_alignment import measure_alignment
 from ditr.checks.map_files import measure_files
 from ditr.checks.map_values import measure_values
 from ditr.checks.measure import Measured
@@ -43,4 +43,4 @@ def measure_features(subject: Subject, *, every_map: bool, progress: Progress) -
         yield values
     if source is not None:
         yield from measure_source(subject, maps=maps, source=source, progress=progress)
-    yield from measure_places(subject, maps=maps, progress=progress)
+    yield from measure_alignment(subject, maps=maps, progress=progress)

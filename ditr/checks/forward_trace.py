@@ -1,4 +1,4 @@
-"""One forward pass, seen from inside the backbone: every place where 2D features can enter, before and after."""
+"""One forward pass from inside the backbone: every place where 2D features can enter, before and after."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ditr.spec.models import BOTTLENECK_STRIDE, FusionSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where the backbone asked for 2D features."""
+class Addition:
+    """What was added at a place where the backbone asked for 2D features."""
 
     branch: Branch
     stride: int
@@ -38,7 +38,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gated:
+class GateCall:
     """The N points' 3D features before and after BiFusion."""
 
     before: Tensor
@@ -48,23 +48,24 @@ class Gated:
 
 
 @dataclass(kw_only=True)
-class Seen:
+class ForwardTrace:
     """What one forward pass did."""
 
     injector: Injector | None = None
     """What the model gave its backbone; None if it gave nothing, or something else."""
-    places: list[Place] = field(default_factory=list)
+    additions: list[Addition] = field(default_factory=list)
     """In the order of the forward pass; none if the backbone was given nothing."""
-    gate: Gated | None = None
+    gate: GateCall | None = None
     """What BiFusion did; None if the model has none, or did not call it."""
     output: ModelOutput | None = None
 
     def tensor(self, stride: int) -> SparseTensor | None:
         """The backbone's own of this stride."""
-        return next((place.before for place in self.places if place.stride == stride), None)
+        return next((one.before for one in self.additions if one.stride == stride), None)
 
-    def place(self, branch: Branch, stride: int) -> Place | None:
-        found = (place for place in self.places if (place.branch, place.stride) == (branch, stride))
+    def at(self, branch: Branch, stride: int) -> Addition | None:
+        """None if the pass did not come there."""
+        found = (one for one in self.additions if (one.branch, one.stride) == (branch, stride))
         return next(found, None)
 
 
@@ -88,42 +89,42 @@ def strides_of(fusion: FusionSpec) -> tuple[int, ...]:
     return tuple(2**exponent for exponent in range(coarsest.bit_length()))
 
 
-def look(model: EsamSingleView, batch: Batch) -> Seen:
+def trace_pass(model: EsamSingleView, batch: Batch) -> ForwardTrace:
     """A forward pass of the model as it is, in the mode it is in."""
-    with looking(model) as seen:
-        seen.output = model(batch)
-    return seen
+    with tracing(model) as trace:
+        trace.output = model(batch)
+    return trace
 
 
 @contextmanager
-def looking(model: EsamSingleView) -> Iterator[Seen]:
+def tracing(model: EsamSingleView) -> Iterator[ForwardTrace]:
     """While entered, the model's forward pass leaves what it did; nothing of the model is replaced."""
-    seen = Seen()
+    trace = ForwardTrace()
 
     def wrap(_: nn.Module, arguments: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         given = named.get("inject")
-        seen.injector = given if isinstance(given, Injector) else None
+        trace.injector = given if isinstance(given, Injector) else None
 
         def spy(branch: Branch, stride: int, before: SparseTensor) -> SparseTensor:
-            after, told = before, ""
+            after, why = before, ""
             try:
                 after = before if given is None else given(branch, stride, before)
             except AssertionError as error:  # the rest of the pass says more than its end here would
-                told = str(error)
-            seen.places.append(Place(branch=branch, stride=stride, before=before, after=after, error=told))
+                why = str(error)
+            trace.additions.append(Addition(branch=branch, stride=stride, before=before, after=after, error=why))
             return after
 
         return arguments, named | {"inject": spy}
 
     def watch(_: nn.Module, arguments: Any, fused: Fused) -> None:
         features, points = arguments
-        seen.gate = Gated(before=features, after=fused.features, valid=points.valid)
+        trace.gate = GateCall(before=features, after=fused.features, valid=points.valid)
 
     handles = [model.backbone.register_forward_pre_hook(wrap, with_kwargs=True)]
     if model.bifusion is not None:
         handles.append(model.bifusion.register_forward_hook(watch))
     try:
-        yield seen
+        yield trace
     finally:
         for handle in handles:
             handle.remove()
@@ -155,5 +156,5 @@ def in_pairs(count: int) -> Sequence[Sequence[int]]:
 
 
 def frames_of(batch: Batch) -> str:
-    """Their ids, to be told with what was found."""
+    """Their ids, to be said with what was found."""
     return " and ".join(sample.frame_id for sample in batch)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ditr.checks.forward_trace import frames_of
 from ditr.checks.measure import Measured
-from ditr.checks.model_copies import added_parameters, copied, fresh, shaken
+from ditr.checks.model_copies import acting_copy, added_parameters, fresh_model, model_copy
 from ditr.checks.subject import Subject
 from ditr.checks.tables import IDENTITY, NO_IDENTITY, OUTPUT, START
 from ditr.model.output import ModelOutput
@@ -28,7 +28,7 @@ def measure_start(subject: Subject, *, pairs: Sequence[Sequence[int]], progress:
     """
     starts_plain = at_start(subject)
     found, identity = Measured(OUTPUT), Measured(IDENTITY if starts_plain else NO_IDENTITY)
-    model, acting, plain = copied(subject).cpu(), shaken(subject).cpu(), _plain_part(subject).cpu()
+    model, acting, plain = model_copy(subject).cpu(), acting_copy(subject).cpu(), _plain_part(subject).cpu()
     if subject.device.type != "cpu":
         pairs = pairs[:1]
     names = set(model.state_dict())
@@ -57,14 +57,14 @@ def at_start(subject: Subject) -> bool:
     fusion = subject.spec.fusion
     if any(part is not None and part.init == "random" for part in (fusion.injection, fusion.stem)):
         return False
-    own, made = added_parameters(subject.model), added_parameters(fresh(subject, fusion=fusion))
+    own, made = added_parameters(subject.model), added_parameters(fresh_model(subject, fusion=fusion))
     return own.keys() == made.keys() and all(torch.equal(own[name], made[name]) for name in own)
 
 
 def _start_weights(subject: Subject) -> Measured:
     """The arms of a study differ by their fusion alone: the 3D weights that a seed gives are the same in all."""
     found = Measured(START)
-    ours, plain = (fresh(subject, fusion=fusion).state_dict() for fusion in (subject.spec.fusion, PLAIN))
+    ours, plain = (fresh_model(subject, fusion=fusion).state_dict() for fusion in (subject.spec.fusion, PLAIN))
     for name in sorted(plain):
         if name not in ours or not torch.equal(ours[name], plain[name]):
             found.take("start_weights_3d", 1, name, note="the 3D-only model starts otherwise")
@@ -76,7 +76,7 @@ def _start_weights(subject: Subject) -> Measured:
 
 def _plain_part(subject: Subject) -> torch.nn.Module:
     """The 3D-only model with the subject's 3D weights."""
-    plain = fresh(subject, fusion=PLAIN)
+    plain = fresh_model(subject, fusion=PLAIN)
     own = subject.model.state_dict()
     plain.load_state_dict({name: own[name] for name in plain.state_dict()})
     return plain.eval()

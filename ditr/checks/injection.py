@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from ditr.checks.forward_trace import Gated, Place, frames_of, in_pairs, look, name_of, places_of, with_gaps
+from ditr.checks.forward_trace import Addition, GateCall, frames_of, in_pairs, name_of, places_of, trace_pass, with_gaps
 from ditr.checks.initialisation import measure_start
 from ditr.checks.measure import Measured
-from ditr.checks.model_copies import shaken
-from ditr.checks.reference_levels import ByHand
+from ditr.checks.model_copies import acting_copy
+from ditr.checks.reference_levels import ReferenceLevel
 from ditr.checks.reference_sites import expected_added, levels_of, relative_error
 from ditr.checks.subject import Subject
 from ditr.checks.tables import BIFUSION, ELSEWHERE, PLACE
@@ -38,7 +38,7 @@ def measure_injection(subject: Subject, *, progress: Progress) -> Iterator[Measu
 
 def _measure_passes(subject: Subject, *, pairs: Sequence[Sequence[int]], progress: Progress) -> Iterator[Measured]:
     """Batches as they are for what is added, and with gaps for what must not be."""
-    spec, fusion, backbone, model = subject.spec, subject.spec.fusion, subject.spec.model.backbone, shaken(subject)
+    spec, fusion, backbone, model = subject.spec, subject.spec.fusion, subject.spec.model.backbone, acting_copy(subject)
     wanted, elsewhere = places_of(fusion), Measured(ELSEWHERE)
     places = {}
     for branch, stride in wanted:
@@ -51,14 +51,14 @@ def _measure_passes(subject: Subject, *, pairs: Sequence[Sequence[int]], progres
         whole = subject.batch(subject.plain, indices)
         for batch, of in ((whole, frames_of(whole)), (with_gaps(whole), f"{frames_of(whole)}, with gaps made")):
             with torch.no_grad():
-                seen, gaps = look(model, batch), batch is not whole
+                trace, gaps = trace_pass(model, batch), batch is not whole
                 by_hand = levels_of(batch, spec=spec) if wanted else {}
-                others = (place for place in seen.places if (place.branch, place.stride) not in places)
-                changed = sum(not torch.equal(place.before.F, place.after.F) for place in others)
+                others = (one for one in trace.additions if (one.branch, one.stride) not in places)
+                changed = sum(not torch.equal(one.before.F, one.after.F) for one in others)
                 elsewhere.take("changed_elsewhere", changed, of)
                 for at, found in places.items():
-                    _measure_place(model, seen.place(*at), by_hand, fusion=fusion, of=of, gaps=gaps, into=found)
-                _measure_gate(seen.gate, of=of, gaps=gaps, into=gate)
+                    _measure_place(model, trace.at(*at), by_hand, fusion=fusion, of=of, gaps=gaps, into=found)
+                _measure_gate(trace.gate, of=of, gaps=gaps, into=gate)
     progress("injection", len(pairs), len(pairs))
     yield from places.values()
     if wanted:
@@ -69,30 +69,30 @@ def _measure_passes(subject: Subject, *, pairs: Sequence[Sequence[int]], progres
 
 def _measure_place(
     model: EsamSingleView,
-    place: Place | None,
-    by_hand: dict[int, ByHand],
+    addition: Addition | None,
+    by_hand: dict[int, ReferenceLevel],
     *,
     fusion: FusionSpec,
     of: str,
     gaps: bool,
     into: Measured,
 ) -> None:
-    if place is not None:
-        into.take("channels_before", place.before.F.shape[1], of)
-        into.take("channels_after", place.after.F.shape[1], of)
-    if place is None or place.before.F.shape != place.after.F.shape:
+    if addition is not None:
+        into.take("channels_before", addition.before.F.shape[1], of)
+        into.take("channels_after", addition.after.F.shape[1], of)
+    if addition is None or addition.before.F.shape != addition.after.F.shape:
         into.take("added", math.inf, of)
         return
-    expected = expected_added(model, place.branch, place.stride, by_hand, fusion=fusion)
-    rows, here = expected.rows(place.before.C)
-    changed = (place.added != 0).any(dim=1)
-    into.take("added", relative_error(place.added, expected, corners=place.before.C), of)
+    expected = expected_added(model, addition.branch, addition.stride, by_hand, fusion=fusion)
+    rows, here = expected.rows(addition.before.C)
+    changed = (addition.added != 0).any(dim=1)
+    into.take("added", relative_error(addition.added, expected, corners=addition.before.C), of)
     into.take("changed_without_feature", int((changed & here & ~expected.mask[rows]).sum()), of)
     if not gaps:
         into.take("zero_rows", 1 - float(changed.float().mean()), of)
 
 
-def _measure_gate(gate: Gated | None, *, of: str, gaps: bool, into: Measured) -> None:
+def _measure_gate(gate: GateCall | None, *, of: str, gaps: bool, into: Measured) -> None:
     if gate is None or gate.before.shape != gate.after.shape:
         into.take("not_called", 1, of)
         return

@@ -1,4 +1,4 @@
-"""Stage 1, places: every map fits its own image, upright, and best just where the model takes it to lie."""
+"""Stage 1, alignment: every map fits its own image, upright, and best just where the model takes it to lie."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from ditr.checks.image_agreement import (
     IN_PLACE,
     MIN_GRID,
-    Place,
+    Shift,
     TokenContrast,
     agreement,
     looks_of,
@@ -17,26 +17,26 @@ from ditr.checks.image_agreement import (
 )
 from ditr.checks.measure import Measured
 from ditr.checks.subject import Subject
-from ditr.checks.tables import IMAGES, MAP_PLACES, NO_PLACES
+from ditr.checks.tables import IMAGES, MAP_ALIGNMENT, NO_ALIGNMENT
 from ditr.errors import DitrError
 from ditr.progress import Progress
 from ditr.spec.feature_maps import map_covers
 
 _BESIDE = {
-    "half a token higher": Place(down=-0.5),
-    "half a token lower": Place(down=0.5),
-    "half a token to the left": Place(right=-0.5),
-    "half a token to the right": Place(right=0.5),
-    "less tall": Place(taller=-1),
-    "taller": Place(taller=1),
-    "less wide": Place(wider=-1),
-    "wider": Place(wider=1),
+    "half a token higher": Shift(down=-0.5),
+    "half a token lower": Shift(down=0.5),
+    "half a token to the left": Shift(right=-0.5),
+    "half a token to the right": Shift(right=0.5),
+    "less tall": Shift(taller=-1),
+    "taller": Shift(taller=1),
+    "less wide": Shift(wider=-1),
+    "wider": Shift(wider=1),
 }
-_FAR = (Place(down=-2), Place(down=2), Place(right=-2), Place(right=2))
+_FAR = (Shift(down=-2), Shift(down=2), Shift(right=-2), Shift(right=2))
 _MIRRORED = {"upside down": (1,), "mirrored": (2,), "turned by half": (1, 2)}
 
 
-def measure_places(subject: Subject, *, maps: Mapping[int, Tensor], progress: Progress) -> Iterator[Measured]:
+def measure_alignment(subject: Subject, *, maps: Mapping[int, Tensor], progress: Progress) -> Iterator[Measured]:
     """Needs no source. ``maps`` are those of some frames, by index."""
     contrasts: dict[int, TokenContrast] = {}
     looks: dict[int, Tensor] = {}
@@ -53,12 +53,12 @@ def measure_places(subject: Subject, *, maps: Mapping[int, Tensor], progress: Pr
         if contrast is not None:
             contrasts[index], looks[index] = contrast, looks_of(image)
     yield images
-    yield _places(subject, contrasts, looks, progress=progress) if contrasts else _no_places(small=read > 0)
+    yield _compared(subject, contrasts, looks, progress=progress) if contrasts else _not_compared(small=read > 0)
 
 
-def _no_places(*, small: bool) -> Measured:
+def _not_compared(*, small: bool) -> Measured:
     """Of maps that are too ``small`` to be compared nothing can be said; where there are none, that is a failure."""
-    found = Measured(NO_PLACES)
+    found = Measured(NO_ALIGNMENT)
     why = f"no map has {MIN_GRID} x {MIN_GRID} tokens within its image" if small else "no map could be read"
     found.take("own_image", small, note=f"not measured: {why}")
     return found
@@ -72,17 +72,17 @@ def _covered(subject: Subject) -> tuple[int, int] | None:
     return spec.input_size if spec is not None and spec.resize == "pad" else None
 
 
-def _places(
+def _compared(
     subject: Subject, contrasts: Mapping[int, TokenContrast], looks: Mapping[int, Tensor], *, progress: Progress
 ) -> Measured:
-    found, ids, misfits = Measured(MAP_PLACES), subject.frames.ids, []
+    found, ids, misfits = Measured(MAP_ALIGNMENT), subject.frames.ids, []
     for done, (index, contrast) in enumerate(contrasts.items()):
         progress("maps and images", done, len(contrasts))
         own = agreement(contrast, looks[index])
         others = {f"the image of {ids[other]}": agreement(contrast, looks[other]) for other in looks if other != index}
         others |= {f"its image {how}": agreement(contrast, looks[index].flip(axes)) for how, axes in _MIRRORED.items()}
         others |= {
-            f"its image {far.down:g} tokens down, {far.right:g} right": agreement(contrast, looks[index], place=far)
+            f"its image {far.down:g} tokens down, {far.right:g} right": agreement(contrast, looks[index], shift=far)
             for far in _FAR
         }
         best = max(others, key=lambda one: others[one])
@@ -100,10 +100,10 @@ def _alignment(contrasts: Mapping[int, TokenContrast], looks: Mapping[int, Tenso
     """How well the best place beside fits, and which it is: all frames together, as single ones are too little to tell
     half a token."""
 
-    def total(place: Place) -> float:
-        return sum(agreement(contrast, looks[index], place=place) for index, contrast in contrasts.items())
+    def total(shift: Shift) -> float:
+        return sum(agreement(contrast, looks[index], shift=shift) for index, contrast in contrasts.items())
 
     own = total(IN_PLACE)
-    beside = {where: total(place) for where, place in _BESIDE.items()}
+    beside = {where: total(shift) for where, shift in _BESIDE.items()}
     best = max(beside, key=lambda one: beside[one])
     return beside[best] / own if own > 0 else float("nan"), best

@@ -41,7 +41,7 @@ def _measure_frame(subject: Subject, index: int, *, into: Measured) -> np.ndarra
     frame = subject.frames.frame(index)
     pixels = pixels_of(frame)
     for name in ("valid_ratio", "boundary_ok"):
-        into.take(name, pixels.seen.mean(), frame.id)
+        into.take(name, pixels.visible.mean(), frame.id)
     into.take("depth_ok", np.isfinite(pixels.uv[:, 0]).mean(), frame.id)
     into.take("uv_error_px", off_whole_px(pixels), frame.id)
     into.take("lattice_error_px", _off_lattice(frame), frame.id)
@@ -115,6 +115,6 @@ def _is_mirrored(sample: Sample, image: np.ndarray) -> bool:
     """Whether the sample's own image is the frame's from left to right, in whatever light."""
     if sample.image is None:
         return False
-    seen, raw = (one.astype(np.float64).mean(axis=2) for one in (sample.image.numpy(), image))
-    as_it_is, turned = (float(((seen - seen.mean()) * (one - raw.mean())).sum()) for one in (raw, raw[:, ::-1]))
+    own, raw = (one.astype(np.float64).mean(axis=2) for one in (sample.image.numpy(), image))
+    as_it_is, turned = (float(((own - own.mean()) * (one - raw.mean())).sum()) for one in (raw, raw[:, ::-1]))
     return turned > as_it_is

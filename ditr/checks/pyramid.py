@@ -1,7 +1,7 @@
 """Stage 3: the levels that 2D features are pooled to lie on the backbone's own voxels and hold what they should.
 
 Frames are read as training reads them and go through the model in pairs. Every level is held against one that is made
-by nothing but grouping (see ``by_hand``), on a copy of the model whose added parts all act.
+by nothing but grouping (see ``reference_levels``), on a copy of the model whose added parts all act.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import torch
 
-from ditr.checks.forward_trace import frames_of, in_pairs, look, name_of, places_of, strides_of, with_gaps
+from ditr.checks.forward_trace import frames_of, in_pairs, name_of, places_of, strides_of, trace_pass, with_gaps
 from ditr.checks.measure import Measured
-from ditr.checks.model_copies import shaken
-from ditr.checks.reference_levels import ByHand
+from ditr.checks.model_copies import acting_copy
+from ditr.checks.reference_levels import ReferenceLevel
 from ditr.checks.reference_sites import expected_added, levels_of, relative_error, right_in_another_order
 from ditr.checks.subject import Subject
 from ditr.checks.tables import INJECTOR, LEVEL, PROJECTED
@@ -28,7 +28,7 @@ def measure_pyramid(subject: Subject, *, progress: Progress) -> Iterator[Measure
     fusion = subject.spec.fusion
     if not places_of(fusion):
         return
-    model, injector, channels = shaken(subject), Measured(INJECTOR), subject.model.feature_channels or 0
+    model, injector, channels = acting_copy(subject), Measured(INJECTOR), subject.model.feature_channels or 0
     levels = {
         stride: Measured(LEVEL, at=f"s{stride}", stride=f"a tensor stride of {stride}", voxels=0, channels=channels)
         for stride in strides_of(fusion)
@@ -40,24 +40,24 @@ def measure_pyramid(subject: Subject, *, progress: Progress) -> Iterator[Measure
         whole = subject.batch(subject.augmented, indices)
         for batch, of in ((whole, frames_of(whole)), (with_gaps(whole), f"{frames_of(whole)}, with gaps made")):
             with torch.no_grad():
-                seen = look(model, batch)
+                trace = trace_pass(model, batch)
                 by_hand = levels_of(batch, spec=subject.spec)
-                injector.take("injector", seen.injector is not None, of)
+                injector.take("injector", trace.injector is not None, of)
                 for stride, found in levels.items():
-                    tensor = seen.tensor(stride)
-                    if seen.injector is not None and tensor is not None:
-                        level = _Level(seen.injector, tensor, by_hand[stride], stride=stride, of=of)
+                    tensor = trace.tensor(stride)
+                    if trace.injector is not None and tensor is not None:
+                        level = _Level(trace.injector, tensor, by_hand[stride], stride=stride, of=of)
                         level.features(limit=subject.spec.checks.max_level_error, into=found)
                         if batch is whole:  # what gaps tell nothing about is not measured again
                             level.voxels(into=found)
                 for (branch, stride), found in projected.items():
-                    place = seen.place(branch, stride)
-                    if place is None:
+                    addition = trace.at(branch, stride)
+                    if addition is None:
                         found.take("projected", math.inf, of)
                         continue
                     expected = expected_added(model, branch, stride, by_hand, fusion=fusion)
-                    error = relative_error(place.added, expected, corners=place.before.C)
-                    found.take("projected", error, of, note=place.error)
+                    error = relative_error(addition.added, expected, corners=addition.before.C)
+                    found.take("projected", error, of, note=addition.error)
     progress("pyramid", len(pairs), len(pairs))
     yield injector
     yield from levels.values()
@@ -67,7 +67,9 @@ def measure_pyramid(subject: Subject, *, progress: Progress) -> Iterator[Measure
 class _Level:
     """One level ``of`` a batch, beside the backbone's tensor of its stride and beside the one made by hand."""
 
-    def __init__(self, injector: Injector, tensor: SparseTensor, by_hand: ByHand, *, stride: int, of: str) -> None:
+    def __init__(
+        self, injector: Injector, tensor: SparseTensor, by_hand: ReferenceLevel, *, stride: int, of: str
+    ) -> None:
         self._injector, self._tensor, self._by_hand, self._stride, self._of = injector, tensor, by_hand, stride, of
         self._rows, self._here = by_hand.rows(tensor.C)
 

@@ -47,11 +47,11 @@ MAP_VALUES = (
 RECOMPUTED = (Measure("recomputed", AT_MOST, "max_map_error", fix=_COMPUTED),)
 TOKENS = (Measure("token_count", SO, None), Measure("token_locality", AT_MOST, None, fix=_TOKENS, optional=True))
 IMAGES = (Measure("images_unreadable", NONE_WRONG),)
-MAP_PLACES = (
+MAP_ALIGNMENT = (
     Measure("own_image", AT_LEAST, "min_own_image", fix=_FITTING),
     Measure("map_alignment", AT_MOST, "max_fit_beside", fix=_COVERED),
 )
-NO_PLACES = (Measure("own_image", SO, "reported"),)
+NO_ALIGNMENT = (Measure("own_image", SO, "reported"),)
 
 # Stage 2, projection
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ditr.checks.forward_trace import Seen, in_pairs, look, looking, name_of, places_of, relative_norm
+from ditr.checks.forward_trace import ForwardTrace, in_pairs, name_of, places_of, relative_norm, trace_pass, tracing
 from ditr.checks.initialisation import at_start
 from ditr.checks.measure import Measure, Measured
-from ditr.checks.model_copies import added_parameters, copied
+from ditr.checks.model_copies import added_parameters, model_copy
 from ditr.checks.reference_sites import projection_of
 from ditr.checks.subject import Subject
 from ditr.checks.tables import DOUBLING, FROZEN, GRADIENT, GRADIENTS, MOVED
@@ -30,7 +30,7 @@ _DEVIATION = 0.05
 def measure_updates(subject: Subject, *, progress: Progress) -> Iterator[Measured]:
     """On copies of the model; frames are read as training reads them."""
     pairs = in_pairs(len(subject.augmented))
-    model = copied(subject).train()
+    model = model_copy(subject).train()
     added = added_parameters(model)
     frozen, weights = Measured(FROZEN), Measured(GRADIENTS)
     for name, weight in added.items():
@@ -41,13 +41,13 @@ def measure_updates(subject: Subject, *, progress: Progress) -> Iterator[Measure
     learning = [weight for weight in added.values() if weight.requires_grad]
     gradients: dict[str, float] = defaultdict(float)
     untouched, foreign = set(added), set[str]()
-    seen = Seen()
+    trace = ForwardTrace()
     if learning:
         optimizer = torch.optim.AdamW(learning, lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
         for step in range(steps + 1):  # behind a zero layer a gradient arrives after the first update only
             progress("updates", step, steps + 1)
             batch = subject.batch(subject.augmented, pairs[step % len(pairs)])
-            seen, loss = _loss(model, batch, subject=subject)
+            trace, loss = _loss(model, batch, subject=subject)
             optimizer.zero_grad()
             foreign |= _leaves_outside(model, loss)
             if loss.requires_grad:
@@ -64,7 +64,7 @@ def measure_updates(subject: Subject, *, progress: Progress) -> Iterator[Measure
         weights.take("weights_without_gradient", 1, name)
     yield weights
     yield from (_one(GRADIENT, part, gradients.get(part, 0.0)) for part in _parts(subject))
-    yield from _moved(seen, subject)
+    yield from _moved(trace, subject)
     if at_start(subject) and places_of(subject.spec.fusion):
         yield from _doubling(subject, subject.batch(subject.augmented, pairs[0]))
 
@@ -76,11 +76,11 @@ def _one(table: tuple[Measure], at: str, value: float) -> Measured:
     return found
 
 
-def _loss(model: EsamSingleView, batch: Batch, *, subject: Subject) -> tuple[Seen, Tensor]:
-    with looking(model) as seen:
+def _loss(model: EsamSingleView, batch: Batch, *, subject: Subject) -> tuple[ForwardTrace, Tensor]:
+    with tracing(model) as trace:
         output = model(batch)
     criterion = Criterion(subject.spec.loss, esam_compat=subject.spec.esam_compat)
-    return seen, criterion(output, batch).total
+    return trace, criterion(output, batch).total
 
 
 def _freeze_the_rest(model: EsamSingleView, added: dict[str, nn.Parameter]) -> None:
@@ -129,15 +129,15 @@ def _gradient_norm(module: nn.Module) -> float:
     return math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
 
 
-def _moved(seen: Seen, subject: Subject) -> Iterator[Measured]:
+def _moved(trace: ForwardTrace, subject: Subject) -> Iterator[Measured]:
     """How strong each place is after the updates: the norm of what is added to that of the base."""
     for at in places_of(subject.spec.fusion):
-        place = seen.place(*at)
-        sound = place is not None and place.before.F.shape == place.after.F.shape
-        value = relative_norm(place.before.F, place.after.F) if place is not None and sound else math.nan
+        found = trace.at(*at)
+        sound = found is not None and found.before.F.shape == found.after.F.shape
+        value = relative_norm(found.before.F, found.after.F) if found is not None and sound else math.nan
         yield _one(MOVED, name_of(*at), value)
     if subject.spec.fusion.bifusion is not None:
-        gate = seen.gate
+        gate = trace.gate
         value = math.nan if gate is None else relative_norm(gate.before, gate.after)
         yield _one(MOVED, "bifusion", value)
 
@@ -151,7 +151,7 @@ def _doubling(subject: Subject, batch: Batch) -> Iterator[Measured]:
 
 def _deviated(subject: Subject, batch: Batch, *, scale: int) -> dict[str, float]:
     """Norm of what each place adds in training, with every added weight a little off."""
-    model = copied(subject).train()
+    model = model_copy(subject).train()
     with torch.no_grad():
         points = model.read_2d(batch, statistics={})
         size = float(points.tokens.norm(dim=1).mean()) if points is not None else 1.0
@@ -159,13 +159,13 @@ def _deviated(subject: Subject, batch: Batch, *, scale: int) -> dict[str, float]
             generator = torch.Generator().manual_seed(derive_seed(subject.seed, "deviation", name))
             noise = _DEVIATION * scale * torch.randn(weight.shape, generator=generator).to(weight.device)
             weight.add_(noise if weight.dim() == 1 else noise / size)
-        seen = look(model, batch)
-    found = {}
-    for branch, stride in places_of(subject.spec.fusion):
-        place = seen.place(branch, stride)
-        sound = place is not None and place.before.F.shape == place.after.F.shape
-        found[name_of(branch, stride)] = float(place.added.norm()) if place is not None and sound else math.nan
-    return found
+        trace = trace_pass(model, batch)
+    norms = {}
+    for at in places_of(subject.spec.fusion):
+        found = trace.at(*at)
+        sound = found is not None and found.before.F.shape == found.after.F.shape
+        norms[name_of(*at)] = float(found.added.norm()) if found is not None and sound else math.nan
+    return norms
 
 
 def _larger(one: float, other: float) -> float:

@@ -104,8 +104,8 @@ def _report(checked: Checked) -> str:
 
 
 def _row(check: Check) -> tuple[str | float | None, ...]:
-    told = check.detail.partition("\n")[0]
-    return STAGES[check.stage], check.name, check.value, check.limit, "pass" if check.passed else "FAIL", told
+    first_line = check.detail.partition("\n")[0]
+    return STAGES[check.stage], check.name, check.value, check.limit, "pass" if check.passed else "FAIL", first_line
 
 
 def _stage_line(stage: int, checked: Checked) -> str:

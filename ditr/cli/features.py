@@ -134,8 +134,8 @@ def _row(store: StoredMaps) -> tuple[object, ...]:
     size = "x".join(map(str, about.get("input_size", ()))) or None
     layers = " ".join(map(str, about.get("layers", ()))) or None
     state = "complete" if store.complete else "not begun" if not store.maps else "partial"
-    told = (about.get("dataset"), about.get("source"), size, layers, about.get("computed_in"))
-    return (store.name, *told, store.maps, store.frames, store.bytes / GIB, state)
+    facts = (about.get("dataset"), about.get("source"), size, layers, about.get("computed_in"))
+    return (store.name, *facts, store.maps, store.frames, store.bytes / GIB, state)
 
 
 def _no_store(name: str, known: Sequence[str]) -> DitrError:

@@ -81,7 +81,7 @@ def _see(folder: RunFolder, frame: str) -> tuple[FrameView, float]:
     from ditr.data.dataset import open_dataset
     from ditr.rooms import make_missing
     from ditr.runner.inputs import Selection
-    from ditr.runner.seen_frame import require_weights, see_frame
+    from ditr.runner.run_view import require_weights, run_view
 
     registry = Registry()
     weights = require_weights(folder)
@@ -91,7 +91,7 @@ def _see(folder: RunFolder, frame: str) -> tuple[FrameView, float]:
         dataset = open_dataset(spec.dataset.name, registry=registry)
         frames, _ = find_frame(frame, dataset)
         selection = Selection(split="train" if frames is dataset.train else "val", frames=(frame,))
-        return see_frame(
+        return run_view(
             folder,
             weights=weights,
             spec=spec,

@@ -55,7 +55,7 @@ class Evaluation:
     """Most MiB in use meanwhile, the model and what else was there before included."""
     memory_of: str
     """Whose memory that is, in words."""
-    kept: tuple[FrameView, ...]
+    views: tuple[FrameView, ...]
     """Of the frames that are kept for pictures."""
 
 
@@ -83,7 +83,7 @@ def evaluate(
     table = MatchTable(min_points=spec.min_points)
     rows: list[Row] = []
     of_instances: list[Row] = []
-    kept: list[FrameView] = []
+    views: list[FrameView] = []
     chosen = spread_evenly(keep, total=len(samples))
     colours: PrincipalColours | None = None
     textures = texture_ids(samples.frames.root) if facts else None
@@ -102,7 +102,7 @@ def evaluate(
                 if tokens is not None and colours is None:
                     colours = fit_colours(tokens.flatten(1).T)  # one scale for all frames that are kept
                 features = None if tokens is None or colours is None else _coloured(sample, tokens, colours=colours)
-                kept.append(_view(samples, index, sample=sample, found=found, features=features))
+                views.append(_view(samples, index, sample=sample, found=found, features=features))
     progress("evaluate", len(samples), len(samples))
     return Evaluation(
         scores=scores(table, thresholds=ESAM_THRESHOLDS if esam_compat else AP_THRESHOLDS),
@@ -113,7 +113,7 @@ def evaluate(
         infer_ms=float(np.median([row["infer_ms"] for row in rows])) if rows else float("nan"),
         peak_mem_mb=memory.peak_mb(),
         memory_of=memory.of,
-        kept=tuple(kept),
+        views=tuple(views),
     )
 
 

@@ -129,9 +129,9 @@ def _numeric_content(spec: FeatureSpec, entry: VitEntry | ConvEntry) -> dict[str
     of_spec = spec.model_dump(mode="json", include={"input_size", "resize", "dtype"})
     if isinstance(entry, VitEntry):
         of_spec["layers"] = list(spec.layers)
-    told = {"description", "licence", "licence_url", "sizes", "weights"}
+    left_out = {"description", "licence", "licence_url", "sizes", "weights"}
     weights = weights_of(spec, entry).model_dump(mode="json", exclude={"url"})
-    return {"spec": of_spec, "entry": entry.model_dump(mode="json", exclude=told), "weights": weights}
+    return {"spec": of_spec, "entry": entry.model_dump(mode="json", exclude=left_out), "weights": weights}
 
 
 def _missing(frames: Sequence[FrameSet], store: FeatureStore) -> list[Wanted]:

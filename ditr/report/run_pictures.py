@@ -31,7 +31,7 @@ def draw_run(folder: Path, *, evaluation: Evaluation, name: str) -> None:
     curves = {label: precision_recall(evaluation.table, threshold=threshold) for label, threshold in CURVES.items()}
     pr_curve(curves, path=folder / "pr_curve.png", title=name)
     best_score = precision_recall(evaluation.table, threshold=MATCH_IOU).best_score
-    for view in evaluation.kept:
+    for view in evaluation.views:
         draw_results(view, run=name, best_score=best_score, path=folder / f"panel_{view.frame_id}.png")
 
 

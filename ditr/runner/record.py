@@ -121,7 +121,7 @@ def write_result(
     evaluation.table.save(folder.matches)
     save_instances(folder.instances, evaluation.instances)
     frames = inputs.evaluated.frames
-    for view in evaluation.kept:
+    for view in evaluation.views:
         save_view(view, folder.kept, image_file=frames.image_path(frames.ids.index(view.frame_id)).read_bytes())
     write_json(folder.result, result)
     return result

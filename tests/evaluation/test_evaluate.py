@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -183,8 +184,8 @@ def test_frames_all_over_the_split_are_kept_for_pictures(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("ditr.evaluation.evaluate.view_of", view_of)
     found = run(perfect, keep=2)
-    assert [kept.frame_id for kept in found.kept] == ["frame 0", "frame 2"]
-    kept = found.kept[0]
+    assert [kept.frame_id for kept in found.views] == ["frame 0", "frame 2"]
+    kept = found.views[0]
     truth = [0] * 20 + [1] * 20 + [2] * 5 + [-1] * 15
     assert kept.instance_of_point.tolist() == truth
     assert kept.predicted.of_point.tolist() == [one if one < 2 else -1 for one in truth]

@@ -34,7 +34,7 @@ def panels(masks: list[np.ndarray], scores: list[float], folder: Path, patch: py
     )
     drawn: list[Figure] = []
     patch.setattr(frame_pictures, "Figure", lambda **named: drawn.append(Figure(**named)) or drawn[-1])
-    evaluation = create_autospec(Evaluation, instance=True, table=table, kept=(view,))
+    evaluation = create_autospec(Evaluation, instance=True, table=table, views=(view,))
     run_pictures.draw_run(folder, evaluation=evaluation, name="run")
     assert (folder / "pr_curve.png").stat().st_size > 0
     assert (folder / "panel_scene0000_00_0.png").stat().st_size > 0

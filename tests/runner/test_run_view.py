@@ -20,7 +20,7 @@ from ditr.geometry.camera import project
 from ditr.progress import silent
 from ditr.record.folder import RunFolder
 from ditr.runner.inputs import Selection
-from ditr.runner.seen_frame import require_weights, see_frame
+from ditr.runner.run_view import require_weights, run_view
 from ditr.spec.load import load_spec
 from tests.runner.test_eval import REGISTRY, run_of, trained  # noqa: F401
 
@@ -37,7 +37,7 @@ def see_with_score(
     spec = load_spec(run.spec, registry=REGISTRY, overrides=overrides).spec
     selection = Selection(split="train" if split == "train" else "val", frames=(frame,))
     weights = require_weights(run)
-    return see_frame(run, weights=weights, spec=spec, selection=selection, registry=REGISTRY, progress=silent, say=say)
+    return run_view(run, weights=weights, spec=spec, selection=selection, registry=REGISTRY, progress=silent, say=say)
 
 
 @pytest.mark.parametrize("index", [0, 1])

@@ -34,7 +34,7 @@ def require_weights(run: RunFolder) -> CheckpointFile:
     return given_weights(run.path)
 
 
-def see_frame(
+def run_view(
     run: RunFolder,
     *,
     weights: CheckpointFile,
@@ -71,7 +71,7 @@ def see_frame(
     if had != inputs.dataset.digest:
         say(f"  not the data of the run: digest {inputs.dataset.digest[:12]}, the run had {had[:12]}")
     found = assess(model.to(device), inputs, spec=_of_one_frame(spec), device=device, progress=progress)
-    (view,) = found.kept
+    (view,) = found.views
     best_score = precision_recall(table, threshold=MATCH_IOU).best_score
     return replace(view, features=_features(inputs, spec=spec, device=device)), best_score
 
