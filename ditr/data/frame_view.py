@@ -16,6 +16,11 @@ from ditr.errors import Code, DitrError
 from ditr.files import replacing
 from ditr.geometry.camera import Intrinsics, project
 
+_ARRAYS = {"image_file", "uv", "uv_valid", "instance_of_point", "predicted", "scores", "partner"}
+_OF_MAP = {"of_tokens", "covers_hw"}
+_OF_OLDER_MAP = {"map_colours"}
+"""What a stored view holds; older ones do not say what the map covers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cloud:
@@ -139,16 +144,16 @@ def save_view(view: FrameView, folder: Path, *, image_file: bytes) -> None:
             predicted=view.predicted.of_point.astype(np.int16),
             scores=view.predicted.scores.astype(np.float32),
             partner=view.predicted.partner.astype(np.int16),
-            map_colours=features.of_tokens,
-            map_hw=np.array(features.covers_hw),
+            of_tokens=features.of_tokens,
+            covers_hw=np.array(features.covers_hw),
         )
 
 
 def load_views(folder: Path) -> dict[str, FrameView]:
     """By frame id, what ``save_view`` wrote into the folder; none where there is no such folder.
 
-    What a process that was killed left unfinished is no view. A file without ``map_hw``, as they were once written, is
-    of a map that covers the image.
+    What a process that was killed left unfinished is no view. The map of a file that was written before files
+    said what it covers is taken to cover the image.
 
     Raises
     ------
@@ -160,9 +165,12 @@ def load_views(folder: Path) -> dict[str, FrameView]:
 def _load(path: Path) -> FrameView:
     try:
         with np.load(path, allow_pickle=False) as arrays:
+            older = set(arrays.files) == _ARRAYS | _OF_OLDER_MAP
+            if not older and set(arrays.files) != _ARRAYS | _OF_MAP:
+                raise ValueError(f"it holds {', '.join(arrays.files)}")
             image = np.asarray(Image.open(io.BytesIO(arrays["image_file"].tobytes())).convert("RGB"))
-            tokens = arrays["map_colours"]
-            height, width = arrays["map_hw"] if "map_hw" in arrays else image.shape[:2]
+            tokens = arrays["map_colours" if older else "of_tokens"]
+            height, width = image.shape[:2] if older else arrays["covers_hw"]
             return FrameView(
                 frame_id=path.stem,
                 image=image,

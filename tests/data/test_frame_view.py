@@ -96,7 +96,8 @@ def test_a_3d_only_run_keeps_no_features(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_no_frame(tmp_path: Path) -> None:
-    (tmp_path / ".scene0000_00_200.npz.123.npz").write_bytes(b"PK half")
+    for name in (".scene0000_00_200.npz.123.npz", ".scene0000_00_200.npz.123.part"):
+        (tmp_path / name).write_bytes(b"PK half")
     assert load_views(tmp_path) == {}
     save_view(view(), tmp_path, image_file=image_file())
     assert list(load_views(tmp_path)) == ["scene0000_00_200"]
