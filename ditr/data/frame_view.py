@@ -164,22 +164,25 @@ def load_views(folder: Path) -> dict[str, FrameView]:
 
 def _load(path: Path) -> FrameView:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            older = set(arrays.files) == _ARRAYS | _OF_OLDER_MAP
-            if not older and set(arrays.files) != _ARRAYS | _OF_MAP:
-                raise ValueError(f"it holds {', '.join(arrays.files)}")
-            image = np.asarray(Image.open(io.BytesIO(arrays["image_file"].tobytes())).convert("RGB"))
-            tokens = arrays["map_colours" if older else "of_tokens"]
-            height, width = image.shape[:2] if older else arrays["covers_hw"]
-            return FrameView(
-                frame_id=path.stem,
-                image=image,
-                uv=arrays["uv"],
-                uv_valid=arrays["uv_valid"],
-                instance_of_point=arrays["instance_of_point"],
-                prediction=Prediction(of_point=arrays["predicted"], scores=arrays["scores"], partner=arrays["partner"]),
-                features=MapColours(of_tokens=tokens, covers_hw=(int(height), int(width))) if tokens.size else None,
-            )
-    except Exception as error:  # what numpy and zipfile raise of damaged bytes is not to be listed
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+        older = found.keys() == _ARRAYS | _OF_OLDER_MAP
+        if not older and found.keys() != _ARRAYS | _OF_MAP:
+            raise ValueError(f"it holds {', '.join(found)}")
+        if odd := [name for name, array in found.items() if not isinstance(array, np.ndarray)]:
+            raise ValueError(f"{odd[0]} is no array")
+        image = np.asarray(Image.open(io.BytesIO(found["image_file"].tobytes())).convert("RGB"))
+        tokens = found["map_colours" if older else "of_tokens"]
+        height, width = image.shape[:2] if older else found["covers_hw"]
+        return FrameView(
+            frame_id=path.stem,
+            image=image,
+            uv=found["uv"],
+            uv_valid=found["uv_valid"],
+            instance_of_point=found["instance_of_point"],
+            prediction=Prediction(of_point=found["predicted"], scores=found["scores"], partner=found["partner"]),
+            features=MapColours(of_tokens=tokens, covers_hw=(int(height), int(width))) if tokens.size else None,
+        )
+    except Exception as error:  # what numpy, zipfile and PIL raise of damaged bytes is not to be listed
         fix = "evaluate the run again with this version of ditr"
         raise DitrError(f"the kept frame cannot be read: {error}", code=Code.RUN, where=str(path), fix=fix) from error
