@@ -26,7 +26,7 @@ from ditr.errors import DitrError
 from ditr.evaluation.instance_facts import INSTANCES_SCHEMA, load_instances, save_instances
 from ditr.evaluation.instances import Instances
 from ditr.evaluation.match_table import MatchTable
-from ditr.features.precomputed import PrecomputedMaps
+from ditr.features.precomputed_maps import PrecomputedMaps
 from ditr.features.store import FeatureStore, read_manifest
 from ditr.spec.entries import PrecomputedEntry
 from ditr.training.state import Ledger, TrainingState

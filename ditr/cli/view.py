@@ -13,7 +13,7 @@ from ditr.cli.runs import find_run
 from ditr.cli.serving import end_when_told
 from ditr.errors import Code, DitrError
 from ditr.spec.registry import Registry
-from ditr.spec.resolved import read_resolved
+from ditr.spec.resolved_spec import read_resolved
 
 if TYPE_CHECKING:
     from ditr.data.frame_view import FrameView

@@ -23,7 +23,7 @@ from ditr.errors import Code, DitrError
 from ditr.features.decoding import Wanted, expect
 from ditr.features.fused_vit import make_fast
 from ditr.features.pipeline import WHAT, make_maps
-from ditr.features.precomputed import PrecomputedMaps
+from ditr.features.precomputed_maps import PrecomputedMaps
 from ditr.features.sources import FeatureSource, load_source
 from ditr.features.store import LOCK, FeatureStore, Maps
 from ditr.progress import Progress, silent

@@ -14,7 +14,7 @@ from ditr.data.dataset import Dataset
 from ditr.data.frame_view import FrameView, MapColours, view_of
 from ditr.data.scannet_sv import FrameSet
 from ditr.features.extract import store_folder
-from ditr.features.precomputed import PrecomputedMaps
+from ditr.features.precomputed_maps import PrecomputedMaps
 from ditr.features.principal_colours import PrincipalColours, fit_colours
 from ditr.features.sources import load_source
 from ditr.features.store import FeatureStore, Maps

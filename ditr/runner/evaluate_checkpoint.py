@@ -31,7 +31,7 @@ from ditr.spec.identity import evaluation_hash, variant
 from ditr.spec.load import LoadedSpec
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
-from ditr.spec.resolved import read_resolved
+from ditr.spec.resolved_spec import read_resolved
 
 if TYPE_CHECKING:
     from ditr.evaluation.evaluate import Evaluation

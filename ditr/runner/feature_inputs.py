@@ -66,7 +66,7 @@ def feature_inputs(
     encode: Callable[[Batch], Batch] = as_it_is
     if features.mode == "online":
         from ditr.features.fused_vit import make_fast
-        from ditr.features.online import OnlineMaps
+        from ditr.features.online_maps import OnlineMaps
         from ditr.features.sources import load_source
 
         assert not isinstance(entry, PrecomputedEntry), "precomputed maps are stored ones"

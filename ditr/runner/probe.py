@@ -152,7 +152,7 @@ def _features(spec: Spec, *, registry: Registry, device: torch.device) -> Featur
     read = spec.read_features
     if read is None or read.mode == "stored":
         return features
-    from ditr.features.online import OnlineMaps
+    from ditr.features.online_maps import OnlineMaps
 
     return replace(features, encode=OnlineMaps(_source(read, registry=registry, device=device)), online=True)
 

@@ -15,7 +15,7 @@ from ditr.data.batch import Batch, as_it_is
 from ditr.data.dataset import Dataset
 from ditr.data.samples import SampleSet
 from ditr.data.scannet_sv import FrameSet
-from ditr.features.online import OnlineMaps
+from ditr.features.online_maps import OnlineMaps
 from ditr.features.sources import FeatureSource, load_source
 from ditr.features.store import FeatureStore, Maps
 from ditr.model.esam import EsamSingleView

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 from ditr.checks.stages import run_stage
 from ditr.data.scannet_sv import FrameSet
 from ditr.errors import Code, DitrError
-from ditr.features.precomputed import PrecomputedMaps
+from ditr.features.precomputed_maps import PrecomputedMaps
 from ditr.features.sources import FeatureSource
 from ditr.features.store import FeatureStore
 from ditr.progress import silent

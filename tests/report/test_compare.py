@@ -23,7 +23,7 @@ from ditr.record.provenance import session_facts
 from ditr.record.state import RecordState
 from ditr.record.views.results import Results
 from ditr.report.arms import Arms, all_arms
-from ditr.report.comparable import caveats
+from ditr.report.comparability import caveats
 from ditr.report.compare import Comparison, compare
 from ditr.report.stratum_contrasts import by_stratum
 from ditr.spec.dump import to_yaml
