@@ -100,6 +100,7 @@ class World:
             "resize": self.features.resize,
             "layers": list(self.features.layers),
             "computed_in": self.features.dtype,
+            "computed_on": "cpu",
             "dataset": self.spec.dataset.name,
             "dataset_digest": self.digest,
             "shape": list(map_shape(self.features, self.entry)),
