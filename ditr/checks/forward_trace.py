@@ -10,13 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ditr.checks.subject import Subject
 from ditr.data.batch import Batch
+from ditr.data.samples import SampleSet
 from ditr.model.bifusion import Fused
 from ditr.model.esam import EsamSingleView
 from ditr.model.injection import Injector
 from ditr.model.output import ModelOutput
 from ditr.model.res16unet import Branch
 from ditr.model.sparse import SparseTensor
+from ditr.progress import Progress
 from ditr.spec.models import BOTTLENECK_STRIDE, FusionSpec
 
 
@@ -32,8 +35,12 @@ class Addition:
     """Why the model refused to add anything: a bug of its own that it noticed."""
 
     @property
+    def same_shape(self) -> bool:
+        return self.before.F.shape == self.after.F.shape
+
+    @property
     def added(self) -> Tensor:
-        """(V, width)."""
+        """(V, width), of the same shape before and after."""
         return self.after.F - self.before.F
 
 
@@ -134,6 +141,19 @@ def relative_norm(before: Tensor, after: Tensor) -> float:
     """Of what was added to what was there."""
     before, after = before.detach(), after.detach()
     return float((after - before).norm() / before.norm().clamp(min=1e-12))
+
+
+def pairs_and_gaps(
+    subject: Subject, samples: SampleSet, *, what: str, progress: Progress
+) -> Iterator[tuple[Batch, str, bool]]:
+    """Every two samples as they are, and once more with gaps; what they are called, and whether there are gaps."""
+    pairs = in_pairs(len(samples))
+    for done, indices in enumerate(pairs):
+        progress(what, done, len(pairs))
+        whole = subject.batch(samples, indices)
+        yield whole, frames_of(whole), False
+        yield with_gaps(whole), f"{frames_of(whole)}, with gaps made", True
+    progress(what, len(pairs), len(pairs))
 
 
 def with_gaps(batch: Batch) -> Batch:

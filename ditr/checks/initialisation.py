@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ditr.checks.forward_trace import frames_of
+from ditr.checks.forward_trace import frames_of, in_pairs
 from ditr.checks.measure import Measured
 from ditr.checks.model_copies import acting_copy, added_parameters, fresh_model, model_copy
 from ditr.checks.subject import Subject
@@ -21,7 +21,7 @@ from ditr.weights.names import ADDED_PARTS
 PLAIN = FusionSpec()
 
 
-def measure_start(subject: Subject, *, pairs: Sequence[Sequence[int]], progress: Progress) -> Iterator[Measured]:
+def measure_start(subject: Subject, *, progress: Progress) -> Iterator[Measured]:
     """What the untrained model gives, of frames as evaluation reads them.
 
     Bits are compared on the CPU, where the same sums come in the same order; of a subject on a GPU, for two frames.
@@ -29,8 +29,7 @@ def measure_start(subject: Subject, *, pairs: Sequence[Sequence[int]], progress:
     starts_plain = at_start(subject)
     found, identity = Measured(OUTPUT), Measured(IDENTITY if starts_plain else NO_IDENTITY)
     model, acting, plain = model_copy(subject).cpu(), acting_copy(subject).cpu(), _plain_part(subject).cpu()
-    if subject.device.type != "cpu":
-        pairs = pairs[:1]
+    pairs = in_pairs(len(subject.plain))[: None if subject.device.type == "cpu" else 1]
     names = set(model.state_dict())
     note = "" if starts_plain else "the added parts start random or trained"
     for done, indices in enumerate(pairs):

@@ -7,16 +7,16 @@ them. Everything happens on copies.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 
-from ditr.checks.forward_trace import Addition, GateCall, frames_of, in_pairs, name_of, places_of, trace_pass, with_gaps
+from ditr.checks.forward_trace import Addition, GateCall, name_of, pairs_and_gaps, places_of, trace_pass
 from ditr.checks.initialisation import measure_start
 from ditr.checks.measure import Measured
 from ditr.checks.model_copies import acting_copy
+from ditr.checks.reference_additions import expected_added, levels_of, relative_error
 from ditr.checks.reference_levels import ReferenceLevel
-from ditr.checks.reference_sites import expected_added, levels_of, relative_error
 from ditr.checks.subject import Subject
 from ditr.checks.tables import BIFUSION, ELSEWHERE, PLACE
 from ditr.checks.updates import measure_updates
@@ -28,15 +28,14 @@ from ditr.spec.models import BOTTLENECK_STRIDE, DECODER_STRIDES, BackboneSpec, F
 
 def measure_injection(subject: Subject, *, progress: Progress) -> Iterator[Measured]:
     """A spec without fusion is looked at for what any model has to be: the same twice, and finite."""
-    pairs = in_pairs(len(subject.plain))
-    yield from measure_start(subject, pairs=pairs, progress=progress)
+    yield from measure_start(subject, progress=progress)
     if not subject.spec.fusion.parts:
         return
-    yield from _measure_passes(subject, pairs=pairs, progress=progress)
+    yield from _measure_passes(subject, progress=progress)
     yield from measure_updates(subject, progress=progress)
 
 
-def _measure_passes(subject: Subject, *, pairs: Sequence[Sequence[int]], progress: Progress) -> Iterator[Measured]:
+def _measure_passes(subject: Subject, *, progress: Progress) -> Iterator[Measured]:
     """Batches as they are for what is added, and with gaps for what must not be."""
     spec, fusion, backbone, model = subject.spec, subject.spec.fusion, subject.spec.model.backbone, acting_copy(subject)
     wanted, elsewhere = places_of(fusion), Measured(ELSEWHERE)
@@ -46,20 +45,15 @@ def _measure_passes(subject: Subject, *, pairs: Sequence[Sequence[int]], progres
         places[branch, stride] = Measured(PLACE, at=name, channels_before=width, channels_after=width)
     least_valid = spec.checks.min_valid_ratio
     gate = Measured(BIFUSION, at="bifusion", channels=backbone.planes[7], zero_rows=1 - least_valid)
-    for done, indices in enumerate(pairs):
-        progress("injection", done, len(pairs))
-        whole = subject.batch(subject.plain, indices)
-        for batch, of in ((whole, frames_of(whole)), (with_gaps(whole), f"{frames_of(whole)}, with gaps made")):
-            with torch.no_grad():
-                trace, gaps = trace_pass(model, batch), batch is not whole
-                by_hand = levels_of(batch, spec=spec) if wanted else {}
-                others = (one for one in trace.additions if (one.branch, one.stride) not in places)
-                changed = sum(not torch.equal(one.before.F, one.after.F) for one in others)
-                elsewhere.take("changed_elsewhere", changed, of)
-                for at, found in places.items():
-                    _measure_place(model, trace.at(*at), by_hand, fusion=fusion, of=of, gaps=gaps, into=found)
-                _measure_gate(trace.gate, of=of, gaps=gaps, into=gate)
-    progress("injection", len(pairs), len(pairs))
+    for batch, of, gaps in pairs_and_gaps(subject, subject.plain, what="injection", progress=progress):
+        with torch.no_grad():
+            trace = trace_pass(model, batch)
+            by_hand = levels_of(batch, spec=spec) if wanted else {}
+            others = (one for one in trace.additions if (one.branch, one.stride) not in places)
+            elsewhere.take("changed_elsewhere", sum(not torch.equal(one.before.F, one.after.F) for one in others), of)
+            for at, found in places.items():
+                _measure_place(model, trace.at(*at), by_hand, fusion=fusion, of=of, gaps=gaps, into=found)
+            _measure_gate(trace.gate, of=of, gaps=gaps, into=gate)
     yield from places.values()
     if wanted:
         yield elsewhere
@@ -80,7 +74,7 @@ def _measure_place(
     if addition is not None:
         into.take("channels_before", addition.before.F.shape[1], of)
         into.take("channels_after", addition.after.F.shape[1], of)
-    if addition is None or addition.before.F.shape != addition.after.F.shape:
+    if addition is None or not addition.same_shape:
         into.take("added", math.inf, of)
         return
     expected = expected_added(model, addition.branch, addition.stride, by_hand, fusion=fusion)

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import torch
 
-from ditr.checks.forward_trace import frames_of, in_pairs, name_of, places_of, strides_of, trace_pass, with_gaps
+from ditr.checks.forward_trace import name_of, pairs_and_gaps, places_of, strides_of, trace_pass
 from ditr.checks.measure import Measured
 from ditr.checks.model_copies import acting_copy
+from ditr.checks.reference_additions import expected_added, levels_of, relative_error, right_in_another_order
 from ditr.checks.reference_levels import ReferenceLevel
-from ditr.checks.reference_sites import expected_added, levels_of, relative_error, right_in_another_order
 from ditr.checks.subject import Subject
 from ditr.checks.tables import INJECTOR, LEVEL, PROJECTED
 from ditr.model.injection import Injector
@@ -34,31 +34,26 @@ def measure_pyramid(subject: Subject, *, progress: Progress) -> Iterator[Measure
         for stride in strides_of(fusion)
     }
     projected = {place: Measured(PROJECTED, at=name_of(*place)) for place in places_of(fusion)}
-    pairs = in_pairs(len(subject.augmented))
-    for done, indices in enumerate(pairs):
-        progress("pyramid", done, len(pairs))
-        whole = subject.batch(subject.augmented, indices)
-        for batch, of in ((whole, frames_of(whole)), (with_gaps(whole), f"{frames_of(whole)}, with gaps made")):
-            with torch.no_grad():
-                trace = trace_pass(model, batch)
-                by_hand = levels_of(batch, spec=subject.spec)
-                injector.take("injector", trace.injector is not None, of)
-                for stride, found in levels.items():
-                    tensor = trace.tensor(stride)
-                    if trace.injector is not None and tensor is not None:
-                        level = _Level(trace.injector, tensor, by_hand[stride], stride=stride, of=of)
-                        level.features(limit=subject.spec.checks.max_level_error, into=found)
-                        if batch is whole:  # what gaps tell nothing about is not measured again
-                            level.voxels(into=found)
-                for (branch, stride), found in projected.items():
-                    addition = trace.at(branch, stride)
-                    if addition is None:
-                        found.take("projected", math.inf, of)
-                        continue
-                    expected = expected_added(model, branch, stride, by_hand, fusion=fusion)
-                    error = relative_error(addition.added, expected, corners=addition.before.C)
-                    found.take("projected", error, of, note=addition.error)
-    progress("pyramid", len(pairs), len(pairs))
+    for batch, of, gaps in pairs_and_gaps(subject, subject.augmented, what="pyramid", progress=progress):
+        with torch.no_grad():
+            trace = trace_pass(model, batch)
+            by_hand = levels_of(batch, spec=subject.spec)
+            injector.take("injector", trace.injector is not None, of)
+            for stride, found in levels.items():
+                tensor = trace.tensor(stride)
+                if trace.injector is not None and tensor is not None:
+                    level = _Level(trace.injector, tensor, by_hand[stride], stride=stride, of=of)
+                    level.features(limit=subject.spec.checks.max_level_error, into=found)
+                    if not gaps:  # which tell nothing about where voxels are
+                        level.voxels(into=found)
+            for (branch, stride), found in projected.items():
+                addition = trace.at(branch, stride)
+                if addition is None:
+                    found.take("projected", math.inf, of)
+                    continue
+                expected = expected_added(model, branch, stride, by_hand, fusion=fusion)
+                error = relative_error(addition.added, expected, corners=addition.before.C)
+                found.take("projected", error, of, note=addition.error)
     yield injector
     yield from levels.values()
     yield from projected.values()

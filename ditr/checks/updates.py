@@ -14,7 +14,7 @@ from ditr.checks.forward_trace import ForwardTrace, in_pairs, name_of, places_of
 from ditr.checks.initialisation import at_start
 from ditr.checks.measure import Measure, Measured
 from ditr.checks.model_copies import added_parameters, model_copy
-from ditr.checks.reference_sites import projection_of
+from ditr.checks.reference_additions import projection_of
 from ditr.checks.subject import Subject
 from ditr.checks.tables import DOUBLING, FROZEN, GRADIENT, GRADIENTS, MOVED
 from ditr.data.batch import Batch
@@ -53,7 +53,8 @@ def measure_updates(subject: Subject, *, progress: Progress) -> Iterator[Measure
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
             untouched -= {name for name, weight in added.items() if weight.grad is not None}
-            for part, norm in _gradient_norms(model, subject).items():
+            for part, module in _parts(model, subject).items():
+                norm = _gradient_norm(module)
                 gradients[part] = norm if step == 0 else _larger(gradients[part], norm)
             if step < steps:
                 optimizer.step()
@@ -63,7 +64,7 @@ def measure_updates(subject: Subject, *, progress: Progress) -> Iterator[Measure
     for name in sorted(untouched):
         weights.take("weights_without_gradient", 1, name)
     yield weights
-    yield from (_one(GRADIENT, part, gradients.get(part, 0.0)) for part in _parts(subject))
+    yield from (_one(GRADIENT, part, gradients.get(part, 0.0)) for part in _parts(model, subject))
     yield from _moved(trace, subject)
     if at_start(subject) and places_of(subject.spec.fusion):
         yield from _doubling(subject, subject.batch(subject.augmented, pairs[0]))
@@ -107,21 +108,16 @@ def _leaves_outside(model: EsamSingleView, loss: Tensor) -> set[str]:
     return outside
 
 
-def _parts(subject: Subject) -> tuple[str, ...]:
+def _parts(model: EsamSingleView, subject: Subject) -> dict[str, nn.Module]:
     """What has to learn: each place's projection, and of the gate what either feature goes through."""
-    gate = ("gate_2d", "gate_3d", "gate", "bifusion_residual") if subject.spec.fusion.bifusion is not None else ()
-    return (*(name_of(*place) for place in places_of(subject.spec.fusion)), *gate)
-
-
-def _gradient_norms(model: EsamSingleView, subject: Subject) -> dict[str, float]:
-    modules: dict[str, nn.Module] = {
+    parts: dict[str, nn.Module] = {
         name_of(*place): projection_of(model, *place) for place in places_of(subject.spec.fusion)
     }
     if model.bifusion is not None:
         gate = model.bifusion
-        modules |= {"gate_2d": gate.adapt_2d, "gate_3d": gate.adapt_3d, "gate": gate.gate}
-        modules["bifusion_residual"] = gate.residual
-    return {name: _gradient_norm(module) for name, module in modules.items()}
+        parts |= {"gate_2d": gate.adapt_2d, "gate_3d": gate.adapt_3d, "gate": gate.gate}
+        parts["bifusion_residual"] = gate.residual
+    return parts
 
 
 def _gradient_norm(module: nn.Module) -> float:
@@ -133,9 +129,8 @@ def _moved(trace: ForwardTrace, subject: Subject) -> Iterator[Measured]:
     """How strong each place is after the updates: the norm of what is added to that of the base."""
     for at in places_of(subject.spec.fusion):
         found = trace.at(*at)
-        sound = found is not None and found.before.F.shape == found.after.F.shape
-        value = relative_norm(found.before.F, found.after.F) if found is not None and sound else math.nan
-        yield _one(MOVED, name_of(*at), value)
+        sound = found is not None and found.same_shape
+        yield _one(MOVED, name_of(*at), relative_norm(found.before.F, found.after.F) if found and sound else math.nan)
     if subject.spec.fusion.bifusion is not None:
         gate = trace.gate
         value = math.nan if gate is None else relative_norm(gate.before, gate.after)
@@ -163,8 +158,7 @@ def _deviated(subject: Subject, batch: Batch, *, scale: int) -> dict[str, float]
     norms = {}
     for at in places_of(subject.spec.fusion):
         found = trace.at(*at)
-        sound = found is not None and found.before.F.shape == found.after.F.shape
-        norms[name_of(*at)] = float(found.added.norm()) if found is not None and sound else math.nan
+        norms[name_of(*at)] = float(found.added.norm()) if found is not None and found.same_shape else math.nan
     return norms
 
 
