@@ -269,6 +269,10 @@ def first_map_for_all(points: PointFeatures, batch: Batch) -> PointFeatures:
     return replace(points, rows=points.rows % tokens[0].numel())
 
 
+def nothing_but_nan(points: PointFeatures, batch: Batch) -> PointFeatures:
+    return replace(points, tokens=torch.full_like(points.tokens, torch.nan))
+
+
 def all_points_valid(points: PointFeatures, batch: Batch) -> PointFeatures:
     return replace(points, valid=torch.ones_like(points.valid))
 
@@ -400,6 +404,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "the reader is half a token off": (reads(half_pixel_forgotten), "read_error_tokens"),
     "the reader takes the nearest": (reads(nearest_instead), "read_error_tokens"),
     "the first map for the whole batch": (points_of(first_map_for_all), "read_error_tokens batch_equals_single"),
+    "what is read is no number": (points_of(nothing_but_nan), "read_error_tokens"),
     "points without a pixel are read": (behind_camera_too, "read_where_valid"),
     "a batch loses its last frame": (runs_as(last_item_dropped), "batch_equals_single"),
     "maps of a batch are swapped": (runs_as(items_swapped), "batch_equals_single"),
