@@ -35,10 +35,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from ditr.data.dataset import Dataset
 from ditr.data.info_pickle import FrameInfo, InfoFile
 from ditr.data.scannet_sv import FrameSet, read_image
-from ditr.features import fast
+from ditr.features import fused_vit as fast
 from ditr.features.decoding import Wanted, decoded
 from ditr.features.extract import extract
-from ditr.features.fast import FusedVit, shifted_norm
+from ditr.features.fused_vit import FusedVit, shifted_norm
 from ditr.features.pipeline import CUDA_BATCH
 from ditr.features.sources import FeatureSource, load_source
 from ditr.features.store import FeatureStore

@@ -28,8 +28,8 @@ import torch
 from ditr.data.batch import Batch, as_it_is, collate
 from ditr.data.info_pickle import read_infos
 from ditr.data.scannet_sv import INFO_FILES, FrameSet
-from ditr.features.fast import make_fast
-from ditr.features.online import OnlineMaps
+from ditr.features.fused_vit import make_fast
+from ditr.features.online_maps import OnlineMaps
 from ditr.features.sources import load_source
 from ditr.features.store import FeatureStore
 from ditr.geometry.camera import SCANNET_SV_INTRINSICS

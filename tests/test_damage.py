@@ -5,6 +5,7 @@ What is drawn: flipped bits, another byte, zeroed blocks, cut ends and repeated 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,14 +19,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ditr.data.frame_view import FrameView, MapColours, Prediction, load_views, save_view
 from ditr.data.info_pickle import FrameInfo, InfoFile, read_infos, write_infos
 from ditr.data.scannet_sv import read_image, read_stored_pose
 from ditr.errors import DitrError
 from ditr.evaluation.instance_facts import INSTANCES_SCHEMA, load_instances, save_instances
 from ditr.evaluation.instances import Instances
-from ditr.evaluation.kept import StoredFrame, load_frames, save_frame
 from ditr.evaluation.match_table import MatchTable
-from ditr.features.precomputed import PrecomputedMaps
+from ditr.features.precomputed_maps import PrecomputedMaps
 from ditr.features.store import FeatureStore, read_manifest
 from ditr.spec.entries import PrecomputedEntry
 from ditr.training.state import Ledger, TrainingState
@@ -168,23 +169,28 @@ def write_image(folder: Path, suffix: str) -> Path:
 
 def write_kept(folder: Path) -> Path:
     rng = np.random.default_rng(0)
-    frame = StoredFrame(
-        image_file=rng.integers(0, 256, 40, dtype=np.uint8),
-        uv=rng.integers(0, 99, (12, 2)).astype(np.int16),
+    image = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    view = FrameView(
+        frame_id="kept",
+        image=image,
+        uv=rng.integers(0, 99, (12, 2)).astype(np.float32),
         uv_valid=np.ones(12, dtype=bool),
-        instance_of_point=np.arange(12, dtype=np.int16),
-        predicted=np.arange(12, dtype=np.int16),
-        scores=np.array([0.5], dtype=np.float32),
-        partner=np.array([0], dtype=np.int16),
-        map_colours=np.zeros((3, 4, 3), dtype=np.uint8),
+        instance_of_point=np.arange(12),
+        prediction=Prediction(of_point=np.arange(12), scores=np.array([0.5], dtype=np.float32), partner=np.array([0])),
+        features=MapColours(of_tokens=np.zeros((3, 4, 3), dtype=np.uint8), covers_hw=(8, 10)),
     )
-    save_frame(frame, folder / "kept.npz")
+    save_view(view, folder, image_file=file.getvalue())
     return folder / "kept.npz"
 
 
 def read_kept(path: Path) -> object:
-    (frame,) = load_frames(path.parent).values()
-    return [plain(getattr(frame, field.name)) for field in fields(frame)]
+    (view,) = load_views(path.parent).values()
+    assert view.features is not None
+    arrays = [view.image, view.uv, view.uv_valid, view.instance_of_point, view.features.of_tokens]
+    of_prediction = [getattr(view.predicted, field.name) for field in fields(view.predicted)]
+    return [plain(array) for array in (*arrays, *of_prediction, np.array(view.features.covers_hw))]
 
 
 def write_matches(folder: Path) -> Path:

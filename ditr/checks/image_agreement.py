@@ -23,7 +23,7 @@ _LEAST = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Shift:
     """Where a grid is laid over an image: nothing but defaults is where it belongs."""
 
     down: float = 0.0
@@ -36,7 +36,7 @@ class Place:
     """Tokens by which the left and the right end are farther from the middle."""
 
 
-IN_PLACE = Place()
+IN_PLACE = Shift()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +77,10 @@ def token_contrast(tokens: Tensor, *, map_hw: tuple[int, int], image_hw: tuple[i
     return TokenContrast(values=values, norm=float(gram.norm()), rows=rows, columns=columns, cell_hw=cell)
 
 
-def agreement(map_: TokenContrast, looks: Tensor, *, place: Place = IN_PLACE) -> float:
-    """0 (nothing in common) to 1 of a map with the image that ``looks`` are of, if the map lay at ``place``."""
-    over_rows = _boxes(map_.rows, map_.cell_hw[0], looks.shape[1], shift=place.down, farther=place.taller)
-    over_columns = _boxes(map_.columns, map_.cell_hw[1], looks.shape[2], shift=place.right, farther=place.wider)
+def agreement(map_: TokenContrast, looks: Tensor, *, shift: Shift = IN_PLACE) -> float:
+    """0 (nothing in common) to 1 of a map with the image that ``looks`` are of, if the map lay by ``shift``."""
+    over_rows = _boxes(map_.rows, map_.cell_hw[0], looks.shape[1], shift=shift.down, farther=shift.taller)
+    over_columns = _boxes(map_.columns, map_.cell_hw[1], looks.shape[2], shift=shift.right, farther=shift.wider)
     of_image = _contrast(over_rows @ looks @ over_columns.T)
     norm = map_.norm * float((of_image.T @ of_image).norm())
     return float((map_.values.T @ of_image).square().sum()) / norm if norm > 0 else 0.0

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ditr.checks.outcome import Check, Subject, at_most, failed, largest, yes_or_no
+from ditr.checks.measure import Measured
+from ditr.checks.subject import Subject
+from ditr.checks.tables import RECOMPUTED, TOKENS
 from ditr.errors import Code, DitrError
 from ditr.features.sources import FeatureSource
 from ditr.progress import Progress
@@ -33,9 +36,9 @@ def encode(source: FeatureSource, images: np.ndarray) -> Tensor:
         ) from error
 
 
-def check_source(
+def measure_source(
     subject: Subject, *, maps: Mapping[int, Tensor], source: FeatureSource, progress: Progress
-) -> Iterator[Check]:
+) -> Iterator[Measured]:
     """``maps`` are the stored ones of some frames, or what the source just gave; none are needed for the tokens."""
     if subject.maps is not None:
         yield _recomputed(subject, maps=maps, source=source, progress=progress)
@@ -44,56 +47,52 @@ def check_source(
             image = subject.frames.image(index)
         except DitrError:  # other checks tell
             continue
-        yield from _tokens(image, source=source)
+        yield _tokens(image, source=source)
         return
 
 
-def _recomputed(subject: Subject, *, maps: Mapping[int, Tensor], source: FeatureSource, progress: Progress) -> Check:
-    differences: dict[str, float] = {}
+def _recomputed(subject: Subject, *, maps: Mapping[int, Tensor], source: FeatureSource, progress: Progress) -> Measured:
+    found = Measured(RECOMPUTED)
     for done, (index, stored) in enumerate(maps.items()):
         progress("maps computed again", done, len(maps))
-        frame = subject.frames.ids[index]
         try:
             again = encode(source, subject.frames.image(index)[None])[0].cpu().float()
         except DitrError as error:
-            return failed(1, "recomputed", error, limit=f"<= {subject.spec.checks.max_map_error:g}")
-        differences[frame] = (
-            float((again - stored.float()).norm() / again.norm()) if again.shape == stored.shape else float("inf")
+            found.fail("recomputed", error)
+            return found
+        error_of_map = (
+            float((again - stored.float()).norm() / again.norm()) if again.shape == stored.shape else math.inf
         )
+        found.take("recomputed", error_of_map, subject.frames.ids[index])
     progress("maps computed again", len(maps), len(maps))
-    value, frame = largest(differences)
-    limit, fix = subject.spec.checks.max_map_error, "the map is of another image, source, size or order of tokens"
-    return at_most(1, "recomputed", value, limit=limit, detail=f"most in {frame}", fix=fix)
+    return found
 
 
-def _tokens(image: np.ndarray, *, source: FeatureSource) -> Iterator[Check]:
+def _tokens(image: np.ndarray, *, source: FeatureSource) -> Measured:
     shape = map_shape(source.spec, source.entry)
-    limit = f"{shape[1]} x {shape[2]} tokens of {shape[0]}"
+    tolerated = 0 if isinstance(source.entry, VitEntry) else 1  # a neighbour may change as much in a convolution
+    found = Measured(TOKENS, token_count=f"{shape[1]} x {shape[2]} tokens of {shape[0]}", token_locality=tolerated)
     patches = _patches(image, source=source, rows=shape[1], columns=shape[2])
     try:
         maps = encode(source, np.stack([image, *(_painted(image, box) for _, box in patches)])).float()
     except DitrError as error:
-        yield failed(1, "token_count", error, limit=limit)
-        return
-    found = tuple(maps.shape[1:])
-    yield yes_or_no(1, "token_count", found == shape, limit=limit, detail="" if found == shape else f"gave {found}")
-    if found == shape:
-        yield _locality(maps, [token for token, _ in patches], source=source)
+        found.fail("token_count", error)
+        return found
+    gave = tuple(maps.shape[1:])
+    found.take("token_count", gave == shape, note="" if gave == shape else f"gave {gave}")
+    if gave == shape:
+        _locality(maps, [token for token, _ in patches], into=found)
+    return found
 
 
-def _locality(maps: Tensor, painted: list[tuple[int, int]], *, source: FeatureSource) -> Check:
-    """A painted patch changes its own token most; in a convolutional network a neighbour may change as much."""
+def _locality(maps: Tensor, painted: list[tuple[int, int]], *, into: Measured) -> None:
+    """A painted patch changes its own token most."""
     change = (maps[1:] - maps[:1]).norm(dim=1)  # (probes, Hp, Wp)
-    value, detail = 0.0, ""
     for (row, column), of_tokens in zip(painted, change, strict=True):
-        found = divmod(int(torch.argmax(of_tokens)), of_tokens.shape[1])
-        distance = max(abs(found[0] - row), abs(found[1] - column))
-        if distance > value:
-            value = float(distance)
-            detail = f"painting the patch at row {row}, column {column} changes the token at {found} most"
-    tolerated = 0 if isinstance(source.entry, VitEntry) else 1
-    fix = "class or register tokens count as patches, rows as columns, or the image is cut, moved or mirrored before"
-    return at_most(1, "token_locality", value, limit=tolerated, detail=detail, fix=fix)
+        most = divmod(int(torch.argmax(of_tokens)), of_tokens.shape[1])
+        distance = max(abs(most[0] - row), abs(most[1] - column))
+        note = f"painting the patch at row {row}, column {column} changes the token at {most} most" if distance else ""
+        into.take("token_locality", distance, note=note)
 
 
 Box = tuple[slice, slice]

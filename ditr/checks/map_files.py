@@ -7,55 +7,46 @@ from typing import Any
 
 import xxhash
 
-from ditr.checks.outcome import Check, Subject, at_most, yes_or_no
+from ditr.checks.measure import Measured
+from ditr.checks.subject import Subject
+from ditr.checks.tables import EXTRACTED, PRECOMPUTED
 from ditr.features.sources import FeatureSource
 from ditr.features.store import FeatureStore, Maps
 from ditr.spec.feature_maps import weights_of
 from ditr.spec.models import FeatureSpec
 
-_NAMED = 3
 
-
-def check_files(subject: Subject, *, source: FeatureSource | None, indices: Sequence[int]) -> Iterator[Check]:
+def measure_files(subject: Subject, *, source: FeatureSource | None, indices: Sequence[int]) -> Iterator[Measured]:
     """Digests of the frames ``indices``, and what the folder says of itself; nothing where maps are computed online."""
     maps, spec = subject.maps, subject.spec.read_features
     if maps is None or spec is None:
         return
-    missing = maps.missing(subject.frames.ids)
-    fix = "`ditr features extract` makes missing maps" if isinstance(maps, FeatureStore) else "put them there"
-    yield at_most(1, "maps_present", len(missing), limit=0, detail=some(missing, "without a map"), fix=fix)
+    found = Measured(EXTRACTED if isinstance(maps, FeatureStore) else PRECOMPUTED)
+    for frame in maps.missing(subject.frames.ids):
+        found.take("maps_present", 1, frame, note="without a map")
     if isinstance(maps, FeatureStore):
-        frames = [subject.frames.ids[index] for index in indices]
-        yield _digests(maps, [frame for frame in frames if maps.path(frame).is_file()])
-        yield _manifest(subject, maps, spec, source=source)
+        _digests(maps, [subject.frames.ids[index] for index in indices], into=found)
+        _manifest(subject, maps, spec, source=source, into=found)
     else:
-        yield _named_files(subject, maps)
+        _named_files(subject, maps, into=found)
+    yield found
 
 
-def some(frames: Sequence[str], what: str) -> str:
-    """``what``, and the first few of the frames; empty if there is none."""
-    if not frames:
-        return ""
-    more = f" and {len(frames) - _NAMED} more" if len(frames) > _NAMED else ""
-    return f"{what}: {', '.join(frames[:_NAMED])}{more}"
-
-
-def _digests(maps: FeatureStore, frames: Sequence[str]) -> Check:
+def _digests(maps: FeatureStore, frames: Sequence[str], *, into: Measured) -> None:
     """Each file is the one that the extraction wrote under this name."""
     written = FeatureStore(maps.folder, shape=maps.shape)  # reads the journal as it is now
-    other = [
-        frame for frame in frames if written.digest(frame) != xxhash.xxh3_128_hexdigest(maps.path(frame).read_bytes())
-    ]
-    fix = f"delete them under {maps.folder} and extract again"
-    return at_most(1, "map_digest", len(other), limit=0, detail=some(other, "not the file that was written"), fix=fix)
+    for frame in frames:
+        path = maps.path(frame)
+        if path.is_file() and written.digest(frame) != xxhash.xxh3_128_hexdigest(path.read_bytes()):
+            into.take("map_digest", 1, frame, note=f"not the file that was written under {maps.folder}")
 
 
-def _manifest(subject: Subject, maps: Maps, spec: FeatureSpec, *, source: FeatureSource | None) -> Check:
+def _manifest(subject: Subject, maps: Maps, spec: FeatureSpec, *, source: FeatureSource | None, into: Measured) -> None:
     """What the folder says it holds is what the spec asks for, of this data, by the weights that the source has now."""
-    limit = "of this spec, data set and weights"
     manifest = maps.manifest()
     if manifest is None:
-        return yes_or_no(1, "manifest", False, limit=limit, detail="the folder of the maps does not say what they are")
+        into.take("manifest", False, note="the folder of the maps does not say what they are")
+        return
     wanted: dict[str, Any] = {
         "source": spec.source,
         "input_size": list(spec.input_size or ()),
@@ -73,20 +64,16 @@ def _manifest(subject: Subject, maps: Maps, spec: FeatureSpec, *, source: Featur
     wrong = [
         f"{key} is {manifest.get(key)}, not {value}" for key, value in wanted.items() if manifest.get(key) != value
     ]
-    fix = "delete the folder of the maps and extract again"
-    return yes_or_no(1, "manifest", not wrong, limit=limit, detail="; ".join(wrong), fix=fix)
+    into.take("manifest", not wrong, note="; ".join(wrong))
 
 
-def _named_files(subject: Subject, maps: Maps) -> Check:
+def _named_files(subject: Subject, maps: Maps, *, into: Measured) -> None:
     """Where the info pickle names a frame's map (clip_feat_path), that file is the one which is read."""
-    wrong = []
     for info in subject.frames.infos.frames:
         if info.features_file is None:
             continue
         named, read = subject.frames.root / info.features_file, maps.path(info.id)
         if not named.is_file():
-            wrong.append(f"{info.id}: the info pickle names {named}, which does not exist")
+            into.take("path_agreement", 1, info.id, note=f"the info pickle names {named}, which does not exist")
         elif not read.is_file() or not named.samefile(read):
-            wrong.append(f"{info.id}: the info pickle names {named}, but {read} is read")
-    fix = "correct path or files of the registry entry, or pack the info pickle again"
-    return at_most(1, "path_agreement", len(wrong), limit=0, detail="".join(wrong[:1]), fix=fix)
+            into.take("path_agreement", 1, info.id, note=f"the info pickle names {named}, but {read} is read")

@@ -20,7 +20,7 @@ class Pixels:
 
     uv: np.ndarray
     """(N, 2) float64, u to the right, v down; NaN behind the camera."""
-    seen: np.ndarray
+    visible: np.ndarray
     """(N,) bool: in front of the camera and inside the image."""
 
 
@@ -31,15 +31,15 @@ def pixels_of(frame: Frame) -> Pixels:
     with np.errstate(divide="ignore", invalid="ignore"):
         u = np.where(ahead > 0, camera.cx + camera.fx * right / ahead, np.nan)
         v = np.where(ahead > 0, camera.cy + camera.fy * down / ahead, np.nan)
-        seen = (np.abs(u - (camera.width - 1) / 2) <= camera.width / 2) & (
+        visible = (np.abs(u - (camera.width - 1) / 2) <= camera.width / 2) & (
             np.abs(v - (camera.height - 1) / 2) <= camera.height / 2
         )
-    return Pixels(uv=np.stack([u, v], axis=1), seen=seen)
+    return Pixels(uv=np.stack([u, v], axis=1), visible=visible)
 
 
 def off_whole_px(pixels: Pixels) -> float:
     """Mean distance of the seen points from whole pixels; NaN if none is seen."""
-    uv = pixels.uv[pixels.seen]
+    uv = pixels.uv[pixels.visible]
     return float(np.hypot(*(uv - np.rint(uv)).T).mean()) if len(uv) else float("nan")
 
 
@@ -50,9 +50,9 @@ def uv_difference_px(sample: Sample, pixels: Pixels, *, mirrored_in: int | None)
     """
     uv = pixels.uv if mirrored_in is None else np.stack([mirrored_in - 1 - pixels.uv[:, 0], pixels.uv[:, 1]], axis=1)
     valid = sample.uv_valid.numpy()
-    both = valid & pixels.seen
+    both = valid & pixels.visible
     distance = np.hypot(*(sample.uv.numpy()[both] - uv[both]).T).sum()
-    return float(distance + max(sample.map_hw) * np.sum(valid != pixels.seen)) / len(valid)
+    return float(distance + max(sample.map_hw) * np.sum(valid != pixels.visible)) / len(valid)
 
 
 def colour_errors(sample: Sample, image: np.ndarray) -> np.ndarray:

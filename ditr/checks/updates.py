@@ -4,72 +4,84 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ditr.checks.expected import projection_of
-from ditr.checks.outcome import Check, Subject, equal, within
-from ditr.checks.scratch import added_parameters, copied
-from ditr.checks.seen import Seen, in_pairs, look, looking, name_of, places_of, relative_norm
-from ditr.checks.start import STAGE, at_start
+from ditr.checks.forward_trace import ForwardTrace, in_pairs, name_of, places_of, relative_norm, trace_pass, tracing
+from ditr.checks.initialisation import at_start
+from ditr.checks.measure import Measure, Measured
+from ditr.checks.model_copies import added_parameters, model_copy
+from ditr.checks.reference_additions import projection_of
+from ditr.checks.subject import Subject
+from ditr.checks.tables import DOUBLING, FROZEN, GRADIENT, GRADIENTS, MOVED
 from ditr.data.batch import Batch
 from ditr.model.esam import EsamSingleView
 from ditr.progress import Progress
 from ditr.seeds import derive_seed
 from ditr.training.criterion import Criterion
 
-_NOT_SMOOTH = "it starts as nothing only until the first update: a norm behind a zero layer?"
 _DEVIATION = 0.05
 """Standard deviation of biases, norms, and of what a layer makes of a feature of mean length."""
-_SHOWN = 3
 
 
-def check_updates(subject: Subject, *, progress: Progress) -> Iterator[Check]:
+def measure_updates(subject: Subject, *, progress: Progress) -> Iterator[Measured]:
     """On copies of the model; frames are read as training reads them."""
     pairs = in_pairs(len(subject.augmented))
-    model = copied(subject).train()
+    model = model_copy(subject).train()
     added = added_parameters(model)
-    frozen = sorted(name for name, weight in added.items() if not weight.requires_grad)
-    yield equal(STAGE, "frozen_weights", len(frozen), expected=0, detail=_some(frozen))
+    frozen, weights = Measured(FROZEN), Measured(GRADIENTS)
+    for name, weight in added.items():
+        frozen.take("frozen_weights", not weight.requires_grad, name)
+    yield frozen
     _freeze_the_rest(model, added)
     schedule, steps = subject.spec.schedule, subject.spec.checks.steps
     learning = [weight for weight in added.values() if weight.requires_grad]
     gradients: dict[str, float] = defaultdict(float)
     untouched, foreign = set(added), set[str]()
-    seen = Seen()
+    trace = ForwardTrace()
     if learning:
         optimizer = torch.optim.AdamW(learning, lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
         for step in range(steps + 1):  # behind a zero layer a gradient arrives after the first update only
             progress("updates", step, steps + 1)
             batch = subject.batch(subject.augmented, pairs[step % len(pairs)])
-            seen, loss = _loss(model, batch, subject=subject)
+            trace, loss = _loss(model, batch, subject=subject)
             optimizer.zero_grad()
             foreign |= _leaves_outside(model, loss)
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
             untouched -= {name for name, weight in added.items() if weight.grad is not None}
-            for part, norm in _gradient_norms(model, subject).items():
+            for part, module in _parts(model, subject).items():
+                norm = _gradient_norm(module)
                 gradients[part] = norm if step == 0 else _larger(gradients[part], norm)
             if step < steps:
                 optimizer.step()
         progress("updates", steps + 1, steps + 1)
-    yield equal(STAGE, "weights_outside_model", len(foreign), expected=0, detail=_some(sorted(foreign)))
-    yield equal(STAGE, "weights_without_gradient", len(untouched), expected=0, detail=_some(sorted(untouched)))
-    for part in _parts(subject):
-        yield _positive(f"{part}_gradient", gradients.get(part, 0.0))
-    yield from _moved(seen, subject)
+    for name in sorted(foreign):
+        weights.take("weights_outside_model", 1, name)
+    for name in sorted(untouched):
+        weights.take("weights_without_gradient", 1, name)
+    yield weights
+    yield from (_one(GRADIENT, part, gradients.get(part, 0.0)) for part in _parts(model, subject))
+    yield from _moved(trace, subject)
     if at_start(subject) and places_of(subject.spec.fusion):
         yield from _doubling(subject, subject.batch(subject.augmented, pairs[0]))
 
 
-def _loss(model: EsamSingleView, batch: Batch, *, subject: Subject) -> tuple[Seen, Tensor]:
-    with looking(model) as seen:
+def _one(table: tuple[Measure], at: str, value: float) -> Measured:
+    """Of a table of one measure, its one value at a place."""
+    found = Measured(table, at=at)
+    found.take(table[0].name, value)
+    return found
+
+
+def _loss(model: EsamSingleView, batch: Batch, *, subject: Subject) -> tuple[ForwardTrace, Tensor]:
+    with tracing(model) as trace:
         output = model(batch)
     criterion = Criterion(subject.spec.loss, esam_compat=subject.spec.esam_compat)
-    return seen, criterion(output, batch).total
+    return trace, criterion(output, batch).total
 
 
 def _freeze_the_rest(model: EsamSingleView, added: dict[str, nn.Parameter]) -> None:
@@ -96,21 +108,16 @@ def _leaves_outside(model: EsamSingleView, loss: Tensor) -> set[str]:
     return outside
 
 
-def _parts(subject: Subject) -> tuple[str, ...]:
+def _parts(model: EsamSingleView, subject: Subject) -> dict[str, nn.Module]:
     """What has to learn: each place's projection, and of the gate what either feature goes through."""
-    gate = ("gate_2d", "gate_3d", "gate", "bifusion_residual") if subject.spec.fusion.bifusion is not None else ()
-    return (*(name_of(*place) for place in places_of(subject.spec.fusion)), *gate)
-
-
-def _gradient_norms(model: EsamSingleView, subject: Subject) -> dict[str, float]:
-    modules: dict[str, nn.Module] = {
+    parts: dict[str, nn.Module] = {
         name_of(*place): projection_of(model, *place) for place in places_of(subject.spec.fusion)
     }
     if model.bifusion is not None:
         gate = model.bifusion
-        modules |= {"gate_2d": gate.adapt_2d, "gate_3d": gate.adapt_3d, "gate": gate.gate}
-        modules["bifusion_residual"] = gate.residual
-    return {name: _gradient_norm(module) for name, module in modules.items()}
+        parts |= {"gate_2d": gate.adapt_2d, "gate_3d": gate.adapt_3d, "gate": gate.gate}
+        parts["bifusion_residual"] = gate.residual
+    return parts
 
 
 def _gradient_norm(module: nn.Module) -> float:
@@ -118,32 +125,28 @@ def _gradient_norm(module: nn.Module) -> float:
     return math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
 
 
-def _moved(seen: Seen, subject: Subject) -> Iterator[Check]:
+def _moved(trace: ForwardTrace, subject: Subject) -> Iterator[Measured]:
     """How strong each place is after the updates: the norm of what is added to that of the base."""
-    for branch, stride in places_of(subject.spec.fusion):
-        place = seen.place(branch, stride)
-        sound = place is not None and place.before.F.shape == place.after.F.shape
-        value = relative_norm(place.before.F, place.after.F) if place is not None and sound else math.nan
-        yield _positive(f"{name_of(branch, stride)}_moved", value)
+    for at in places_of(subject.spec.fusion):
+        found = trace.at(*at)
+        sound = found is not None and found.same_shape
+        yield _one(MOVED, name_of(*at), relative_norm(found.before.F, found.after.F) if found and sound else math.nan)
     if subject.spec.fusion.bifusion is not None:
-        gate = seen.gate
+        gate = trace.gate
         value = math.nan if gate is None else relative_norm(gate.before, gate.after)
-        yield _positive("bifusion_moved", value)
+        yield _one(MOVED, "bifusion", value)
 
 
-def _doubling(subject: Subject, batch: Batch) -> Iterator[Check]:
+def _doubling(subject: Subject, batch: Batch) -> Iterator[Measured]:
     """How what is added grows when a small deviation from the start doubles (docs/reference/fusion.md, Zero start)."""
-    low, high = subject.spec.checks.doubling_range
     once, twice = (_deviated(subject, batch, scale=scale) for scale in (1, 2))
     for name in once:
-        ratio = twice[name] / once[name] if once[name] > 0 else math.nan
-        detail = "" if low <= ratio <= high else _NOT_SMOOTH
-        yield within(STAGE, f"{name}_doubling", ratio, limits=(low, high), detail=detail)
+        yield _one(DOUBLING, name, twice[name] / once[name] if once[name] > 0 else math.nan)
 
 
 def _deviated(subject: Subject, batch: Batch, *, scale: int) -> dict[str, float]:
     """Norm of what each place adds in training, with every added weight a little off."""
-    model = copied(subject).train()
+    model = model_copy(subject).train()
     with torch.no_grad():
         points = model.read_2d(batch, statistics={})
         size = float(points.tokens.norm(dim=1).mean()) if points is not None else 1.0
@@ -151,24 +154,14 @@ def _deviated(subject: Subject, batch: Batch, *, scale: int) -> dict[str, float]
             generator = torch.Generator().manual_seed(derive_seed(subject.seed, "deviation", name))
             noise = _DEVIATION * scale * torch.randn(weight.shape, generator=generator).to(weight.device)
             weight.add_(noise if weight.dim() == 1 else noise / size)
-        seen = look(model, batch)
-    found = {}
-    for branch, stride in places_of(subject.spec.fusion):
-        place = seen.place(branch, stride)
-        sound = place is not None and place.before.F.shape == place.after.F.shape
-        found[name_of(branch, stride)] = float(place.added.norm()) if place is not None and sound else math.nan
-    return found
-
-
-def _positive(name: str, value: float) -> Check:
-    return Check(stage=STAGE, name=name, value=value, limit="> 0", passed=value > 0 and math.isfinite(value))
+        trace = trace_pass(model, batch)
+    norms = {}
+    for at in places_of(subject.spec.fusion):
+        found = trace.at(*at)
+        norms[name_of(*at)] = float(found.added.norm()) if found is not None and found.same_shape else math.nan
+    return norms
 
 
 def _larger(one: float, other: float) -> float:
     """NaN if either is."""
     return one if math.isnan(one) or one > other else other
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

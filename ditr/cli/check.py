@@ -15,12 +15,13 @@ from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError, ExitCode, Interrupted
 from ditr.paths import runs_dir
-from ditr.runner.check import STAGES, Checked, check_all
+from ditr.runner.check import Checked, check_all
 from ditr.runner.check_subject import Asked
+from ditr.spec.check_stages import STAGES
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
-    from ditr.checks.outcome import Check
+    from ditr.checks.measure import Check
 
 STOPPED = "stopped: nothing of this spec was recorded; a check of before stays"
 STOPPING = b"\nstopping at the next frame, nothing of this spec will be recorded; once more stops at once\n"
@@ -103,8 +104,8 @@ def _report(checked: Checked) -> str:
 
 
 def _row(check: Check) -> tuple[str | float | None, ...]:
-    told = check.detail.partition("\n")[0]
-    return STAGES[check.stage], check.name, check.value, check.limit, "pass" if check.passed else "FAIL", told
+    first_line = check.detail.partition("\n")[0]
+    return STAGES[check.stage], check.name, check.value, check.limit, "pass" if check.passed else "FAIL", first_line
 
 
 def _stage_line(stage: int, checked: Checked) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ditr.evaluation.resampling import Metric
     from ditr.report.arms import Arms
     from ditr.report.compare import Comparison
-    from ditr.report.where import StratumContrast
+    from ditr.report.stratum_contrasts import StratumContrast
 
 
 class MetricName(StrEnum):
@@ -64,7 +64,7 @@ def compare_arms(
     is corrected for all of them (Holm).
     """
     from ditr.report.compare import compare
-    from ditr.report.where import by_stratum
+    from ditr.report.stratum_contrasts import by_stratum
 
     found = find_arms(arms)
     comparison = compare(found, metric=metric.value, allow=allow or ())

@@ -10,7 +10,7 @@ import typer
 
 from ditr.catalog import locate_dataset
 from ditr.cli import data_prepare
-from ditr.cli.check_report import written
+from ditr.cli.data_check_report import written
 from ditr.cli.display import Display, open_display
 from ditr.cli.frames import find_frame
 from ditr.cli.tables import text_table
@@ -91,13 +91,15 @@ def show(
     out: Annotated[Path | None, typer.Option(help="PNG to write; default is FRAME.png here.")] = None,
 ) -> None:
     """Draw a frame: colour, depth, instances, superpoints, points."""
-    from ditr.report.raw_frame_panel import draw_frame
+    from ditr.data.frame_view import instance_names, view_of
+    from ditr.report.frame_pictures import draw_data
 
     with open_display() as display:
         opened = _open(dataset, display)
         frames, index = find_frame(frame, opened)
         path = out or Path(f"{frame}.png")
-        draw_frame(frames, index, path=path)
+        view, names = view_of(frames, index), instance_names(frames.frame(index))
+        draw_data(view, names=names, depth_m=frames.depth_m(index), path=path)
         display.say(str(path))
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from ditr.features.extract import Extraction
-    from ditr.features.stores import StoredMaps
+    from ditr.features.stored_maps import StoredMaps
 
 GIB = 2**30
 
@@ -61,7 +61,7 @@ def extract(
 
 def list_stores() -> None:
     """List the feature maps that the cache holds."""
-    from ditr.features.stores import stores
+    from ditr.features.stored_maps import stores
 
     found = stores()
     columns = ("name", "data set", "source", "size", "layers", "computed in", "maps", "of", "GiB", "state")
@@ -74,7 +74,7 @@ def remove(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="As `ls` prints it.", show_default=False)],
 ) -> None:
     """Delete feature maps; whoever needs them again makes them again."""
-    from ditr.features.stores import delete, stores
+    from ditr.features.stored_maps import delete, stores
 
     known = {store.name: store for store in stores()}
     for unknown in (name for name in names if name not in known):
@@ -134,8 +134,8 @@ def _row(store: StoredMaps) -> tuple[object, ...]:
     size = "x".join(map(str, about.get("input_size", ()))) or None
     layers = " ".join(map(str, about.get("layers", ()))) or None
     state = "complete" if store.complete else "not begun" if not store.maps else "partial"
-    told = (about.get("dataset"), about.get("source"), size, layers, about.get("computed_in"))
-    return (store.name, *told, store.maps, store.frames, store.bytes / GIB, state)
+    facts = (about.get("dataset"), about.get("source"), size, layers, about.get("computed_in"))
+    return (store.name, *facts, store.maps, store.frames, store.bytes / GIB, state)
 
 
 def _no_store(name: str, known: Sequence[str]) -> DitrError:

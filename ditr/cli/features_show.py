@@ -16,7 +16,8 @@ from ditr.spec.models import FeatureSpec
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
-    from ditr.features.coloured_frame import ColouredFrame
+    from ditr.data.frame_view import FrameView
+    from ditr.features.map_view import MapFacts
 
 
 def register(group: typer.Typer) -> None:
@@ -37,8 +38,8 @@ def show(
 ) -> None:
     """Draw a frame's 2D features as colours: the map on the image, and what the points read of it."""
     from ditr.data.dataset import open_dataset
-    from ditr.features.coloured_frame import coloured_frame
-    from ditr.report.feature_picture import draw_features
+    from ditr.features.map_view import view_of_map
+    from ditr.report.frame_pictures import draw_features
     from ditr.rooms import make_missing
 
     registry = Registry()
@@ -55,21 +56,21 @@ def show(
         dataset = open_dataset(loaded.dataset.name, registry=registry)
         frames, index = find_frame(frame, dataset)
         entry = registry.features(loaded.features.source)
-        coloured = coloured_frame(frames, index, spec=loaded.features, entry=entry, dataset=dataset)
-        title, lines = f"{frame}: 2D features of {loaded.features.source}", _lines(coloured, loaded.features)
+        view, facts = view_of_map(frames, index, spec=loaded.features, entry=entry, dataset=dataset)
+        title, lines = f"{frame}: 2D features of {loaded.features.source}", _lines(view, facts, loaded.features)
         path = out or Path(f"features_{frame}.png")
-        draw_features(coloured, title=title, caption="\n".join(lines), path=path)
+        draw_features(view, title=title, caption="\n".join(lines), path=path)
         display.say("\n".join((title, *lines, str(path))))
 
 
-def _lines(coloured: ColouredFrame, spec: FeatureSpec) -> tuple[str, str, str]:
+def _lines(view: FrameView, facts: MapFacts, spec: FeatureSpec) -> tuple[str, str, str]:
     """Where the map came from, what the colours leave out, how many points read it."""
-    where = "computed now on the CPU and not kept" if coloured.stored_at is None else f"stored in {coloured.stored_at}"
-    shares = [100 * share for share in coloured.explained]
+    where = "computed now on the CPU and not kept" if facts.stored_at is None else f"stored in {facts.stored_at}"
+    shares = [100 * share for share in facts.explained]
     parts = " + ".join(f"{share:.1f}" for share in shares)
-    valid = coloured.uv_valid
+    valid = view.uv_valid
     return (
-        f"map: {' x '.join(map(str, coloured.shape))}, {where}",
+        f"map: {' x '.join(map(str, facts.shape))}, {where}",
         f"colours: three principal components of this map alone, {parts} = {sum(shares):.1f} % of its variance",
         f"points: {100 * valid.mean():.1f} % of {len(valid):,} have a pixel and read the map there ({spec.sampling})",
     )

@@ -19,7 +19,6 @@ from ditr.runner.stop import STOPPING, StopSignal
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
-    from ditr.data.scannet_sv import FrameSet
     from ditr.evaluation.evaluate import Evaluation
 
 
@@ -64,11 +63,11 @@ def make_runs_folder() -> None:
         raise DitrError(what, code=Code.ENVIRONMENT, where=str(runs), fix=fix) from error
 
 
-def draw_pictures(folder: RunFolder, evaluation: Evaluation, frames: FrameSet) -> None:
+def draw_pictures(folder: RunFolder, evaluation: Evaluation) -> None:
     """Panels and curves, drawn into the record."""
     from ditr.report.run_pictures import draw_run
 
-    draw_run(folder.panels, evaluation=evaluation, frames=frames, name=folder.path.name)
+    draw_run(folder.panels, evaluation=evaluation, name=folder.path.name)
 
 
 def in_words(error: Exception) -> str:

@@ -31,7 +31,7 @@ def report(
     """
     from ditr.report.compare import compare
     from ditr.report.page import report_page
-    from ditr.report.where import by_stratum
+    from ditr.report.stratum_contrasts import by_stratum
 
     found = find_arms(arms or ())
     found.require_some()

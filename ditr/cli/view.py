@@ -13,10 +13,10 @@ from ditr.cli.runs import find_run
 from ditr.cli.serving import end_when_told
 from ditr.errors import Code, DitrError
 from ditr.spec.registry import Registry
-from ditr.spec.resolved import read_resolved
+from ditr.spec.resolved_spec import read_resolved
 
 if TYPE_CHECKING:
-    from ditr.evaluation.seen_frame import SeenFrame
+    from ditr.data.frame_view import FrameView
     from ditr.record.folder import RunFolder
 
 
@@ -50,30 +50,38 @@ def view(
     predictions from a score of your choice on, and the camera; Ctrl-C ends it.
     """
     folder = find_run(run)
+    name = folder.path.resolve().name
     if out is None:
         from ditr.report.viewer import require_place, serve
 
         require_place(host, port)
-        seen = _see(folder, frame)
+        shown, best_score = _see(folder, frame)
         end_when_told()
-        serve(seen, host=host, port=port, ready=lambda url: typer.echo(f"{url}  (Ctrl-C ends it)"))
+        serve(
+            shown,
+            run=name,
+            best_score=best_score,
+            host=host,
+            port=port,
+            ready=lambda url: typer.echo(f"{url}  (Ctrl-C ends it)"),
+        )
     else:
-        from ditr.report.frame_panel import draw_seen
+        from ditr.report.frame_pictures import draw_run_view
 
-        seen = _see(folder, frame)
+        shown, best_score = _see(folder, frame)
         try:
-            draw_seen(seen, path=out)
+            draw_run_view(shown, run=name, best_score=best_score, path=out)
         except OSError as error:
             what = f"the picture cannot be written: {error.strerror}"
             raise DitrError(what, code=Code.ENVIRONMENT, where=str(out), fix="Name another file.") from error
         typer.echo(str(out))
 
 
-def _see(folder: RunFolder, frame: str) -> SeenFrame:
+def _see(folder: RunFolder, frame: str) -> tuple[FrameView, float]:
     from ditr.data.dataset import open_dataset
     from ditr.rooms import make_missing
     from ditr.runner.inputs import Selection
-    from ditr.runner.seen_frame import require_weights, see_frame
+    from ditr.runner.run_view import require_weights, run_view
 
     registry = Registry()
     weights = require_weights(folder)
@@ -83,7 +91,7 @@ def _see(folder: RunFolder, frame: str) -> SeenFrame:
         dataset = open_dataset(spec.dataset.name, registry=registry)
         frames, _ = find_frame(frame, dataset)
         selection = Selection(split="train" if frames is dataset.train else "val", frames=(frame,))
-        return see_frame(
+        return run_view(
             folder,
             weights=weights,
             spec=spec,

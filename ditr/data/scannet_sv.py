@@ -128,6 +128,12 @@ class FrameSet:
             raise _broken(path, f"the image is {image.shape} {image.dtype}, not {expected} uint8 as the intrinsics say")
         return image
 
+    def depth_m(self, index: int) -> np.ndarray | None:
+        """(H, W) metres, 0 where nothing was measured; None where the data set has no depth image of the frame."""
+        info = self.infos.frames[index]
+        path = self.root / "2D" / info.scene / "depth" / f"{info.number}.png"
+        return read_image(path) / 1000.0 if path.exists() else None
+
     def points(self, index: int) -> np.ndarray:
         """(N, 6) float32: x, y, z in metres in the centred world, r, g, b in 0..255; all finite."""
         return self._centred_points(index)[0]

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from ditr.data.batch import Batch, Sample
 from ditr.data.frame import scene_of
+from ditr.data.frame_view import FrameView, MapColours, spread_evenly, view_of
 from ditr.data.loading import batches
 from ditr.data.samples import SampleSet
 from ditr.evaluation.instance_ap import AP_THRESHOLDS, ESAM_THRESHOLDS, Scores, scores
 from ditr.evaluation.instance_facts import instance_rows
-from ditr.evaluation.instances import Instances
-from ditr.evaluation.kept import KeptFrame, spread_evenly
+from ditr.evaluation.instances import Instances, prediction_of
 from ditr.evaluation.match_table import FrameMatches, MatchTable
 from ditr.evaluation.postprocess import instances
 from ditr.evaluation.texture_ids import texture_ids
@@ -55,7 +55,8 @@ class Evaluation:
     """Most MiB in use meanwhile, the model and what else was there before included."""
     memory_of: str
     """Whose memory that is, in words."""
-    kept: tuple[KeptFrame, ...]
+    views: tuple[FrameView, ...]
+    """Of the frames that are kept for pictures."""
 
 
 def evaluate(
@@ -82,7 +83,7 @@ def evaluate(
     table = MatchTable(min_points=spec.min_points)
     rows: list[Row] = []
     of_instances: list[Row] = []
-    kept: list[KeptFrame] = []
+    views: list[FrameView] = []
     chosen = spread_evenly(keep, total=len(samples))
     colours: PrincipalColours | None = None
     textures = texture_ids(samples.frames.root) if facts else None
@@ -100,7 +101,8 @@ def evaluate(
                 tokens = batch.samples[0].tokens
                 if tokens is not None and colours is None:
                     colours = fit_colours(tokens.flatten(1).T)  # one scale for all frames that are kept
-                kept.append(_keep(sample, found, index=index, colours=colours, tokens=tokens))
+                features = None if tokens is None or colours is None else _coloured(sample, tokens, colours=colours)
+                views.append(_view(samples, index, sample=sample, found=found, features=features))
     progress("evaluate", len(samples), len(samples))
     return Evaluation(
         scores=scores(table, thresholds=ESAM_THRESHOLDS if esam_compat else AP_THRESHOLDS),
@@ -111,7 +113,7 @@ def evaluate(
         infer_ms=float(np.median([row["infer_ms"] for row in rows])) if rows else float("nan"),
         peak_mem_mb=memory.peak_mb(),
         memory_of=memory.of,
-        kept=tuple(kept),
+        views=tuple(views),
     )
 
 
@@ -176,18 +178,18 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _keep(
-    sample: Sample, found: Instances, *, index: int, colours: PrincipalColours | None, tokens: Tensor | None
-) -> KeptFrame:
-    return KeptFrame(
-        index=index,
-        frame_id=sample.frame_id,
-        uv=sample.uv.numpy(),
-        uv_valid=sample.uv_valid.numpy(),
-        instance_of_point=sample.targets.instance_of_point.numpy(),
-        predicted=found,
-        map_colours=None if colours is None or tokens is None else colours.bytes_of_map(tokens),
-    )
+def _coloured(sample: Sample, tokens: Tensor, *, colours: PrincipalColours) -> MapColours:
+    return MapColours(of_tokens=colours.bytes_of_map(tokens), covers_hw=sample.map_hw)
+
+
+def _view(
+    samples: SampleSet, index: int, *, sample: Sample, found: Instances, features: MapColours | None
+) -> FrameView:
+    """Against the targets of the sample, which are not all that is annotated."""
+    truth = sample.targets.instance_of_point.numpy()
+    predicted = prediction_of(found, instance_of_point=truth)
+    view = view_of(samples.frames, index)
+    return replace(view, instance_of_point=truth, prediction=predicted, features=features)
 
 
 def _means(rows: list[Row]) -> dict[str, float]:

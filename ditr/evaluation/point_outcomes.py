@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from math import isfinite
 
 import numpy as np
+
+from ditr.data.frame_view import FrameView
+
+SHOWN_OF_NONE = 8
+"""Predictions of a frame in pictures of a run of which none is right about anything."""
 
 
 class Outcome(IntEnum):
@@ -45,32 +51,35 @@ class PointOutcomes:
         return float((self.outcome == outcome).mean())
 
 
-def point_outcomes(
-    instance_of_point: np.ndarray, *, predicted: np.ndarray, partner: np.ndarray, scores: np.ndarray, min_score: float
-) -> PointOutcomes:
-    """Predictions against ground truth, those below ``min_score`` left out.
+def point_outcomes(view: FrameView, *, min_score: float) -> PointOutcomes:
+    """Of a view with a prediction: against its ground truth, the predicted instances below ``min_score`` left out.
 
-    Parameters
-    ----------
-    instance_of_point: (N,) ground truth, -1 = void.
-    predicted: (N,) the best of all predictions that covers each point, -1 without one.
-    partner: (K,) the instance that each prediction is right about, else -1.
-    scores: (K,) best first: where the best prediction of a point is left out, so are its others.
+    Where the best prediction of a point is left out, so are its others.
     """
-    counts = scores >= min_score
-    covered = np.where(np.append(counts, False)[predicted], predicted, -1)
-    matched = np.append(partner, -1)[covered]
-    of_instance = instance_of_point >= 0
-    right = of_instance & (matched == instance_of_point)
+    truth, predicted = view.instance_of_point, view.predicted
+    counts = predicted.scores >= min_score
+    covered = np.where(np.append(counts, False)[predicted.of_point], predicted.of_point, -1)
+    matched = np.append(predicted.partner, -1)[covered]
+    of_instance = truth >= 0
+    right = of_instance & (matched == truth)
     outcome = np.select(
         [right, of_instance, covered >= 0], [Outcome.RIGHT, Outcome.MISSED, Outcome.ON_VOID], Outcome.NOTHING
     )
     return PointOutcomes(
-        truth=instance_of_point,
+        truth=truth,
         predicted=covered,
         matched=matched,
         outcome=outcome,
-        total=int(instance_of_point.max(initial=-1)) + 1,
-        found=len(set(partner[counts].tolist()) - {-1}),
+        total=int(truth.max(initial=-1)) + 1,
+        found=len(set(predicted.partner[counts].tolist()) - {-1}),
         shown=int(counts.sum()),
     )
+
+
+def least_shown(scores: np.ndarray, *, best_score: float) -> float:
+    """The score from which on pictures show a frame's predictions, by their scores (K,), best first.
+
+    ``best_score`` is that from which on the run's precision and recall are in best balance. It is inf if nothing of the
+    run matches anything; the frame's best are shown then.
+    """
+    return best_score if isfinite(best_score) else float(scores[:SHOWN_OF_NONE].min(initial=1))

@@ -21,9 +21,9 @@ from ditr.data.dataset import Dataset
 from ditr.data.scannet_sv import FrameSet
 from ditr.errors import Code, DitrError
 from ditr.features.decoding import Wanted, expect
-from ditr.features.fast import make_fast
+from ditr.features.fused_vit import make_fast
 from ditr.features.pipeline import WHAT, make_maps
-from ditr.features.precomputed import PrecomputedMaps
+from ditr.features.precomputed_maps import PrecomputedMaps
 from ditr.features.sources import FeatureSource, load_source
 from ditr.features.store import LOCK, FeatureStore, Maps
 from ditr.progress import Progress, silent
@@ -129,9 +129,9 @@ def _numeric_content(spec: FeatureSpec, entry: VitEntry | ConvEntry) -> dict[str
     of_spec = spec.model_dump(mode="json", include={"input_size", "resize", "dtype"})
     if isinstance(entry, VitEntry):
         of_spec["layers"] = list(spec.layers)
-    told = {"description", "licence", "licence_url", "sizes", "weights"}
+    left_out = {"description", "licence", "licence_url", "sizes", "weights"}
     weights = weights_of(spec, entry).model_dump(mode="json", exclude={"url"})
-    return {"spec": of_spec, "entry": entry.model_dump(mode="json", exclude=told), "weights": weights}
+    return {"spec": of_spec, "entry": entry.model_dump(mode="json", exclude=left_out), "weights": weights}
 
 
 def _missing(frames: Sequence[FrameSet], store: FeatureStore) -> list[Wanted]:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ditr.errors import Code, DitrError
 from ditr.features.decoding import Wanted, decoded
+from ditr.features.map_writers import Writers
 from ditr.features.sources import FeatureSource
 from ditr.features.store import FeatureStore
-from ditr.features.writing import Writers
 from ditr.progress import Progress
 
 WHAT = "2D features"
@@ -28,18 +28,18 @@ def make_maps(wanted: Sequence[Wanted], *, source: FeatureSource, store: Feature
     absent afterwards, and the error is about the frame it names.
     """
     upload = _Upload(source.device) if source.device.type == "cuda" else None
-    what, told = f"{WHAT} ({len(wanted) * store.map_bytes / 2**30:.2f} GiB)", 0
-    progress(what, told, len(wanted))
+    what, done = f"{WHAT} ({len(wanted) * store.map_bytes / 2**30:.2f} GiB)", 0
+    progress(what, done, len(wanted))
     with Writers(store) as writers:
         for images in decoded(wanted, batch=CUDA_BATCH if upload else CPU_BATCH, pinned=upload is not None):
             batch = upload(images.images) if upload else images.images
             writers.put(images.frame_ids, _encoded(source, batch, images.frame_ids))
-            if told < writers.written < len(wanted):
-                told = writers.written
-                progress(what, told, len(wanted))
-        while told < len(wanted):
-            told = writers.wait(beyond=told)
-            progress(what, told, len(wanted))
+            if done < writers.written < len(wanted):
+                done = writers.written
+                progress(what, done, len(wanted))
+        while done < len(wanted):
+            done = writers.wait(beyond=done)
+            progress(what, done, len(wanted))
 
 
 class _Upload:

@@ -15,7 +15,7 @@ from ditr.evaluation.match_table import MatchTable
 from ditr.record.folder import RunFolder, run_folders
 from ditr.record.state import RecordState, unreadable
 from ditr.spec.models import Spec
-from ditr.spec.resolved import read_resolved
+from ditr.spec.resolved_spec import read_resolved
 
 _SHORT = 6
 """Digits of a spec's hash that tell arms of one name apart."""

@@ -11,7 +11,7 @@ from ditr.evaluation.resampling import Metric, Scored
 from ditr.evaluation.statistics import Spread, difference, holm, permutation_p, spread
 from ditr.report.answers import FEWEST_SEEDS, Answer, answers
 from ditr.report.arms import Arm, Arms
-from ditr.report.comparable import caveats
+from ditr.report.comparability import caveats
 from ditr.report.contrast import Contrast
 from ditr.report.roles import Role, role
 

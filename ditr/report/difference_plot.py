@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ditr.evaluation.statistics import Difference
 from ditr.report.answers import metric_name
 from ditr.report.compare import ArmSummary, Comparison
-from ditr.report.where import StratumContrast
+from ditr.report.stratum_contrasts import StratumContrast
 
 _REAL, _CONTROL = "#0b6e4f", "#8d99ae"
 _ROW_INCHES = 0.42

@@ -11,13 +11,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ditr.data.frame_view import FrameView, load_views
 from ditr.evaluation.instance_ap import precision_recall
-from ditr.evaluation.kept import MATCH_IOU, StoredFrame, load_frames
+from ditr.evaluation.instances import MATCH_IOU
 from ditr.evaluation.point_outcomes import Outcome, point_outcomes
 from ditr.report.arms import Arm
-from ditr.report.figures import draw_tokens, outcome_colours, palette
+from ditr.report.frame_axes import draw_points, draw_tokens, faded
+from ditr.report.frame_colours import outcome_colours, truth_colours
 
 _WIDTH_INCHES = 3.2
+_FADED = 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,7 @@ class Picture:
 
 def gallery(arms: Sequence[Arm]) -> dict[str, tuple[Picture, ...]]:
     """By frame id, pictures of the frames that all arms kept in their first seed; empty if there are none."""
-    kept = {arm.label: load_frames(arm.runs[0].folder.kept) for arm in arms}
+    kept = {arm.label: load_views(arm.runs[0].folder.kept) for arm in arms}
     common = sorted(set.intersection(*(set(frames) for frames in kept.values())))
     scores = {arm.label: precision_recall(arm.tables[0], threshold=MATCH_IOU).best_score for arm in arms}
     return {
@@ -38,57 +41,42 @@ def gallery(arms: Sequence[Arm]) -> dict[str, tuple[Picture, ...]]:
     }
 
 
-def _pictures(frames: dict[str, StoredFrame], scores: dict[str, float]) -> tuple[Picture, ...]:
-    first = next(iter(frames.values()))
-    pictures = [Picture(caption="image", data_uri=_drawn(first, None, faded=False))]
-    if mapped := next((frame for frame in frames.values() if frame.map_colours.size), None):
-        pictures.append(Picture(caption="2D features, three main directions", data_uri=_map(mapped)))
-    count = int(first.instance_of_point.max(initial=-1)) + 1
-    colours = np.vstack([palette(count), [[1, 1, 1]]])
-    truth = first.instance_of_point
-    pictures.append(
-        Picture(caption=f"ground truth: {count} instances", data_uri=_drawn(first, colours[truth], truth >= 0))
-    )
-    for label, frame in frames.items():
-        pictures.append(_errors(label, frame, min_score=scores[label]))
-    return tuple(pictures)
+def _pictures(views: dict[str, FrameView], scores: dict[str, float]) -> tuple[Picture, ...]:
+    first = next(iter(views.values()))
+    pictures = [_drawn("image", first.image)]
+    if mapped := next((view for view in views.values() if view.features is not None), None):
+        figure, axes = _canvas(mapped.image)
+        draw_tokens(axes, mapped, opacity=1.0)
+        pictures.append(Picture(caption="2D features, three main directions", data_uri=_uri(figure)))
+    outcomes = point_outcomes(first, min_score=np.inf)
+    caption = f"ground truth: {outcomes.total} instances"
+    pictures.append(_drawn(caption, faded(first.image, _FADED), first, truth_colours(outcomes), outcomes.truth >= 0))
+    return (*pictures, *(_errors(label, view, min_score=scores[label]) for label, view in views.items()))
 
 
-def _errors(label: str, frame: StoredFrame, *, min_score: float) -> Picture:
+def _errors(label: str, view: FrameView, *, min_score: float) -> Picture:
     """Green where a point's best prediction is right about its instance, red where missed or wrong, yellow on void."""
-    outcomes = point_outcomes(
-        frame.instance_of_point,
-        predicted=frame.predicted,
-        partner=frame.partner,
-        scores=frame.scores,
-        min_score=min_score,
-    )
+    outcomes = point_outcomes(view, min_score=min_score)
     of_instances = int((outcomes.truth >= 0).sum())
     right = int((outcomes.outcome == Outcome.RIGHT).sum()) / max(1, of_instances)
     caption = f"{label}: {outcomes.found} of {outcomes.total} found, {right:.0%} of their points right"
-    uri = _drawn(frame, outcome_colours(outcomes), outcomes.outcome != Outcome.NOTHING)
-    return Picture(caption=caption, data_uri=uri)
+    where = outcomes.outcome != Outcome.NOTHING
+    return _drawn(caption, faded(view.image, _FADED), view, outcome_colours(outcomes), where)
 
 
 def _drawn(
-    frame: StoredFrame, colour: np.ndarray | None, where: np.ndarray | None = None, *, faded: bool = True
-) -> str:
-    image = frame.image
-    if faded:
-        image = (255 - 0.4 * (255.0 - image.mean(axis=2, keepdims=True).repeat(3, axis=2))).astype(np.uint8)
+    caption: str,
+    image: np.ndarray,
+    view: FrameView | None = None,
+    colours: np.ndarray | str = "",
+    where: np.ndarray | None = None,
+) -> Picture:
+    """The image, and on it the points of a view."""
     figure, axes = _canvas(image)
     axes.imshow(image)
-    if colour is not None and where is not None:
-        drawn = where & frame.uv_valid
-        axes.scatter(frame.uv[drawn, 0], frame.uv[drawn, 1], s=2.0, c=colour[drawn], linewidths=0)
-    return _uri(figure)
-
-
-def _map(frame: StoredFrame) -> str:
-    height, width = frame.image.shape[:2]
-    figure, axes = _canvas(frame.image)
-    draw_tokens(axes, frame.map_colours, map_hw=(height, width), image_hw=(height, width), opacity=1.0)
-    return _uri(figure)
+    if view is not None:
+        draw_points(axes, view, colours, where=where, size=2.0)
+    return Picture(caption=caption, data_uri=_uri(figure))
 
 
 def _canvas(image: np.ndarray) -> tuple[Figure, Axes]:

@@ -18,7 +18,7 @@ from ditr.report.gallery import gallery
 from ditr.report.notebook import arms_table, contrasts_table
 from ditr.report.page_style import STYLE
 from ditr.report.plots import cost_figure, difference_figure, learning_figure, parts_figure, recall_figure
-from ditr.report.where import StratumContrast
+from ditr.report.stratum_contrasts import StratumContrast
 from ditr.spec.diff import diff
 from ditr.spec.dump import to_yaml
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from ditr.evaluation.instance_ap import precision_recall
 from ditr.report.answers import metric_name
 from ditr.report.compare import Comparison
-from ditr.report.where import StratumContrast
+from ditr.report.stratum_contrasts import StratumContrast
 
 PALETTE = ("#30638e", "#0b6e4f", "#d1495b", "#edae49", "#6f4e7c", "#3a86a8", "#b5651d", "#8d99ae", "#444444")
 _GRID = "#e8e8e4"

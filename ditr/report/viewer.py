@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ditr.data.frame_view import Cloud, FrameView
 from ditr.errors import Code, DitrError
-from ditr.evaluation.seen_frame import SeenFrame
+from ditr.evaluation.point_outcomes import least_shown, point_outcomes
 from ditr.report.frame_colours import Colouring, colourings, colours_of, keys_of
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _is_free(family: int, address: tuple[Any, ...]) -> bool:
     return True
 
 
-def serve(seen: SeenFrame, *, host: str, port: int, ready: Callable[[str], None]) -> None:
+def serve(view: FrameView, *, run: str, best_score: float, host: str, port: int, ready: Callable[[str], None]) -> None:
     """Serves the page until Ctrl-C; ``ready`` takes its address once it is there.
 
     Raises
@@ -83,7 +84,7 @@ def serve(seen: SeenFrame, *, host: str, port: int, ready: Callable[[str], None]
     try:
         if server.get_port() != port:
             raise _no_place(host, port, "it was taken")
-        _fill(server, seen)
+        _fill(server, view, run=run, best_score=best_score)
         ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
         threading.Event().wait()
     except KeyboardInterrupt:
@@ -93,53 +94,54 @@ def serve(seen: SeenFrame, *, host: str, port: int, ready: Callable[[str], None]
             server.stop()
 
 
-def counts(seen: SeenFrame, min_score: float) -> str:
+def counts(view: FrameView, min_score: float) -> str:
     """What is shown and found, in one sentence of Markdown."""
-    outcomes = seen.outcomes(min_score)
+    outcomes = point_outcomes(view, min_score=min_score)
     return (
-        f"**{outcomes.shown}** of {len(seen.predicted)} predictions shown, "
+        f"**{outcomes.shown}** of {len(view.predicted.scores)} predictions shown, "
         f"**{outcomes.found}** of {outcomes.total} instances found at IoU 0.5"
     )
 
 
-def legend(seen: SeenFrame, name: Colouring, *, min_score: float) -> str:
+def legend(view: FrameView, name: Colouring, *, min_score: float) -> str:
     """HTML: a square and a name for each key of the colouring; empty if it has none."""
-    keys = keys_of(seen, name, min_score=min_score)
+    keys = keys_of(view, name, min_score=min_score)
     lines = (f'<span style="color: {colour}">&#9632;</span> {escape(key)}<br>' for key, colour in keys.items())
     return f'<div style="padding: 0 1em 0.75em; font-size: 0.85em">{"".join(lines)}</div>' if keys else ""
 
 
-def _fill(server: ViserServer, seen: SeenFrame) -> None:
+def _fill(server: ViserServer, view: FrameView, *, run: str, best_score: float) -> None:
     """The scene, and the controls that change it."""
+    cloud, min_score = view.in_space, least_shown(view.predicted.scores, best_score=best_score)
     server.scene.set_up_direction("+z")
     server.gui.configure_theme(show_logo=False, show_share_button=False, control_width="medium")
-    _look_from_behind(server, seen)
-    camera = add_camera(server, seen)
-    cloud = server.scene.add_point_cloud(
+    _look_from_behind(server, cloud)
+    camera = add_camera(server, view)
+    points = server.scene.add_point_cloud(
         "/points",
-        points=seen.xyz,
-        colors=colours_of(seen, FIRST, min_score=seen.min_score),
+        points=cloud.xyz,
+        colors=colours_of(view, FIRST, min_score=min_score),
         point_size=POINT_SIZE_M,
         point_shape="circle",
         point_shading="flat",
         precision="float32",
     )
     gui = server.gui
-    gui.add_markdown(f"**{seen.run}**  \n{seen.frame_id}, {len(seen.xyz):,} points")
-    colouring = gui.add_dropdown("Colours", colourings(seen), initial_value=FIRST)
-    keys = gui.add_html(legend(seen, FIRST, min_score=seen.min_score))
-    score = gui.add_slider("Score from", min=0.0, max=1.0, step=0.001, initial_value=seen.min_score)
-    found = gui.add_markdown(counts(seen, seen.min_score))
+    gui.add_markdown(f"**{run}**  \n{view.frame_id}, {len(cloud.xyz):,} points")
+    colouring = gui.add_dropdown("Colours", colourings(view), initial_value=FIRST)
+    keys = gui.add_html(legend(view, FIRST, min_score=min_score))
+    score = gui.add_slider("Score from", min=0.0, max=1.0, step=0.001, initial_value=min_score)
+    found = gui.add_markdown(counts(view, min_score))
     size = gui.add_slider("Point size, m", min=0.002, max=0.06, step=0.001, initial_value=POINT_SIZE_M)
     shown = gui.add_checkbox("Camera and image", initial_value=True)
 
     def recolour(_: object) -> None:
-        cloud.colors = colours_of(seen, colouring.value, min_score=score.value)
-        keys.content = legend(seen, colouring.value, min_score=score.value)
-        found.content = counts(seen, score.value)
+        points.colors = colours_of(view, colouring.value, min_score=score.value)
+        keys.content = legend(view, colouring.value, min_score=score.value)
+        found.content = counts(view, score.value)
 
     def resize(_: object) -> None:
-        cloud.point_size = size.value
+        points.point_size = size.value
 
     def show(_: object) -> None:
         camera.visible = shown.value
@@ -150,29 +152,30 @@ def _fill(server: ViserServer, seen: SeenFrame) -> None:
     shown.on_update(show)
 
 
-def add_camera(server: ViserServer, seen: SeenFrame) -> CameraFrustumHandle:
+def add_camera(server: ViserServer, view: FrameView) -> CameraFrustumHandle:
     """The frame's camera with its image; the image's middle stands for the principal point."""
     from viser.transforms import SO3
 
-    camera = seen.intrinsics
+    cloud = view.in_space
+    camera = cloud.intrinsics
     return server.scene.add_camera_frustum(
         "/camera",
         fov=2 * float(np.arctan2(camera.height / 2, camera.fy)),
         aspect=(camera.width / camera.fx) / (camera.height / camera.fy),
         scale=FRUSTUM_M,
         thickness=EDGE_M,
-        image=seen.image,
-        wxyz=SO3.from_matrix(seen.pose_c2w[:3, :3]).wxyz,
-        position=seen.pose_c2w[:3, 3],
+        image=view.image,
+        wxyz=SO3.from_matrix(cloud.pose_c2w[:3, :3]).wxyz,
+        position=cloud.pose_c2w[:3, 3],
     )
 
 
-def _look_from_behind(server: ViserServer, seen: SeenFrame) -> None:
+def _look_from_behind(server: ViserServer, cloud: Cloud) -> None:
     """Pages begin beside and behind the frame's camera, whose image then hides little, and turn about the points."""
-    right, _, forward, place = seen.pose_c2w[:3].T
+    right, _, forward, place = cloud.pose_c2w[:3].T
     server.initial_camera.position = place - BEHIND_M * forward + BESIDE_M * right + np.array([0.0, 0.0, ABOVE_M])
     server.initial_camera.fov = FOV
-    server.initial_camera.look_at = np.median(seen.xyz, axis=0)
+    server.initial_camera.look_at = np.median(cloud.xyz, axis=0)
 
 
 def _no_place(host: str, port: int, why: str) -> DitrError:

@@ -26,9 +26,8 @@ from ditr.spec.identity import canonical_json, spec_hash, variant
 from ditr.spec.load import LoadedSpec
 
 if TYPE_CHECKING:
-    from ditr.checks.outcome import Check, Subject
-
-STAGES = {1: "features", 2: "projection", 3: "pyramid", 4: "injection"}
+    from ditr.checks.measure import Check
+    from ditr.checks.subject import Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,19 +111,26 @@ class _Work:
         self.draft.folder.append_log(line)
 
     def _looked_at(self, subject: Subject, progress: Progress) -> Iterator[Check]:
-        from ditr.checks.outcome import told, yes_or_no
+        from ditr.checks.measure import Check, in_a_line
+        from ditr.checks.stages import run_stage
 
         for stage in self.asked.stages:
             try:
-                for check in _stage(stage, subject, every_map=self.asked.every_map, progress=progress):
+                for check in run_stage(stage, subject, every_map=self.asked.every_map, progress=progress):
                     yield _finite(check)
             except Interrupted:
                 raise
             except Exception as error:
                 self.draft.folder.append_log(traceback.format_exc())
-                message = told(error) if isinstance(error, DitrError) else f"{type(error).__name__}: {error}"
-                detail = f"{message}\nthe traceback is in {self.draft.folder.log_file.name} of this check's folder"
-                yield yes_or_no(stage, "completed", False, limit="without an error", detail=detail)
+                message = in_a_line(error) if isinstance(error, DitrError) else f"{type(error).__name__}: {error}"
+                yield Check(
+                    stage=stage,
+                    name="completed",
+                    value=None,
+                    limit="without an error",
+                    passed=False,
+                    detail=f"{message}\nthe traceback is in {self.draft.folder.log_file.name} of this check's folder",
+                )
 
     def _planned(self) -> Planned:
         """Its key is of all that decides a check: the spec, the limits, and what was asked for."""
@@ -157,25 +163,6 @@ class _Work:
         }
         write_text(self.draft.folder.checks, "".join(json.dumps(asdict(check)) + "\n" for check in checks))
         write_json(self.draft.folder.result, result)
-
-
-def _stage(stage: int, subject: Subject, *, every_map: bool, progress: Progress) -> Iterator[Check]:
-    """Each stage imports its own, so that one that cannot be imported leaves the others."""
-    if stage == 1:
-        from ditr.checks.features import check_features
-
-        return check_features(subject, every_map=every_map, progress=progress)
-    if stage == 2:
-        from ditr.checks.projection import check_projection
-
-        return check_projection(subject, progress=progress)
-    if stage == 3:
-        from ditr.checks.pyramid import check_pyramid
-
-        return check_pyramid(subject, progress=progress)
-    from ditr.checks.injection import check_injection
-
-    return check_injection(subject, progress=progress)
 
 
 def _finite(check: Check) -> Check:

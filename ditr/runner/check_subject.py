@@ -19,7 +19,7 @@ from ditr.spec.registry import Registry
 if TYPE_CHECKING:
     import torch
 
-    from ditr.checks.outcome import Subject
+    from ditr.checks.subject import Subject
     from ditr.data.dataset import Dataset
     from ditr.data.scannet_sv import FrameSet
     from ditr.features.sources import FeatureSource
@@ -63,7 +63,7 @@ def prepare_check(
     ------
     DitrError: what the spec names is missing or does not fit.
     """
-    from ditr.checks.outcome import Subject
+    from ditr.checks.subject import Subject
     from ditr.data_check.screening import open_screened
 
     screened = open_screened(spec.dataset, registry=registry, progress=progress)

@@ -132,7 +132,7 @@ def _of_the_model(spec: Spec, *, dataset: Dataset | None, registry: Registry) ->
 
 def _forward(model: EsamSingleView, samples: SampleSet) -> Flops:
     from ditr.data.batch import Batch
-    from ditr.evaluation.kept import spread_evenly
+    from ditr.data.frame_view import spread_evenly
     from ditr.model.flops import Flops, forward_flops
 
     model.eval()

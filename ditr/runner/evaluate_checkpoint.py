@@ -31,7 +31,7 @@ from ditr.spec.identity import evaluation_hash, variant
 from ditr.spec.load import LoadedSpec
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
-from ditr.spec.resolved import read_resolved
+from ditr.spec.resolved_spec import read_resolved
 
 if TYPE_CHECKING:
     from ditr.evaluation.evaluate import Evaluation
@@ -139,7 +139,7 @@ class _Work:
         )
         self.say(_count_line(inputs))
         placed = self.draft.finish(self.draft.state(planned.identity(kind="eval", seed=None)))
-        error = self._draw(placed.folder, evaluation, inputs)
+        error = self._draw(placed.folder, evaluation)
         host.teller.tell(placed.folder)
         return Evaluated(
             folder=placed.folder,
@@ -182,10 +182,10 @@ class _Work:
             folder=self.draft.folder,
         )
 
-    def _draw(self, folder: RunFolder, evaluation: Evaluation, inputs: Inputs) -> Exception | None:
+    def _draw(self, folder: RunFolder, evaluation: Evaluation) -> Exception | None:
         """The record is whole: a picture that fails takes nothing from it."""
         try:
-            self.host.draw(folder, evaluation, inputs.evaluated.frames)
+            self.host.draw(folder, evaluation)
         except Exception as error:
             folder.append_log(f"drawing failed: {traceback.format_exc()}")
             return error

@@ -65,8 +65,8 @@ def feature_inputs(
     maps: Maps | None = None
     encode: Callable[[Batch], Batch] = as_it_is
     if features.mode == "online":
-        from ditr.features.fast import make_fast
-        from ditr.features.online import OnlineMaps
+        from ditr.features.fused_vit import make_fast
+        from ditr.features.online_maps import OnlineMaps
         from ditr.features.sources import load_source
 
         assert not isinstance(entry, PrecomputedEntry), "precomputed maps are stored ones"

@@ -152,7 +152,7 @@ def _features(spec: Spec, *, registry: Registry, device: torch.device) -> Featur
     read = spec.read_features
     if read is None or read.mode == "stored":
         return features
-    from ditr.features.online import OnlineMaps
+    from ditr.features.online_maps import OnlineMaps
 
     return replace(features, encode=OnlineMaps(_source(read, registry=registry, device=device)), online=True)
 
@@ -174,7 +174,7 @@ def _map_ms(spec: Spec, frames: FrameSet, *, registry: Registry, device: torch.d
 
 def _source(spec: FeatureSpec, *, registry: Registry, device: torch.device) -> FeatureSource:
     """With random weights, so that none are needed."""
-    from ditr.features.fast import make_fast
+    from ditr.features.fused_vit import make_fast
     from ditr.features.sources import load_source
 
     entry = registry.features(spec.source)

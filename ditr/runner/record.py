@@ -94,8 +94,8 @@ def write_result(
     params: number of weights of the model.
     facts: the provenance.
     """
+    from ditr.data.frame_view import save_view
     from ditr.evaluation.instance_facts import save_instances
-    from ditr.evaluation.kept import save_frame, stored
 
     spec, folder = planned.spec, planned.folder
     result = result_of_inputs(planned, inputs=inputs, facts=facts) | {
@@ -120,9 +120,9 @@ def write_result(
     write_text(folder.frames, "".join(json.dumps(row) + "\n" for row in evaluation.frames))
     evaluation.table.save(folder.matches)
     save_instances(folder.instances, evaluation.instances)
-    for kept in evaluation.kept:
-        image_file = inputs.evaluated.frames.image_path(kept.index).read_bytes()
-        save_frame(stored(kept, image_file=image_file), folder.kept / f"{kept.frame_id}.npz")
+    frames = inputs.evaluated.frames
+    for view in evaluation.views:
+        save_view(view, folder.kept, image_file=frames.image_path(frames.ids.index(view.frame_id)).read_bytes())
     write_json(folder.result, result)
     return result
 

@@ -85,7 +85,7 @@ def _require_features(spec: Spec, registry: Registry, opened: _Open) -> None:
 
 
 def _require_maps(entry: PrecomputedEntry, dataset: Dataset) -> None:
-    from ditr.features.precomputed import PrecomputedMaps
+    from ditr.features.precomputed_maps import PrecomputedMaps
 
     frame_ids = dataset.train.ids + dataset.val.ids
     maps = PrecomputedMaps(locate_maps(entry, dataset_root=dataset.root), entry=entry)

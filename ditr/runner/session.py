@@ -26,12 +26,11 @@ from ditr.spec.registry import Registry
 if TYPE_CHECKING:
     import torch
 
-    from ditr.data.scannet_sv import FrameSet
     from ditr.evaluation.evaluate import Evaluation
     from ditr.model.esam import EsamSingleView
     from ditr.training.fit import FitResult
 
-Draw = Callable[["RunFolder", "Evaluation", "FrameSet"], None]
+Draw = Callable[["RunFolder", "Evaluation"], None]
 """Draws prediction panels and curves into the run folder; passed in, so that the runner knows no plots."""
 
 
@@ -86,7 +85,7 @@ class Session:
         save_weights(model, folder.weights)
         params = count_weights(model)
         write_result(self._planned, inputs=inputs, evaluation=evaluation, fitted=fitted, params=params, facts=facts)
-        host.draw(folder, evaluation, inputs.evaluated.frames)  # last: a picture that fails costs no number
+        host.draw(folder, evaluation)  # last: a picture that fails costs no number
 
     def _train(self, model: EsamSingleView, inputs: Inputs, device: torch.device) -> tuple[FitResult, Evaluation]:
         """Fits, and evaluates the final weights; the last validation is that evaluation if this session did it."""

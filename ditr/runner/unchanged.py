@@ -84,7 +84,7 @@ class Present:
 
     def _digest_of_maps(self, source: str, dataset_name: str, excluded: frozenset[str]) -> str | None:
         """Of the maps that a run read; None if a frame has none here, for a finished run needs none."""
-        from ditr.features.precomputed import PrecomputedMaps
+        from ditr.features.precomputed_maps import PrecomputedMaps
 
         entry = self._registry.features(source)
         if not isinstance(entry, PrecomputedEntry) or (dataset := self._opened(dataset_name)) is None:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ditr.spec.locations import DISCRIMINATORS
 from ditr.spec.overrides import first_clash, read_override
-from ditr.spec.places import DISCRIMINATORS
 from ditr.spec.problems import Origin, Problem, did_you_mean, shown_path
-from ditr.spec.source import Value, read_source
+from ditr.spec.yaml_text import Value, read_yaml
 
 
 @dataclass
@@ -64,7 +64,7 @@ def merge(base: Value, child: Value) -> Value:
 
 
 def _with_parents(path: Path, *, chain: tuple[Path, ...]) -> Composed:
-    source = read_source(path)
+    source = read_yaml(path)
     start = Value({}, Origin(str(path), 1, 1))
     if source.value is None:
         return Composed(start, source.problems, False, (str(path),))

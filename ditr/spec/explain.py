@@ -11,9 +11,9 @@ from annotated_types import MaxLen, MinLen
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from ditr.spec.places import Place, all_paths, bare, is_model, is_union, locate, tags
+from ditr.spec.locations import Location, all_paths, bare, is_model, is_union, locate, tags
 from ditr.spec.problems import Problem, ProblemKind, allowed, did_you_mean, dotted
-from ditr.spec.source import Value
+from ditr.spec.yaml_text import Value
 
 _DIGEST = "64 hexadecimal digits in lower case"
 _HINTS: Mapping[str, str] = {
@@ -63,7 +63,7 @@ def explain(error: ErrorDetails, value: Value, annotation: Any) -> Problem | Non
     return Problem(written.origin, dotted(place.path), _wrong_value(error, written, place))
 
 
-def _missing(place: Place) -> str:
+def _missing(place: Location) -> str:
     description = (place.field.description or "") if place.field else ""
     if not description and is_model(place.annotation):
         description = place.annotation.__doc__ or ""
@@ -73,7 +73,7 @@ def _missing(place: Place) -> str:
     return f"missing; {first[:1].lower()}{first[1:]}"
 
 
-def _kind_missing(error: ErrorDetails, value: Value, place: Place) -> Problem:
+def _kind_missing(error: ErrorDetails, value: Value, place: Location) -> Problem:
     key = error["ctx"]["discriminator"].strip("'")
     above = value.nearest(place.path)
     kinds = [tag for one in get_args(place.annotation) for tag in tags(one)]
@@ -81,7 +81,7 @@ def _kind_missing(error: ErrorDetails, value: Value, place: Place) -> Problem:
     return Problem(above.key or above.origin, dotted((*place.path, key)), what, ProblemKind.MISSING)
 
 
-def _kind_unknown(error: ErrorDetails, written: Value, place: Place) -> Problem:
+def _kind_unknown(error: ErrorDetails, written: Value, place: Location) -> Problem:
     key = error["ctx"]["discriminator"].strip("'")
     kinds = [tag for one in get_args(place.annotation) for tag in tags(one)]
     chosen = written.at((key,)) or written
@@ -89,7 +89,7 @@ def _kind_unknown(error: ErrorDetails, written: Value, place: Place) -> Problem:
     return Problem(chosen.origin, dotted((*place.path, key)), what)
 
 
-def _unknown_key(place: Place, annotation: Any) -> str:
+def _unknown_key(place: Location, annotation: Any) -> str:
     key = str(place.path[-1])
     keys = list(place.annotation_above.model_fields)
     what = f"unknown key{allowed(key, keys)}"
@@ -103,7 +103,7 @@ def _unknown_key(place: Place, annotation: Any) -> str:
     return f"unknown key; did you mean '{elsewhere[0]}'? allowed: {', '.join(keys)}" if elsewhere else what
 
 
-def _wrong_value(error: ErrorDetails, written: Value, place: Place) -> str:
+def _wrong_value(error: ErrorDetails, written: Value, place: Location) -> str:
     kind, context = error["type"], error.get("ctx", {})
     is_what = f"is {shown(written)}"
     help_ = _typing_help(kind, written, place)
@@ -140,7 +140,7 @@ def _in_digits(bound: float) -> str:
     return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
-def _or_null(place: Place) -> str:
+def _or_null(place: Location) -> str:
     annotation = place.field.annotation if place.field else None
     return " or null" if is_union(annotation) and NoneType in get_args(annotation) else ""
 
@@ -164,7 +164,7 @@ _EXACT = 2**53
 _AS_BOOL = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
-def _typing_help(kind: str, written: Value, place: Place) -> str:
+def _typing_help(kind: str, written: Value, place: Location) -> str:
     """How to write what was probably meant."""
     data, text = written.data, written.text.strip()
     if data is None:
@@ -187,7 +187,7 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text) is not None
 
 
-def _wrong_length(place: Place, written: Value) -> str:
+def _wrong_length(place: Location, written: Value) -> str:
     arguments = get_args(place.annotation)
     metadata = place.field.metadata if place.field else ()
     least = next((one.min_length for one in metadata if isinstance(one, MinLen)), None)

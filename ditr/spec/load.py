@@ -11,12 +11,12 @@ from ditr.spec.compose import Composed, compose
 from ditr.spec.explain import check
 from ditr.spec.matrix import read_matrix
 from ditr.spec.models import Spec
-from ditr.spec.points import Point, points
 from ditr.spec.problems import Finding, Origin, Problem, ProblemKind, SpecErrors, allowed, dotted, shown_path
 from ditr.spec.registry import Registry
 from ditr.spec.rules import broken_entries, broken_rules
-from ditr.spec.source import Value
+from ditr.spec.sweep_points import Point, points
 from ditr.spec.sweep_rules import unlike
+from ditr.spec.yaml_text import Value
 
 _NO_SWEEP = Point({}, "")
 """The only point of a file that is none."""

@@ -15,7 +15,7 @@ from ditr.spec.explain import check, shown
 from ditr.spec.overrides import NO_PATH, is_path
 from ditr.spec.part import Part
 from ditr.spec.problems import PathSteps, Problem, dotted
-from ditr.spec.source import Value
+from ditr.spec.yaml_text import Value
 
 NAME = "name"
 """Among the paths of ``zip`` or of a point of ``include``: what a spec is called in place of its values."""

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from ditr.spec.problems import Origin, Problem
-from ditr.spec.source import Value, parse
+from ditr.spec.yaml_text import Value, parse
 
 NO_PATH = "not a path; write keys with dots between, such as schedule.epochs (a list is replaced whole)"
 _OF_A_FILE = {

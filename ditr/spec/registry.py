@@ -10,7 +10,7 @@ from ditr.errors import Code, DitrError
 from ditr.spec.entries import CheckpointEntry, DatasetEntry, FeatureEntry, FolderEntry, SynthRoomsEntry
 from ditr.spec.explain import check
 from ditr.spec.problems import SpecErrors, allowed, shown_path
-from ditr.spec.source import read_source
+from ditr.spec.yaml_text import read_yaml
 
 Kind = Literal["datasets", "features", "checkpoints"]
 
@@ -54,7 +54,7 @@ class Registry:
     def _read(self, kind: Kind, name: str, annotation: Any) -> Any:
         if what := self.unknown(kind, name):
             raise DitrError(what, code=Code.REGISTRY, fix="Use one of these names, or add an entry.")
-        source = read_source(self.folder / kind / f"{name}.yaml")
+        source = read_yaml(self.folder / kind / f"{name}.yaml")
         if source.value is None:
             raise SpecErrors(source.problems, code=Code.REGISTRY)
         entry, problems = check(source.value, annotation)

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from ditr.spec.identity import spec_hash
 from ditr.spec.models import Spec
-from ditr.spec.points import Point
 from ditr.spec.problems import Origin, Problem
 from ditr.spec.registry import Registry
+from ditr.spec.sweep_points import Point
 
 MOST_LETTERS = 100
 """Of a name, which is part of a folder's."""

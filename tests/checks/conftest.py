@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from ditr.checks.outcome import Subject
+from ditr.checks.subject import Subject
 from ditr.data.batch import Batch, as_it_is
 from ditr.data.dataset import Dataset
 from ditr.data.samples import SampleSet
 from ditr.data.scannet_sv import FrameSet
-from ditr.features.online import OnlineMaps
+from ditr.features.online_maps import OnlineMaps
 from ditr.features.sources import FeatureSource, load_source
 from ditr.features.store import FeatureStore, Maps
 from ditr.model.esam import EsamSingleView
@@ -100,6 +100,7 @@ class World:
             "resize": self.features.resize,
             "layers": list(self.features.layers),
             "computed_in": self.features.dtype,
+            "computed_on": "cpu",
             "dataset": self.spec.dataset.name,
             "dataset_digest": self.digest,
             "shape": list(map_shape(self.features, self.entry)),

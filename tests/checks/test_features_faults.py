@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ditr.checks.features import check_features
+from ditr.checks.stages import run_stage
 from ditr.data.scannet_sv import FrameSet
 from ditr.errors import Code, DitrError
-from ditr.features.precomputed import PrecomputedMaps
+from ditr.features.precomputed_maps import PrecomputedMaps
 from ditr.features.sources import FeatureSource
 from ditr.features.store import FeatureStore
 from ditr.progress import silent
@@ -33,7 +33,7 @@ GRID = (12, 16)
 def failed_of(world: World, names: set[str]) -> set[str]:
     """Which of the named checks fail; those after the last of them are not made."""
     left, failed = set(names), set()
-    for check in check_features(world.subject(), every_map=True, progress=silent):
+    for check in run_stage(1, world.subject(), every_map=True, progress=silent):
         if check.name in left:
             left.remove(check.name)
             assert check.stage == 1
@@ -399,7 +399,7 @@ def test_a_fault_of_precomputed_maps_is_caught(what: str, world: World, monkeypa
 
 def test_sound_precomputed_maps_pass(world: World) -> None:
     precomputed(world)
-    checks = list(check_features(world.subject(), every_map=True, progress=silent))
+    checks = list(run_stage(1, world.subject(), every_map=True, progress=silent))
     assert [check for check in checks if not check.passed] == []
     assert "path_agreement" in {check.name for check in checks}
 
@@ -425,7 +425,7 @@ def test_a_fault_of_online_maps_is_caught(what: str, world: World, monkeypatch: 
 
 def test_sound_online_maps_pass(world: World) -> None:
     world.go_online()
-    checks = list(check_features(world.subject(), every_map=False, progress=silent))
+    checks = list(run_stage(1, world.subject(), every_map=False, progress=silent))
     assert [check for check in checks if not check.passed] == []
     assert {"own_image", "token_locality"} <= {check.name for check in checks}
 
@@ -434,7 +434,7 @@ def test_a_grid_too_small_to_compare_is_said_and_not_passed_over(world: World) -
     world.change(input_size=(70, 70))
     world.extract()
     check = next(
-        one for one in check_features(world.subject(), every_map=False, progress=silent) if one.name == "own_image"
+        one for one in run_stage(1, world.subject(), every_map=False, progress=silent) if one.name == "own_image"
     )
     assert check.value is None
     assert "not measured" in check.detail
@@ -442,4 +442,4 @@ def test_a_grid_too_small_to_compare_is_said_and_not_passed_over(world: World) -
 
 def test_nothing_is_said_of_maps_without_fusion(world: World) -> None:
     world.spec = world.spec.model_copy(update={"fusion": type(world.spec.fusion)()})
-    assert list(check_features(world.subject(), every_map=True, progress=silent)) == []
+    assert list(run_stage(1, world.subject(), every_map=True, progress=silent)) == []

@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ditr.checks.injection import check_injection
-from ditr.checks.outcome import Check
-from ditr.checks.pyramid import check_pyramid
+from ditr.checks.measure import Check
+from ditr.checks.stages import run_stage
 from ditr.model import esam, voxel_features
 from ditr.model.bifusion import BiFusion, LiteGate
 from ditr.model.esam import EsamSingleView
@@ -38,9 +37,8 @@ def _called(value: object) -> str | None:
 
 
 def failing(stage: int, fusion: FusionSpec, **of_subject: Any) -> dict[str, Check]:
-    check = check_pyramid if stage == 3 else check_injection
     subject = fused_subject(fusion, **of_subject)
-    return {one.name: one for one in check(subject, progress=silent) if not one.passed}
+    return {one.name: one for one in run_stage(stage, subject, progress=silent) if not one.passed}
 
 
 # Stage 3: on which voxels the levels lie, and what they hold

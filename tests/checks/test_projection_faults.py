@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ditr.checks.projection import check_projection
+from ditr.checks.stages import run_stage
 from ditr.data import samples as samples_module
 from ditr.data.augmentation import Augmented
 from ditr.data.batch import Batch, Sample
@@ -39,7 +39,7 @@ Fault = Callable[["World", pytest.MonkeyPatch], None]
 def failed_of(world: World, names: set[str]) -> set[str]:
     """Which of the named checks fail; those after the last of them are not made."""
     left, failed = set(names), set()
-    for check in check_projection(world.subject(), progress=silent):
+    for check in run_stage(2, world.subject(), progress=silent):
         if check.name in left:
             left.remove(check.name)
             assert check.stage == 2
@@ -269,6 +269,10 @@ def first_map_for_all(points: PointFeatures, batch: Batch) -> PointFeatures:
     return replace(points, rows=points.rows % tokens[0].numel())
 
 
+def nothing_but_nan(points: PointFeatures, batch: Batch) -> PointFeatures:
+    return replace(points, tokens=torch.full_like(points.tokens, torch.nan))
+
+
 def all_points_valid(points: PointFeatures, batch: Batch) -> PointFeatures:
     return replace(points, valid=torch.ones_like(points.valid))
 
@@ -400,6 +404,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "the reader is half a token off": (reads(half_pixel_forgotten), "read_error_tokens"),
     "the reader takes the nearest": (reads(nearest_instead), "read_error_tokens"),
     "the first map for the whole batch": (points_of(first_map_for_all), "read_error_tokens batch_equals_single"),
+    "what is read is no number": (points_of(nothing_but_nan), "read_error_tokens"),
     "points without a pixel are read": (behind_camera_too, "read_where_valid"),
     "a batch loses its last frame": (runs_as(last_item_dropped), "batch_equals_single"),
     "maps of a batch are swapped": (runs_as(items_swapped), "batch_equals_single"),
@@ -468,7 +473,7 @@ def test_a_fault_of_mirroring_is_caught(what: str, world: World, monkeypatch: py
 
 def test_one_broken_frame_leaves_the_others_looked_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     map_missing(world, monkeypatch)
-    checks = {check.name: check for check in check_projection(world.subject(), progress=silent)}
+    checks = {check.name: check for check in run_stage(2, world.subject(), progress=silent)}
     assert checks["frames_unreadable"].value == 1
     assert world.frames.ids[0] in checks["frames_unreadable"].detail
     assert checks["colour_error"].passed

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from ditr.checks.injection import check_injection
-from ditr.checks.outcome import Check
-from ditr.checks.pyramid import check_pyramid
+from ditr.checks.measure import Check
+from ditr.checks.stages import run_stage
 from ditr.progress import silent
 from ditr.spec.models import BiFusionSpec, FusionSpec, InjectionSpec, StemSpec
 from tests.reference.fused_subject import fused_subject
@@ -35,7 +34,7 @@ ARMS = {
 
 def both_stages(fusion: FusionSpec, **of_spec: Any) -> list[Check]:
     subject = fused_subject(fusion, **of_spec)
-    return [*check_pyramid(subject, progress=silent), *check_injection(subject, progress=silent)]
+    return [*run_stage(3, subject, progress=silent), *run_stage(4, subject, progress=silent)]
 
 
 @cache
@@ -80,8 +79,8 @@ def test_one_frame_is_enough() -> None:
 def test_the_model_that_is_checked_stays_as_it_was() -> None:
     subject = fused_subject(ARMS["max"])
     before = {name: weight.clone() for name, weight in subject.model.state_dict().items()}
-    list(check_pyramid(subject, progress=silent))
-    list(check_injection(subject, progress=silent))
+    list(run_stage(3, subject, progress=silent))
+    list(run_stage(4, subject, progress=silent))
     after = subject.model.state_dict()
     assert before.keys() == after.keys()
     assert all(before[name].equal(after[name]) for name in before)

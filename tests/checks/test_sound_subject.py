@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ditr.checks.features import check_features
-from ditr.checks.outcome import Check
-from ditr.checks.projection import check_projection
+from ditr.checks.measure import Check
+from ditr.checks.stages import run_stage
 from ditr.progress import silent
 from ditr.spec.models import FusionSpec, ImageAugmentationSpec
 
@@ -22,13 +21,13 @@ def failed(checks: list[Check]) -> list[str]:
 
 @pytest.mark.parametrize("every_map", [True, False])
 def test_sound_maps_pass(world: World, every_map: bool) -> None:
-    checks = list(check_features(world.subject(), every_map=every_map, progress=silent))
+    checks = list(run_stage(1, world.subject(), every_map=every_map, progress=silent))
     assert failed(checks) == []
     assert len({check.name for check in checks}) == len(checks)
 
 
 def test_sound_frames_pass(world: World) -> None:
-    checks = list(check_projection(world.subject(), progress=silent))
+    checks = list(run_stage(2, world.subject(), progress=silent))
     assert failed(checks) == []
     assert len({check.name for check in checks}) == len(checks)
 
@@ -37,7 +36,7 @@ def test_sound_frames_pass_online_with_jitter_and_mirroring(world: World) -> Non
     world.change(augmentation=ImageAugmentationSpec())
     world.go_online()
     world.sampled = 2
-    checks = list(check_projection(world.subject(), progress=silent))
+    checks = list(run_stage(2, world.subject(), progress=silent))
     assert failed(checks) == []
     assert "mirrored_together" in {check.name for check in checks}
 
@@ -45,7 +44,7 @@ def test_sound_frames_pass_online_with_jitter_and_mirroring(world: World) -> Non
 def test_without_fusion_points_are_looked_at_and_maps_are_not(world: World) -> None:
     world.spec = world.spec.model_copy(update={"fusion": FusionSpec(), "features": None})
     world.sampled = 1
-    checks = list(check_projection(world.subject(), progress=silent))
+    checks = list(run_stage(2, world.subject(), progress=silent))
     assert failed(checks) == []
     names = {check.name for check in checks}
     assert names > RAW | {"forward_s", "batch_equals_single"}
@@ -55,5 +54,5 @@ def test_without_fusion_points_are_looked_at_and_maps_are_not(world: World) -> N
 def test_the_model_is_left_as_it_was(world: World) -> None:
     before = {name: value.clone() for name, value in world.build().state_dict().items()}
     world.sampled = 1
-    list(check_projection(world.subject(), progress=silent))
+    list(run_stage(2, world.subject(), progress=silent))
     assert all(value.equal(before[name]) for name, value in world.build().state_dict().items())

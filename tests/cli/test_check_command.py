@@ -11,8 +11,9 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from ditr.checks import features, pyramid
-from ditr.checks.outcome import Check, Subject, at_most, equal, reported, yes_or_no
+from ditr.checks import stages
+from ditr.checks.measure import Check
+from ditr.checks.subject import Subject
 from ditr.cli import check as command
 from ditr.cli.main import app, main
 from ditr.data.dataset import Dataset
@@ -21,10 +22,22 @@ from ditr.record.folder import RunFolder
 from ditr.runner.check import Checked
 from ditr.runner.check_subject import Asked
 
-PASSED = at_most(3, "s8_values", 2e-7, limit=0.001, detail="scene0000_00_0")
-FAILED = equal(3, "s8_voxels", 12, expected=13, detail="1 that only one side has, scene0000_00_0")
-BROKEN = yes_or_no(
-    4, "completed", False, limit="without an error", detail="ValueError: no\nthe traceback is in log.txt"
+PASSED = Check(stage=3, name="s8_values", value=2e-7, limit="<= 0.001", passed=True, detail="scene0000_00_0")
+FAILED = Check(
+    stage=3,
+    name="s8_voxels",
+    value=12,
+    limit="= 13",
+    passed=False,
+    detail="1 that only one side has, scene0000_00_0",
+)
+BROKEN = Check(
+    stage=4,
+    name="completed",
+    value=None,
+    limit="without an error",
+    passed=False,
+    detail="ValueError: no\nthe traceback is in log.txt",
 )
 
 
@@ -53,7 +66,9 @@ def run(*arguments: str) -> Result:
 
 
 def test_all_passed(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = put(monkeypatch, checked(PASSED, reported(4, "up_s8_moved", 0.5)))
+    given = put(
+        monkeypatch, checked(PASSED, Check(stage=4, name="up_s8_moved", value=0.5, limit="reported", passed=True))
+    )
     ended = run("--frames", "3", "--stage", "4,3")
     assert ended.exit_code == 0
     assert given == [Asked(stages=(3, 4), frames=3)]
@@ -139,12 +154,14 @@ def test_features_check_looks_at_every_map(monkeypatch: pytest.MonkeyPatch) -> N
 def test_from_the_command_to_the_query(monkeypatch: pytest.MonkeyPatch, tiny_dataset: Dataset) -> None:
     """Two specs through the real runner, the stages apart."""
 
-    def look_at_maps(subject: Subject, *, every_map: bool, progress: object) -> Iterator[Check]:
+    def run_stage(stage: int, subject: Subject, **named: object) -> Iterator[Check]:
         assert subject.spec.name == "baseline" or subject.maps is not None
-        yield reported(1, "frames", len(subject.frames))
+        if stage == 1:
+            yield Check(stage=1, name="frames", value=len(subject.frames), limit="reported", passed=True)
+        else:
+            yield from (PASSED, FAILED)
 
-    monkeypatch.setattr(features, "check_features", look_at_maps)
-    monkeypatch.setattr(pyramid, "check_pyramid", lambda subject, *, progress: iter([PASSED, FAILED]))
+    monkeypatch.setattr(stages, "run_stage", run_stage)
     arguments = ["specs/baseline.yaml", "specs/bifusion.yaml", "--stage", "1,3", "--frames", "2"]
     changes = ["dataset.name=synthrooms_tiny", "checkpoint=null", "tracking.mlflow=false"]
     invoke = CliRunner().invoke

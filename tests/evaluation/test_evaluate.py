@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ditr.data.batch import Batch, Sample, Targets, as_it_is
+from ditr.data.frame_view import FrameView
 from ditr.evaluation.evaluate import Evaluation, evaluate
 from ditr.model.output import HeadOutput, ModelOutput, SampleOutput
 from ditr.spec.models import EvaluationSpec
@@ -174,12 +176,21 @@ def test_the_time_is_the_median_of_the_frames() -> None:
     assert math.isnan(run(perfect, count=0).infer_ms)
 
 
-def test_frames_all_over_the_split_are_kept_for_pictures() -> None:
+def test_frames_all_over_the_split_are_kept_for_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def view_of(frames: OnDisk, index: int) -> FrameView:
+        truth = np.zeros(60, dtype=np.int64)  # what the data say is not what counts
+        image, uv, valid = np.zeros((4, 4, 3), dtype=np.uint8), np.zeros((60, 2), dtype=np.float32), np.arange(60) < 45
+        return FrameView(frame_id=f"frame {index}", image=image, uv=uv, uv_valid=valid, instance_of_point=truth)
+
+    monkeypatch.setattr("ditr.evaluation.evaluate.view_of", view_of)
     found = run(perfect, keep=2)
-    assert [(kept.index, kept.frame_id) for kept in found.kept] == [(0, "scene0000_00_0"), (2, "scene0001_00_2")]
-    kept = found.kept[0]
-    assert (kept.uv.shape, kept.uv_valid.sum(), kept.predicted.masks.shape) == ((60, 2), 45, (2, 60))
-    assert (kept.predicted.masks[0] == (kept.instance_of_point == 0)).all()
+    assert [kept.frame_id for kept in found.views] == ["frame 0", "frame 2"]
+    kept = found.views[0]
+    truth = [0] * 20 + [1] * 20 + [2] * 5 + [-1] * 15
+    assert kept.instance_of_point.tolist() == truth
+    assert kept.predicted.of_point.tolist() == [one if one < 2 else -1 for one in truth]
+    assert kept.predicted.partner.tolist() == [0, 1]
+    assert kept.features is None
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import numpy as np
 
-from ditr.evaluation.kept import best_of_point, least_shown, partners
-from ditr.evaluation.point_outcomes import Outcome, PointOutcomes, point_outcomes
+from ditr.data.frame_view import FrameView
+from ditr.evaluation.instances import Instances, prediction_of
+from ditr.evaluation.point_outcomes import Outcome, PointOutcomes, least_shown, point_outcomes
 
 NOTHING, RIGHT, MISSED, ON_VOID = Outcome.NOTHING, Outcome.RIGHT, Outcome.MISSED, Outcome.ON_VOID
 TRUTH = np.array([0, 0, 0, 0, 1, 1, -1, -1])
 
 
-def outcomes(*masks: str, scores: list[float] | None = None, min_score: float = 0.0) -> PointOutcomes:
+def outcomes(
+    *masks: str, truth: np.ndarray = TRUTH, scores: list[float] | None = None, min_score: float = 0.0
+) -> PointOutcomes:
     """Of predictions that are written as a digit a point."""
-    given = np.array([[digit == "1" for digit in mask] for mask in masks], dtype=bool).reshape(-1, len(TRUTH))
-    return point_outcomes(
-        TRUTH,
-        predicted=best_of_point(given),
-        partner=partners(given, TRUTH),
-        scores=np.array(scores or [1.0] * len(given), dtype=np.float32),
-        min_score=min_score,
+    given = np.array([[digit == "1" for digit in mask] for mask in masks], dtype=bool).reshape(-1, len(truth))
+    found = Instances(masks=given, scores=np.array(scores or [1.0] * len(given), dtype=np.float32))
+    view = FrameView(
+        frame_id="scene0000_00_0",
+        image=np.zeros((4, 4, 3), dtype=np.uint8),
+        uv=np.zeros((len(truth), 2), dtype=np.float32),
+        uv_valid=np.ones(len(truth), dtype=bool),
+        instance_of_point=truth,
+        prediction=prediction_of(found, instance_of_point=truth),
     )
+    return point_outcomes(view, min_score=min_score)
+
+
+def test_a_prediction_knows_which_instance_it_is_right_about() -> None:
+    truth = np.array([0] * 10 + [1] * 10 + [-1] * 4)
+    masks = np.stack([np.arange(24) < 9, (np.arange(24) >= 5) & (np.arange(24) < 12), np.arange(24) >= 22])
+    found = prediction_of(Instances(masks=masks, scores=np.array([0.9, 0.5, 0.1])), instance_of_point=truth)
+    assert found.of_point.tolist() == [0] * 9 + [1] * 3 + [-1] * 10 + [2] * 2, "the best prediction of each point"
+    assert found.partner.tolist() == [0, -1, -1], "0.9 of the first; 5 of 12 and 2 of 15 points, and void"
 
 
 def test_each_point_has_one_outcome() -> None:
@@ -64,14 +78,7 @@ def test_without_predictions_all_is_missed() -> None:
 
 
 def test_without_ground_truth_all_is_void() -> None:
-    mask = np.array([[True, False]])
-    found = point_outcomes(
-        np.array([-1, -1]),
-        predicted=best_of_point(mask),
-        partner=partners(mask, np.array([-1, -1])),
-        scores=np.array([0.9]),
-        min_score=0,
-    )
+    found = outcomes("10", truth=np.array([-1, -1]), scores=[0.9])
     assert found.outcome.tolist() == [ON_VOID, NOTHING]
     assert (found.found, found.total) == (0, 0)
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ditr.checks.outcome import Subject
+from ditr.checks.subject import Subject
 from ditr.data.batch import as_it_is
 from ditr.data.samples import SampleSet
 from ditr.data.scannet_sv import FrameSet

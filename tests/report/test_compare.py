@@ -23,9 +23,9 @@ from ditr.record.provenance import session_facts
 from ditr.record.state import RecordState
 from ditr.record.views.results import Results
 from ditr.report.arms import Arms, all_arms
-from ditr.report.comparable import caveats
+from ditr.report.comparability import caveats
 from ditr.report.compare import Comparison, compare
-from ditr.report.where import by_stratum
+from ditr.report.stratum_contrasts import by_stratum
 from ditr.spec.dump import to_yaml
 from ditr.spec.identity import run_key, spec_hash, variant
 from ditr.spec.load import load_spec
@@ -449,7 +449,8 @@ def test_parts_show_where_the_gain_is(runs: Path, make: Make) -> None:
 def test_reports_and_views_need_no_torch() -> None:
     import subprocess
 
-    modules = "ditr.report.compare, ditr.report.where, ditr.report.page, ditr.report.frame_panel, ditr.report.viewer"
+    names = ("compare", "stratum_contrasts", "page", "frame_pictures", "viewer")
+    modules = ", ".join(f"ditr.report.{name}" for name in names)
     code = f"import {modules}, ditr.cli.compare, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=project_dir())
 

@@ -9,39 +9,47 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ditr.data.frame import Frame
-from ditr.features.coloured_frame import ColouredFrame
+from ditr.data.frame_view import Cloud, FrameView, MapColours
 from ditr.geometry.camera import Intrinsics
-from ditr.report.feature_picture import draw_features, feature_figure
-from ditr.report.figures import WITHOUT_PIXEL
+from ditr.report.frame_axes import WITHOUT_PIXEL
+from ditr.report.frame_pictures import draw_features, feature_figure
 
-RED, BLUE = (0.9, 0.1, 0.1), (0.1, 0.2, 0.9)
+RED, BLUE = (0.8, 0.2, 0.2), (0.2, 0.4, 0.8)
 HEIGHT, WIDTH = 48, 64
 INTRINSICS = Intrinsics(fx=50, fy=50, cx=31.5, cy=23.5, width=WIDTH, height=HEIGHT)
 
 
-def two_halves(*, map_hw: tuple[int, int] = (HEIGHT, WIDTH)) -> ColouredFrame:
+def two_halves(*, map_hw: tuple[int, int] = (HEIGHT, WIDTH)) -> FrameView:
     """Tokens red in the left half of the map and blue in the right; points on a grid, the first 200 without a pixel."""
     v, u = np.meshgrid(np.arange(0, HEIGHT, 0.5), np.arange(0, WIDTH, 0.5), indexing="ij")
     uv = np.stack([u.ravel(), v.ravel()], axis=1)
     valid = np.arange(len(uv)) >= 200
-    points = np.zeros((len(uv), 6), dtype=np.float32)
-    points[:, 0], points[:, 1], points[:, 2] = uv[:, 0] / 20, 2.0, (HEIGHT - uv[:, 1]) / 20
     pose = np.eye(4)
     pose[:3, :3] = [[1, 0, 0], [0, 0, 1], [0, -1, 0]]  # looks along +y, its right is +x
     ids = np.zeros(len(uv), dtype=np.int64)
-    frame = Frame(
-        id="scene0000_00_0", scene="scene0000_00", points=points, superpoints=ids, instance_ids=ids,
-        semantic_ids=ids, image_path=Path("0.jpg"), pose_c2w=pose, intrinsics=INTRINSICS,
-    )  # fmt: skip
+    xyz = np.stack([uv[:, 0] / 20, np.full(len(uv), 2.0), (HEIGHT - uv[:, 1]) / 20], axis=1).astype(np.float32)
     tokens = np.tile(np.array(RED), (6, 8, 1))
     tokens[:, 4:] = BLUE
-    middle = map_hw[1] / 2
-    return ColouredFrame(
-        frame=frame, image=np.full((HEIGHT, WIDTH, 3), 128, dtype=np.uint8), shape=(16, 6, 8), map_hw=map_hw,
-        map_colours=tokens, explained=(0.5, 0.2, 0.1), uv=np.where(valid[:, None], uv, 0.0), uv_valid=valid,
-        point_colours=np.where(uv[:, :1] < middle - 0.5, RED, BLUE), stored_at=None,
-    )  # fmt: skip
+    of_points = np.where(uv[:, :1] < map_hw[1] / 2 - 0.5, RED, BLUE)
+    return FrameView(
+        frame_id="scene0000_00_0",
+        image=np.full((HEIGHT, WIDTH, 3), 128, dtype=np.uint8),
+        uv=np.where(valid[:, None], uv, 0.0),
+        uv_valid=valid,
+        instance_of_point=ids,
+        cloud=Cloud(
+            xyz=xyz,
+            rgb=np.zeros((len(uv), 3), dtype=np.uint8),
+            superpoints=ids,
+            intrinsics=INTRINSICS,
+            pose_c2w=pose,
+        ),
+        features=MapColours(
+            of_tokens=np.rint(255 * tokens).astype(np.uint8),
+            covers_hw=map_hw,
+            of_points=np.rint(255 * of_points).astype(np.uint8),
+        ),
+    )
 
 
 def drawn(figure: Figure) -> np.ndarray:
@@ -75,7 +83,7 @@ def test_a_padded_map_is_drawn_where_its_tokens_are_and_cut_at_the_image() -> No
     for panel in (1, 3):
         np.testing.assert_allclose(at(picture, figure, panel, 37, 20), RED, atol=0.01)
         np.testing.assert_allclose(at(picture, figure, panel, 42, 20), BLUE, atol=0.01)
-    assert figure.axes[1].get_title() == "map of 6 x 8 tokens over 48 x 80 pixels, cut at the image"
+    assert figure.axes[1].get_title(loc="left") == "map of 6 x 8 tokens over 48 x 80 pixels, cut at the image"
     assert figure.axes[1].get_xlim() == figure.axes[0].get_xlim() == (-0.5, WIDTH - 0.5)
     assert figure.axes[1].get_ylim() == figure.axes[0].get_ylim() == (HEIGHT - 0.5, -0.5)
 
@@ -88,7 +96,7 @@ def test_points_without_a_pixel_are_grey_in_space_and_not_on_the_image() -> None
     for axes in (space, above):
         grey = np.all(np.isclose(axes.collections[0].get_facecolor()[:, :3], WITHOUT_PIXEL), axis=1)
         assert grey.sum() == 200
-    assert "200 without a pixel in grey" in space.get_title()
+    assert "200 without a pixel in grey" in space.get_title(loc="left")
 
 
 def test_from_above_left_and_right_are_those_of_the_image() -> None:

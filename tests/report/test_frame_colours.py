@@ -9,12 +9,12 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from ditr.report.figures import INVENTED, MISSED, PALE, RIGHT, WITHOUT_PIXEL, palette
-from ditr.report.frame_colours import Colouring, colourings, colours_of, keys_of
-from ditr.report.frame_panel import draw_seen
+from ditr.report.frame_axes import PALE, WITHOUT_PIXEL, palette
+from ditr.report.frame_colours import INVENTED, MISSED, RIGHT, Colouring, colourings, colours_of, keys_of
+from ditr.report.frame_pictures import draw_run_view
 from tests.reference.hand_made_frame import hand_made
 
-SEEN = hand_made()
+VIEW = hand_made()
 
 
 def rgb(colour: str | tuple[float, ...] | np.ndarray) -> list[int]:
@@ -29,7 +29,7 @@ NONE = rgb(PALE)
 @pytest.mark.parametrize(
     ("name", "min_score", "expected"),
     [
-        ("colour", 0.5, SEEN.rgb.tolist()),
+        ("colour", 0.5, VIEW.in_space.rgb.tolist()),
         ("ground truth", 0.5, [FIRST, FIRST, SECOND, SECOND, NONE, NONE]),
         ("prediction", 0.5, [FIRST, FIRST, NONE, NONE, rgb((0.5, 0.5, 0.5)), NONE]),
         ("prediction", 0.7, [FIRST, FIRST, NONE, NONE, NONE, NONE]),
@@ -37,44 +37,36 @@ NONE = rgb(PALE)
         ("disagreement", 0.2, [rgb(RIGHT)] * 4 + [rgb(INVENTED), NONE]),
         ("disagreement", 0.95, [rgb(MISSED)] * 4 + [NONE] * 2),
         ("superpoints", 0.5, [colour for colour in map(rgb, palette(3)) for _ in range(2)]),
-        ("features", 0.5, [*SEEN.features.of_points[:5].tolist(), rgb(WITHOUT_PIXEL)] if SEEN.features else []),
+        ("features", 0.5, [[100 + i, 101 + i, 102 + i] for i in range(0, 15, 3)] + [rgb(WITHOUT_PIXEL)]),
     ],
 )
 def test_points_have_the_colours_of_the_question(name: Colouring, min_score: float, expected: list[list[int]]) -> None:
-    found = colours_of(SEEN, name, min_score=min_score)
+    found = colours_of(VIEW, name, min_score=min_score)
     assert found.dtype == np.uint8
     assert found.tolist() == expected
 
 
 def test_a_3d_only_run_offers_no_features() -> None:
-    assert colourings(SEEN) == (*colourings(hand_made(features=False)), "features")
+    assert colourings(VIEW) == (*colourings(hand_made(features=False)), "features")
     with pytest.raises(AssertionError):
         colours_of(hand_made(features=False), "features", min_score=0)
 
 
-@pytest.mark.parametrize("name", colourings(SEEN))
+@pytest.mark.parametrize("name", colourings(VIEW))
 def test_a_key_has_the_colour_that_points_have(name: Colouring) -> None:
-    keys = keys_of(SEEN, name, min_score=0.5)
-    drawn = {tuple(colour) for colour in colours_of(SEEN, name, min_score=0.5).tolist()}
+    keys = keys_of(VIEW, name, min_score=0.5)
+    drawn = {tuple(colour) for colour in colours_of(VIEW, name, min_score=0.5).tolist()}
     of_several = {"matches no instance"}  # greys, of which the key is one
     assert all(tuple(rgb(colour)) in drawn for key, colour in keys.items() if key not in of_several)
 
 
 def test_the_keys_of_the_disagreement_have_shares() -> None:
-    assert list(keys_of(SEEN, "disagreement", min_score=0.5)) == [
+    assert list(keys_of(VIEW, "disagreement", min_score=0.5)) == [
         "right 33%",
         "missed or wrong 33%",
         "on void 17%",
         "void, and nothing predicted",
     ]
-
-
-def test_the_score_of_the_run_decides_what_its_pictures_show() -> None:
-    assert SEEN.min_score == 0.5
-    assert not SEEN.run_finds_nothing
-    nothing = hand_made(best_score=float("inf"))
-    assert nothing.run_finds_nothing
-    assert nothing.min_score == pytest.approx(0.3)
 
 
 def area_of(path: Path, colour: list[int]) -> int:
@@ -83,8 +75,8 @@ def area_of(path: Path, colour: list[int]) -> int:
 
 
 def test_the_panel_shows_features_where_there_are_some(tmp_path: Path) -> None:
-    draw_seen(SEEN, path=tmp_path / "new" / "fused.png")
-    draw_seen(hand_made(features=False, best_score=float("inf")), path=tmp_path / "plain.png")
+    draw_run_view(VIEW, run="run", best_score=0.5, path=tmp_path / "new" / "fused.png")
+    draw_run_view(hand_made(features=False), run="run", best_score=float("inf"), path=tmp_path / "plain.png")
     over_grey = rgb(np.array([200, 200, 200]) / 255 * 0.8 + 0.2 * (255 - 0.45 * (255 - 90)) / 255)
     fused, plain = tmp_path / "new" / "fused.png", tmp_path / "plain.png"
     assert area_of(fused, over_grey) > 50_000

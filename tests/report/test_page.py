@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ditr.evaluation.kept import StoredFrame, save_frame
+from ditr.data.frame_view import FrameView, MapColours, Prediction, save_view
 from ditr.report.arms import all_arms
 from ditr.report.compare import compare
 from ditr.report.page import report_page
-from ditr.report.where import by_stratum
+from ditr.report.stratum_contrasts import by_stratum
 from tests.report.test_compare import Make, make, runs  # noqa: F401
 
 SECTIONS = ["The questions", "The arms", "Differences", "Where it helps", "Training", "Precision and recall", "Frames"]
@@ -65,18 +65,19 @@ def keep_a_frame(runs: Path) -> None:  # noqa: F811
     file = io.BytesIO()
     Image.fromarray(np.full((24, 32, 3), 90, dtype=np.uint8)).save(file, "PNG")
     truth = np.array([0] * 20 + [1] * 20 + [-1] * 8)
-    frame = StoredFrame(
-        image_file=np.frombuffer(file.getvalue(), dtype=np.uint8),
-        uv=np.stack([np.arange(48) % 32, np.arange(48) // 2], axis=1).astype(np.int16),
+    view = FrameView(
+        frame_id="scene0000_00_0",
+        image=np.full((24, 32, 3), 90, dtype=np.uint8),
+        uv=np.stack([np.arange(48) % 32, np.arange(48) // 2], axis=1).astype(np.float32),
         uv_valid=np.ones(48, dtype=bool),
-        instance_of_point=truth.astype(np.int16),
-        predicted=np.where(truth == 0, 0, -1).astype(np.int16),
-        scores=np.array([1.0], dtype=np.float32),
-        partner=np.array([0], dtype=np.int16),
-        map_colours=np.zeros((3, 4, 3), dtype=np.uint8),
+        instance_of_point=truth,
+        prediction=Prediction(
+            of_point=np.where(truth == 0, 0, -1), scores=np.array([1.0], dtype=np.float32), partner=np.array([0])
+        ),
+        features=MapColours(of_tokens=np.zeros((3, 4, 3), dtype=np.uint8), covers_hw=(24, 32)),
     )
     for folder in runs.glob("*-s0-*"):
-        save_frame(frame, folder / "kept" / "scene0000_00_0.npz")
+        save_view(view, folder / "kept", image_file=file.getvalue())
 
 
 def test_the_page_holds_everything_and_loads_nothing(runs: Path, make: Make) -> None:  # noqa: F811

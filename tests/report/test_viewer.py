@@ -42,7 +42,7 @@ def test_the_page_is_served_at_its_address_until_ctrl_c(
         raise KeyboardInterrupt
 
     viewer.require_place("localhost", port)
-    viewer.serve(hand_made(features=features), host="localhost", port=port, ready=ready)
+    viewer.serve(hand_made(features=features), run="run-s0", best_score=0.5, host="localhost", port=port, ready=ready)
     ((url, status, body),) = answers
     assert (url, status) == (f"http://localhost:{port}", 200)
     assert b"<html" in body
@@ -78,7 +78,14 @@ def test_a_port_that_is_taken_at_the_last_moment_is_not_swapped_for_another(
 ) -> None:
     monkeypatch.setenv("_VISER_PORT_OVERRIDE", str(free_port()))  # viser's own way to another port than was asked for
     with pytest.raises(DitrError, match="it was taken"):
-        viewer.serve(hand_made(), host="127.0.0.1", port=port, ready=lambda url: pytest.fail(f"served at {url}"))
+        viewer.serve(
+            hand_made(),
+            run="run-s0",
+            best_score=0.5,
+            host="127.0.0.1",
+            port=port,
+            ready=lambda url: pytest.fail(f"served at {url}"),
+        )
 
 
 def test_an_address_that_the_machine_lacks_is_passed_over(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,9 +99,9 @@ def test_an_address_that_the_machine_lacks_is_passed_over(port: int, monkeypatch
 
 
 def test_counts_follow_the_score() -> None:
-    seen = hand_made()
-    assert viewer.counts(seen, 0.5) == "**2** of 3 predictions shown, **1** of 2 instances found at IoU 0.5"
-    assert viewer.counts(seen, 0.0) == "**3** of 3 predictions shown, **2** of 2 instances found at IoU 0.5"
+    view = hand_made()
+    assert viewer.counts(view, 0.5) == "**2** of 3 predictions shown, **1** of 2 instances found at IoU 0.5"
+    assert viewer.counts(view, 0.0) == "**3** of 3 predictions shown, **2** of 2 instances found at IoU 0.5"
 
 
 def test_the_legend_is_text_in_colours() -> None:
@@ -108,9 +115,9 @@ def test_the_frustum_is_the_frames_camera(port: int, capfd: pytest.CaptureFixtur
     import viser
     from viser.transforms import SO3
 
-    seen, server = hand_made(), viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
+    view, server = hand_made(), viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
     try:
-        frustum = viewer.add_camera(server, seen)
+        frustum = viewer.add_camera(server, view)
         half = np.tan(frustum.fov / 2)
         corner = SO3(frustum.wxyz).as_matrix() @ [half * frustum.aspect, half, 1] + frustum.position
     finally:
@@ -123,7 +130,7 @@ def test_the_frustum_is_the_frames_camera(port: int, capfd: pytest.CaptureFixtur
 def test_the_controls_change_the_scene(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     import viser
 
-    seen, server = hand_made(), viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
+    view, server = hand_made(), viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
     made: dict[str, Any] = {}
 
     def recorded(add: Callable[..., Any]) -> Callable[..., Any]:
@@ -140,15 +147,15 @@ def test_the_controls_change_the_scene(port: int, monkeypatch: pytest.MonkeyPatc
         for name in names:
             monkeypatch.setattr(of, f"add_{name}", recorded(getattr(of, f"add_{name}")))
     try:
-        viewer._fill(server, seen)
+        viewer._fill(server, view, run="run-s0", best_score=0.5)
         cloud, camera = made["/points"], made["/camera"]
-        assert np.array_equal(cloud.points, seen.xyz)
-        assert np.array_equal(cloud.colors, colours_of(seen, "prediction", min_score=0.5))
-        assert made["Score from"].value == seen.min_score
+        assert np.array_equal(cloud.points, view.in_space.xyz)
+        assert np.array_equal(cloud.colors, colours_of(view, "prediction", min_score=0.5))
+        assert made["Score from"].value == 0.5
         made["Colours"].value = "disagreement"
-        eventually(lambda: np.array_equal(cloud.colors, colours_of(seen, "disagreement", min_score=0.5)))
+        eventually(lambda: np.array_equal(cloud.colors, colours_of(view, "disagreement", min_score=0.5)))
         made["Score from"].value = 0.2
-        eventually(lambda: np.array_equal(cloud.colors, colours_of(seen, "disagreement", min_score=0.2)))
+        eventually(lambda: np.array_equal(cloud.colors, colours_of(view, "disagreement", min_score=0.2)))
         made["Point size, m"].value = 0.05
         eventually(lambda: cloud.point_size == 0.05)
         assert camera.visible

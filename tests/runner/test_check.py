@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from ditr.checks import injection, pyramid
-from ditr.checks.outcome import Check, Subject, at_most, reported, yes_or_no
+from ditr.checks import stages
+from ditr.checks.measure import Check
+from ditr.checks.subject import Subject
 from ditr.data.dataset import Dataset
 from ditr.errors import Code, DitrError, Interrupted
 from ditr.paths import project_dir
@@ -45,7 +46,7 @@ def host(*, progress: Progress = silent) -> Host:
         progress=progress,
         say=[].append,
         stop=StopSignal(),
-        draw=lambda folder, found, frames: None,
+        draw=lambda folder, found: None,
         teller=Teller((), say=print),
     )
 
@@ -54,16 +55,20 @@ def check(runs: Path, *specs: LoadedSpec, asked: Asked = STAGE_3, using: Host | 
     return list(check_all(specs or (load(),), asked=asked, host=using or host(), runs=runs))
 
 
-def stage_that(patch: pytest.MonkeyPatch, *found: Check | Exception) -> None:
-    """In the place of stage 3."""
+def reported(name: str, value: float, *, stage: int = 3) -> Check:
+    return Check(stage=stage, name=name, value=value, limit="reported", passed=True)
 
-    def stage(subject: Subject, *, progress: Progress) -> Iterator[Check]:
-        for one in found:
+
+def stage_that(patch: pytest.MonkeyPatch, *found: Check | Exception) -> None:
+    """In the place of stage 3; any other finds one thing."""
+
+    def run_stage(stage: int, subject: Subject, *, every_map: bool, progress: Progress) -> Iterator[Check]:
+        for one in found if stage == 3 else (reported("after", 2.0, stage=stage),):
             if isinstance(one, Exception):
                 raise one
             yield one
 
-    patch.setattr(pyramid, "check_pyramid", stage)
+    patch.setattr(stages, "run_stage", run_stage)
 
 
 def rows_of(folder: RunFolder | None) -> list[dict[str, Any]]:
@@ -97,9 +102,9 @@ def test_failures_are_counted_and_kept_with_what_they_were_held_against(
 ) -> None:
     stage_that(
         monkeypatch,
-        at_most(3, "s8_values", 0.5, limit=0.001, detail="scene0000_00_0"),
-        reported(3, "not_a_number", float("nan")),
-        yes_or_no(3, "s8_key", True, limit="the backbone's"),
+        Check(stage=3, name="s8_values", value=0.5, limit="<= 0.001", passed=False, detail="scene0000_00_0"),
+        reported("not_a_number", float("nan")),
+        Check(stage=3, name="s8_key", value=None, limit="the backbone's", passed=True),
     )
     (checked,) = check(tmp_path)
     assert checked.failed == 1
@@ -123,8 +128,7 @@ def test_failures_are_counted_and_kept_with_what_they_were_held_against(
 def test_a_stage_that_raises_is_a_failed_check_and_the_next_one_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
 ) -> None:
-    stage_that(monkeypatch, reported(3, "before", 1.0), error)
-    monkeypatch.setattr(injection, "check_injection", lambda subject, *, progress: iter([reported(4, "after", 2.0)]))
+    stage_that(monkeypatch, reported("before", 1.0), error)
     (checked,) = check(tmp_path, asked=Asked(stages=(3, 4), frames=1))
     assert checked.error is None
     assert [(one.stage, one.name, one.passed) for one in checked.checks] == [
@@ -138,9 +142,9 @@ def test_a_stage_that_raises_is_a_failed_check_and_the_next_one_goes_on(
 
 
 def test_a_repeated_check_replaces_the_old_one_and_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage_that(monkeypatch, reported(3, "first", 1.0))
+    stage_that(monkeypatch, reported("first", 1.0))
     (first,) = check(tmp_path)
-    stage_that(monkeypatch, reported(3, "second", 2.0))
+    stage_that(monkeypatch, reported("second", 2.0))
     (second,) = check(tmp_path)
     assert first.folder is not None
     assert second.folder is not None
@@ -154,7 +158,7 @@ def test_a_repeated_check_replaces_the_old_one_and_keeps_it(tmp_path: Path, monk
 
 
 def test_what_decides_a_check_is_in_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage_that(monkeypatch, reported(3, "one", 1.0))
+    stage_that(monkeypatch, reported("one", 1.0))
     specs = [load(), load("fpn_inject", "checks.max_empty_voxels=0.1"), load("fpn_inject", "seeds=[3]")]
     found = [*check(tmp_path, *specs), *check(tmp_path, asked=Asked(stages=(3,), frames=1))]
     same = check(tmp_path, load("fpn_inject", "description=other"))
@@ -167,7 +171,7 @@ def test_what_decides_a_check_is_in_its_key(tmp_path: Path, monkeypatch: pytest.
 def test_a_spec_that_cannot_be_opened_does_not_keep_the_others_from_their_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage_that(monkeypatch, reported(3, "one", 1.0))
+    stage_that(monkeypatch, reported("one", 1.0))
     missing = load("fpn_inject", "checkpoint={kind: file, path: nowhere.pth, format: ditr}")
     broken, sound = check(tmp_path, missing, load())
     assert isinstance(broken.error, DitrError)

@@ -43,7 +43,7 @@ def test_the_row_says_whether_esams_quirks_were_in_and_what_differs(tmp_path: Pa
         progress=silent,
         say=[].append,
         stop=StopSignal(),
-        draw=lambda folder, evaluation, frames: None,
+        draw=lambda folder, evaluation: None,
         teller=Teller((), say=print),
     )
     results = Results(tmp_path)

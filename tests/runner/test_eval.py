@@ -57,7 +57,7 @@ def host(said: list[str] | None = None, *, progress: Progress = silent) -> Host:
         progress=progress,
         say=say,
         stop=StopSignal(),
-        draw=lambda folder, found, frames: None,
+        draw=lambda folder, found: None,
         teller=Teller((), say=print),
     )
 

@@ -53,7 +53,7 @@ def host(stop: StopSignal, *, progress: Progress = silent) -> Host:
         progress=progress,
         say=[].append,
         stop=stop,
-        draw=lambda folder, found, frames: None,
+        draw=lambda folder, found: None,
         teller=Teller((), say=print),
     )
 

@@ -52,7 +52,7 @@ def host(stop: StopSignal, said: list[str] | None = None) -> Host:
         progress=silent,
         say=say,
         stop=stop,
-        draw=lambda folder, evaluation, frames: None,
+        draw=lambda folder, evaluation: None,
         teller=Teller((), say=print),
     )
 

@@ -14,7 +14,7 @@ from ditr.catalog import weights_stamp
 from ditr.data.dataset import Dataset, open_dataset
 from ditr.errors import DitrError
 from ditr.features.extract import ensure_features
-from ditr.features.precomputed import PrecomputedMaps
+from ditr.features.precomputed_maps import PrecomputedMaps
 from ditr.files import write_json
 from ditr.paths import project_dir
 from ditr.progress import silent

@@ -12,7 +12,7 @@ from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.models import ConstantDecay, ElasticSpec, FileCheckpoint, PolyDecay, RegisteredCheckpoint
 from ditr.spec.problems import Origin, SpecErrors
 from ditr.spec.registry import Registry
-from ditr.spec.source import Value
+from ditr.spec.yaml_text import Value
 
 HERE = Path(__file__).parent
 

@@ -15,7 +15,7 @@ from ditr.spec.dump import to_yaml
 from ditr.spec.load import load_spec
 from ditr.spec.problems import SpecErrors
 from ditr.spec.registry import Registry
-from ditr.spec.resolved import read_resolved
+from ditr.spec.resolved_spec import read_resolved
 
 HERE = Path(__file__).parent
 STUDY = sorted((HERE.parents[1] / "docs/study/runs").glob("*/spec.resolved.yaml"))

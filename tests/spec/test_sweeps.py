@@ -16,10 +16,10 @@ from ditr.spec.diff import diff
 from ditr.spec.load import LoadedSpec, check_base, load_all, load_spec
 from ditr.spec.models import ConstantDecay
 from ditr.spec.overrides import read_override
-from ditr.spec.points import Point
 from ditr.spec.problems import Origin, SpecErrors
 from ditr.spec.registry import Registry
-from ditr.spec.source import parse
+from ditr.spec.sweep_points import Point
+from ditr.spec.yaml_text import parse
 
 HERE = Path(__file__).parent
 REGISTRY = Registry(HERE / "registry")

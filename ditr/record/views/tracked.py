@@ -12,7 +12,7 @@ from ditr.record.folder import RunFolder
 from ditr.record.state import RecordState, unreadable
 from ditr.record.views.headline import headline
 from ditr.spec.check_stages import STAGES
-from ditr.spec.resolved import read_resolved
+from ditr.spec.resolved_spec import read_resolved
 
 _OF_RESULT = ("split", "n_frames", "device")
 

@@ -17,7 +17,7 @@ DISCRIMINATORS = ("kind", "gate")
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where an error is: the path without pydantic's tags, the type there and the type above."""
 
     path: PathSteps
@@ -26,21 +26,21 @@ class Place:
     field: FieldInfo | None
 
 
-def locate(annotation: Any, loc: tuple[str | int, ...]) -> Place:
+def locate(annotation: Any, loc: tuple[str | int, ...]) -> Location:
     """The place of ``loc``, in which pydantic puts the kind of a union's member as a step of its own."""
-    place = Place((), bare(annotation), None, None)
+    location = Location((), bare(annotation), None, None)
     for step in loc:
         if step == "[key]":
             continue
-        here = place.annotation
+        here = location.annotation
         members = [one for one in get_args(here) if is_model(one)] if is_union(here) else []
         if members:
             chosen = next((one for one in members if step in tags(one)), None)
-            place = Place(place.path, chosen, place.annotation_above, place.field)
+            location = Location(location.path, chosen, location.annotation_above, location.field)
             continue
         below, info = _step_into(here, step)
-        place = Place((*place.path, step), bare(below), here, info)
-    return place
+        location = Location((*location.path, step), bare(below), here, info)
+    return location
 
 
 def _step_into(annotation: Any, step: str | int) -> tuple[Any, FieldInfo | None]:

@@ -21,7 +21,7 @@ _BITS = 15
 
 
 @dataclass(frozen=True, kw_only=True)
-class ByHand:
+class ReferenceLevel:
     """V voxels of one stride, in the order of their codes."""
 
     corners: Tensor
@@ -40,7 +40,7 @@ class ByHand:
         return rows, self.codes[rows] == wanted
 
 
-def stride_one(batch: Batch, *, voxel_size_m: float, sampling: Literal["nearest", "bilinear"]) -> ByHand:
+def stride_one(batch: Batch, *, voxel_size_m: float, sampling: Literal["nearest", "bilinear"]) -> ReferenceLevel:
     """The mean over the valid points of each voxel; every sample must have its map."""
     corners, values = [], []
     for index, sample in enumerate(batch):
@@ -52,14 +52,14 @@ def stride_one(batch: Batch, *, voxel_size_m: float, sampling: Literal["nearest"
     return _grouped(torch.cat(corners), torch.cat(values), valid, pooling="mean")
 
 
-def coarser(level: ByHand, *, stride: int, pooling: Literal["max", "mean"]) -> ByHand:
+def coarser(level: ReferenceLevel, *, stride: int, pooling: Literal["max", "mean"]) -> ReferenceLevel:
     """The level of ``stride`` from the one of half of it: maximum or mean of the children with a feature."""
     corners = level.corners.clone()
     corners[:, 1:] = corners[:, 1:].div(stride, rounding_mode="floor") * stride
     return _grouped(corners, level.features, level.mask, pooling=pooling)
 
 
-def levels(finest: ByHand, *, up_to: int, pooling: Literal["max", "mean"]) -> dict[int, ByHand]:
+def levels(finest: ReferenceLevel, *, up_to: int, pooling: Literal["max", "mean"]) -> dict[int, ReferenceLevel]:
     """By stride, from 1 on."""
     found = {1: finest}
     while max(found) < up_to:
@@ -68,15 +68,15 @@ def levels(finest: ByHand, *, up_to: int, pooling: Literal["max", "mean"]) -> di
     return found
 
 
-def projected(level: ByHand, project: Callable[[Tensor], Tensor]) -> ByHand:
+def projected(level: ReferenceLevel, project: Callable[[Tensor], Tensor]) -> ReferenceLevel:
     """The same voxels with the projection of what those with a feature hold; the others hold zeros."""
     values = project(level.features[level.mask])
     out = values.new_zeros(len(level.mask), values.shape[1])
     out[level.mask] = values
-    return ByHand(corners=level.corners, codes=level.codes, features=out, mask=level.mask)
+    return ReferenceLevel(corners=level.corners, codes=level.codes, features=out, mask=level.mask)
 
 
-def _grouped(corners: Tensor, values: Tensor, valid: Tensor, *, pooling: Literal["max", "mean"]) -> ByHand:
+def _grouped(corners: Tensor, values: Tensor, valid: Tensor, *, pooling: Literal["max", "mean"]) -> ReferenceLevel:
     codes, group = torch.unique(_codes(corners), return_inverse=True)
     voxels = torch.zeros(len(codes), 4, dtype=torch.int64, device=corners.device)
     voxels[group] = corners
@@ -88,7 +88,7 @@ def _grouped(corners: Tensor, values: Tensor, valid: Tensor, *, pooling: Literal
         out = zeros.scatter_reduce(0, rows, values[valid], reduce="amax", include_self=False)
     else:
         out = zeros.scatter_add(0, rows, values[valid]) / count.clamp(min=1).unsqueeze(1)
-    return ByHand(corners=voxels, codes=codes, features=out, mask=mask)
+    return ReferenceLevel(corners=voxels, codes=codes, features=out, mask=mask)
 
 
 def _codes(corners: Tensor) -> Tensor:

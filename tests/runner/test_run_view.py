@@ -12,72 +12,77 @@ import numpy as np
 import pytest
 
 from ditr.data.dataset import Dataset
+from ditr.data.frame_view import FrameView, load_views
 from ditr.errors import Code, DitrError
 from ditr.evaluation.instance_ap import precision_recall
-from ditr.evaluation.kept import best_of_point, load_frames
-from ditr.evaluation.match_table import MatchTable, match
-from ditr.evaluation.seen_frame import SeenFrame
+from ditr.evaluation.match_table import MatchTable
 from ditr.geometry.camera import project
 from ditr.progress import silent
 from ditr.record.folder import RunFolder
 from ditr.runner.inputs import Selection
-from ditr.runner.seen_frame import require_weights, see_frame
+from ditr.runner.run_view import require_weights, run_view
 from ditr.spec.load import load_spec
 from tests.runner.test_eval import REGISTRY, run_of, trained  # noqa: F401
 
 
 def see(
     run: RunFolder, frame: str, *overrides: str, split: str = "val", say: Callable[[str], None] = lambda line: None
-) -> SeenFrame:
+) -> FrameView:
+    return see_with_score(run, frame, *overrides, split=split, say=say)[0]
+
+
+def see_with_score(
+    run: RunFolder, frame: str, *overrides: str, split: str = "val", say: Callable[[str], None] = lambda line: None
+) -> tuple[FrameView, float]:
     spec = load_spec(run.spec, registry=REGISTRY, overrides=overrides).spec
     selection = Selection(split="train" if split == "train" else "val", frames=(frame,))
     weights = require_weights(run)
-    return see_frame(run, weights=weights, spec=spec, selection=selection, registry=REGISTRY, progress=silent, say=say)
+    return run_view(run, weights=weights, spec=spec, selection=selection, registry=REGISTRY, progress=silent, say=say)
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_seen_frame_is_what_the_evaluation_found(trained: Path, tiny_dataset: Dataset, index: int) -> None:  # noqa: F811
     run, frame_id = run_of(trained), tiny_dataset.val.ids[index]
-    seen = see(run, frame_id)
+    seen, best_score = see_with_score(run, frame_id)
     table = MatchTable.load(run.matches)
     (expected,) = table.subset([frame_id]).frames
-    found = match(frame_id, instances=seen.predicted, instance_of_point=seen.instance_of_point)
-    for field in fields(expected):
-        np.testing.assert_array_equal(getattr(found, field.name), getattr(expected, field.name), err_msg=field.name)
-    kept = load_frames(run.kept)[frame_id]
-    np.testing.assert_array_equal(seen.predicted.scores, kept.scores)
-    np.testing.assert_array_equal(best_of_point(seen.predicted.masks), kept.predicted)
+    np.testing.assert_array_equal(seen.predicted.scores, expected.scores)
+    right_about = {int(gt) for gt in seen.predicted.partner if gt >= 0}
+    assert right_about == set(np.flatnonzero(expected.best_iou() > 0.5).tolist())
+    kept = load_views(run.kept)[frame_id]
+    for field in fields(kept.predicted):
+        np.testing.assert_array_equal(getattr(seen.predicted, field.name), getattr(kept.predicted, field.name))
     np.testing.assert_array_equal(seen.instance_of_point, kept.instance_of_point)
     np.testing.assert_array_equal(seen.image, kept.image)
-    assert len(seen.predicted)
-    assert seen.best_score == precision_recall(table, threshold=0.5).best_score
-    assert (seen.run, seen.frame_id) == (run.path.name, frame_id)
+    assert len(seen.predicted.scores)
+    assert best_score == precision_recall(table, threshold=0.5).best_score
+    assert seen.frame_id == frame_id
 
 
 def test_points_are_the_frames_own_and_fall_on_their_pixels(trained: Path, tiny_dataset: Dataset) -> None:  # noqa: F811
     frame = tiny_dataset.val.frame(1)
     seen = see(run_of(trained), frame.id)
-    np.testing.assert_array_equal(seen.xyz, frame.points[:, :3])
-    np.testing.assert_array_equal(seen.rgb, frame.points[:, 3:].round())
-    np.testing.assert_array_equal(seen.superpoints, frame.superpoints)
-    projected = project(seen.xyz, pose_c2w=seen.pose_c2w, intrinsics=seen.intrinsics)
+    np.testing.assert_array_equal(seen.in_space.xyz, frame.points[:, :3])
+    np.testing.assert_array_equal(seen.in_space.rgb, frame.points[:, 3:].round())
+    np.testing.assert_array_equal(seen.in_space.superpoints, frame.superpoints)
+    projected = project(seen.in_space.xyz, pose_c2w=seen.in_space.pose_c2w, intrinsics=seen.in_space.intrinsics)
     np.testing.assert_array_equal(projected.valid, seen.uv_valid)
     assert seen.uv_valid.any()
     np.testing.assert_allclose(projected.uv[seen.uv_valid], seen.uv[seen.uv_valid], atol=1e-4)
     column, row = np.rint(seen.uv[seen.uv_valid]).astype(int).T
-    difference = np.abs(seen.image[row, column].astype(int) - seen.rgb[seen.uv_valid])
+    difference = np.abs(seen.image[row, column].astype(int) - seen.in_space.rgb[seen.uv_valid])
     assert np.median(difference) < 8, "points have the colours of their pixels"
 
 
 def test_a_frame_of_the_training_split_can_be_seen(trained: Path, tiny_dataset: Dataset) -> None:  # noqa: F811
     seen = see(run_of(trained), tiny_dataset.train.ids[1], split="train")
-    np.testing.assert_array_equal(seen.xyz, tiny_dataset.train.frame(1).points[:, :3])
+    np.testing.assert_array_equal(seen.in_space.xyz, tiny_dataset.train.frame(1).points[:, :3])
 
 
-def of_map(seen: SeenFrame, points: Sequence[bool] | np.ndarray) -> np.ndarray:
+def of_map(seen: FrameView, points: Sequence[bool] | np.ndarray) -> np.ndarray:
     """Colours of the tokens that contain the pixels of these points."""
     assert seen.features is not None
-    colours, (height, width) = seen.features.map_colours, seen.features.map_hw
+    colours, (height, width) = seen.features.of_tokens, seen.features.covers_hw
     u, v = seen.uv[points].T
     rows, columns = colours.shape[:2]
     read = colours[((v + 0.5) * rows / height).astype(int), ((u + 0.5) * columns / width).astype(int)]
@@ -88,35 +93,37 @@ def test_features_are_as_the_model_reads_them(trained: Path, tiny_dataset: Datas
     run, frame_id = run_of(trained), tiny_dataset.val.ids[0]
     nearest = see(run, frame_id, "features.sampling=nearest")
     assert nearest.features is not None
+    assert nearest.features.of_points is not None
     of_points = nearest.features.of_points[nearest.uv_valid]
     np.testing.assert_array_equal(of_points, of_map(nearest, nearest.uv_valid))
     assert len(np.unique(of_points, axis=0)) > 50
     bilinear = see(run, frame_id)
     assert bilinear.features is not None
     assert not np.array_equal(bilinear.features.of_points, nearest.features.of_points)
-    np.testing.assert_array_equal(bilinear.features.map_colours, nearest.features.map_colours)
+    np.testing.assert_array_equal(bilinear.features.of_tokens, nearest.features.of_tokens)
     online = see(run, frame_id, "features.mode=online")
     assert online.features is not None
-    apart = np.abs(online.features.map_colours.astype(int) - bilinear.features.map_colours)
+    apart = np.abs(online.features.of_tokens.astype(int) - bilinear.features.of_tokens)
     assert apart.max() <= 4, "the same map, computed at once"
 
 
 def test_the_control_of_a_run_is_what_its_view_shows(trained: Path, tiny_dataset: Dataset) -> None:  # noqa: F811
     zero = see(run_of(trained), tiny_dataset.val.ids[0], "features.control=zero")
     assert zero.features is not None
+    assert zero.features.of_points is not None
     assert np.unique(zero.features.of_points).tolist() == [128]
     mean = [see(run_of(trained), frame_id, "features.control=mean").features for frame_id in tiny_dataset.val.ids]
     assert mean[0] is not None
     assert mean[1] is not None
-    np.testing.assert_array_equal(mean[0].map_colours, mean[1].map_colours)
-    assert len(np.unique(mean[0].map_colours)) > 50
+    np.testing.assert_array_equal(mean[0].of_tokens, mean[1].of_tokens)
+    assert len(np.unique(mean[0].of_tokens)) > 50
 
 
 def test_the_number_of_panels_and_workers_of_the_run_does_not_matter(trained: Path, tiny_dataset: Dataset) -> None:  # noqa: F811
     frame_id = tiny_dataset.val.ids[0]
     one = see(run_of(trained), frame_id)
     other = see(run_of(trained), frame_id, "tracking.panels=0", "execution.workers=4")
-    np.testing.assert_array_equal(one.predicted.masks, other.predicted.masks)
+    np.testing.assert_array_equal(one.predicted.of_point, other.predicted.of_point)
 
 
 def test_a_run_without_weights_sees_nothing(trained: Path, tiny_dataset: Dataset, tmp_path: Path) -> None:  # noqa: F811

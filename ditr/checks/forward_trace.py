@@ -1,4 +1,4 @@
-"""One forward pass, seen from inside the backbone: every place where 2D features can enter, before and after."""
+"""One forward pass from inside the backbone: every place where 2D features can enter, before and after."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ditr.checks.subject import Subject
 from ditr.data.batch import Batch
+from ditr.data.samples import SampleSet
 from ditr.model.bifusion import Fused
 from ditr.model.esam import EsamSingleView
 from ditr.model.injection import Injector
 from ditr.model.output import ModelOutput
 from ditr.model.res16unet import Branch
 from ditr.model.sparse import SparseTensor
+from ditr.progress import Progress
 from ditr.spec.models import BOTTLENECK_STRIDE, FusionSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where the backbone asked for 2D features."""
+class Addition:
+    """What was added at a place where the backbone asked for 2D features."""
 
     branch: Branch
     stride: int
@@ -32,13 +35,17 @@ class Place:
     """Why the model refused to add anything: a bug of its own that it noticed."""
 
     @property
+    def same_shape(self) -> bool:
+        return self.before.F.shape == self.after.F.shape
+
+    @property
     def added(self) -> Tensor:
-        """(V, width)."""
+        """(V, width), of the same shape before and after."""
         return self.after.F - self.before.F
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gated:
+class GateCall:
     """The N points' 3D features before and after BiFusion."""
 
     before: Tensor
@@ -48,23 +55,24 @@ class Gated:
 
 
 @dataclass(kw_only=True)
-class Seen:
+class ForwardTrace:
     """What one forward pass did."""
 
     injector: Injector | None = None
     """What the model gave its backbone; None if it gave nothing, or something else."""
-    places: list[Place] = field(default_factory=list)
+    additions: list[Addition] = field(default_factory=list)
     """In the order of the forward pass; none if the backbone was given nothing."""
-    gate: Gated | None = None
+    gate: GateCall | None = None
     """What BiFusion did; None if the model has none, or did not call it."""
     output: ModelOutput | None = None
 
     def tensor(self, stride: int) -> SparseTensor | None:
         """The backbone's own of this stride."""
-        return next((place.before for place in self.places if place.stride == stride), None)
+        return next((one.before for one in self.additions if one.stride == stride), None)
 
-    def place(self, branch: Branch, stride: int) -> Place | None:
-        found = (place for place in self.places if (place.branch, place.stride) == (branch, stride))
+    def at(self, branch: Branch, stride: int) -> Addition | None:
+        """None if the pass did not come there."""
+        found = (one for one in self.additions if (one.branch, one.stride) == (branch, stride))
         return next(found, None)
 
 
@@ -88,42 +96,42 @@ def strides_of(fusion: FusionSpec) -> tuple[int, ...]:
     return tuple(2**exponent for exponent in range(coarsest.bit_length()))
 
 
-def look(model: EsamSingleView, batch: Batch) -> Seen:
+def trace_pass(model: EsamSingleView, batch: Batch) -> ForwardTrace:
     """A forward pass of the model as it is, in the mode it is in."""
-    with looking(model) as seen:
-        seen.output = model(batch)
-    return seen
+    with tracing(model) as trace:
+        trace.output = model(batch)
+    return trace
 
 
 @contextmanager
-def looking(model: EsamSingleView) -> Iterator[Seen]:
+def tracing(model: EsamSingleView) -> Iterator[ForwardTrace]:
     """While entered, the model's forward pass leaves what it did; nothing of the model is replaced."""
-    seen = Seen()
+    trace = ForwardTrace()
 
     def wrap(_: nn.Module, arguments: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         given = named.get("inject")
-        seen.injector = given if isinstance(given, Injector) else None
+        trace.injector = given if isinstance(given, Injector) else None
 
         def spy(branch: Branch, stride: int, before: SparseTensor) -> SparseTensor:
-            after, told = before, ""
+            after, why = before, ""
             try:
                 after = before if given is None else given(branch, stride, before)
             except AssertionError as error:  # the rest of the pass says more than its end here would
-                told = str(error)
-            seen.places.append(Place(branch=branch, stride=stride, before=before, after=after, error=told))
+                why = str(error)
+            trace.additions.append(Addition(branch=branch, stride=stride, before=before, after=after, error=why))
             return after
 
         return arguments, named | {"inject": spy}
 
     def watch(_: nn.Module, arguments: Any, fused: Fused) -> None:
         features, points = arguments
-        seen.gate = Gated(before=features, after=fused.features, valid=points.valid)
+        trace.gate = GateCall(before=features, after=fused.features, valid=points.valid)
 
     handles = [model.backbone.register_forward_pre_hook(wrap, with_kwargs=True)]
     if model.bifusion is not None:
         handles.append(model.bifusion.register_forward_hook(watch))
     try:
-        yield seen
+        yield trace
     finally:
         for handle in handles:
             handle.remove()
@@ -133,6 +141,19 @@ def relative_norm(before: Tensor, after: Tensor) -> float:
     """Of what was added to what was there."""
     before, after = before.detach(), after.detach()
     return float((after - before).norm() / before.norm().clamp(min=1e-12))
+
+
+def pairs_and_gaps(
+    subject: Subject, samples: SampleSet, *, what: str, progress: Progress
+) -> Iterator[tuple[Batch, str, bool]]:
+    """Every two samples as they are, and once more with gaps; what they are called, and whether there are gaps."""
+    pairs = in_pairs(len(samples))
+    for done, indices in enumerate(pairs):
+        progress(what, done, len(pairs))
+        whole = subject.batch(samples, indices)
+        yield whole, frames_of(whole), False
+        yield with_gaps(whole), f"{frames_of(whole)}, with gaps made", True
+    progress(what, len(pairs), len(pairs))
 
 
 def with_gaps(batch: Batch) -> Batch:
@@ -155,5 +176,5 @@ def in_pairs(count: int) -> Sequence[Sequence[int]]:
 
 
 def frames_of(batch: Batch) -> str:
-    """Their ids, to be told with what was found."""
+    """Their ids, to be said with what was found."""
     return " and ".join(sample.frame_id for sample in batch)

@@ -68,14 +68,14 @@ class Value:
 
 
 @dataclass
-class Source:
+class YamlText:
     """A parsed file: ``value`` is None where nothing could be read, then ``problems`` says why."""
 
     value: Value | None
     problems: list[Problem] = field(default_factory=list)
 
 
-def read_source(path: Path) -> Source:
+def read_yaml(path: Path) -> YamlText:
     """Parses ``path``, which must hold one map."""
     file = str(path)
     start = Origin(file, 1, 1)
@@ -83,13 +83,13 @@ def read_source(path: Path) -> Source:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         others = [other.name for other in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        return Source(None, [Problem(start, "", f"no such file{did_you_mean(path.name, others)}")])
+        return YamlText(None, [Problem(start, "", f"no such file{did_you_mean(path.name, others)}")])
     except OSError as error:
-        return Source(None, [Problem(start, "", f"cannot be read: {error.strerror}")])
+        return YamlText(None, [Problem(start, "", f"cannot be read: {error.strerror}")])
     except UnicodeDecodeError as error:
         good = error.object[: error.start].decode()
         place = Origin(file, good.count("\n") + 1, len(good) - (good.rfind("\n") + 1) + 1)
-        return Source(None, [Problem(place, "", "not UTF-8; save the file as UTF-8")])
+        return YamlText(None, [Problem(place, "", "not UTF-8; save the file as UTF-8")])
     source = parse(text, file=file)
     if source.value is not None and not isinstance(source.value.data, dict):
         what = "must be a map of keys, such as 'name: my_arm'; a key needs a colon and a space after it"
@@ -98,26 +98,26 @@ def read_source(path: Path) -> Source:
     return source
 
 
-def parse(text: str, *, file: str, override: bool = False) -> Source:
+def parse(text: str, *, file: str, override: bool = False) -> YamlText:
     """Parses YAML text; positions name ``file``, and are the file alone for an override."""
     start = Origin(file, 0, 0) if override else Origin(file, 1, 1)
     directive = re.match(r"(?:[ \t]*(?:#.*)?\r?\n)*%", text)
     if directive and not override:
         line = text[: directive.end()].count("\n") + 1
-        return Source(None, [Problem(Origin(file, line, 1), "", "a YAML directive; remove this line")])
+        return YamlText(None, [Problem(Origin(file, line, 1), "", "a YAML directive; remove this line")])
     yaml = YAML()
     yaml.composer.warn_double_anchors = False  # every anchor is refused below, at its own place
     try:
         node = yaml.compose(text)
     except YAMLError as error:
-        return Source(None, [_syntax_problem(error, text, start)])
+        return YamlText(None, [_syntax_problem(error, text, start)])
     except RecursionError:
-        return Source(None, [Problem(start, "", "nested too deeply")])
+        return YamlText(None, [Problem(start, "", "nested too deeply")])
     if node is None:
-        return Source(None, [Problem(start, "", "empty; a spec needs at least 'extends' or 'name'")])
+        return YamlText(None, [Problem(start, "", "empty; a spec needs at least 'extends' or 'name'")])
     reader = _Reader(file, override)
     value = reader.value(node, path=(), key=None)
-    return Source(value, reader.problems)
+    return YamlText(value, reader.problems)
 
 
 @dataclass

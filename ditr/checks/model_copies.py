@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ditr.checks.outcome import Subject
+from ditr.checks.subject import Subject
 from ditr.model.esam import EsamSingleView
 from ditr.seeds import derive_seed
 from ditr.spec.models import FusionSpec
@@ -20,7 +20,7 @@ def added_parameters(model: EsamSingleView) -> dict[str, nn.Parameter]:
     return {name: weight for name, weight in model.named_parameters() if name.partition(".")[0] in ADDED_PARTS}
 
 
-def fresh(subject: Subject, *, fusion: FusionSpec) -> EsamSingleView:
+def fresh_model(subject: Subject, *, fusion: FusionSpec) -> EsamSingleView:
     """As a run with this fusion makes it, before any checkpoint; torch's generators stay as they are."""
     spec = subject.spec
     with torch.random.fork_rng(devices=[]):
@@ -34,16 +34,16 @@ def fresh(subject: Subject, *, fusion: FusionSpec) -> EsamSingleView:
         ).to(subject.device)
 
 
-def copied(subject: Subject) -> EsamSingleView:
+def model_copy(subject: Subject) -> EsamSingleView:
     """The subject's model with its weights, in evaluation mode."""
-    model = fresh(subject, fusion=subject.spec.fusion)
+    model = fresh_model(subject, fusion=subject.spec.fusion)
     model.load_state_dict(subject.model.state_dict(), strict=False)
     return model.eval()
 
 
-def shaken(subject: Subject) -> EsamSingleView:
+def acting_copy(subject: Subject) -> EsamSingleView:
     """A copy whose added parts are as a training might leave them: none of their weights is zero, all of them act."""
-    model = copied(subject)
+    model = model_copy(subject)
     for name, weight in added_parameters(model).items():
         generator = torch.Generator().manual_seed(derive_seed(subject.seed, "check", name))
         std = _SHAKEN_STD if weight.dim() == 1 else weight[0].numel() ** -0.5

@@ -13,7 +13,7 @@ from ditr.spec.compose import merge
 from ditr.spec.matrix import NAME, Matrix, as_list
 from ditr.spec.overrides import at_path
 from ditr.spec.problems import Origin
-from ditr.spec.source import Value
+from ditr.spec.yaml_text import Value
 
 Row = Mapping[str, Value]
 """Values by their dotted paths."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ditr.features.fast import FusedVit, is_standard, make_fast
+from ditr.features.fused_vit import FusedVit, is_standard, make_fast
 from ditr.features.sources import FeatureSource, load_source
 from ditr.spec.entries import VitEntry
 from ditr.spec.models import FeatureSpec

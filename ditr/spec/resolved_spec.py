@@ -7,7 +7,7 @@ from pathlib import Path
 from ditr.errors import Code, DitrError
 from ditr.spec.explain import check
 from ditr.spec.models import Spec
-from ditr.spec.source import read_source
+from ditr.spec.yaml_text import read_yaml
 
 _FIX = "Run its spec again with this version of ditr, or read it with the version that ran it."
 
@@ -19,7 +19,7 @@ def read_resolved(path: Path) -> Spec:
     ------
     DitrError: there is none, or it is damaged or says what no spec of this version can, with every place.
     """
-    source = read_source(path)
+    source = read_yaml(path)
     problems, spec = list(source.problems), None
     if source.value is not None:
         spec, mistakes = check(source.value, Spec)

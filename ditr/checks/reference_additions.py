@@ -7,8 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ditr.checks.by_hand import ByHand, levels, projected, stride_one
-from ditr.checks.seen import strides_of
+from ditr.checks.forward_trace import strides_of
+from ditr.checks.reference_levels import ReferenceLevel, levels, projected, stride_one
 from ditr.data.batch import Batch
 from ditr.model.esam import EsamSingleView
 from ditr.model.injection import Projection
@@ -16,7 +16,7 @@ from ditr.model.res16unet import Branch
 from ditr.spec.models import FusionSpec, Spec
 
 
-def levels_of(batch: Batch, *, spec: Spec) -> dict[int, ByHand]:
+def levels_of(batch: Batch, *, spec: Spec) -> dict[int, ReferenceLevel]:
     """By stride, every level that a spec which adds something to the backbone pools."""
     assert spec.read_features is not None, "a spec with fusion and without features does not load"
     finest = stride_one(batch, voxel_size_m=spec.model.voxel_size_m, sampling=spec.read_features.sampling)
@@ -34,8 +34,8 @@ def projection_of(model: EsamSingleView, branch: Branch, stride: int) -> Project
 
 
 def expected_added(
-    model: EsamSingleView, branch: Branch, stride: int, by_hand: dict[int, ByHand], *, fusion: FusionSpec
-) -> ByHand:
+    model: EsamSingleView, branch: Branch, stride: int, by_hand: dict[int, ReferenceLevel], *, fusion: FusionSpec
+) -> ReferenceLevel:
     """What is to be added there; the projection is the model's own, in the mode it is in."""
     layer, injection = projection_of(model, branch, stride), fusion.injection
     if branch == "stem" or injection is None or injection.order == "pool_then_project":
@@ -43,7 +43,7 @@ def expected_added(
     return levels(projected(by_hand[1], layer), up_to=stride, pooling=injection.pooling)[stride]
 
 
-def relative_error(found: Tensor, expected: ByHand, *, corners: Tensor) -> float:
+def relative_error(found: Tensor, expected: ReferenceLevel, *, corners: Tensor) -> float:
     """Largest difference over the largest expected value; infinite where shapes or voxels differ, or not finite.
 
     Parameters
@@ -60,7 +60,7 @@ def relative_error(found: Tensor, expected: ByHand, *, corners: Tensor) -> float
     return float((found - expected.features[rows]).abs().max() / scale)
 
 
-def right_in_another_order(found: Tensor, expected: ByHand) -> bool:
+def right_in_another_order(found: Tensor, expected: ReferenceLevel) -> bool:
     """Whether the rows hold what they should, but not where they should."""
     if found.shape != expected.features.shape:
         return False

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ditr.catalog import CheckpointFile
+from ditr.data.frame_view import FrameView, MapColours
 from ditr.errors import Code, DitrError
-from ditr.evaluation.kept import MATCH_IOU
-from ditr.evaluation.seen_frame import SeenFeatures, SeenFrame
+from ditr.evaluation.instances import MATCH_IOU
 from ditr.progress import Progress
 from ditr.record.folder import RunFolder
 from ditr.runner.evaluate_checkpoint import given_weights, whole_model
@@ -35,7 +34,7 @@ def require_weights(run: RunFolder) -> CheckpointFile:
     return given_weights(run.path)
 
 
-def see_frame(
+def run_view(
     run: RunFolder,
     *,
     weights: CheckpointFile,
@@ -44,8 +43,11 @@ def see_frame(
     registry: Registry,
     progress: Progress,
     say: Callable[[str], None],
-) -> SeenFrame:
+) -> tuple[FrameView, float]:
     """What the run's weights make of the one frame of ``selection``, in the way in which every model is evaluated.
+
+    With it the score from which on the run's precision and recall are in best balance; inf where none of its
+    predictions matches anything.
 
     Parameters
     ----------
@@ -69,24 +71,9 @@ def see_frame(
     if had != inputs.dataset.digest:
         say(f"  not the data of the run: digest {inputs.dataset.digest[:12]}, the run had {had[:12]}")
     found = assess(model.to(device), inputs, spec=_of_one_frame(spec), device=device, progress=progress)
-    (kept,) = found.kept
-    frame = inputs.evaluated.frames.frame(0)
-    return SeenFrame(
-        run=run.path.resolve().name,
-        frame_id=kept.frame_id,
-        xyz=frame.points[:, :3],
-        rgb=np.rint(frame.points[:, 3:]).astype(np.uint8),
-        superpoints=frame.superpoints,
-        instance_of_point=kept.instance_of_point,
-        predicted=kept.predicted,
-        best_score=precision_recall(table, threshold=MATCH_IOU).best_score,
-        features=_features(inputs, spec=spec, device=device),
-        image=inputs.evaluated.frames.image(0),
-        intrinsics=frame.intrinsics,
-        pose_c2w=frame.pose_c2w,
-        uv=kept.uv,
-        uv_valid=kept.uv_valid,
-    )
+    (view,) = found.views
+    best_score = precision_recall(table, threshold=MATCH_IOU).best_score
+    return replace(view, features=_features(inputs, spec=spec, device=device)), best_score
 
 
 def _of_one_frame(spec: Spec) -> Spec:
@@ -98,19 +85,15 @@ def _of_one_frame(spec: Spec) -> Spec:
     return spec.model_copy(update=changes)
 
 
-def _features(inputs: Inputs, *, spec: Spec, device: torch.device) -> SeenFeatures | None:
+def _features(inputs: Inputs, *, spec: Spec, device: torch.device) -> MapColours | None:
     """Those of the first frame that is evaluated, its control included, and what the points read of them."""
     from ditr.data.batch import Batch
-    from ditr.features.coloured_frame import colours_of_map
-    from ditr.geometry.sampling import sample_map
+    from ditr.features.map_view import map_colours
 
     (sample,) = inputs.encode(Batch(samples=(inputs.evaluated[0],)).to(device)).samples
     if sample.tokens is None or spec.read_features is None:
         return None
-    intrinsics = inputs.evaluated.frames.intrinsics_of(0)
-    image_hw = (intrinsics.height, intrinsics.width)
-    colours = colours_of_map(sample.tokens, map_hw=sample.map_hw, image_hw=image_hw)
-    read = sample_map(sample.tokens, sample.uv, map_hw=sample.map_hw, mode=spec.read_features.sampling)
-    return SeenFeatures(
-        map_colours=colours.bytes_of_map(sample.tokens), map_hw=sample.map_hw, of_points=colours.bytes_of(read)
-    )
+    camera, sampling = inputs.evaluated.frames.intrinsics_of(0), spec.read_features.sampling
+    image_hw = (camera.height, camera.width)
+    _, colours = map_colours(sample.tokens, uv=sample.uv, covers_hw=sample.map_hw, image_hw=image_hw, sampling=sampling)
+    return colours

@@ -13,7 +13,7 @@ from torch import Tensor
 from ditr.data.batch import Batch, Sample, collate
 from ditr.data.samples import SampleSet
 from ditr.errors import Code, DitrError
-from ditr.features.online import OnlineMaps
+from ditr.features.online_maps import OnlineMaps
 from ditr.features.sources import FeatureSource, load_source
 from ditr.features.store import FeatureStore
 from ditr.spec.feature_maps import map_covers, map_shape

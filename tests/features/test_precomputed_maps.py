@@ -12,7 +12,7 @@ import torch
 
 from ditr.catalog import locate_maps
 from ditr.errors import Code, DitrError
-from ditr.features.precomputed import PrecomputedMaps
+from ditr.features.precomputed_maps import PrecomputedMaps
 from ditr.geometry.sampling import sample_map
 from ditr.spec.entries import PrecomputedEntry
 from ditr.spec.feature_maps import map_covers, map_shape

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ditr.checks.outcome import Check, Subject, at_most, failed, yes_or_no
+from ditr.checks.measure import Measured
+from ditr.checks.subject import Subject
+from ditr.checks.tables import MAP_READING
 from ditr.data.batch import Batch, Sample
 from ditr.errors import DitrError
 
 _FRAMES = 3
-_FIX = "the reading takes rows for columns, other ends of the map, another size of what it covers, or another sample"
 
 
-def check_reading(subject: Subject, *, indices: Sequence[int]) -> Iterator[Check]:
+def measure_reading(subject: Subject, *, indices: Sequence[int]) -> Measured:
     """A batch of plain and augmented samples goes through what the model itself reads with."""
-    limit = subject.spec.checks.max_read_error_tokens
+    found = Measured(MAP_READING)
     try:
         chosen = indices[:_FRAMES]
         batches = [subject.batch(samples, chosen) for samples in (subject.plain, subject.augmented)]
@@ -27,28 +28,24 @@ def check_reading(subject: Subject, *, indices: Sequence[int]) -> Iterator[Check
         with torch.no_grad():
             points = subject.model.read_2d(batch, statistics={})
     except DitrError as error:
-        yield failed(2, "read_error_tokens", error, limit=f"<= {limit:g}")
-        return
-    seen = torch.cat([sample.uv_valid for sample in batch])
-    limit_valid, fix = "the points that have a pixel", "the model must take the samples' uv_valid as it is"
+        found.fail("read_error_tokens", error)
+        return found
+    valid = torch.cat([sample.uv_valid for sample in batch])
     if points is None:
-        detail = "the model reads no map, as if there were no fusion"
-        yield yes_or_no(2, "read_where_valid", False, limit=limit_valid, detail=detail)
-        return
-    wrong = int((points.valid != seen).sum()) if points.valid.shape == seen.shape else len(seen)
-    yield yes_or_no(2, "read_where_valid", not wrong, limit=limit_valid, detail=f"{wrong} points differ", fix=fix)
-    read = points.dense()
+        found.take("read_where_valid", False, note="the model reads no map, as if there were no fusion")
+        return found
+    wrong = int((points.valid != valid).sum()) if points.valid.shape == valid.shape else len(valid)
+    found.take("read_where_valid", not wrong, note=f"{wrong} points differ")
     tolerated = 0.5 if subject.model.sampling == "nearest" else 0.0
-    worst, detail, start = 0.0, "", 0
+    read, start = points.dense(), 0
     for number, sample in enumerate(batch):
         of_sample = slice(start, start + len(sample.uv))
         start += len(sample.uv)
         wanted = _place(sample, number=number)
         off = (read[of_sample, : wanted.shape[1]] - wanted).abs().amax(dim=1)[sample.uv_valid]
-        if len(off) and float(off.max()) > worst:
-            worst, detail = float(off.max()), f"most in {sample.frame_id}"
-    beyond = max(0.0, worst - tolerated)
-    yield at_most(2, "read_error_tokens", beyond, limit=limit, detail=detail, fix=_FIX)
+        beyond = float((off.max() - tolerated).clamp(min=0)) if len(off) else 0.0
+        found.take("read_error_tokens", beyond, sample.frame_id)
+    return found
 
 
 def _with_ramp(sample: Sample, *, number: int) -> Sample:

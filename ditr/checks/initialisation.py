@@ -1,0 +1,97 @@
+"""How a model starts: the same twice, finite, and of a fusion just what the 3D-only model gives, bit for bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ditr.checks.forward_trace import frames_of, in_pairs
+from ditr.checks.measure import Measured
+from ditr.checks.model_copies import acting_copy, added_parameters, fresh_model, model_copy
+from ditr.checks.subject import Subject
+from ditr.checks.tables import IDENTITY, NO_IDENTITY, OUTPUT, START
+from ditr.model.output import ModelOutput
+from ditr.progress import Progress
+from ditr.spec.models import FusionSpec
+from ditr.weights.names import ADDED_PARTS
+
+PLAIN = FusionSpec()
+
+
+def measure_start(subject: Subject, *, progress: Progress) -> Iterator[Measured]:
+    """What the untrained model gives, of frames as evaluation reads them.
+
+    Bits are compared on the CPU, where the same sums come in the same order; of a subject on a GPU, for two frames.
+    """
+    starts_plain = at_start(subject)
+    found, identity = Measured(OUTPUT), Measured(IDENTITY if starts_plain else NO_IDENTITY)
+    model, acting, plain = model_copy(subject).cpu(), acting_copy(subject).cpu(), _plain_part(subject).cpu()
+    pairs = in_pairs(len(subject.plain))[: None if subject.device.type == "cpu" else 1]
+    names = set(model.state_dict())
+    note = "" if starts_plain else "the added parts start random or trained"
+    for done, indices in enumerate(pairs):
+        progress("start", done, len(pairs))
+        batch = subject.batch(subject.plain, indices).to(torch.device("cpu"))
+        with torch.no_grad():
+            ours, theirs = _numbers(model(batch)), _numbers(plain(batch))
+            once, twice = _numbers(acting(batch)), _numbers(acting(batch))
+        frames = frames_of(batch)
+        found.take("output_not_finite", sum(int((~torch.isfinite(one)).sum()) for one in ours), frames)
+        found.take("repeatable", _difference(once, twice), frames)
+        identity.take("identity_at_start", _difference(ours, theirs), frames, note=note)
+    progress("start", len(pairs), len(pairs))
+    for name in sorted(set(model.state_dict()) - names):
+        found.take("late_weights", 1, name, note="made by a forward pass")
+    yield found
+    if subject.spec.fusion.parts:
+        yield _start_weights(subject)
+        yield identity
+
+
+def at_start(subject: Subject) -> bool:
+    """Whether every added part has the zeros that make it the 3D-only model: not random, and not trained."""
+    fusion = subject.spec.fusion
+    if any(part is not None and part.init == "random" for part in (fusion.injection, fusion.stem)):
+        return False
+    own, made = added_parameters(subject.model), added_parameters(fresh_model(subject, fusion=fusion))
+    return own.keys() == made.keys() and all(torch.equal(own[name], made[name]) for name in own)
+
+
+def _start_weights(subject: Subject) -> Measured:
+    """The arms of a study differ by their fusion alone: the 3D weights that a seed gives are the same in all."""
+    found = Measured(START)
+    ours, plain = (fresh_model(subject, fusion=fusion).state_dict() for fusion in (subject.spec.fusion, PLAIN))
+    for name in sorted(plain):
+        if name not in ours or not torch.equal(ours[name], plain[name]):
+            found.take("start_weights_3d", 1, name, note="the 3D-only model starts otherwise")
+    for name in sorted(ours.keys() - plain.keys()):
+        if name.partition(".")[0] not in ADDED_PARTS:
+            found.take("start_weights_elsewhere", 1, name, note="in no added part")
+    return found
+
+
+def _plain_part(subject: Subject) -> torch.nn.Module:
+    """The 3D-only model with the subject's 3D weights."""
+    plain = fresh_model(subject, fusion=PLAIN)
+    own = subject.model.state_dict()
+    plain.load_state_dict({name: own[name] for name in plain.state_dict()})
+    return plain.eval()
+
+
+def _numbers(output: ModelOutput) -> list[Tensor]:
+    found = []
+    for sample in output.samples:
+        found += [tensor for head in sample.heads for tensor in (head.class_logits, head.masks)]
+        found.append(sample.semantic_logits)
+    return found
+
+
+def _difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
+    """The largest; 0 for equal bits only, infinite for other shapes, NaN for what is no number."""
+    if [one.shape for one in ours] != [one.shape for one in theirs]:
+        return math.inf
+    largest_of_each = [(one - other).abs().max() for one, other in zip(ours, theirs, strict=True) if one.numel()]
+    return float(torch.stack(largest_of_each).max())
