@@ -12,6 +12,7 @@ import typer
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.paths import runs_dir
+from ditr.record.metrics import COSTS
 from ditr.spec.identity import spec_hash
 from ditr.spec.registry import Registry
 
@@ -108,7 +109,6 @@ def in_text(comparison: Comparison) -> str:
 
 def _arms(comparison: Comparison) -> str:
     from ditr.report.answers import metric_name
-    from ditr.report.compare import COSTS
 
     best = comparison.best
     rows = []

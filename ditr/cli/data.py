@@ -12,7 +12,6 @@ from ditr.catalog import locate_dataset
 from ditr.cli import data_prepare
 from ditr.cli.data_check_report import written
 from ditr.cli.display import Display, open_display
-from ditr.cli.frames import find_frame
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError, ExitCode
 from ditr.spec.entries import SplitEntry, SynthRoomsEntry
@@ -96,7 +95,7 @@ def show(
 
     with open_display() as display:
         opened = _open(dataset, display)
-        frames, index = find_frame(frame, opened)
+        frames, index = opened.find(frame)
         path = out or Path(f"{frame}.png")
         view, names = view_of(frames, index), instance_names(frames.frame(index))
         draw_data(view, names=names, depth_m=frames.depth_m(index), path=path)

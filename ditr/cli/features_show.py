@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditr.cli.display import open_display
-from ditr.cli.frames import find_frame
 from ditr.cli.options import Overrides
 from ditr.errors import Code, DitrError
 from ditr.spec.load import load_spec
@@ -54,7 +53,7 @@ def show(
     with open_display() as display:
         make_missing(loaded.dataset.name, registry=registry, progress=display.progress)
         dataset = open_dataset(loaded.dataset.name, registry=registry)
-        frames, index = find_frame(frame, dataset)
+        frames, index = dataset.find(frame)
         entry = registry.features(loaded.features.source)
         view, facts = view_of_map(frames, index, spec=loaded.features, entry=entry, dataset=dataset)
         title, lines = f"{frame}: 2D features of {loaded.features.source}", _lines(view, facts, loaded.features)

@@ -11,7 +11,7 @@ import typer
 from ditr.cli.display import open_display
 from ditr.errors import Code, DitrError
 from ditr.paths import runs_dir
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.views import views_of
 from ditr.record.views.teller import Teller
 from ditr.runner.session import Host
@@ -63,7 +63,7 @@ def make_runs_folder() -> None:
         raise DitrError(what, code=Code.ENVIRONMENT, where=str(runs), fix=fix) from error
 
 
-def draw_pictures(folder: RunFolder, evaluation: Evaluation) -> None:
+def draw_pictures(folder: Record, evaluation: Evaluation) -> None:
     """Panels and curves, drawn into the record."""
     from ditr.report.run_pictures import draw_run
 

@@ -16,7 +16,7 @@ import typer
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError
 from ditr.paths import runs_dir
-from ditr.record.folder import RunFolder, run_folders
+from ditr.record.folder import Record, records_in
 from ditr.record.views import views_of
 from ditr.record.views.results import Results, Rows
 from ditr.record.views.rows import result_row
@@ -78,7 +78,7 @@ def query(
 def list_runs() -> None:
     """List runs, evaluations, imported logs and checks, and how far they got."""
     runs = runs_dir()
-    rows = [_line(folder) for folder in run_folders(runs)]
+    rows = [_line(folder) for folder in records_in(runs)]
     if not rows:
         sys.stdout.write(f"no runs in {runs}; start one: ditr run specs/fpn_inject.yaml\n")
         return
@@ -92,7 +92,7 @@ def rebuild() -> None:
         sys.stdout.write(f"{runs_dir() / view.name}: {view.rebuild()} records\n")
 
 
-def _line(folder: RunFolder) -> tuple[Any, ...]:
+def _line(folder: Record) -> tuple[Any, ...]:
     name = folder.path.name
     try:
         row = result_row(folder)

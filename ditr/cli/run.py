@@ -18,11 +18,11 @@ from ditr.cli.tables import text_table
 from ditr.errors import DitrError, ExitCode
 from ditr.paths import runs_dir
 from ditr.record.metrics import SCORES
-from ditr.runner.places import Slot, require_fit, slots_of
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.queue import JobFailed, run_at_once
 from ditr.runner.requirements import require_inputs
 from ditr.runner.run import Outcome, run_all
+from ditr.runner.slots import Slot, require_fit, slots_of
 from ditr.runner.stop import StopSignal
 from ditr.spec.numbers import MOST_PROCESSES
 from ditr.spec.registry import Registry

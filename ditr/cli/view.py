@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditr.cli.display import open_display
-from ditr.cli.frames import find_frame
-from ditr.cli.runs import find_run
 from ditr.cli.serving import end_when_told
 from ditr.errors import Code, DitrError
+from ditr.paths import runs_dir
+from ditr.record.lookup import find_run
 from ditr.spec.registry import Registry
-from ditr.spec.resolved_spec import read_resolved
 
 if TYPE_CHECKING:
     from ditr.data.frame_view import FrameView
-    from ditr.record.folder import RunFolder
+    from ditr.record.folder import Record
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +48,7 @@ def view(
     The run's weights evaluate the frame again. The page shows the points in the colours of your choice, the
     predictions from a score of your choice on, and the camera; Ctrl-C ends it.
     """
-    folder = find_run(run)
+    folder = find_run(run, runs=runs_dir())
     name = folder.path.resolve().name
     if out is None:
         from ditr.report.viewer import require_place, serve
@@ -77,26 +76,8 @@ def view(
         typer.echo(str(out))
 
 
-def _see(folder: RunFolder, frame: str) -> tuple[FrameView, float]:
-    from ditr.data.dataset import open_dataset
-    from ditr.rooms import make_missing
-    from ditr.runner.inputs import Selection
-    from ditr.runner.run_view import require_weights, run_view
+def _see(folder: Record, frame: str) -> tuple[FrameView, float]:
+    from ditr.runner.run_view import view_frame
 
-    registry = Registry()
-    weights = require_weights(folder)
-    spec = read_resolved(folder.spec)
     with open_display() as display:
-        make_missing(spec.dataset.name, registry=registry, progress=display.progress)
-        dataset = open_dataset(spec.dataset.name, registry=registry)
-        frames, _ = find_frame(frame, dataset)
-        selection = Selection(split="train" if frames is dataset.train else "val", frames=(frame,))
-        return run_view(
-            folder,
-            weights=weights,
-            spec=spec,
-            selection=selection,
-            registry=registry,
-            progress=display.progress,
-            say=display.say,
-        )
+        return view_frame(folder, frame, registry=Registry(), progress=display.progress, say=display.say)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ Report = Callable[[str, str], None]
 _HEAD_BYTES = 4096
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Dataset:
     """Two splits of frames."""
 
@@ -44,6 +45,28 @@ class Dataset:
     """
     train: FrameSet
     val: FrameSet
+
+    def find(self, frame_id: str) -> tuple[FrameSet, int]:
+        """The split that has the frame, and its index there.
+
+        Raises
+        ------
+        DitrError: neither has it; with near names.
+        """
+        for frames in (self.train, self.val):
+            if frame_id in frames.ids:
+                return frames, frames.ids.index(frame_id)
+        known = (*self.train.ids, *self.val.ids)
+        close = difflib.get_close_matches(frame_id, known, n=3, cutoff=0.3) or known[:3]
+        raise DitrError(
+            f"data set {self.name} has no frame {frame_id!r}",
+            code=Code.DATASET,
+            where=str(self.root),
+            fix=f"use one of its {len(known)} frames, such as {', '.join(close)}",
+        )
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.name!r}, {len(self.train)} + {len(self.val)} frames, {str(self.root)!r})"
 
     @property
     def intrinsics(self) -> str:

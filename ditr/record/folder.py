@@ -42,7 +42,7 @@ _METRICS_ROW = TypeAdapter(MetricsRow)
 _OBJECT = TypeAdapter(dict[str, Any])
 
 
-class RunFolder:
+class Record:
     """``runs/<name>-s<seed>-<key>/`` of a run, ``<name>-eval-<key>/`` of an evaluation, ``<name>-check-<key>/`` of a
     check, ``<name>-imported-<key>/`` of another program's log, and the files in it.
 
@@ -68,7 +68,7 @@ class RunFolder:
         self.weights = path / "checkpoints" / "model.safetensors"
 
     def __repr__(self) -> str:
-        return f"RunFolder({str(self.path)!r})"
+        return f"Record({str(self.path)!r})"
 
     def state(self) -> RecordState | None:
         """The last state written, or None in a folder where nothing has started."""
@@ -182,15 +182,15 @@ class RunFolder:
         return self.path.parent / ".locks" / f"{self.path.name.rsplit('-', 1)[-1]}.lock"
 
 
-def run_folders(runs: Path) -> tuple[RunFolder, ...]:
+def records_in(runs: Path) -> tuple[Record, ...]:
     """Every record in ``runs``, oldest first; those that cannot be read come first of all."""
-    folders = [RunFolder(file.parent) for file in runs.glob("*/state.json") if not file.parent.name.startswith(".")]
+    folders = [Record(file.parent) for file in runs.glob("*/state.json") if not file.parent.name.startswith(".")]
     return tuple(sorted(folders, key=lambda folder: (_started(folder), folder.path.name)))
 
 
-def find_run(runs: Path, key: str) -> RunFolder | None:
+def find_record(runs: Path, key: str) -> Record | None:
     """The folder of the record with this key, whatever its spec was called then."""
-    return next((RunFolder(file.parent) for file in sorted(runs.glob(f"*-{key}/state.json"))), None)
+    return next((Record(file.parent) for file in sorted(runs.glob(f"*-{key}/state.json"))), None)
 
 
 def _read_object(path: Path, shape: type[BaseModel]) -> dict[str, Any] | None:
@@ -205,7 +205,7 @@ def _read_object(path: Path, shape: type[BaseModel]) -> dict[str, Any] | None:
         raise unreadable(path, error) from error
 
 
-def _started(folder: RunFolder) -> str:
+def _started(folder: Record) -> str:
     try:
         state = folder.state()
     except DitrError:

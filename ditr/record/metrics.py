@@ -43,6 +43,8 @@ METRICS = (
 mean that a step waited for its data, infer_ms the median over frames of forward pass and post-processing; none counts
 reading data. peak_mem_mb is the most over training and evaluation, of what ``memory_of`` says."""
 
+LABELS = {metric.name: metric.label for metric in METRICS}
+"""What tables call each."""
 SCORES = tuple(metric.name for metric in METRICS if metric.group == "score" and metric.compared)
 """The three that are shown everywhere."""
 COSTS = {metric.name: metric.label for metric in METRICS if metric.group == "cost" and metric.compared}

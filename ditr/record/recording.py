@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ditr.errors import DitrError, Interrupted
 from ditr.files import unfinished_in
-from ditr.record.folder import RunFolder, find_run
+from ditr.record.folder import Record, find_record
 from ditr.record.state import Kind, RecordState, State, now
 
 DRAFTS = ".unfinished"
@@ -48,7 +48,7 @@ class Identity:
 class Recording:
     """The record of a training while this process, which holds its lock, writes it."""
 
-    def __init__(self, folder: RunFolder, state: RecordState) -> None:
+    def __init__(self, folder: Record, state: RecordState) -> None:
         self.folder = folder
         self.state = state
         self._since = time.monotonic()
@@ -68,7 +68,7 @@ class Recording:
         self.state = state
 
 
-def begin(folder: RunFolder, identity: Identity) -> Recording:
+def begin(folder: Record, identity: Identity) -> Recording:
     """Begins the record, or goes on with it: its start and the time of its sessions stay, what a crash left goes.
 
     Raises
@@ -85,7 +85,7 @@ def begin(folder: RunFolder, identity: Identity) -> Recording:
     return Recording(folder, mine)
 
 
-def move_aside(folder: RunFolder) -> Path:
+def move_aside(folder: Record) -> Path:
     """Puts the record where no command lists it; returns where."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     aside = folder.path.parent / REPLACED / f"{folder.path.name}-{stamp}"
@@ -98,7 +98,7 @@ def move_aside(folder: RunFolder) -> Path:
 class Placed:
     """A draft that has become a record."""
 
-    folder: RunFolder
+    folder: Record
     replaced: Path | None
     """Where the same of before is now; None if there was none."""
 
@@ -107,7 +107,7 @@ class Placed:
 class Draft:
     """A record that nothing lists yet."""
 
-    folder: RunFolder
+    folder: Record
     runs: Path
     _started_at: str = field(default_factory=now)
     _since: float = field(default_factory=time.monotonic)
@@ -127,10 +127,10 @@ class Draft:
         ------
         DitrError: another process writes that record.
         """
-        final = RunFolder(self.runs / f"{state.name}-{state.kind}-{state.run_key}")
+        final = Record(self.runs / f"{state.name}-{state.kind}-{state.run_key}")
         self.folder.set_state(state)
         with final.lock():
-            before = find_run(self.runs, state.run_key)
+            before = find_record(self.runs, state.run_key)
             aside = move_aside(before) if before else None
             try:
                 self.folder.path.rename(final.path)
@@ -148,7 +148,7 @@ def draft(runs: Path, *, name: str) -> Iterator[Draft]:
     After an error that is neither a user's mistake nor a stop it stays, with the traceback, and a note on the error
     says where.
     """
-    folder = RunFolder(runs / DRAFTS / f"{name}-{os.getpid()}")
+    folder = Record(runs / DRAFTS / f"{name}-{os.getpid()}")
     shutil.rmtree(folder.path, ignore_errors=True)  # of a process that was killed, and had the same number
     folder.path.mkdir(parents=True)
     try:
@@ -163,7 +163,7 @@ def draft(runs: Path, *, name: str) -> Iterator[Draft]:
     _remove(folder)
 
 
-def _remove(folder: RunFolder) -> None:
+def _remove(folder: Record) -> None:
     shutil.rmtree(folder.path, ignore_errors=True)
     with suppress(OSError):  # not empty: another process works beside
         folder.path.parent.rmdir()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ditr.errors import Code, DitrError
 from ditr.files import unfinished_in
-from ditr.record.folder import RunFolder, run_folders
+from ditr.record.folder import Record, records_in
 from ditr.record.recording import DRAFTS, REPLACED
 
 _JOB_OUTPUT = re.compile(r"\.(.+)\.job\.txt")
@@ -43,7 +43,7 @@ def records_called(runs: Path, names: Sequence[str]) -> tuple[Removable, ...]:
     ------
     DitrError: there is none of that name, or a process writes it.
     """
-    found = {folder.path.name: folder for folder in run_folders(runs)}
+    found = {folder.path.name: folder for folder in records_in(runs)}
     chosen = dict.fromkeys(name.rstrip("/").rpartition("/")[2] for name in names)
     for name in chosen:
         if name not in found:
@@ -61,7 +61,7 @@ def replaced_records(runs: Path) -> tuple[Removable, ...]:
     """Those that another one took the place of."""
     folder = runs / REPLACED
     found = sorted(folder.iterdir()) if folder.is_dir() else []
-    return tuple(_removable(path, what=f"replaced {_kind_of(RunFolder(path))}") for path in found)
+    return tuple(_removable(path, what=f"replaced {_kind_of(Record(path))}") for path in found)
 
 
 def unfinished_work(runs: Path) -> tuple[Removable, ...]:
@@ -79,7 +79,7 @@ def _unfinished(runs: Path) -> Iterator[tuple[Path, str]]:
             yield path, "half-written file"
     for path in sorted(runs.glob(".*.job.txt")):
         named = _JOB_OUTPUT.fullmatch(path.name)
-        if named is not None and not RunFolder(runs / named[1]).is_locked():
+        if named is not None and not Record(runs / named[1]).is_locked():
             yield path, "output of a job that died"
 
 
@@ -96,7 +96,7 @@ def _is_alive(pid: str) -> bool:
     return True
 
 
-def _kind_of(folder: RunFolder) -> str:
+def _kind_of(folder: Record) -> str:
     try:
         state = folder.state()
     except DitrError:

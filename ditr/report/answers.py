@@ -8,6 +8,7 @@ from typing import Literal
 
 from ditr.evaluation.resampling import Metric
 from ditr.evaluation.statistics import Difference
+from ditr.record.metrics import LABELS
 from ditr.report.contrast import Contrast
 from ditr.report.roles import IN_WORDS, Role
 
@@ -75,7 +76,7 @@ def sentence(contrast: Contrast, *, metric: Metric) -> str:
 
 def metric_name(metric: Metric) -> str:
     """As papers write it."""
-    return metric.upper()
+    return LABELS[metric]
 
 
 def interval_text(found: Difference) -> str:

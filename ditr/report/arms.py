@@ -12,7 +12,7 @@ from typing import Any
 
 from ditr.errors import Code, DitrError
 from ditr.evaluation.match_table import MatchTable
-from ditr.record.folder import RunFolder, run_folders
+from ditr.record.folder import Record, records_in
 from ditr.record.state import RecordState, unreadable
 from ditr.spec.models import Spec
 from ditr.spec.resolved_spec import read_resolved
@@ -25,7 +25,7 @@ _SHORT = 6
 class ArmRun:
     """One finished training of an arm."""
 
-    folder: RunFolder
+    folder: Record
     state: RecordState
     spec: Spec
 
@@ -108,7 +108,7 @@ def all_arms(runs: Path) -> Arms:
     """Every spec with a finished training in the folder ``runs``."""
     by_hash: dict[str, list[ArmRun]] = {}
     left_out: list[str] = []
-    for folder in run_folders(runs):
+    for folder in records_in(runs):
         try:
             run = _finished_run(folder)
         except DitrError as error:
@@ -176,7 +176,7 @@ def _labelled(arms: Sequence[Arm]) -> tuple[Arm, ...]:
     )
 
 
-def _finished_run(folder: RunFolder) -> ArmRun | None:
+def _finished_run(folder: Record) -> ArmRun | None:
     """None for a record of something else.
 
     Raises

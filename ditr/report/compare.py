@@ -6,18 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from statistics import fmean
+from typing import get_args
 
 from ditr.evaluation.resampling import Metric, Scored
 from ditr.evaluation.statistics import Spread, difference, holm, permutation_p, spread
+from ditr.record.metrics import COSTS
 from ditr.report.answers import FEWEST_SEEDS, Answer, answers
 from ditr.report.arms import Arm, Arms
 from ditr.report.comparability import caveats
 from ditr.report.contrast import Contrast
 from ditr.report.roles import Role, role
-
-METRICS: tuple[Metric, ...] = ("ap", "ap50", "ap25")
-COSTS = {"params_m": "weights, M", "step_ms": "step, ms", "peak_mem_mb": "memory, MiB", "infer_ms": "frame, ms"}
-"""Columns of the results table that an arm costs, and what tables call them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +99,7 @@ def _summary(arm: Arm, scored: Scored) -> ArmSummary:
     return ArmSummary(
         arm=arm,
         role=role(arm.spec),
-        spreads={metric: spread(scored, metric=metric) for metric in METRICS},
+        spreads={metric: spread(scored, metric=metric) for metric in get_args(Metric)},
         costs={name: _mean([run.result.get(name) for run in arm.runs]) for name in COSTS},
     )
 

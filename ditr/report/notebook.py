@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING
 
 from ditr.evaluation.resampling import Metric
 from ditr.paths import runs_dir
+from ditr.record.metrics import COSTS, SCORES
 from ditr.record.views.results import Results
 from ditr.report.answers import interval_text, metric_name, p_text
 from ditr.report.arms import all_arms
-from ditr.report.compare import COSTS, Comparison, compare
+from ditr.report.compare import Comparison, compare
 
 if TYPE_CHECKING:
     import pandas
 
-_HEADLINE = "select name, variant, seed, ap, ap50, ap25, params_m, step_ms, state from results order by started_at"
+_HEADLINE = (
+    f"select name, variant, seed, {', '.join(SCORES)}, params_m, step_ms, state from results order by started_at"
+)
 
 
 @dataclass(frozen=True)

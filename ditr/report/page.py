@@ -10,6 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from ditr.record.metrics import COSTS
 from ditr.record.state import now
 from ditr.report.answers import metric_name
 from ditr.report.arms import Arm
@@ -35,7 +36,6 @@ _FIT = (
     " document.querySelectorAll('.js-plotly-plot').forEach(plot => Plotly.Plots.resize(plot)))"
 )
 """Figures are drawn while the page is still being laid out; this gives them the width that is left for them."""
-_COSTS = {"params_m": "weights, M", "step_ms": "training step, ms", "infer_ms": "a frame, ms"}
 
 
 def report_page(comparison: Comparison, *, parts: Sequence[StratumContrast]) -> str:
@@ -136,7 +136,7 @@ def _frames(comparison: Comparison) -> str:
 
 
 def _costs(comparison: Comparison) -> str:
-    found = {title: cost_figure(comparison, cost=cost, title=title) for cost, title in _COSTS.items()}
+    found = {title: cost_figure(comparison, cost=cost, title=title) for cost, title in COSTS.items()}
     plots = "".join(f"<div>{_plot(figure)}</div>" for figure in found.values() if figure is not None)
     lacking = [title for title, figure in found.items() if figure is None]
     said = f"<p>Not known of every arm: {escape(', '.join(lacking))}.</p>" if lacking else ""

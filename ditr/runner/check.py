@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from ditr.errors import DitrError, Interrupted
 from ditr.files import write_json, write_text
 from ditr.progress import Progress
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.recording import Draft, draft
 from ditr.runner.check_subject import Asked, Prepared, prepare_check
 from ditr.runner.inputs import pick_device
+from ditr.runner.outputs import result_of_inputs, write_provenance
 from ditr.runner.plan import Planned
-from ditr.runner.record import result_of_inputs, write_provenance
 from ditr.runner.session import Host, count_weights, use_cores
 from ditr.spec.dump import to_yaml
 from ditr.spec.identity import canonical_json, spec_hash, variant
@@ -39,7 +39,7 @@ class Checked:
     asked: Asked
     checks: tuple[Check, ...] = ()
     """In the order of the stages; none if ``folder`` is None."""
-    folder: RunFolder | None = None
+    folder: Record | None = None
     """None if it could not be checked at all."""
     replaced: Path | None = None
     """Where the same check of before is now; None if there was none."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ditr.catalog import CheckpointFile
 from ditr.errors import Code, DitrError
 from ditr.files import write_text
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.recording import Draft, draft
 from ditr.runner.inputs import (
     Inputs,
@@ -21,8 +21,8 @@ from ditr.runner.inputs import (
     pick_device,
     prepare,
 )
+from ditr.runner.outputs import write_provenance, write_result
 from ditr.runner.plan import Planned
-from ditr.runner.record import write_provenance, write_result
 from ditr.runner.session import Host, assess, count_weights, use_cores
 from ditr.spec.diff import diff
 from ditr.spec.dump import to_yaml
@@ -44,7 +44,7 @@ _READ_BY_MODEL = ("dataset.name", "features.", "model.", "fusion.")
 class Evaluated:
     """What became of an evaluation."""
 
-    folder: RunFolder
+    folder: Record
     result: dict[str, Any]
     """As in result.json."""
     split_frames: int
@@ -86,7 +86,7 @@ def given_weights(checkpoint: Path) -> CheckpointFile:
     """
     from ditr.weights.description import describe
 
-    path = RunFolder(checkpoint).weights if checkpoint.is_dir() else checkpoint
+    path = Record(checkpoint).weights if checkpoint.is_dir() else checkpoint
     if checkpoint.is_dir() and not path.is_file():
         fix = "Name the folder of a run that has finished, or a file of weights."
         raise _error("no weights of a finished run in this folder", where=checkpoint, fix=fix)
@@ -182,7 +182,7 @@ class _Work:
             folder=self.draft.folder,
         )
 
-    def _draw(self, folder: RunFolder, evaluation: Evaluation) -> Exception | None:
+    def _draw(self, folder: Record, evaluation: Evaluation) -> Exception | None:
         """The record is whole: a picture that fails takes nothing from it."""
         try:
             self.host.draw(folder, evaluation)
@@ -194,7 +194,7 @@ class _Work:
 
 def _trained_otherwise(spec: Spec, weights: Path) -> list[str]:
     """What the spec of the run whose weights these are says else about data and model; no fault, but to be known."""
-    run = RunFolder(weights.parent.parent)
+    run = Record(weights.parent.parent)
     if weights != run.weights or not run.spec.is_file():
         return []
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ditr.record.folder import RunFolder, find_run
+from ditr.record.folder import Record, find_record
 from ditr.record.recording import Identity
 from ditr.record.state import Kind
 from ditr.runner.unchanged import Present
@@ -30,7 +30,7 @@ class Planned:
     spec_hash: str
     key: str
     variant: str
-    folder: RunFolder
+    folder: Record
 
     def identity(self, *, kind: Kind, seed: int | None) -> Identity:
         """Of the record that is made."""
@@ -95,8 +95,8 @@ def _planned(
     present: Present,
 ) -> PlannedRun:
     key = run_key(digest, seed)
-    found = first.folder if first else find_run(runs, key)
-    folder = found or RunFolder(runs / f"{loaded.spec.name}-s{seed}-{key}")
+    found = first.folder if first else find_record(runs, key)
+    folder = found or Record(runs / f"{loaded.spec.name}-s{seed}-{key}")
     other_name = folder.path.name != f"{loaded.spec.name}-s{seed}-{key}"
     status: Status = "same" if first else _status(folder, force=force)
     if status == "finished":
@@ -115,7 +115,7 @@ def _planned(
     )
 
 
-def _status(folder: RunFolder, *, force: bool) -> Status:
+def _status(folder: Record, *, force: bool) -> Status:
     state = folder.state()
     if state is None:
         return "new"

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from ditr.errors import ExitCode
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.state import RecordState, now
 from ditr.record.views.teller import Teller
-from ditr.runner.places import Slot
 from ditr.runner.plan import PlannedRun
 from ditr.runner.run import Outcome
+from ditr.runner.slots import Slot
 from ditr.runner.stop import StopSignal
 from ditr.spec.models import Spec
 
@@ -125,7 +125,7 @@ def job_from(text: str) -> PlannedRun:
     """The planned run that ``job_text`` wrote."""
     facts: dict[str, Any] = json.loads(text)
     facts["spec"] = Spec.model_validate_json(json.dumps(facts["spec"]))
-    facts |= {"source": Path(facts["source"]), "folder": RunFolder(Path(facts["folder"]))}
+    facts |= {"source": Path(facts["source"]), "folder": Record(Path(facts["folder"]))}
     return PlannedRun(**facts | {"overrides": tuple(facts["overrides"])})
 
 

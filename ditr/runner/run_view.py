@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,19 +10,20 @@ from ditr.catalog import CheckpointFile
 from ditr.data.frame_view import FrameView, MapColours
 from ditr.errors import Code, DitrError
 from ditr.evaluation.instances import MATCH_IOU
-from ditr.progress import Progress
-from ditr.record.folder import RunFolder
+from ditr.progress import Progress, silent
+from ditr.record.folder import Record
 from ditr.runner.evaluate_checkpoint import given_weights, whole_model
 from ditr.runner.inputs import Inputs, Selection, pick_device, prepare
 from ditr.runner.session import assess, use_cores
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
+from ditr.spec.resolved_spec import read_resolved
 
 if TYPE_CHECKING:
     import torch
 
 
-def require_weights(run: RunFolder) -> CheckpointFile:
+def require_weights(run: Record) -> CheckpointFile:
     """Of the trained model; DitrError if the run has left none, before any data is opened."""
     if not run.weights.is_file():
         fix = (
@@ -34,8 +34,28 @@ def require_weights(run: RunFolder) -> CheckpointFile:
     return given_weights(run.path)
 
 
+def view_frame(
+    run: Record, frame_id: str, *, registry: Registry, progress: Progress = silent, say: Callable[[str], None]
+) -> tuple[FrameView, float]:
+    """As ``run_view``, of the frame with this id in the run's data set, which is made if it is an embedded one.
+
+    Raises
+    ------
+    DitrError: the run has left no weights or no spec, its data set is not here, or has no such frame.
+    """
+    from ditr.data.dataset import open_dataset
+    from ditr.rooms import make_missing
+
+    weights, spec = require_weights(run), read_resolved(run.spec)
+    make_missing(spec.dataset.name, registry=registry, progress=progress)
+    dataset = open_dataset(spec.dataset.name, registry=registry)
+    frames, _ = dataset.find(frame_id)
+    selection = Selection(split="train" if frames is dataset.train else "val", frames=(frame_id,))
+    return run_view(run, weights=weights, spec=spec, selection=selection, registry=registry, progress=progress, say=say)
+
+
 def run_view(
-    run: RunFolder,
+    run: Record,
     *,
     weights: CheckpointFile,
     spec: Spec,
@@ -67,7 +87,7 @@ def run_view(
     use_cores(device)
     model, _ = whole_model(spec, weights, registry=registry)
     inputs = prepare(spec, seed=0, registry=registry, device=device, progress=progress, say=say, only=selection)
-    had = json.loads(run.result.read_text())["dataset_digest"]
+    had = run.read_result().get("dataset_digest") or "unknown"
     if had != inputs.dataset.digest:
         say(f"  not the data of the run: digest {inputs.dataset.digest[:12]}, the run had {had[:12]}")
     found = assess(model.to(device), inputs, spec=_of_one_frame(spec), device=device, progress=progress)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from ditr.errors import Interrupted
 from ditr.files import write_text
 from ditr.progress import Progress
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.provenance import code_changed
 from ditr.record.recording import Recording
 from ditr.record.views.teller import Teller
 from ditr.runner.inputs import Inputs, LoadedWeights, build_model, pick_device, prepare
+from ditr.runner.outputs import write_provenance, write_result
 from ditr.runner.plan import PlannedRun
-from ditr.runner.record import write_provenance, write_result
 from ditr.runner.stop import StopSignal
 from ditr.spec.dump import to_yaml
 from ditr.spec.models import Spec
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ditr.model.esam import EsamSingleView
     from ditr.training.fit import FitResult
 
-Draw = Callable[["RunFolder", "Evaluation"], None]
+Draw = Callable[["Record", "Evaluation"], None]
 """Draws prediction panels and curves into the run folder; passed in, so that the runner knows no plots."""
 
 

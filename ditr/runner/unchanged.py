@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ditr.catalog import locate_checkpoint, locate_dataset, locate_maps, weights_stamp
 from ditr.errors import Code, DitrError
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.spec.entries import FolderEntry, PrecomputedEntry
 from ditr.spec.feature_maps import weights_of
 from ditr.spec.models import HubWeights, RegisteredCheckpoint, SeededWeights, Spec
@@ -34,7 +34,7 @@ class Present:
         self._stamp = cache(weights_stamp)
         self._maps_digest = cache(self._digest_of_maps)
 
-    def require_same(self, spec: Spec, folder: RunFolder) -> None:
+    def require_same(self, spec: Spec, folder: Record) -> None:
         """For a finished run that is to be skipped. What its identity pins is left out, and what is not here any more.
 
         Raises
@@ -111,7 +111,7 @@ class Present:
         return open_dataset(name, registry=self._registry) if all((root / file).is_file() for file in files) else None
 
 
-def require_same_as_before(before: dict[str, Any], facts: dict[str, Any], *, folder: RunFolder) -> None:
+def require_same_as_before(before: dict[str, Any], facts: dict[str, Any], *, folder: Record) -> None:
     """For a run that goes on: half of a training on one data set and half on another is a number of neither.
 
     Raises
@@ -125,7 +125,7 @@ def _noted(facts: dict[str, Any], part: str, key: str) -> str | None:
     return (facts.get(part) or {}).get(key)
 
 
-def _refuse(folder: RunFolder, changed: list[str]) -> None:
+def _refuse(folder: Record, changed: list[str]) -> None:
     if changed:
         raise DitrError(
             f"changed since this run read it: the {' and the '.join(changed)}",

@@ -46,7 +46,7 @@ _FACTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class LogRecord:
     """A window of training (means since the window before), or a validation."""
 
     is_window: bool
@@ -73,8 +73,8 @@ class EsamLog:
     sha256: str
     kind: str
     """``text log`` or ``scalars``."""
-    windows: tuple[Record, ...]
-    validations: tuple[Record, ...]
+    windows: tuple[LogRecord, ...]
+    validations: tuple[LogRecord, ...]
     facts: Mapping[str, str]
     """By the names of ``_FACTS``, of the session that began what is left; empty of scalars."""
     sessions: int
@@ -100,7 +100,7 @@ class EsamLog:
         ended = epoch * self.steps_per_epoch - step < _window_length(self.windows)
         return max(validated, int(epoch) - (not ended))
 
-    def step_of(self, validation: Record) -> int:
+    def step_of(self, validation: LogRecord) -> int:
         """The end of its epoch; where that is unknown, the last window up to there."""
         if validation.epoch is not None and self.steps_per_epoch is not None:
             return validation.epoch * self.steps_per_epoch
@@ -120,7 +120,7 @@ def read_esam_log(path: Path) -> EsamLog:
     content = path.read_bytes()
     text = content.decode("utf-8", errors="replace")
     scalars = text.lstrip().startswith("{")
-    made: list[tuple[str, Record]] = []  # with the text of its session
+    made: list[tuple[str, LogRecord]] = []  # with the text of its session
     cut = 0
     for session in _SESSION.split(text):
         for line in session.splitlines():
@@ -131,7 +131,7 @@ def read_esam_log(path: Path) -> EsamLog:
             else:
                 made += [(session, record)] if record else []
     _require_epochs([record for _, record in made], path=path, cut=cut)
-    left: list[tuple[str, Record]] = []
+    left: list[tuple[str, LogRecord]] = []
     returns = 0
     for session, record in made:
         returns += record.is_window and bool(left) and left[-1][1].place >= record.place
@@ -156,7 +156,7 @@ def read_esam_log(path: Path) -> EsamLog:
     )
 
 
-def _message(line: str) -> Record | None:
+def _message(line: str) -> LogRecord | None:
     """The record in a line of a text log, if one is there; ValueError if it is not whole."""
     found = _RECORD.match(line)
     if found is None:
@@ -175,22 +175,22 @@ def _message(line: str) -> Record | None:
     step = (int(epoch or 1) - 1) * int(batches) + int(batch) if is_window else None
     at = datetime.strptime(stamp, _TIME_FORMAT)
     epoch = int(epoch) if epoch else None
-    return Record(is_window=is_window, epoch=epoch, step=step, values=values, at=at, batches=int(batches))
+    return LogRecord(is_window=is_window, epoch=epoch, step=step, values=values, at=at, batches=int(batches))
 
 
-def _scalar(line: str) -> Record | None:
+def _scalar(line: str) -> LogRecord | None:
     """The record in a line of scalars, if it is one; ValueError or TypeError if the line is not whole."""
     found = dict(json.loads(line)) if line.strip() else {}
     values = {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
     place = {name: int(values.pop(name)) for name in ("epoch", "iter", "step") if name in values}
     if "iter" in place and "loss" in values:
-        return Record(is_window=True, epoch=place.get("epoch"), step=place["iter"], values=values)
+        return LogRecord(is_window=True, epoch=place.get("epoch"), step=place["iter"], values=values)
     if values.keys() >= AP_NAMES:
-        return Record(is_window=False, epoch=place.get("step") or None, step=None, values=values)
+        return LogRecord(is_window=False, epoch=place.get("step") or None, step=None, values=values)
     return None
 
 
-def _require_epochs(records: Sequence[Record], *, path: Path, cut: int) -> None:
+def _require_epochs(records: Sequence[LogRecord], *, path: Path, cut: int) -> None:
     if not records:
         what = f"no whole record of a training or validation by mmengine in it ({cut} that are not whole)"
         fix = "Name the .log file in work_dirs/<config>/<time>/, or the scalars.json in its folder vis_data."
@@ -210,20 +210,20 @@ def _started(session: str) -> datetime | None:
     return None
 
 
-def _seconds(session: str, records: Sequence[Record]) -> float:
+def _seconds(session: str, records: Sequence[LogRecord]) -> float:
     """From the first message to the last record."""
     first, last = _started(session), records[-1].at
     return (last - first).total_seconds() if first and last else 0.0
 
 
-def _sum_of_times(windows: Sequence[Record]) -> float | None:
+def _sum_of_times(windows: Sequence[LogRecord]) -> float | None:
     times = [window.values["time"] for window in windows if "time" in window.values]
     if not times:
         return None
     return mean(times) * (windows[-1].place[1] - windows[0].place[1] + _window_length(windows))
 
 
-def _steps_per_epoch(windows: Sequence[Record]) -> int | None:
+def _steps_per_epoch(windows: Sequence[LogRecord]) -> int | None:
     """As a text log says it, or from the first windows of epochs that follow each other."""
     if not windows or windows[-1].batches:
         return windows[-1].batches if windows else None
@@ -232,7 +232,7 @@ def _steps_per_epoch(windows: Sequence[Record]) -> int | None:
     return int(mode(apart)) if apart else None
 
 
-def _window_length(windows: Sequence[Record]) -> float:
+def _window_length(windows: Sequence[LogRecord]) -> float:
     """Iterations a window."""
     steps = [window.place[1] for window in windows]
     return min((after - before for before, after in pairwise(steps)), default=steps[0])

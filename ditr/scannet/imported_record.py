@@ -9,7 +9,7 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from ditr.scannet.esam_log import EsamLog, Record
+from ditr.scannet.esam_log import EsamLog, LogRecord
 
 _SCORES = {"all_ap": "ap", "all_ap_50%": "ap50", "all_ap_25%": "ap25"}
 
@@ -66,7 +66,7 @@ def metric_rows(log: EsamLog) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: int(row["step"]))
 
 
-def _metrics(record: Record) -> dict[str, float]:
+def _metrics(record: LogRecord) -> dict[str, float]:
     """By the names that ditr's own runs use; what these do not have keeps its own."""
     prefix, step_ms = ("train", "step_ms") if record.is_window else ("val", "infer_ms")
     names = _SCORES | {"memory": "mem_mb"}
@@ -77,20 +77,20 @@ def _metrics(record: Record) -> dict[str, float]:
     return {f"{prefix}/{name}": value for name, value in found.items() if math.isfinite(value)}
 
 
-def _step_ms(record: Record) -> float:
+def _step_ms(record: LogRecord) -> float:
     """Without waiting for data, which mmengine counts in its time and ditr does not; NaN where it is not logged."""
     return 1e3 * (record.values.get("time", math.nan) - record.values.get("data_time", math.nan))
 
 
-def _scores(validation: Record | None) -> dict[str, float | None]:
+def _scores(validation: LogRecord | None) -> dict[str, float | None]:
     return {ours: _finite(validation.values[name]) if validation else None for name, ours in _SCORES.items()}
 
 
-def _is_blind(window: Record) -> bool:
+def _is_blind(window: LogRecord) -> bool:
     return any("loss" in name and not math.isfinite(value) for name, value in window.values.items())
 
 
-def _not_finite(windows: Iterable[Record]) -> dict[str, int]:
+def _not_finite(windows: Iterable[LogRecord]) -> dict[str, int]:
     """By name of a loss, in how many windows it is NaN or infinite."""
     counts: dict[str, int] = {}
     for window in windows:

@@ -18,7 +18,7 @@ from ditr.cli import check as command
 from ditr.cli.main import app, main
 from ditr.data.dataset import Dataset
 from ditr.errors import Code, DitrError, Interrupted
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.runner.check import Checked
 from ditr.runner.check_subject import Asked
 
@@ -57,7 +57,7 @@ def put(monkeypatch: pytest.MonkeyPatch, *found: Checked | BaseException) -> lis
 
 
 def checked(*checks: Check, **other: Any) -> Checked:
-    folder = RunFolder(Path("runs/bifusion-check-0123456789"))
+    folder = Record(Path("runs/bifusion-check-0123456789"))
     return Checked(**{"name": "bifusion", "asked": Asked(stages=(3, 4)), "checks": checks, "folder": folder, **other})
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from ditr.cli import evaluate as command
 from ditr.cli.main import app, main
 from ditr.errors import Code, DitrError, Interrupted
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.runner.evaluate_checkpoint import Evaluated
 from ditr.runner.inputs import Selection
 
@@ -33,7 +33,7 @@ def put(monkeypatch: pytest.MonkeyPatch, outcome: Evaluated | BaseException) -> 
 
 
 def evaluated(*, split_frames: int = 2780, replaced: str | None = None, error: Exception | None = None) -> Evaluated:
-    folder = RunFolder(Path("runs/baseline-eval-0123456789"))
+    folder = Record(Path("runs/baseline-eval-0123456789"))
     return Evaluated(folder=folder, result=RESULT, split_frames=split_frames, replaced=replaced, error=error)
 
 

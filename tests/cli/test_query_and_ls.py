@@ -15,7 +15,7 @@ from ditr.cli.tables import text_table
 from ditr.errors import DitrError
 from ditr.files import write_json
 from ditr.paths import runs_dir
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.recording import Identity, begin
 
 
@@ -23,7 +23,7 @@ from ditr.record.recording import Identity, begin
 def runs() -> Path:
     """Two runs, one of them dead in the middle of its work."""
     for index, (name, state) in enumerate((("base", "finished"), ("fpn", "running"))):
-        folder = RunFolder(runs_dir() / f"{name}-s0-000000000{index}")
+        folder = Record(runs_dir() / f"{name}-s0-000000000{index}")
         who = Identity(
             run_key=f"000000000{index}", spec_hash="ab" * 32, name=name, variant="baseline", seed=0, kind="run"
         )

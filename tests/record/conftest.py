@@ -9,14 +9,14 @@ import pytest
 
 from ditr.files import write_json
 from ditr.paths import project_dir
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.recording import Identity, begin
 from ditr.record.state import State
 from ditr.spec.dump import to_yaml
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
 
-MakeRun = Callable[..., RunFolder]
+MakeRun = Callable[..., Record]
 SPEC = load_spec(
     project_dir() / "specs/baseline.yaml", registry=Registry(), overrides=["dataset.name=synthrooms_tiny"]
 ).spec
@@ -28,8 +28,8 @@ def make_run(tmp_path: Path) -> MakeRun:
 
     def make(
         name: str, *, key: str, variant: str = "baseline", state: State = "finished", ap50: float = 0.5, seed: int = 0
-    ) -> RunFolder:
-        folder = RunFolder(tmp_path / "runs" / f"{name}-s{seed}-{key}")
+    ) -> Record:
+        folder = Record(tmp_path / "runs" / f"{name}-s{seed}-{key}")
         day = len(list(tmp_path.glob("runs/*-s*-*"))) + 1
         who = Identity(run_key=key, spec_hash="ab" * 32, name=name, variant=variant, seed=seed, kind="run")
         recording = begin(folder, who)

@@ -13,13 +13,13 @@ import pytest
 
 from ditr.errors import DitrError
 from ditr.files import replacing, write_text
-from ditr.record.folder import RunFolder, find_run, run_folders
+from ditr.record.folder import Record, find_record, records_in
 from ditr.record.recording import Identity, begin
 from ditr.record.state import UnreadableRecord
 
 
 def test_metrics_survive_a_line_cut_off_by_a_crash(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = Record(tmp_path)
     folder.log(1, {"loss": 0.5})
     with folder.metrics.open("a") as file:
         file.write('{"step": 2, "metr')
@@ -27,7 +27,7 @@ def test_metrics_survive_a_line_cut_off_by_a_crash(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_replaces_what_it_logs_again(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = Record(tmp_path)
     for step, name in ((1, "train/loss"), (2, "train/loss"), (2, "epoch/loss"), (2, "val/ap"), (3, "train/loss")):
         folder.log(step, {name: float(step)})
     folder.rewind_metrics(2, {"val/ap": 0.5})
@@ -79,12 +79,8 @@ def test_looking_whether_a_folder_is_locked_keeps_nobody_from_locking_it(make_ru
     folder = make_run("base", key="0123456789", state="running")
     with folder.lock():
         pass
-    code = (
-        f"import sys; sys.path[:0] = {sys.path!r}\nfrom pathlib import Path\nfrom ditr.record.folder import RunFolder\n"
-    )
-    code += (
-        f"folder = RunFolder(Path({str(folder.path)!r}))\nprint('looks', flush=True)\nwhile True: folder.is_locked()"
-    )
+    code = f"import sys; sys.path[:0] = {sys.path!r}\nfrom pathlib import Path\nfrom ditr.record.folder import Record\n"
+    code += f"folder = Record(Path({str(folder.path)!r}))\nprint('looks', flush=True)\nwhile True: folder.is_locked()"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as looking:
         assert looking.stdout is not None
         assert looking.stdout.readline() == "looks\n"
@@ -150,13 +146,13 @@ def test_a_state_of_an_earlier_version_is_read(make_run) -> None:  # type: ignor
 def test_runs_are_found_by_key_whatever_their_name_and_damaged_ones_are_listed(make_run) -> None:  # type: ignore[no-untyped-def]
     first = make_run("base", key="0123456789")
     second = make_run("other", key="9876543210")
-    assert [folder.path for folder in run_folders(first.path.parent)] == [first.path, second.path]
-    found = find_run(first.path.parent, "9876543210")
+    assert [folder.path for folder in records_in(first.path.parent)] == [first.path, second.path]
+    found = find_record(first.path.parent, "9876543210")
     assert found is not None
     assert found.path == second.path
-    assert find_run(first.path.parent, "0000000000") is None
+    assert find_record(first.path.parent, "0000000000") is None
     second.state_file.write_text("{")
-    assert [folder.path for folder in run_folders(first.path.parent)] == [second.path, first.path]
+    assert [folder.path for folder in records_in(first.path.parent)] == [second.path, first.path]
 
 
 def test_a_run_that_lost_power_goes_on_with_whole_lines_and_without_leftovers(make_run) -> None:  # type: ignore[no-untyped-def]
@@ -175,7 +171,7 @@ def test_a_run_that_lost_power_goes_on_with_whole_lines_and_without_leftovers(ma
 
 
 def _try_lock(path: Path) -> tuple[str, bool]:
-    folder = RunFolder(path)
+    folder = Record(path)
     try:
         with folder.lock():
             return "", False

@@ -15,7 +15,7 @@ import pytest
 
 from ditr.errors import DitrError
 from ditr.files import write_json
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.views.mlflow_view import PARENT_TAG, MlflowView, store_uri
 
 # Of libraries under MLflow, not of ditr.
@@ -27,44 +27,44 @@ EXPERIMENT = "synthrooms_tiny"
 
 
 @pytest.fixture
-def folder(make_run, migrated_store: Path) -> RunFolder:  # type: ignore[no-untyped-def]
-    made: RunFolder = make_run("base", key="0000000001", state="interrupted")
+def folder(make_run, migrated_store: Path) -> Record:  # type: ignore[no-untyped-def]
+    made: Record = make_run("base", key="0000000001", state="interrupted")
     shutil.copy(migrated_store, made.path.parent / "mlflow.db")
     return made
 
 
-def view(folder: RunFolder) -> MlflowView:
+def view(folder: Record) -> MlflowView:
     return MlflowView(folder.path.parent)
 
 
-def change(folder: RunFolder, **changes: Any) -> None:
+def change(folder: Record, **changes: Any) -> None:
     state = folder.state()
     assert state is not None
     folder.set_state(replace(state, **changes))
 
 
-def client(folder: RunFolder) -> Any:
+def client(folder: Record) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(store_uri(folder.path.parent))
 
 
-def children(folder: RunFolder, wanted: str = "tags.`ditr.level` = 'run'") -> list[Any]:
+def children(folder: Record, wanted: str = "tags.`ditr.level` = 'run'") -> list[Any]:
     ours = client(folder)
     everywhere = [experiment.experiment_id for experiment in ours.search_experiments()]
     return list(ours.search_runs(everywhere, wanted))
 
 
-def losses(folder: RunFolder, run_id: str) -> list[tuple[int, float]]:
+def losses(folder: Record, run_id: str) -> list[tuple[int, float]]:
     return [(metric.step, metric.value) for metric in client(folder).get_metric_history(run_id, "loss")]
 
 
-def finish(folder: RunFolder, *, ap50: float = 0.5) -> None:
+def finish(folder: Record, *, ap50: float = 0.5) -> None:
     write_json(folder.result, {"ap50": ap50, "infer_ms": None, "params_m": 2.0})
     change(folder, state="finished", wall_s=7.0)
 
 
-def test_a_run_that_goes_on_is_one_run_and_nothing_is_sent_twice(folder: RunFolder) -> None:
+def test_a_run_that_goes_on_is_one_run_and_nothing_is_sent_twice(folder: Record) -> None:
     view(folder).tell([folder])
     (first,) = children(folder)
     assert first.info.status == "KILLED"
@@ -86,7 +86,7 @@ def test_a_run_that_goes_on_is_one_run_and_nothing_is_sent_twice(folder: RunFold
     assert [given.dataset.digest for given in run.inputs.dataset_inputs] == ["d1" * 16]
 
 
-def test_what_a_training_took_back_is_not_in_its_curve(folder: RunFolder) -> None:
+def test_what_a_training_took_back_is_not_in_its_curve(folder: Record) -> None:
     """It was killed after steps 1 and 2, goes on from step 1, and logs them again: with equal losses, later."""
     view(folder).tell([folder])
     folder.rewind_metrics(1, {"loss": 0.5})
@@ -99,7 +99,7 @@ def test_what_a_training_took_back_is_not_in_its_curve(folder: RunFolder) -> Non
     assert losses(folder, run.info.run_id) == [(0, 1.0), (1, 0.5), (2, 1 / 3), (3, 0.25)]
 
 
-def test_a_parent_sums_up_its_seeds(folder: RunFolder, make_run) -> None:  # type: ignore[no-untyped-def]
+def test_a_parent_sums_up_its_seeds(folder: Record, make_run) -> None:  # type: ignore[no-untyped-def]
     other = make_run("base", key="0000000002", state="running", seed=1)
 
     def summary() -> tuple[str, float | None, float | None]:
@@ -126,7 +126,7 @@ def test_a_parent_sums_up_its_seeds(folder: RunFolder, make_run) -> None:  # typ
     assert summary() == ("FINISHED", 0.5, 1)
 
 
-def test_a_run_that_was_killed_before_it_could_tell_is_caught_up(folder: RunFolder) -> None:
+def test_a_run_that_was_killed_before_it_could_tell_is_caught_up(folder: Record) -> None:
     change(folder, state="running")
     with folder.lock():
         view(folder).tell([folder])
@@ -137,7 +137,7 @@ def test_a_run_that_was_killed_before_it_could_tell_is_caught_up(folder: RunFold
     assert (run.info.status, run.data.metrics["final/ap50"]) == ("FINISHED", 0.5)
 
 
-def test_a_rebuild_makes_the_same_again(folder: RunFolder, make_run) -> None:  # type: ignore[no-untyped-def]
+def test_a_rebuild_makes_the_same_again(folder: Record, make_run) -> None:  # type: ignore[no-untyped-def]
     finish(folder)
     make_run("fpn", key="0000000003")
 
@@ -160,7 +160,7 @@ def test_a_rebuild_makes_the_same_again(folder: RunFolder, make_run) -> None:  #
     assert content() == before
 
 
-def test_a_store_whose_making_was_killed_does_not_block_the_next(folder: RunFolder) -> None:
+def test_a_store_whose_making_was_killed_does_not_block_the_next(folder: Record) -> None:
     """Wherever the process that makes it is killed, there is no store or a whole one."""
     store = folder.path.parent / "mlflow.db"
     store.unlink()
@@ -177,7 +177,7 @@ def test_a_store_whose_making_was_killed_does_not_block_the_next(folder: RunFold
     assert len(children(folder)) == 1
 
 
-def test_the_page_of_an_experiment_is_a_view_that_it_holds(folder: RunFolder) -> None:
+def test_the_page_of_an_experiment_is_a_view_that_it_holds(folder: Record) -> None:
     view(folder).tell([folder])
     (page,) = view(folder).pages().values()
     experiment = client(folder).get_experiment_by_name(EXPERIMENT)
@@ -186,10 +186,10 @@ def test_the_page_of_an_experiment_is_a_view_that_it_holds(folder: RunFolder) ->
     assert "metrics.`final/ap50`" in shown["selectedColumns"]
 
 
-def test_what_is_not_to_be_tracked_or_cannot_be_read_is_not_there(folder: RunFolder, make_run) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_not_to_be_tracked_or_cannot_be_read_is_not_there(folder: Record, make_run) -> None:  # type: ignore[no-untyped-def]
     private = make_run("private", key="0000000002")
     private.spec.write_text(private.spec.read_text().replace("mlflow: true", "mlflow: false"))
-    damage: list[Callable[[RunFolder], object]] = [
+    damage: list[Callable[[Record], object]] = [
         lambda run: run.state_file.write_text("{"),
         lambda run: run.provenance.write_text("[]"),
         lambda run: run.result.write_text("null"),
@@ -210,11 +210,11 @@ def test_processes_that_make_the_store_at_once_wait_for_each_other(make_run) -> 
 
 
 def _tell(path: Path) -> None:
-    folder = RunFolder(path)
+    folder = Record(path)
     view(folder).tell([folder])
 
 
-def test_a_check_has_a_metric_for_each_thing_it_looked_at(folder: RunFolder) -> None:
+def test_a_check_has_a_metric_for_each_thing_it_looked_at(folder: Record) -> None:
     write_json(folder.result, {"failed_checks": 2, "stages": [3, 4]})
     rows = [
         {"stage": 3, "name": "s8_values", "value": 0.25, "limit": "<= 0.001", "passed": False, "detail": ""},

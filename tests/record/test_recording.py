@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ditr.errors import Code, DitrError, Interrupted
-from ditr.record.folder import RunFolder, run_folders
+from ditr.record.folder import Record, records_in
 from ditr.record.recording import Identity, begin, draft
 
 
@@ -16,7 +16,7 @@ def identity(key: str = "0123456789", *, name: str = "base", **changes: object) 
 
 def make(runs: Path, *, ap: float, name: str = "base") -> Path | None:
     with draft(runs, name=f"{name}-eval") as work:
-        assert run_folders(runs) == () or all(found.path != work.folder.path for found in run_folders(runs))
+        assert records_in(runs) == () or all(found.path != work.folder.path for found in records_in(runs))
         work.folder.result.write_text(json.dumps({"ap": ap}))
         return work.finish(work.state(identity(name=name))).replaced
 
@@ -24,11 +24,11 @@ def make(runs: Path, *, ap: float, name: str = "base") -> Path | None:
 def test_a_draft_is_listed_when_it_is_whole_and_takes_the_place_of_the_same_of_before(tmp_path: Path) -> None:
     assert make(tmp_path, ap=0.25) is None
     aside = make(tmp_path, ap=0.5, name="renamed")
-    (folder,) = run_folders(tmp_path)
+    (folder,) = records_in(tmp_path)
     assert folder.path.name == "renamed-eval-0123456789"
     assert folder.read_result() == {"ap": 0.5}
     assert aside is not None
-    assert RunFolder(aside).read_result() == {"ap": 0.25}
+    assert Record(aside).read_result() == {"ap": 0.25}
     assert not (tmp_path / ".unfinished").exists()
 
 
@@ -37,7 +37,7 @@ def test_a_mistake_or_a_stop_leaves_what_was_there_and_nothing_else(tmp_path: Pa
     make(tmp_path, ap=0.25)
     with pytest.raises(type(error)), draft(tmp_path, name="base-eval"):
         raise error
-    (folder,) = run_folders(tmp_path)
+    (folder,) = records_in(tmp_path)
     assert folder.read_result() == {"ap": 0.25}
     assert not (tmp_path / ".unfinished").exists()
 
@@ -47,19 +47,19 @@ def test_a_bug_leaves_its_traceback_and_says_where(tmp_path: Path) -> None:
         raise ZeroDivisionError("in here")
     (note,) = error.value.__notes__
     assert "in here" in Path(note.removeprefix("traceback: ")).read_text()
-    assert run_folders(tmp_path) == ()
+    assert records_in(tmp_path) == ()
 
 
 def test_a_draft_whose_place_another_process_writes_is_refused_and_that_one_stays(tmp_path: Path) -> None:
     make(tmp_path, ap=0.25)
-    (folder,) = run_folders(tmp_path)
+    (folder,) = records_in(tmp_path)
     with folder.lock(), pytest.raises(DitrError, match="runs this now"):
         make(tmp_path, ap=0.5)
     assert folder.read_result() == {"ap": 0.25}
 
 
 def test_sessions_of_a_training_add_up(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "base-s0-0123456789")
+    folder = Record(tmp_path / "base-s0-0123456789")
     who = Identity(run_key="0123456789", spec_hash="", name="base", variant="baseline", seed=0, kind="run")
     first = begin(folder, who)
     first.note_steps(7)

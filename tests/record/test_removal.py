@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ditr.errors import DitrError
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.recording import move_aside
 from ditr.record.removal import records_called, replaced_records, unfinished_work
 
@@ -32,7 +32,7 @@ def test_records_are_removed_by_name_or_path_and_nothing_beside_them(make_run) -
 
 
 def test_what_is_not_there_or_runs_is_refused(make_run) -> None:  # type: ignore[no-untyped-def]
-    folder: RunFolder = make_run("base", key="0000000001", state="running")
+    folder: Record = make_run("base", key="0000000001", state="running")
     with pytest.raises(DitrError, match="did you mean base-s0-0000000001") as error:
         records_called(folder.path.parent, ["base-s0-0000000002"])
     assert "ditr ls" in error.value.fix

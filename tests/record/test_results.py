@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from ditr.errors import Code, DitrError
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.views import results as module
 from ditr.record.views.results import Results
 
@@ -76,7 +76,7 @@ def test_a_query_reads_no_folder_that_did_not_change(
     read: list[str] = []
     honest = module.replace_rows
 
-    def noted(connection: duckdb.DuckDBPyConnection, folder: RunFolder) -> None:
+    def noted(connection: duckdb.DuckDBPyConnection, folder: Record) -> None:
         read.append(folder.path.name)
         honest(connection, folder)
 
@@ -273,4 +273,4 @@ def test_no_results_yet_says_what_to_run(tmp_path: Path) -> None:
 
 
 def _tell(folder: Path) -> None:
-    Results(folder.parent).tell([RunFolder(folder)])
+    Results(folder.parent).tell([Record(folder)])

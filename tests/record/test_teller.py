@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ditr.errors import Code, DitrError
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.views import teller as module
 from ditr.record.views.teller import Teller
 
@@ -22,7 +22,7 @@ class Recorder:
         self.told: list[str] = []
         self._before = before
 
-    def tell(self, folders: Sequence[RunFolder]) -> None:
+    def tell(self, folders: Sequence[Record]) -> None:
         self._before()
         self.told += [folder.path.name for folder in folders]
 
@@ -43,7 +43,7 @@ def test_a_view_in_trouble_stops_neither_the_work_nor_the_other_views_and_is_a_l
     sound, damaged = Recorder(), Recorder(broken)
     damaged.name = "damaged"
     with Teller([damaged, sound], say=said.append) as teller:
-        teller.tell(RunFolder(tmp_path / "one"))
+        teller.tell(Record(tmp_path / "one"))
     assert sound.told[-1] == "all"
     (line,) = said
     assert line.startswith("damaged does not have everything yet: the store is damaged (Make it anew.); the next")
@@ -57,7 +57,7 @@ def test_the_work_does_not_wait_for_a_slow_view(tmp_path: Path, monkeypatch: pyt
     began = time.monotonic()
     with Teller([slow], say=said.append) as teller:
         for number in range(100):
-            teller.tell(RunFolder(tmp_path / str(number)))
+            teller.tell(Record(tmp_path / str(number)))
     assert time.monotonic() - began < 5
     assert "takes longer" in said[0]
     release.set()
@@ -68,7 +68,7 @@ def test_a_record_that_is_told_often_is_told_as_it_is_in_the_end(tmp_path: Path)
     view = Recorder(lambda: bool(gate.wait(20)) and None)
     with Teller([view], say=[].append) as teller:
         for _ in range(50):
-            teller.tell(RunFolder(tmp_path / "one"))
+            teller.tell(Record(tmp_path / "one"))
         gate.set()
     assert view.told[-1] == "all"
     assert view.told.count("one") <= 2
@@ -78,7 +78,7 @@ def test_trouble_that_passed_is_not_told(tmp_path: Path) -> None:
     said: list[str] = []
     troubles = [broken]
     with Teller([Recorder(lambda: troubles.pop()() if troubles else None)], say=said.append) as teller:
-        teller.tell(RunFolder(tmp_path / "one"))
+        teller.tell(Record(tmp_path / "one"))
         while troubles:
             time.sleep(0.01)
     assert said == []
@@ -90,7 +90,7 @@ def test_who_insists_on_stopping_does_not_wait(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012, SIM117
         with Teller([view], say=[].append) as teller:
-            teller.tell(RunFolder(tmp_path / "one"))
+            teller.tell(Record(tmp_path / "one"))
             raise KeyboardInterrupt
     assert time.monotonic() - began < 5
     release.set()

@@ -18,7 +18,7 @@ from ditr.evaluation.instance_facts import save_instances
 from ditr.evaluation.match_table import FrameMatches, MatchTable
 from ditr.files import write_json
 from ditr.paths import project_dir
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.provenance import session_facts
 from ditr.record.state import RecordState
 from ditr.record.views.results import Results
@@ -51,7 +51,7 @@ def make(runs: Path) -> Make:
         digest = spec_hash(spec, registry=registry)
         for seed in range(seeds):
             key = run_key(digest, seed)
-            folder = RunFolder(runs / f"{spec.name}-s{seed}-{key}")
+            folder = Record(runs / f"{spec.name}-s{seed}-{key}")
             folder.path.mkdir(parents=True)
             state = RecordState(
                 run_key=key,

@@ -17,7 +17,7 @@ from ditr.data.dataset import Dataset
 from ditr.errors import Code, DitrError, Interrupted
 from ditr.paths import project_dir
 from ditr.progress import Progress, silent
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.recording import DRAFTS
 from ditr.record.views.results import Results
 from ditr.record.views.teller import Teller
@@ -71,7 +71,7 @@ def stage_that(patch: pytest.MonkeyPatch, *found: Check | Exception) -> None:
     patch.setattr(stages, "run_stage", run_stage)
 
 
-def rows_of(folder: RunFolder | None) -> list[dict[str, Any]]:
+def rows_of(folder: Record | None) -> list[dict[str, Any]]:
     assert folder is not None
     return [json.loads(line) for line in folder.checks.read_text().splitlines()]
 
@@ -150,7 +150,7 @@ def test_a_repeated_check_replaces_the_old_one_and_keeps_it(tmp_path: Path, monk
     assert second.folder is not None
     assert first.folder.path == second.folder.path
     assert second.replaced is not None
-    assert rows_of(RunFolder(second.replaced))[0]["name"] == "first"
+    assert rows_of(Record(second.replaced))[0]["name"] == "first"
     results = Results(tmp_path)
     assert results.query("select check_name from checks").rows == (("second",),)
     assert results.rebuild() == 1

@@ -18,7 +18,7 @@ from ditr.data.dataset import Dataset
 from ditr.errors import Code, DitrError, Interrupted
 from ditr.paths import project_dir
 from ditr.progress import Progress, silent
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.recording import DRAFTS
 from ditr.record.views.results import Results
 from ditr.record.views.teller import Teller
@@ -74,9 +74,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, session_cache: Path, tiny_
     return runs
 
 
-def run_of(trained: Path) -> RunFolder:
+def run_of(trained: Path) -> Record:
     (folder,) = trained.glob("fpn_inject-s0-*")
-    return RunFolder(folder)
+    return Record(folder)
 
 
 def evaluate(
@@ -92,7 +92,7 @@ def left(runs: Path) -> list[str]:
     return sorted(path.name for path in runs.iterdir() if path.name != ".locks") if runs.is_dir() else []
 
 
-def rows(folder: RunFolder) -> list[dict[str, Any]]:
+def rows(folder: Record) -> list[dict[str, Any]]:
     read = [json.loads(line) for line in folder.frames.read_text().splitlines()]
     return [{name: value for name, value in row.items() if name != "infer_ms"} for row in read]
 
@@ -178,7 +178,7 @@ def test_a_failing_second_evaluation_leaves_the_first(
 
 
 def test_a_picture_that_fails_costs_no_number(trained: Path, tmp_path: Path) -> None:
-    def fail(folder: RunFolder, found: object, frames: object) -> None:
+    def fail(folder: Record, found: object, frames: object) -> None:
         raise OSError("no room")
 
     using = Host(
@@ -217,7 +217,7 @@ def test_one_changed_bit_of_a_runs_weights_is_noticed_wherever_they_are_taken(
 ) -> None:
     content = bytearray(run_of(trained).weights.read_bytes())
     content[at] ^= 1
-    damaged = RunFolder(tmp_path / "copy")
+    damaged = Record(tmp_path / "copy")
     damaged.weights.parent.mkdir(parents=True)
     damaged.weights.write_bytes(content)
     for checkpoint in (damaged.path, damaged.weights):
@@ -268,7 +268,7 @@ def test_a_run_outlives_the_entries_of_the_registry_that_it_named(
     trained: Path, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:
     """Its weights are evaluated, and its frames seen, without the checkpoint that it began from."""
-    run = RunFolder(shutil.copytree(run_of(trained).path, tmp_path / "run"))
+    run = Record(shutil.copytree(run_of(trained).path, tmp_path / "run"))
     text = run.spec.read_text()
     assert "checkpoint: null" in text
     run.spec.write_text(text.replace("checkpoint: null", "checkpoint: {kind: registry, name: gone}"))

@@ -16,7 +16,7 @@ from ditr.cli.main import app
 from ditr.errors import Code, DitrError
 from ditr.model import sparse
 from ditr.runner.inputs import build_model, pick_device
-from ditr.runner.record import _weights
+from ditr.runner.outputs import _weights
 from ditr.spec.load import load_spec
 from ditr.spec.models import ExecutionSpec, FileCheckpoint, Spec
 from ditr.spec.registry import Registry

@@ -16,7 +16,7 @@ from ditr.data.batch import collate
 from ditr.data.dataset import Dataset
 from ditr.paths import cache_dir, project_dir
 from ditr.progress import Progress, silent
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.views.headline import headline
 from ditr.record.views.teller import Teller
 from ditr.runner.evaluate_checkpoint import evaluate_checkpoint
@@ -58,7 +58,7 @@ def host(stop: StopSignal, *, progress: Progress = silent) -> Host:
     )
 
 
-def go(runs: Path, *overrides: str, stop_after_a_step: bool = False) -> RunFolder:
+def go(runs: Path, *overrides: str, stop_after_a_step: bool = False) -> Record:
     """One session of the run; it may be interrupted in the middle of its only epoch."""
 
     def interrupt(what: str, done: int, total: int) -> None:
@@ -79,11 +79,11 @@ def prepared(*overrides: str) -> Inputs:
     return prepare(spec, seed=0, registry=REGISTRY, device=CPU, progress=silent, say=[].append)
 
 
-def losses(folder: RunFolder) -> list[float]:
+def losses(folder: Record) -> list[float]:
     return [row["metrics"]["train/loss"] for row in folder.logged() if "train/loss" in row["metrics"]]
 
 
-def facts(folder: RunFolder) -> dict[str, Any]:
+def facts(folder: Record) -> dict[str, Any]:
     return dict(json.loads(folder.provenance.read_text()))
 
 

@@ -10,7 +10,7 @@ from ditr.errors import DitrError
 from ditr.files import write_json
 from ditr.paths import project_dir
 from ditr.record import recording
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.state import State
 from ditr.runner.plan import PlannedRun, plan
 from ditr.spec.load import LoadedSpec, load_spec
@@ -30,7 +30,7 @@ def planned(specs: list[LoadedSpec], runs: Path, *, force: bool = False) -> list
     ]
 
 
-def begin(run: PlannedRun, state: State) -> RunFolder:
+def begin(run: PlannedRun, state: State) -> Record:
     begun = recording.begin(run.folder, run.identity(kind="run", seed=run.seed))
     run.folder.set_state(replace(begun.state, state=state))
     return run.folder

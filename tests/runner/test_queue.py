@@ -16,10 +16,10 @@ from ditr.paths import project_dir
 from ditr.record.views.results import Results
 from ditr.record.views.teller import Teller
 from ditr.runner import queue
-from ditr.runner.places import Slot
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.queue import JobFailed, Look, Standing, job_from, job_text, run_at_once
 from ditr.runner.run import Outcome
+from ditr.runner.slots import Slot
 from ditr.runner.stop import StopSignal
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
@@ -195,7 +195,7 @@ def test_jobs_of_a_killed_parent_go_on_to_their_end(tmp_path: Path) -> None:
     parent = f"""
 from pathlib import Path
 from ditr.runner import queue
-from ditr.runner.places import Slot
+from ditr.runner.slots import Slot
 from ditr.runner.stop import StopSignal
 from tests.runner.test_queue import planned, run, silent
 queue.JOB = {queue.JOB!r}

@@ -18,7 +18,7 @@ from ditr.evaluation.instance_ap import precision_recall
 from ditr.evaluation.match_table import MatchTable
 from ditr.geometry.camera import project
 from ditr.progress import silent
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.runner.inputs import Selection
 from ditr.runner.run_view import require_weights, run_view
 from ditr.spec.load import load_spec
@@ -26,13 +26,13 @@ from tests.runner.test_eval import REGISTRY, run_of, trained  # noqa: F401
 
 
 def see(
-    run: RunFolder, frame: str, *overrides: str, split: str = "val", say: Callable[[str], None] = lambda line: None
+    run: Record, frame: str, *overrides: str, split: str = "val", say: Callable[[str], None] = lambda line: None
 ) -> FrameView:
     return see_with_score(run, frame, *overrides, split=split, say=say)[0]
 
 
 def see_with_score(
-    run: RunFolder, frame: str, *overrides: str, split: str = "val", say: Callable[[str], None] = lambda line: None
+    run: Record, frame: str, *overrides: str, split: str = "val", say: Callable[[str], None] = lambda line: None
 ) -> tuple[FrameView, float]:
     spec = load_spec(run.spec, registry=REGISTRY, overrides=overrides).spec
     selection = Selection(split="train" if split == "train" else "val", frames=(frame,))
@@ -127,7 +127,7 @@ def test_the_number_of_panels_and_workers_of_the_run_does_not_matter(trained: Pa
 
 
 def test_a_run_without_weights_sees_nothing(trained: Path, tiny_dataset: Dataset, tmp_path: Path) -> None:  # noqa: F811
-    results = RunFolder(tmp_path / "copy")
+    results = Record(tmp_path / "copy")
     shutil.copytree(run_of(trained).path, results.path, ignore=shutil.ignore_patterns("checkpoints"))
     with pytest.raises(DitrError, match="has no weights") as error:
         see(results, tiny_dataset.val.ids[0])
@@ -139,7 +139,7 @@ def test_data_that_changed_since_the_run_are_told(trained: Path, tiny_dataset: D
     said: list[str] = []
     see(run_of(trained), tiny_dataset.val.ids[0], say=said.append)
     assert not any("not the data of the run" in line for line in said)
-    older = RunFolder(tmp_path / "copy")
+    older = Record(tmp_path / "copy")
     shutil.copytree(run_of(trained).path, older.path)
     result = json.loads(older.result.read_text()) | {"dataset_digest": "0123456789abcdef"}
     older.result.write_text(json.dumps(result))

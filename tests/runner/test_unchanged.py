@@ -19,10 +19,10 @@ from ditr.files import write_json
 from ditr.paths import project_dir
 from ditr.progress import silent
 from ditr.record import provenance
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.runner.inputs import Inputs, prepare
+from ditr.runner.outputs import write_provenance
 from ditr.runner.plan import PlannedRun, plan
-from ditr.runner.record import write_provenance
 from ditr.runner.unchanged import Present
 from ditr.spec.load import load_spec
 from ditr.spec.models import Spec
@@ -36,9 +36,9 @@ def load(name: str, *overrides: str) -> Spec:
     return load_spec(project_dir() / "specs" / f"{name}.yaml", registry=REGISTRY, overrides=overrides).spec
 
 
-def finished(path: Path, **facts: Any) -> RunFolder:
+def finished(path: Path, **facts: Any) -> Record:
     path.mkdir(exist_ok=True)
-    folder = RunFolder(path)
+    folder = Record(path)
     write_json(folder.provenance, {"start_weights": None, "features": None} | facts)
     return folder
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 
 
 class View(Protocol):
@@ -20,7 +20,7 @@ class View(Protocol):
     def name(self) -> str:
         """Of its file."""
 
-    def tell(self, folders: Sequence[RunFolder]) -> None:
+    def tell(self, folders: Sequence[Record]) -> None:
         """Takes these records as they are now."""
 
     def catch_up(self) -> None:

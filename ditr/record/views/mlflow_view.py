@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from ditr.errors import Code, DitrError
 from ditr.files import replacing
-from ditr.record.folder import RunFolder, run_folders
+from ditr.record.folder import Record, records_in
 from ditr.record.metrics import METRICS, SCORES
 from ditr.record.views.rows import standing
 from ditr.record.views.tracked import Tracked, tracked
@@ -75,7 +75,7 @@ class MlflowView:
         self.runs = runs
         self.path = runs / FILE
 
-    def tell(self, folders: Sequence[RunFolder]) -> None:
+    def tell(self, folders: Sequence[Record]) -> None:
         """Makes or continues the runs of these records, as their folders are now; those unchanged are passed over."""
         wanted = [record for folder in folders if (record := tracked(folder)) is not None]
         if wanted:
@@ -84,7 +84,7 @@ class MlflowView:
 
     def catch_up(self) -> None:
         """Tells it every record that changed since, and deletes the runs of those that are gone."""
-        folders = run_folders(self.runs)
+        folders = records_in(self.runs)
         if not folders and not self.path.is_file():
             return
         wanted = [record for folder in folders if (record := tracked(folder)) is not None]
@@ -95,7 +95,7 @@ class MlflowView:
 
     def rebuild(self) -> int:
         """Makes the store anew from every record that is tracked; returns how many there are."""
-        wanted = [record for folder in run_folders(self.runs) if (record := tracked(folder)) is not None]
+        wanted = [record for folder in records_in(self.runs) if (record := tracked(folder)) is not None]
         if not wanted and not self.path.is_file():
             return 0
         with self._lock():

@@ -16,7 +16,7 @@ from filelock import FileLock
 from ditr.errors import Code, DitrError
 from ditr.files import replacing
 from ditr.record.columns import TABLES
-from ditr.record.folder import RunFolder, run_folders
+from ditr.record.folder import Record, records_in
 from ditr.record.views.rows import replace_rows
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FILE = "results.duckdb"
 _STAMPS = "stamps"
 """The table of what was read: a stamp a folder."""
-_NOTHING: tuple[list[RunFolder], list[str]] = ([], [])
+_NOTHING: tuple[list[Record], list[str]] = ([], [])
 _RETRIES_S = (0.1, 0.2, 0.5, 1.0)
 
 
@@ -50,7 +50,7 @@ class Results:
         self.runs = runs
         self.path = runs / FILE
 
-    def tell(self, folders: Sequence[RunFolder]) -> None:
+    def tell(self, folders: Sequence[Record]) -> None:
         """Replaces the rows of these records by what their folders say now.
 
         Raises
@@ -65,7 +65,7 @@ class Results:
 
     def catch_up(self) -> None:
         """Tells it every record that changed since, and forgets those that are gone; raises as ``tell`` does."""
-        if (not self.path.is_file() and not run_folders(self.runs)) or self._behind() == _NOTHING:
+        if (not self.path.is_file() and not records_in(self.runs)) or self._behind() == _NOTHING:
             return
         with self._lock():
             behind = self._behind()  # another process may have been first
@@ -99,12 +99,12 @@ class Results:
             table = connection.sql(sql).to_arrow_table()
         pyarrow.parquet.write_table(table, target)
 
-    def _behind(self) -> tuple[list[RunFolder], list[str]] | None:
+    def _behind(self) -> tuple[list[Record], list[str]] | None:
         """Folders that are not as they were when they were read, and names of those that are gone; None for a file
         that cannot tell."""
         import duckdb
 
-        found = {folder.path.name: folder for folder in run_folders(self.runs)}
+        found = {folder.path.name: folder for folder in records_in(self.runs)}
         try:
             if not self._is_current():
                 return None
@@ -129,7 +129,7 @@ class Results:
             return False
         return found == {_STAMPS: ["folder", "stamp"]} | {table: list(columns) for table, columns in TABLES.items()}
 
-    def _update(self, folders: Sequence[RunFolder], gone: Sequence[str] = ()) -> None:
+    def _update(self, folders: Sequence[Record], gone: Sequence[str] = ()) -> None:
         import duckdb
 
         try:
@@ -140,7 +140,7 @@ class Results:
     def _make_anew(self) -> int:
         import duckdb
 
-        folders = run_folders(self.runs)
+        folders = records_in(self.runs)
         with replacing(self.path) as beside:
             try:
                 _write(beside, folders)
@@ -155,7 +155,7 @@ class Results:
     def _reading(self, sql: str) -> Iterator[duckdb.DuckDBPyConnection]:
         import duckdb
 
-        if not run_folders(self.runs):
+        if not records_in(self.runs):
             fix = "Run an experiment first: ditr run specs/fpn_inject.yaml"
             raise DitrError("there are no results yet", code=Code.QUERY, where=str(self.runs), fix=fix)
         with self._caught_up() as path, _connect(path, mode="read") as connection:
@@ -173,7 +173,7 @@ class Results:
         except OSError:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / FILE
-                _write(path, run_folders(self.runs))
+                _write(path, records_in(self.runs))
                 yield path
             return
         yield self.path
@@ -183,7 +183,7 @@ class Results:
         return FileLock(self.runs / f".{FILE}.lock")
 
 
-def _write(path: Path, folders: Sequence[RunFolder], gone: Sequence[str] = ()) -> None:
+def _write(path: Path, folders: Sequence[Record], gone: Sequence[str] = ()) -> None:
     """Replaces the rows of these records in the file, which is made if there is none; what is gone is forgotten."""
     with _connect(path, mode="write") as connection:
         for name, columns in {**TABLES, _STAMPS: {"folder": "VARCHAR", "stamp": "VARCHAR"}}.items():

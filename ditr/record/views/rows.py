@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ditr.errors import DitrError
 from ditr.record.columns import CHECK_COLUMNS, FRAME_COLUMNS, INSTANCE_COLUMNS, result_columns
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.state import RecordState, unreadable
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _CHECK_FIELDS = {
 assert len(_CHECK_FIELDS) == len(CHECK_COLUMNS) - 3
 
 
-def replace_rows(connection: duckdb.DuckDBPyConnection, folder: RunFolder) -> None:
+def replace_rows(connection: duckdb.DuckDBPyConnection, folder: Record) -> None:
     """Writes all rows of the record, or if a file of it is damaged, the one that says so."""
     connection.execute("BEGIN")
     try:
@@ -41,7 +41,7 @@ def replace_rows(connection: duckdb.DuckDBPyConnection, folder: RunFolder) -> No
     connection.execute("COMMIT")
 
 
-def result_row(folder: RunFolder) -> dict[str, Any]:
+def result_row(folder: Record) -> dict[str, Any]:
     """The record's row of the results.
 
     Raises
@@ -64,12 +64,12 @@ def result_row(folder: RunFolder) -> dict[str, Any]:
     }
 
 
-def standing(folder: RunFolder, state: RecordState) -> str:
+def standing(folder: Record, state: RecordState) -> str:
     """Its state; ``interrupted`` where it says running and no process runs it."""
     return "interrupted" if state.state == "running" and not folder.is_locked() else state.state
 
 
-def _insert_all(connection: duckdb.DuckDBPyConnection, folder: RunFolder) -> None:
+def _insert_all(connection: duckdb.DuckDBPyConnection, folder: Record) -> None:
     row = result_row(folder)
     key = row["run_key"]
     with _blaming(folder.state_file):
@@ -106,7 +106,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, row: Mapping[str, Any]) -> No
     connection.execute(f"INSERT INTO results ({', '.join(row)}) VALUES ({marks})", list(row.values()))
 
 
-def _insert_metrics(connection: duckdb.DuckDBPyConnection, folder: RunFolder, *, key: str) -> None:
+def _insert_metrics(connection: duckdb.DuckDBPyConnection, folder: Record, *, key: str) -> None:
     """Every whole line; one at the end that a crash cut off is left out, any other that cannot be read is damage."""
     columns = "{'step': 'BIGINT', 'metrics': 'MAP(VARCHAR, DOUBLE)'}"
     read = f"read_json(?, format = 'newline_delimited', columns = {columns}, ignore_errors = true)"

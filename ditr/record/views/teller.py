@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from ditr.errors import DitrError
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.views import View
 
 PATIENCE_S = 60.0
@@ -26,12 +26,12 @@ class Teller:
         self._views = views
         self._say = say
         self._changed = threading.Condition()
-        self._waiting: dict[str, RunFolder] = {}
+        self._waiting: dict[str, Record] = {}
         self._ending = False
         self._troubles: dict[str, str] = {}
         self._thread = threading.Thread(target=self._work, name="views", daemon=True)
 
-    def tell(self, folder: RunFolder) -> None:
+    def tell(self, folder: Record) -> None:
         """Returns at once; a record that is told again before the views took it is told once."""
         with self._changed:
             self._waiting[folder.path.name] = folder

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ditr.errors import DitrError
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.state import RecordState, unreadable
 from ditr.record.views.headline import headline
 from ditr.spec.check_stages import STAGES
@@ -21,7 +21,7 @@ _OF_RESULT = ("split", "n_frames", "device")
 class Tracked:
     """A record that MLflow has a run of."""
 
-    folder: RunFolder
+    folder: Record
     stamp: str
     """Of the folder before it was read."""
     state: RecordState
@@ -70,7 +70,7 @@ class Tracked:
             raise unreadable(self.folder.checks, error) from error
 
 
-def tracked(folder: RunFolder) -> Tracked | None:
+def tracked(folder: Record) -> Tracked | None:
     """None for a record that is not to be tracked, has not written where its numbers come from, or cannot be read."""
     stamp = folder.stamp()
     try:
@@ -87,7 +87,7 @@ def tracked(folder: RunFolder) -> Tracked | None:
 
 
 def _of_spec(
-    folder: RunFolder, stamp: str, state: RecordState, facts: Mapping[str, Any], result: Mapping[str, Any]
+    folder: Record, stamp: str, state: RecordState, facts: Mapping[str, Any], result: Mapping[str, Any]
 ) -> Tracked | None:
     spec = read_resolved(folder.spec)
     if not spec.tracking.mlflow:
@@ -111,7 +111,7 @@ def _of_spec(
 
 
 def _of_log(
-    folder: RunFolder, stamp: str, state: RecordState, facts: Mapping[str, Any], result: Mapping[str, Any]
+    folder: Record, stamp: str, state: RecordState, facts: Mapping[str, Any], result: Mapping[str, Any]
 ) -> Tracked:
     says = {
         "variant": state.variant,
@@ -133,7 +133,7 @@ def _of_log(
     )
 
 
-def _part(folder: RunFolder, facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _part(folder: Record, facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = facts.get(name, {})
     if not isinstance(found, dict):
         raise unreadable(folder.provenance, ValueError(f"{name} is no object"))

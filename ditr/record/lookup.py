@@ -1,34 +1,35 @@
-"""One run by its folder or its name, for the command that looks at one."""
+"""One run by its folder or its name."""
 
 from __future__ import annotations
 
 import difflib
+from contextlib import suppress
 from pathlib import Path
 
 from ditr.errors import Code, DitrError
-from ditr.paths import runs_dir
-from ditr.record.folder import RunFolder, run_folders
+from ditr.record.folder import Record, records_in
+from ditr.record.state import UnreadableRecord
 
 
-def find_run(text: str) -> RunFolder:
-    """The run whose folder this is, or is called so in the folder of runs, or the only finished one of this experiment.
+def find_run(text: str, *, runs: Path) -> Record:
+    """The run whose folder this is, or is called so in ``runs``, or the only finished one of this experiment there.
 
     Raises
     ------
     DitrError: there is none, with near names, or several, with all of their names.
     """
-    runs = runs_dir()
     for folder in (Path(text), runs / text):
         if (folder / "state.json").is_file():
-            return RunFolder(folder)
+            return Record(folder)
     if len(Path(text).parts) > 1:
         fix = "Name a run's folder, or a run of `ditr ls`."
         raise DitrError("no run's folder", code=Code.RUN, where=text, fix=fix)
-    names: dict[str, list[RunFolder]] = {}
-    for run in run_folders(runs):
-        state = run.state()
-        if state is not None and state.kind == "run" and state.state == "finished":
-            names.setdefault(state.name, []).append(run)
+    names: dict[str, list[Record]] = {}
+    for run in records_in(runs):
+        with suppress(UnreadableRecord):
+            state = run.state()
+            if state is not None and state.kind == "run" and state.state == "finished":
+                names.setdefault(state.name, []).append(run)
     found = names.get(text, [])
     if len(found) == 1:
         return found[0]
@@ -39,7 +40,7 @@ def find_run(text: str) -> RunFolder:
     raise _unknown(text, names, runs)
 
 
-def _unknown(text: str, names: dict[str, list[RunFolder]], runs: Path) -> DitrError:
+def _unknown(text: str, names: dict[str, list[Record]], runs: Path) -> DitrError:
     known = [*names, *(run.path.name for of_name in names.values() for run in of_name)]
     if not known:
         fix = "Run a spec first, such as: ditr run specs/fpn_inject.yaml"

@@ -9,8 +9,8 @@ import torch
 from ditr.errors import DitrError
 from ditr.model import sparse
 from ditr.paths import project_dir
-from ditr.runner.places import Slot, require_fit, slots_of
 from ditr.runner.plan import PlannedRun, plan
+from ditr.runner.slots import Slot, require_fit, slots_of
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ditr.files import write_json, write_text
 from ditr.record import provenance
-from ditr.record.folder import RunFolder
+from ditr.record.folder import Record
 from ditr.record.views.headline import checkpoint_name, features_of
 from ditr.runner.inputs import Inputs, LoadedWeights
 from ditr.runner.plan import Planned
@@ -167,7 +167,7 @@ def _of_training(
     }
 
 
-def _keep_patch(folder: RunFolder, *, number: int) -> None:
+def _keep_patch(folder: Record, *, number: int) -> None:
     patch = folder.path / "dirty.patch"
     if patch.is_file():
         patch.rename(folder.path / f"dirty.session{number}.patch")
@@ -203,7 +203,7 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def _logged(folder: RunFolder, name: str) -> list[float]:
+def _logged(folder: Record, name: str) -> list[float]:
     """The metric's value in each step of the training."""
     return [row["metrics"][name] for row in folder.logged() if name in row["metrics"]]
 

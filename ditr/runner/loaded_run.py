@@ -1,0 +1,88 @@
+"""A run that has finished, to go on with in Python: its spec, its numbers, its model, its view of a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ditr.paths import runs_dir
+from ditr.record.folder import Record
+from ditr.record.lookup import find_run
+from ditr.spec.models import Spec
+from ditr.spec.registry import Registry
+from ditr.spec.resolved_spec import read_resolved
+
+if TYPE_CHECKING:
+    from ditr.data.frame_view import FrameView
+    from ditr.model.esam import EsamSingleView
+
+
+class LoadedRun:
+    """One run's record, read when asked for.
+
+    Attributes
+    ----------
+    record: its folder and the paths in it.
+    spec: what it was made of, as it was resolved then; later changes of spec files and registry are not in it.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.spec: Spec = read_resolved(record.spec)
+
+    def __repr__(self) -> str:
+        state = self.record.state()
+        ap50 = self.result.get("ap50")
+        shown = f", ap50 {ap50:.4f}" if ap50 is not None else ""
+        return f"LoadedRun({self.record.path.name!r}, {state.state if state else 'not begun'}{shown})"
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What result.json says: scores in 0..1, costs, digests; empty until the run has one."""
+        return self.record.read_result()
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """With which code, data and machine it was made."""
+        return self.record.read_provenance() or {}
+
+    def model(self) -> EsamSingleView:
+        """The trained model on the CPU, in evaluation mode; it takes a ``ditr.data.batch.Batch``.
+
+        Raises
+        ------
+        DitrError: the run has left no weights, or they are damaged.
+        """
+        from ditr.runner.evaluate_checkpoint import whole_model
+        from ditr.runner.run_view import require_weights
+
+        model, _ = whole_model(self.spec, require_weights(self.record), registry=Registry())
+        return model.eval()
+
+    def frame(self, frame_id: str, *, say: Callable[[str], None] = lambda line: None) -> FrameView:
+        """One frame of the run's data set as the run sees it: its weights evaluate the frame again.
+
+        Parameters
+        ----------
+        frame_id: such as ``scene0012_00_200``, of either split.
+        say: takes a line about what is opened or made, and one if the data have changed since the run.
+
+        Returns
+        -------
+        N points with xyz (N, 3) in metres of the centred world, uv (N, 2) pixels, ground truth (N,), the predicted
+        masks (K, N) with their scores (K,), and the colours of the 2D features; see ``FrameView``.
+
+        Raises
+        ------
+        DitrError: the run has left no weights, or there is no such frame.
+        """
+        from ditr.runner.run_view import view_frame
+
+        view, _ = view_frame(self.record, frame_id, registry=Registry(), say=say)
+        return view
+
+
+def load_run(name: str | Path, *, runs: Path | None = None) -> LoadedRun:
+    """As ``find_run``; by default in the project's folder of runs."""
+    return LoadedRun(find_run(str(name), runs=runs or runs_dir()))
