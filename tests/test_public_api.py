@@ -50,7 +50,7 @@ def test_without_runs_every_call_is_one_clear_message(tmp_path: Path) -> None:
         lambda: ditr.load_run("fpn_inject", runs=tmp_path),
         lambda: ditr.results(tmp_path).df(),
     ):
-        with pytest.raises(DitrError, match="no (finished run|results) yet"):
+        with pytest.raises(DitrError, match=r"no (finished run|results) yet"):
             call()
 
 
