@@ -36,7 +36,9 @@ def make_run(tmp_path: Path) -> MakeRun:
         folder.set_state(replace(recording.state, started_at=f"2026-01-0{day}T00:00:00+00:00"))
         folder.spec.write_text(to_yaml(SPEC.model_copy(update={"name": name})))
         dataset = {"name": "tiny", "root": str(tmp_path), "digest": "d1" * 16}
-        write_json(folder.provenance, {"git": {"commit": "c0ffee"}, "dataset": dataset, "device": "cpu"})
+        write_json(
+            folder.provenance, {"git": {"commit": "c0ffee", "dirty": False}, "dataset": dataset, "device": "cpu"}
+        )
         for step in range(3):
             folder.log(step, {"loss": 1.0 / (step + 1), "learning_rate": 1e-3})
         if state == "finished":

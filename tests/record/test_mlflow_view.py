@@ -201,6 +201,18 @@ def test_what_is_not_to_be_tracked_or_cannot_be_read_is_not_there(folder: Record
     assert [run.data.tags["ditr.folder"] for run in children(folder)] == [folder.path.name]
 
 
+def test_a_record_that_mlflow_does_not_take_keeps_it_from_no_other(folder: Record, make_run) -> None:  # type: ignore[no-untyped-def]
+    odd, torn = make_run("odd", key="0000000002"), make_run("torn", key="0000000003")
+    odd.log(4, {"loss<": 1.0})
+    torn.metrics.write_text('{"step": {}}\n')
+    change(folder, state="finished")
+    with pytest.raises(DitrError, match=f"{odd.path.name}: .*; {torn.path.name}: unreadable metrics.jsonl"):
+        view(folder).catch_up()
+    assert folder.path.name in {
+        run.data.tags["ditr.folder"] for run in children(folder, "attributes.status = 'FINISHED'")
+    }
+
+
 @pytest.mark.slow
 def test_processes_that_make_the_store_at_once_wait_for_each_other(make_run) -> None:  # type: ignore[no-untyped-def]
     folders = [make_run("base", key=f"000000000{index}", seed=index) for index in range(2)]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from ditr.errors import Code, DitrError
+from ditr.errors import Code, DitrError, in_a_line
 from ditr.files import replacing
 from ditr.record.folder import Record, records_in
 from ditr.record.metrics import METRICS, SCORES
@@ -80,7 +80,10 @@ class MlflowView:
         wanted = [record for folder in folders if (record := tracked(folder)) is not None]
         if wanted:
             with self._client() as client:
-                _tell(client, self.runs, wanted)
+                known: dict[str, _Known] = {}
+                for record in wanted:
+                    known |= _known(client, only=record.folder.path.name)
+                _tell(client, self.runs, wanted, known)
 
     def catch_up(self) -> None:
         """Tells it every record that changed since, and deletes the runs of those that are gone."""
@@ -90,8 +93,9 @@ class MlflowView:
         wanted = [record for folder in folders if (record := tracked(folder)) is not None]
         if wanted or self.path.is_file():
             with self._client() as client:
-                _forget(client, _known(client), kept={folder.path.name for folder in folders})
-                _tell(client, self.runs, wanted)
+                known = _known(client)
+                _forget(client, known, kept={folder.path.name for folder in folders})
+                _tell(client, self.runs, wanted, known)
 
     def rebuild(self) -> int:
         """Makes the store anew from every record that is tracked; returns how many there are."""
@@ -101,7 +105,7 @@ class MlflowView:
         with self._lock():
             _make_store(self.path)
         with self._client() as client:
-            _tell(client, self.runs, wanted)
+            _tell(client, self.runs, wanted, {})
         return len(wanted)
 
     def pages(self) -> dict[str, str]:
@@ -131,9 +135,8 @@ class MlflowView:
                 client = MlflowClient(store_uri(self.runs))
                 client.get_experiment_by_name("")
             except Exception as error:  # whatever sqlite, sqlalchemy or alembic make of it
-                first = (str(error) or type(error).__name__).splitlines()[0]
                 raise DitrError(
-                    f"MLflow cannot open its store: {first}",
+                    f"MLflow cannot open its store: {in_a_line(error)}",
                     code=Code.RUN,
                     where=str(self.path),
                     fix="Make it anew from the records: ditr results rebuild",
@@ -167,20 +170,32 @@ def _artefacts(runs: Path) -> str:
     return (runs / "mlartifacts").resolve().as_uri()
 
 
-def _tell(client: MlflowClient, runs: Path, records: Sequence[Tracked]) -> None:
-    known = _known(client)
-    parents = {_Writer(client, runs, record).tell(known.get(record.folder.path.name)) for record in records}
-    for experiment, parent in sorted(pair for pair in parents if pair is not None):
-        _sum_up(client, experiment, parent)
+def _tell(client: MlflowClient, runs: Path, records: Sequence[Tracked], known: Mapping[str, _Known]) -> None:
+    """One that MLflow does not take keeps it from none of the others; a DitrError at the end names it."""
+    parents: set[tuple[str, str]] = set()
+    troubles: list[str] = []
+    for record in records:
+        name = record.folder.path.name
+        try:
+            parent = _Writer(client, runs, record).tell(known.get(name))
+        except Exception as error:  # of a damaged file of the record, or a value that MLflow refuses
+            troubles.append(f"{name}: {in_a_line(error)}")
+        else:
+            parents |= {parent} if parent is not None else set()
+    for experiment, parent_id in sorted(parents):
+        _sum_up(client, experiment, parent_id)
+    if troubles:
+        raise DitrError("; ".join(troubles), code=Code.RUN, where=str(runs))
 
 
-def _known(client: MlflowClient) -> dict[str, _Known]:
-    """By name of record, what MLflow has of it."""
+def _known(client: MlflowClient, *, only: str | None = None) -> dict[str, _Known]:
+    """By name of record, what MLflow has of it; ``only`` asks for one record."""
+    wanted = "tags.`ditr.level` = 'run'" + (f" and tags.`{_FOLDER}` = '{only}'" if only else "")
     everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
     found: dict[str, _Known] = {}
     token: str | None = ""
     while token is not None:
-        page = client.search_runs(everywhere, "tags.`ditr.level` = 'run'", page_token=token or None)
+        page = client.search_runs(everywhere, wanted, page_token=token or None)
         for run in page:
             tags = run.data.tags
             known = _Known(

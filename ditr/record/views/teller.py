@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from ditr.errors import DitrError
+from ditr.errors import DitrError, in_a_line
 from ditr.record.folder import Record
 from ditr.record.views import View
 
@@ -66,12 +66,7 @@ class Teller:
                     view.catch_up() if ending else view.tell(folders)
                     self._troubles.pop(view.name, None)
                 except Exception as error:  # a view's trouble is never the work's
-                    self._troubles[view.name] = _in_a_line(error)
+                    fix = f" ({error.fix})" if isinstance(error, DitrError) and error.fix else ""
+                    self._troubles[view.name] = in_a_line(error) + fix
             if ending:
                 return
-
-
-def _in_a_line(error: Exception) -> str:
-    what = error.what if isinstance(error, DitrError) else str(error) or type(error).__name__
-    fix = f" ({error.fix})" if isinstance(error, DitrError) and error.fix else ""
-    return what.splitlines()[0] + fix
