@@ -178,7 +178,7 @@ def test_a_failing_second_evaluation_leaves_the_first(
 
 
 def test_a_picture_that_fails_costs_no_number(trained: Path, tmp_path: Path) -> None:
-    def fail(folder: Record, found: object, frames: object) -> None:
+    def fail(folder: Record, found: object) -> None:
         raise OSError("no room")
 
     using = Host(
