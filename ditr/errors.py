@@ -71,7 +71,7 @@ class DitrError(Exception):
         return f"error[{self.code}]: {head}" + (f"\n  fix: {self.fix}" if self.fix else "")
 
 
-def in_a_line(error: Exception) -> str:
+def in_short(error: Exception) -> str:
     """What an error says, without where and without a fix."""
     text = error.what if isinstance(error, DitrError) else str(error)
     return text.splitlines()[0] if text else type(error).__name__

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from ditr.errors import Code, DitrError, in_a_line
+from ditr.errors import Code, DitrError, in_short
 from ditr.files import replacing
 from ditr.record.folder import Record, records_in
 from ditr.record.metrics import METRICS, SCORES
@@ -136,7 +136,7 @@ class MlflowView:
                 client.get_experiment_by_name("")
             except Exception as error:  # whatever sqlite, sqlalchemy or alembic make of it
                 raise DitrError(
-                    f"MLflow cannot open its store: {in_a_line(error)}",
+                    f"MLflow cannot open its store: {in_short(error)}",
                     code=Code.RUN,
                     where=str(self.path),
                     fix="Make it anew from the records: ditr results rebuild",
@@ -179,7 +179,7 @@ def _tell(client: MlflowClient, runs: Path, records: Sequence[Tracked], known: M
         try:
             parent = _Writer(client, runs, record).tell(known.get(name))
         except Exception as error:  # of a damaged file of the record, or a value that MLflow refuses
-            troubles.append(f"{name}: {in_a_line(error)}")
+            troubles.append(f"{name}: {in_short(error)}")
         else:
             parents |= {parent} if parent is not None else set()
     for experiment, parent_id in sorted(parents):

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from ditr.errors import DitrError, in_a_line
+from ditr.errors import DitrError, in_short
 from ditr.record.folder import Record
 from ditr.record.views import View
 
@@ -67,6 +67,6 @@ class Teller:
                     self._troubles.pop(view.name, None)
                 except Exception as error:  # a view's trouble is never the work's
                     fix = f" ({error.fix})" if isinstance(error, DitrError) and error.fix else ""
-                    self._troubles[view.name] = in_a_line(error) + fix
+                    self._troubles[view.name] = in_short(error) + fix
             if ending:
                 return
