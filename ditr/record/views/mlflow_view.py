@@ -347,7 +347,7 @@ class _Writer:
             name=self.record.dataset,
             digest=self.record.dataset_digest[:36],
             source_type="local",
-            source=json.dumps({"uri": Path(self.record.dataset_root).as_uri()}),
+            source=json.dumps({"uri": Path(self.record.dataset_root).resolve().as_uri()}),
             schema=None,
             profile=None,
         )
