@@ -83,6 +83,11 @@ def locate_checkpoint(checkpoint: Checkpoint, *, registry: Registry) -> Checkpoi
     )
 
 
+def pinning_entries(sha256: str, *, registry: Registry) -> tuple[str, ...]:
+    """Names of the registry's checkpoints that pin this digest."""
+    return tuple(name for name in registry.names("checkpoints") if registry.checkpoint(name).sha256 == sha256)
+
+
 def _require_pinned(path: Path, *, found: str, pinned: str | None, by: str, url: str) -> None:
     if pinned not in (None, found):
         raise DitrError(

@@ -40,6 +40,7 @@ def test_a_data_set_is_opened_and_says_what_it_is(tiny_dataset: Dataset) -> None
     assert dataset.digest == tiny_dataset.digest
     assert dataset.train.frame(0).points.shape == (20_000, 6)
     assert repr(dataset) == f"Dataset('synthrooms_tiny', 2 + 2 frames, {str(dataset.root)!r})"
+    assert repr(dataset.train.frame(0)) == f"Frame({dataset.train.ids[0]!r}, 20,000 points)"
     frames, index = dataset.find(dataset.val.ids[1])
     assert (frames is dataset.val, index) == (True, 1)
 
@@ -69,6 +70,7 @@ def test_a_run_gives_its_spec_numbers_model_and_view_of_a_frame(tmp_path: Path, 
     assert sum(weight.numel() for weight in model.parameters()) == run.result["params_m"] * 1e6
     view = run.frame(tiny_dataset.val.ids[0])
     np.testing.assert_array_equal(view.in_space.xyz, tiny_dataset.val.frame(0).points[:, :3])
+    assert repr(view) == f"FrameView({view.frame_id!r}, 20,000 points, {len(view.predicted.scores)} predictions)"
     assert (np.diff(view.predicted.scores) <= 0).all()
     assert view.features is not None
     with pytest.raises(DitrError, match="has no frame"):

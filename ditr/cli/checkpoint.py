@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ditr.catalog import locate_checkpoint
+from ditr.catalog import locate_checkpoint, pinning_entries
 from ditr.cli.tables import text_table
 from ditr.errors import DitrError
 from ditr.spec.models import BackboneSpec, RegisteredCheckpoint
@@ -32,8 +32,8 @@ def inspect(
     """Say what a weight file is, and what to write into a spec to use it. Nothing in the file is run."""
     from ditr.weights.description import describe
 
-    described = describe(file)
-    lines = [*_what(described), *_registry(described, Registry()), *_loading(described), *_groups(described)]
+    described, registry = describe(file), Registry()
+    lines = [*_what(described, registry), *_registry(described, registry), *_loading(described), *_groups(described)]
     typer.echo("\n".join([*lines, *_use(described)]))
 
 
@@ -52,11 +52,13 @@ def list_checkpoints() -> None:
     typer.echo(text_table(columns, rows), nl=False)
 
 
-def _what(described: Description) -> Iterator[str]:
+def _what(described: Description, registry: Registry) -> Iterator[str]:
+    pinned = pinning_entries(described.sha256, registry=registry)
+    unknown = "its pinned sha256" if pinned else "nothing in the file: pin its sha256, in a spec or the registry"
     yield f"{described.path}"
     yield f"  what      {described.format or 'none of mask3d, esam, ditr'}: {described.reason}"
     yield f"  file      {described.container} file, {described.size_bytes / 1e6:.1f} MB, sha256 {described.sha256}"
-    yield f"  whole     by {described.checked or 'nothing in the file: pin its sha256, in a spec or the registry'}"
+    yield f"  whole     by {described.checked or unknown}"
     if described.key_prefix:
         yield f"  prefix    '{described.key_prefix}' stands before the backbone's names"
     if described.backbone:
@@ -66,11 +68,11 @@ def _what(described: Description) -> Iterator[str]:
 
 def _registry(described: Description, registry: Registry) -> Iterator[str]:
     """The entry that pins this file; else the entries that weights of this kind and size would fit."""
-    entries = {name: registry.checkpoint(name) for name in registry.names("checkpoints")}
-    same = [name for name, entry in entries.items() if entry.sha256 == described.sha256]
+    same = pinning_entries(described.sha256, registry=registry)
     if same:
         yield f"  registry  this is {', '.join(same)}, by its sha256"
         return
+    entries = {name: registry.checkpoint(name) for name in registry.names("checkpoints")}
     fitting = [
         f"{name} ({'which pins another sha256' if entry.sha256 else 'which pins no sha256'})"
         for name, entry in entries.items()

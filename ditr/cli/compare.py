@@ -127,7 +127,7 @@ def _spread(mean: float, sd: float | None) -> str:
 
 
 def _contrasts(comparison: Comparison) -> str:
-    from ditr.report.answers import interval_text, metric_name, p_text
+    from ditr.report.answers import detectable_text, interval_text, metric_name, p_text
 
     rows = []
     for contrast in comparison.contrasts:
@@ -139,7 +139,7 @@ def _contrasts(comparison: Comparison) -> str:
                 interval_text(found),
                 p_text(contrast.p_holm),
                 p_text(contrast.permutation_p),
-                f"{found.minimum_detectable:.3f}",
+                detectable_text(found),
             )
         )
     columns = ("difference", metric_name(comparison.metric), "95 % interval", "p (Holm)", "p (scenes)", "detectable")

@@ -43,3 +43,6 @@ class Frame:
     pose_c2w: np.ndarray
     """(4, 4) float64, camera to centred world."""
     intrinsics: Intrinsics
+
+    def __repr__(self) -> str:
+        return f"Frame({self.id!r}, {len(self.points):,} points)"

@@ -79,6 +79,10 @@ class FrameView:
     prediction: Prediction | None = None
     features: MapColours | None = None
 
+    def __repr__(self) -> str:
+        said = "" if self.prediction is None else f", {len(self.prediction.scores)} predictions"
+        return f"FrameView({self.frame_id!r}, {len(self.uv):,} points{said})"
+
     @property
     def image_hw(self) -> tuple[int, int]:
         return self.image.shape[0], self.image.shape[1]

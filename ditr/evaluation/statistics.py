@@ -7,6 +7,7 @@ apart: the scenes' by a bootstrap that draws the same scenes for both arms, the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,7 +44,8 @@ class Difference:
     high: float
     """Bounds of the confidence interval."""
     p: float
-    """Two-sided, of the test that the interval inverts: at which level it would just reach 0."""
+    """Two-sided, of the test that the interval inverts: at which level it would just reach 0. With one scene this, the
+    bounds and the errors are NaN."""
     se: float
     """Standard error: the root of the squares of the two below, and of nothing else."""
     se_scenes: float
@@ -137,12 +139,12 @@ def permutation_p(first: Scored, second: Scored, *, metric: Metric, resamples: i
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Each p corrected for that many tests, in the order given (Holm 1979)."""
-    count = len(p_values)
-    corrected = [0.0] * count
+    """Each p corrected for that many tests, in the order given (Holm 1979); one that is NaN, unknown, stays so."""
+    known = [at for at, p in enumerate(p_values) if not math.isnan(p)]
+    corrected = [math.nan] * len(p_values)
     worst = 0.0
-    for rank, at in enumerate(sorted(range(count), key=lambda index: p_values[index])):
-        worst = max(worst, min(1.0, (count - rank) * p_values[at]))
+    for rank, at in enumerate(sorted(known, key=lambda index: p_values[index])):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[at]))
         corrected[at] = worst
     return tuple(corrected)
 

@@ -16,11 +16,11 @@ def find_run(text: str, *, runs: Path) -> Record:
 
     Raises
     ------
-    DitrError: there is none, with near names, or several, with all of their names.
+    DitrError: there is none, with near names, or several, with all of their names; or it is no run.
     """
     for folder in (Path(text), runs / text):
         if (folder / "state.json").is_file():
-            return Record(folder)
+            return _run(Record(folder))
     if len(Path(text).parts) > 1:
         fix = "Name a run's folder, or a run of `ditr ls`."
         raise DitrError("no run's folder", code=Code.RUN, where=text, fix=fix)
@@ -38,6 +38,14 @@ def find_run(text: str, *, runs: Path) -> Record:
         what = f"{len(found)} finished runs are called '{text}'"
         raise DitrError(what, code=Code.RUN, where=str(runs), fix=f"Name one of {each}.")
     raise _unknown(text, names, runs)
+
+
+def _run(record: Record) -> Record:
+    state = record.state()
+    if state is not None and state.kind != "run":
+        what = f"this is a record of kind '{state.kind}', not a run"
+        raise DitrError(what, code=Code.RUN, where=str(record.path), fix="Name a run of `ditr ls`.")
+    return record
 
 
 def _unknown(text: str, names: dict[str, list[Record]], runs: Path) -> DitrError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,7 @@ Verdict = Literal["yes", "no", "not decided"]
 ALPHA = 0.05
 FEWEST_SEEDS = 3
 """Below it nothing is decided: the spread of trainings is not known."""
+UNKNOWN = "unknown"
 QUESTIONS = (
     "Does fusing 2D features beat 3D only?",
     "Does multi-scale injection beat the single-scale gate?",
@@ -61,15 +63,17 @@ def sentence(contrast: Contrast, *, metric: Metric) -> str:
     """One contrast in words and numbers."""
     found = contrast.difference
     counts = found.num_seeds
-    seeds = f"{counts[0]} seeds each" if counts[0] == counts[1] else f"{counts[1]} and {counts[0]} seeds"
+    seeds = f"{_counted(counts[0], 'seed')} each" if counts[0] == counts[1] else f"{counts[1]} and {counts[0]} seeds"
     text = (
         f"{contrast.label} is {found.value:+.3f} {metric_name(metric)} from {contrast.reference}"
         f" (95 % interval {interval_text(found)}, p {p_text(contrast.p_holm)} after Holm's correction,"
-        f" {seeds}, {found.num_scenes} scenes)"
+        f" {seeds}, {_counted(found.num_scenes, 'scene')})"
     )
     if min(counts) < FEWEST_SEEDS:
         return f"{text}; {FEWEST_SEEDS} seeds are needed to decide."
     if verdict(contrast) == "not decided":
+        if math.isnan(found.se):
+            return f"{text}; one scene does not say how others would differ."
         return f"{text}; effects below {found.minimum_detectable:.3f} would mostly be missed with this data."
     return f"{text}."
 
@@ -80,13 +84,24 @@ def metric_name(metric: Metric) -> str:
 
 
 def interval_text(found: Difference) -> str:
-    """Such as +0.012 to +0.340."""
-    return f"{found.low:+.3f} to {found.high:+.3f}"
+    """Such as +0.012 to +0.340; unknown where there is one scene."""
+    return UNKNOWN if math.isnan(found.se) else f"{found.low:+.3f} to {found.high:+.3f}"
 
 
 def p_text(p: float) -> str:
-    """Such as 0.031, or < 0.001."""
+    """Such as 0.031, or < 0.001; unknown where there is one scene."""
+    if math.isnan(p):
+        return UNKNOWN
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def detectable_text(found: Difference) -> str:
+    """Such as 0.049; unknown where there is one scene."""
+    return UNKNOWN if math.isnan(found.se) else f"{found.minimum_detectable:.3f}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _first(real: Sequence[Contrast], controls: Sequence[Contrast], *, metric: Metric) -> Answer:

@@ -116,7 +116,8 @@ def _pairs(summaries: Sequence[ArmSummary]) -> list[tuple[str, str]]:
     pairs = [(reference, label) for label in labels if label != reference]
     single = [label for label, role in labels.items() if role == "single_scale"]
     multi = [label for label, role in labels.items() if role in ("multi_scale", "both")]
-    return list(dict.fromkeys([*pairs, *product(single, multi)]))
+    more = [(one, other) for one, other in product(single, multi) if (other, one) not in pairs]
+    return list(dict.fromkeys([*pairs, *more]))
 
 
 def _reference(summaries: Sequence[ArmSummary]) -> ArmSummary:

@@ -30,6 +30,9 @@ class ResultsView:
 
     results: Results
 
+    def __repr__(self) -> str:
+        return f"ResultsView({str(self.results.runs)!r})"
+
     def df(self, sql: str = "select * from results order by started_at") -> pandas.DataFrame:
         """The answer to a reading statement, as ``ditr query`` takes them; raises DitrError as it does."""
         import pandas
@@ -47,6 +50,11 @@ class ComparisonView:
     """A comparison and its tables."""
 
     comparison: Comparison
+
+    def __repr__(self) -> str:
+        arms = ", ".join(one.arm.label for one in self.comparison.arms)
+        answers = "; ".join(f"{one.question} {one.verdict}" for one in self.comparison.answers)
+        return f"ComparisonView({arms}: {answers})"
 
     def df(self) -> pandas.DataFrame:
         """One row an arm and seed, with its three scores."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ditr.catalog import CheckpointFile
+from ditr.catalog import CheckpointFile, pinning_entries
 from ditr.errors import Code, DitrError
 from ditr.files import write_text
 from ditr.record.folder import Record
@@ -156,7 +156,8 @@ class _Work:
     def _load(self, checkpoint: Path) -> tuple[EsamSingleView, LoadedWeights]:
         spec, registry = self.loaded.spec, self.host.registry
         file = given_weights(checkpoint)
-        model, weights = whole_model(spec, file, registry=registry)
+        pinned = bool(pinning_entries(file.sha256, registry=registry))
+        model, weights = whole_model(spec, replace(file, pinned=pinned), registry=registry)
         self.say(f"  {weights.report.matched} tensors from {file.path}, all of the model and all of the file")
         for line in (*weights.doubts(), *_trained_otherwise(spec, file.path)):
             self.say(f"  {line}")

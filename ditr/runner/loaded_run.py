@@ -70,8 +70,9 @@ class LoadedRun:
 
         Returns
         -------
-        N points with xyz (N, 3) in metres of the centred world, uv (N, 2) pixels, ground truth (N,), the predicted
-        masks (K, N) with their scores (K,), and the colours of the 2D features; see ``FrameView``.
+        Of N points: ``in_space.xyz`` (N, 3) in metres of the centred world, ``uv`` (N, 2) pixels, ``instance_of_point``
+        (N,) of the ground truth, ``predicted.of_point`` (N,) with ``predicted.scores`` (K,), and ``features``, the 2D
+        features in colours, None without fusion; see ``FrameView``.
 
         Raises
         ------

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from ditr import paths
@@ -38,7 +38,13 @@ def test_a_file_of_the_registry_is_known_by_its_digest(ditr: Callable[..., Resul
     rows = [line.split()[:3] for line in result.output.splitlines()]
     assert ["backbone", "192", "1,097,104"] in rows
     assert ["in", "all", "283"] in rows
-    assert "by nothing in the file: pin its sha256" in result.output
+    assert "whole     by its pinned sha256" in result.output
+
+
+def test_a_file_that_nothing_vouches_for_is_said_to_be_so(ditr: Callable[..., Result], tmp_path: Path) -> None:
+    save_file({"a": torch.ones(1)}, tmp_path / "foreign.safetensors")
+    result = ditr("checkpoint", "inspect", tmp_path / "foreign.safetensors")
+    assert "whole     by nothing in the file: pin its sha256" in result.output
 
 
 def test_what_it_prints_for_a_spec_is_a_spec_that_fits(ditr: Callable[..., Result], tmp_path: Path) -> None:

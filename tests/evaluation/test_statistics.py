@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -136,6 +137,7 @@ def test_holm_against_its_definition() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx((0.03, 0.06, 0.06))
     assert holm([0.5, 0.9]) == (1.0, 1.0)
     assert holm([]) == ()
+    assert holm([math.nan, 0.01]) == pytest.approx((math.nan, 0.02), nan_ok=True)
     p = np.random.default_rng(0).random(7) ** 3
     order = np.argsort(p)
     by_hand = [max(min(1, (7 - k) * p[order[k]]) for k in range(rank + 1)) for rank in range(7)]

@@ -16,15 +16,19 @@ import ditr
 from ditr.errors import Code, DitrError
 from ditr.evaluation.instance_facts import save_instances
 from ditr.evaluation.match_table import FrameMatches, MatchTable
+from ditr.evaluation.resampling import Scored
+from ditr.evaluation.statistics import difference, holm
 from ditr.files import write_json
 from ditr.paths import project_dir
 from ditr.record.folder import Record
 from ditr.record.provenance import session_facts
 from ditr.record.state import RecordState
 from ditr.record.views.results import Results
+from ditr.report.answers import sentence, verdict
 from ditr.report.arms import Arms, all_arms
 from ditr.report.comparability import caveats
 from ditr.report.compare import Comparison, compare
+from ditr.report.contrast import Contrast
 from ditr.report.stratum_contrasts import by_stratum
 from ditr.spec.dump import to_yaml
 from ditr.spec.identity import run_key, spec_hash, variant
@@ -181,6 +185,27 @@ def test_one_seed_decides_nothing_and_has_no_best(runs: Path, make: Make) -> Non
     assert found.answers[0].verdict == "not decided"
     assert "3 seeds are needed to decide" in found.answers[0].evidence[0]
     assert found.best is None
+
+
+def test_one_scene_leaves_intervals_and_p_unknown() -> None:
+    arms = [
+        Scored([table(chance, seed=seed).subset(("scene0000_00_0",))] * 3) for seed, chance in enumerate((0.3, 0.9))
+    ]
+    found = difference(*arms, metric="ap50", resamples=20)
+    (p,) = holm([found.p])
+    shown = Contrast(label="b", reference="a", difference=found, p_holm=p, permutation_p=1.0)
+    said = sentence(shown, metric="ap50")
+    assert verdict(shown) == "not decided"
+    assert "95 % interval unknown, p unknown after" in said
+    assert "3 seeds each, 1 scene)" in said
+    assert "nan" not in said
+
+
+def test_without_a_3d_only_arm_no_pair_is_compared_twice(runs: Path, make: Make) -> None:
+    make("fpn_inject.yaml", chance=0.9)
+    make("bifusion.yaml", chance=0.3)
+    (contrast,) = compared(runs, "fpn_inject", "bifusion").contrasts
+    assert (contrast.label, contrast.reference) == ("bifusion", "fpn_inject")
 
 
 def test_no_difference_is_not_decided_and_says_what_would_have_been_seen(runs: Path, make: Make) -> None:
@@ -486,6 +511,7 @@ def test_a_notebook_shows_the_comparison_and_gives_its_numbers(runs: Path, make:
     page = view._repr_html_()
     assert page.count("<table>") == 2
     assert "<td><b>ab</b></td>" in page
+    assert repr(view).startswith("ComparisonView(baseline, ab: Does fusing 2D features beat 3D only? yes;")
     assert "Does fusing 2D features beat 3D only? Yes." in page
     frame = view.df()
     assert frame.groupby("arm")["seed"].count().to_dict() == {"ab": 3, "baseline": 3}
@@ -504,5 +530,6 @@ def test_a_notebook_shows_results_as_a_table_and_a_data_frame(runs: Path, make: 
         ["baseline", 2],
     ]
     assert found._repr_html_().count("<tr>") == 4
+    assert repr(found) == f"ResultsView({str(runs)!r})"
     with pytest.raises(DitrError, match="refused"):
         found.df("drop table results")

@@ -34,6 +34,7 @@ from ditr.spec.problems import SpecErrors
 from ditr.spec.registry import Registry
 
 REGISTRY = Registry()
+PINNED = REGISTRY.folder / "checkpoints" / "synthrooms_res16unet_mini.safetensors"
 OVERRIDES = (
     "dataset.name=synthrooms_tiny",
     "checkpoint=null",
@@ -236,6 +237,7 @@ def test_weights_that_nothing_can_vouch_for_are_said_to_be_so(trained: Path, tmp
     assert f"  nothing shows whether the file is damaged; what pins it is  sha256: {digest}" in said
     said.clear()
     evaluate(tmp_path, run_of(trained).path, using=host(said))
+    evaluate(tmp_path, PINNED, spec="baseline", using=host(said))
     assert not [line for line in said if "damaged" in line]
 
 
