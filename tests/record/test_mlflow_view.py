@@ -160,6 +160,20 @@ def test_a_rebuild_makes_the_same_again(folder: Record, make_run) -> None:  # ty
     assert content() == before
 
 
+def test_no_files_stay_of_runs_that_are_no_longer_there(folder: Record, make_run) -> None:  # type: ignore[no-untyped-def]
+    finish(folder)
+    other = make_run("fpn", key="0000000003")
+    view(folder).catch_up()
+    files = folder.path.parent / "mlartifacts"
+    assert len(list(files.iterdir())) == 2
+    view(folder).rebuild()
+    assert {path.name for path in files.iterdir()} == {run.info.run_id for run in children(folder)}
+    shutil.rmtree(other.path)
+    view(folder).catch_up()
+    (run,) = children(folder)
+    assert [path.name for path in files.iterdir()] == [run.info.run_id]
+
+
 def test_a_store_whose_making_was_killed_does_not_block_the_next(folder: Record) -> None:
     """Wherever the process that makes it is killed, there is no store or a whole one."""
     store = folder.path.parent / "mlflow.db"

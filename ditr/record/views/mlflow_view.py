@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ class MlflowView:
         if wanted or self.path.is_file():
             with self._client() as client:
                 known = _known(client)
-                _forget(client, known, kept={folder.path.name for folder in folders})
+                _forget(client, self.runs, known, kept={folder.path.name for folder in folders})
                 _tell(client, self.runs, wanted, known)
 
     def rebuild(self) -> int:
@@ -104,6 +105,7 @@ class MlflowView:
             return 0
         with self._lock():
             _make_store(self.path)
+            shutil.rmtree(_artefacts(self.runs), ignore_errors=True)
         with self._client() as client:
             _tell(client, self.runs, wanted, {})
         return len(wanted)
@@ -163,11 +165,11 @@ def _make_store(path: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     with replacing(path) as beside:
-        SqlAlchemyStore(f"sqlite:///{beside}", _artefacts(path.parent))  # type: ignore[no-untyped-call]
+        SqlAlchemyStore(f"sqlite:///{beside}", _artefacts(path.parent).as_uri())  # type: ignore[no-untyped-call]
 
 
-def _artefacts(runs: Path) -> str:
-    return (runs / "mlartifacts").resolve().as_uri()
+def _artefacts(runs: Path) -> Path:
+    return (runs / "mlartifacts").resolve()
 
 
 def _tell(client: MlflowClient, runs: Path, records: Sequence[Tracked], known: Mapping[str, _Known]) -> None:
@@ -213,12 +215,18 @@ def _known(client: MlflowClient, *, only: str | None = None) -> dict[str, _Known
     return found
 
 
-def _forget(client: MlflowClient, known: Mapping[str, _Known], *, kept: set[str]) -> None:
+def _forget(client: MlflowClient, runs: Path, known: Mapping[str, _Known], *, kept: set[str]) -> None:
     gone = [found for name, found in known.items() if name not in kept]
     for found in gone:
-        client.delete_run(found.run_id)
+        _delete(client, runs, found.run_id)
     for experiment, parent in {(found.experiment, found.parent) for found in gone if found.parent is not None}:
         _sum_up(client, experiment, parent)
+
+
+def _delete(client: MlflowClient, runs: Path, run_id: str) -> None:
+    """The run and its files, which MLflow would leave."""
+    client.delete_run(run_id)
+    shutil.rmtree(_artefacts(runs) / run_id, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -236,7 +244,7 @@ class _Writer:
         rows = list(self.record.folder.logged())
         sent = _sent_rows(known.sent if known else None)
         if known is not None and (sent > len(rows) or known.sent != _sent_mark(rows[:sent])):
-            self.client.delete_run(known.run_id)  # a resumed training took back what it had logged
+            _delete(self.client, self.runs, known.run_id)  # a resumed training took back what it had logged
             known, sent = None, 0
         experiment = known.experiment if known else self._experiment()
         parent = known.parent if known else self._parent(experiment)
@@ -251,7 +259,7 @@ class _Writer:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        where = _artefacts(self.runs)
+        where = _artefacts(self.runs).as_uri()
         return str(self.client.create_experiment(name, artifact_location=where, tags=_EXPERIMENT_TAGS))
 
     def _parent(self, experiment: str) -> str | None:
