@@ -37,14 +37,18 @@ class Removable:
 
 
 def records_called(runs: Path, names: Sequence[str]) -> tuple[Removable, ...]:
-    """The records whose folders are called so, each once.
+    """The records whose folders are called so, each once; a path has to lead there.
 
     Raises
     ------
-    DitrError: there is none of that name, or a process writes it.
+    DitrError: there is none of that name, a path leads elsewhere, or a process writes it.
     """
     found = {folder.path.name: folder for folder in records_in(runs)}
-    chosen = dict.fromkeys(name.rstrip("/").rpartition("/")[2] for name in names)
+    for path in map(Path, names):
+        if len(path.parts) > 1 and path.resolve().parent != runs.resolve():
+            fix = f"Only records of {runs} are removed; DITR_RUNS names another folder."
+            raise DitrError("this is no record of the folder of runs", code=Code.RUN, where=str(path), fix=fix)
+    chosen = dict.fromkeys(Path(name).name for name in names)
     for name in chosen:
         if name not in found:
             close = difflib.get_close_matches(name, found, n=3)

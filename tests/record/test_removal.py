@@ -38,6 +38,8 @@ def test_what_is_not_there_or_runs_is_refused(make_run) -> None:  # type: ignore
     assert "ditr ls" in error.value.fix
     with pytest.raises(DitrError, match="no record is called"):
         records_called(folder.path.parent, [".replaced"])
+    with pytest.raises(DitrError, match="no record of the folder of runs"):
+        records_called(folder.path.parent, [f"/elsewhere/{folder.path.name}"])
     with folder.lock(), pytest.raises(DitrError, match="a process runs this now"):
         records_called(folder.path.parent, [folder.path.name])
 
