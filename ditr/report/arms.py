@@ -96,7 +96,7 @@ class Arms:
         DitrError: nothing or more than one thing is called so, or an arm is named twice.
         """
         self.require_some()
-        return replace(self, found=_choose(self.found, wanted, runs=self.runs))
+        return replace(self, found=_choose(self, wanted))
 
     def require_some(self) -> None:
         """Raises DitrError if there are none, with the reason of those that were left out."""
@@ -120,16 +120,16 @@ def all_arms(runs: Path) -> Arms:
     return Arms(found=_labelled(arms), left_out=tuple(left_out), runs=runs)
 
 
-def _choose(arms: Sequence[Arm], wanted: Sequence[str], *, runs: Path) -> tuple[Arm, ...]:
+def _choose(arms: Arms, wanted: Sequence[str]) -> tuple[Arm, ...]:
     chosen: list[Arm] = []
     for text in wanted:
-        found = [arm for arm in arms if _is_called(arm, text)]
+        found = [arm for arm in arms.found if _is_called(arm, text)]
         if not found:
-            raise _unknown(text, arms, runs)
+            raise _unknown(text, arms)
         if len(found) > 1:
             each = ", ".join(arm.label for arm in found)
             what = f"{len(found)} different experiments are called '{text}'"
-            raise DitrError(what, code=Code.RUN, where=str(runs), fix=f"Name one of {each}, or its spec file.")
+            raise DitrError(what, code=Code.RUN, where=str(arms.runs), fix=f"Name one of {each}, or its spec file.")
         if found[0] in chosen:
             fix = "Name each experiment once."
             raise DitrError(f"'{text}' is an arm that was named before", code=Code.RUN, fix=fix)
@@ -142,18 +142,23 @@ def _is_called(arm: Arm, text: str) -> bool:
     return text == arm.spec_hash or (name == arm.spec.name and arm.spec_hash.startswith(digits))
 
 
-def _unknown(text: str, arms: Sequence[Arm], runs: Path) -> DitrError:
-    labels = [arm.label for arm in arms]
+def _unknown(text: str, arms: Arms) -> DitrError:
+    labels = [arm.label for arm in arms.found]
     close = difflib.get_close_matches(text, labels, n=1)
     guess = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(labels)}"
     fix = "`ditr ls` lists all runs; only finished trainings can be compared."
-    return DitrError(f"no finished run is called '{text}'{guess}", code=Code.RUN, where=str(runs), fix=fix)
+    what = _with_left_out(f"no finished run is called '{text}'{guess}", arms.left_out)
+    return DitrError(what, code=Code.RUN, where=str(arms.runs), fix=fix)
 
 
 def _none_yet(runs: Path, left_out: Sequence[str]) -> DitrError:
-    what = "".join(("there is no finished run yet", *(f"\n    {one}" for one in left_out)))
     fix = "Run the specs first, such as: ditr run specs/*.yaml"
+    what = _with_left_out("there is no finished run yet", left_out)
     return DitrError(what, code=Code.RUN, where=str(runs), fix=fix)
+
+
+def _with_left_out(what: str, left_out: Sequence[str]) -> str:
+    return "".join((what, *(f"\n    {one}" for one in left_out)))
 
 
 def _arm(spec_hash: str, runs: list[ArmRun]) -> Arm:

@@ -454,6 +454,8 @@ def test_a_damaged_record_is_left_out_and_said(runs: Path, make: Make, file: str
     found = compare(all_arms(runs), metric="ap50", resamples=50)
     assert [one.arm.seeds for one in found.arms] == [(0,)]
     assert any("baseline-s1-" in said and "is left out: " in said for said in found.caveats)
+    with pytest.raises(DitrError, match=r"called 'bifusion'; there are baseline\n    baseline-s1-.* is left out: "):
+        arms_of(runs, "bifusion")
 
 
 def test_nothing_to_compare_is_one_message(runs: Path) -> None:
