@@ -72,7 +72,7 @@ def open_dataset(name: str) -> Dataset:
 
 
 def load_run(name: str | Path, runs: str | Path | None = None) -> LoadedRun:
-    """A finished run, by its folder, its folder's name, or the name of its experiment if it has one run alone.
+    """A run, by its folder, its folder's name, or the name of its experiment if one run of it has finished.
 
     Parameters
     ----------

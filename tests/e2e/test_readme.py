@@ -24,6 +24,7 @@ from tests.ports import free_port
 pytestmark = pytest.mark.slow
 
 BLOCK = re.compile(r"^```(?:bash|sh)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TINY = (
     "dataset.name=synthrooms_tiny",
     "checkpoint=null",
@@ -68,7 +69,8 @@ def made_small(words: Sequence[str], *, frame: str, out: Path) -> list[str]:
 def test_every_command_of_the_readme_does_what_it_says(
     tmp_path: Path, session_cache: Path, tiny_dataset: Dataset
 ) -> None:
-    commands = printed_commands((project_dir() / "README.md").read_text())
+    readme = (project_dir() / "README.md").read_text()
+    commands = printed_commands(readme)
     assert any(words[0] == "run" for words in commands), "the README shows how to run an experiment"
     stores = {"DITR_RUNS": str(tmp_path / "runs"), "DITR_CACHE": str(session_cache)}
     for words in commands:
@@ -77,6 +79,9 @@ def test_every_command_of_the_readme_does_what_it_says(
             open_ui(os.environ | stores)
         else:
             succeeds(small, os.environ | stores)
+    (code,) = PYTHON.findall(readme)
+    code = re.sub(r"scene\d{4}_\d\d_\d+", tiny_dataset.val.ids[0], code.replace('"synthrooms"', '"synthrooms_tiny"'))
+    subprocess.run([sys.executable, "-c", code], cwd=project_dir(), env=os.environ | stores, check=True)
 
 
 def succeeds(words: Sequence[str], environment: dict[str, str]) -> None:
