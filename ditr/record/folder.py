@@ -70,6 +70,11 @@ class Record:
     def __repr__(self) -> str:
         return f"Record({str(self.path)!r})"
 
+    @property
+    def name(self) -> str:
+        """The folder's, as text that every view can hold: what is no UTF-8 in it is ``?``."""
+        return self.path.name.encode(errors="replace").decode()
+
     def state(self) -> RecordState | None:
         """The last state written, or None in a folder where nothing has started."""
         return read_state(self.state_file)
@@ -141,7 +146,7 @@ class Record:
         for name in _SHOWN:
             try:
                 found = (self.path / name).stat()
-            except FileNotFoundError:
+            except OSError:  # not there, or a link that leads nowhere
                 sizes.append("-")
             else:
                 sizes.append(f"{found.st_mtime_ns:x}.{found.st_size:x}")
