@@ -13,8 +13,9 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
+from ditr.cli.host import make_runs_folder, warn
 from ditr.cli.tables import text_table
-from ditr.errors import Code, DitrError
+from ditr.errors import Code, DitrError, ExitCode, in_short
 from ditr.paths import runs_dir
 from ditr.record.folder import Record, records_in
 from ditr.record.views import views_of
@@ -88,8 +89,17 @@ def list_runs() -> None:
 
 def rebuild() -> None:
     """Make the views anew from the records: results.duckdb, and the MLflow store."""
+    make_runs_folder()
+    failed = False
     for view in views_of(runs_dir()):
-        sys.stdout.write(f"{runs_dir() / view.name}: {view.rebuild()} records\n")
+        path = runs_dir() / view.name
+        try:
+            sys.stdout.write(f"{path}: {view.rebuild()} records\n")
+        except Exception as error:  # the other view may be well
+            warn(f"{path} is not whole: {in_short(error)}")
+            failed = True
+    if failed:
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _line(folder: Record) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from ditr.cli.host import open_teller
 from ditr.cli.serving import end_when_told
 from ditr.errors import Code, DitrError, ExitCode
 from ditr.paths import runs_dir
@@ -31,7 +32,8 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help=f"Port on {ADDRE
 
     runs = runs_dir()
     view = MlflowView(runs)
-    view.catch_up()
+    with open_teller():
+        pass  # the views catch up
     if not view.path.is_file():
         fix = "Run an experiment first: ditr run specs/fpn_inject.yaml"
         raise DitrError("nothing is tracked yet", code=Code.RUN, where=str(view.path), fix=fix)

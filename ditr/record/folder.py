@@ -70,6 +70,11 @@ class Record:
     def __repr__(self) -> str:
         return f"Record({str(self.path)!r})"
 
+    @property
+    def name(self) -> str:
+        """The folder's, as text that every view can hold: what is no UTF-8 in it is ``?``."""
+        return self.path.name.encode(errors="replace").decode()
+
     def state(self) -> RecordState | None:
         """The last state written, or None in a folder where nothing has started."""
         return read_state(self.state_file)
@@ -141,7 +146,7 @@ class Record:
         for name in _SHOWN:
             try:
                 found = (self.path / name).stat()
-            except FileNotFoundError:
+            except OSError:  # not there, or a link that leads nowhere
                 sizes.append("-")
             else:
                 sizes.append(f"{found.st_mtime_ns:x}.{found.st_size:x}")
@@ -153,24 +158,30 @@ class Record:
 
         Raises
         ------
-        DitrError: another process holds it.
+        DitrError: another process holds it, or nothing can be written here.
         """
-        self._lock_file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._lock_file)
         try:
-            with FileLock(self._lock_file).acquire(timeout=_LOCK_S, poll_interval=0.02):
-                yield
+            self._lock_file.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=_LOCK_S, poll_interval=0.02)
         except Timeout as error:
             state = self.state()
             who = f"process {state.pid} on {state.host}" if state else "another process"
             fix = "Wait for it, or stop it and run again."
             raise DitrError(f"{who} runs this now", code=Code.RUN, where=str(self.path), fix=fix) from error
+        except OSError as error:
+            raise unwritable(self._lock_file, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def is_locked(self) -> bool:
         """Whether some process writes this record now; looking keeps none from beginning to."""
         try:
             with self._lock_file.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that look do not see each other
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         except BlockingIOError:
             return True
@@ -191,6 +202,12 @@ def records_in(runs: Path) -> tuple[Record, ...]:
 def find_record(runs: Path, key: str) -> Record | None:
     """The folder of the record with this key, whatever its spec was called then."""
     return next((Record(file.parent) for file in sorted(runs.glob(f"*-{key}/state.json"))), None)
+
+
+def unwritable(path: Path, error: OSError) -> DitrError:
+    """What to say where a record cannot be begun or removed."""
+    fix = "Let DITR_RUNS name a folder that can be written."
+    return DitrError(f"cannot write here: {error.strerror}", code=Code.ENVIRONMENT, where=str(path), fix=fix)
 
 
 def _read_object(path: Path, shape: type[BaseModel]) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ditr.errors import DitrError, Interrupted
 from ditr.files import unfinished_in
-from ditr.record.folder import Record, find_record
+from ditr.record.folder import Record, find_record, unwritable
 from ditr.record.state import Kind, RecordState, State, now
 
 DRAFTS = ".unfinished"
@@ -147,10 +147,17 @@ def draft(runs: Path, *, name: str) -> Iterator[Draft]:
 
     After an error that is neither a user's mistake nor a stop it stays, with the traceback, and a note on the error
     says where.
+
+    Raises
+    ------
+    DitrError: nothing can be written there.
     """
     folder = Record(runs / DRAFTS / f"{name}-{os.getpid()}")
     shutil.rmtree(folder.path, ignore_errors=True)  # of a process that was killed, and had the same number
-    folder.path.mkdir(parents=True)
+    try:
+        folder.path.mkdir(parents=True)
+    except OSError as error:
+        raise unwritable(folder.path, error) from error
     try:
         yield Draft(folder, runs)
     except BaseException as error:

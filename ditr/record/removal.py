@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ditr.errors import Code, DitrError
 from ditr.files import unfinished_in
-from ditr.record.folder import Record, records_in
+from ditr.record.folder import Record, records_in, unwritable
 from ditr.record.recording import DRAFTS, REPLACED
 
 _JOB_OUTPUT = re.compile(r"\.(.+)\.job\.txt")
@@ -29,11 +29,14 @@ class Removable:
     size_bytes: int
 
     def remove(self) -> None:
-        """Removes it."""
-        if self.path.is_dir():
-            shutil.rmtree(self.path)
-        else:
-            self.path.unlink(missing_ok=True)
+        """Removes it; DitrError if that cannot be."""
+        try:
+            if self.path.is_dir():
+                shutil.rmtree(self.path)
+            else:
+                self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
 
 def records_called(runs: Path, names: Sequence[str]) -> tuple[Removable, ...]:

@@ -84,7 +84,7 @@ class Arms:
     found: tuple[Arm, ...]
     """In the order in which they were begun."""
     left_out: tuple[str, ...]
-    """A sentence about each record that cannot be read: it may be a run of any of them."""
+    """A sentence about each record that cannot be read, for it may be a run of any of them, or is a copy of another."""
     runs: Path
     """The folder."""
 
@@ -106,17 +106,20 @@ class Arms:
 
 def all_arms(runs: Path) -> Arms:
     """Every spec with a finished training in the folder ``runs``."""
-    by_hash: dict[str, list[ArmRun]] = {}
+    by_hash: dict[str, dict[int, ArmRun]] = {}
     left_out: list[str] = []
     for folder in records_in(runs):
         try:
             run = _finished_run(folder)
         except DitrError as error:
             left_out.append(f"{folder.path.name} is left out: {error.what}.")
-        else:
-            if run is not None:
-                by_hash.setdefault(run.state.spec_hash, []).append(run)
-    arms = [_arm(spec_hash, found) for spec_hash, found in by_hash.items()]
+            continue
+        if run is None:
+            continue
+        first = by_hash.setdefault(run.state.spec_hash, {}).setdefault(run.seed, run)
+        if first is not run:  # a copied folder is no further seed
+            left_out.append(f"{folder.path.name} is left out: it is the same run as {first.folder.path.name}.")
+    arms = [_arm(spec_hash, tuple(found.values())) for spec_hash, found in by_hash.items()]
     return Arms(found=_labelled(arms), left_out=tuple(left_out), runs=runs)
 
 
@@ -161,7 +164,7 @@ def _with_left_out(what: str, left_out: Sequence[str]) -> str:
     return "".join((what, *(f"\n    {one}" for one in left_out)))
 
 
-def _arm(spec_hash: str, runs: list[ArmRun]) -> Arm:
+def _arm(spec_hash: str, runs: tuple[ArmRun, ...]) -> Arm:
     newest = runs[-1]
     spec = newest.spec
     return Arm(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ditr.errors import ExitCode
-from ditr.record.folder import Record
+from ditr.record.folder import Record, unwritable
 from ditr.record.state import RecordState, now
 from ditr.record.views.teller import Teller
 from ditr.runner.plan import PlannedRun
@@ -134,7 +134,11 @@ def _start(run: PlannedRun, *, slot: Slot, cores: int) -> _Job:
     execution = run.spec.execution.model_copy(update=changed)
     given = replace(run, spec=run.spec.model_copy(update={"execution": execution}))
     said = run.folder.path.with_name(f".{run.folder.path.name}.job.txt")
-    with said.open("w") as output:
+    try:
+        output = said.open("w")
+    except OSError as error:
+        raise unwritable(said, error) from error
+    with output:
         # A session of its own: the terminal's Ctrl-C reaches this process alone, which passes it on once.
         process = subprocess.Popen(
             (*JOB, *sys.argv[1:]),

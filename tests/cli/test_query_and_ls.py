@@ -107,6 +107,14 @@ def test_rebuild_restores_a_deleted_file(runs: Path) -> None:
     assert query("select count(*) as n from results", "--format", "csv") == "n\n2\n"
 
 
+def test_rebuild_makes_what_it_can_and_says_what_it_cannot(runs: Path) -> None:
+    (runs / "results.duckdb").mkdir()
+    asked = CliRunner().invoke(app, ["results", "rebuild"], catch_exceptions=False)
+    assert asked.exit_code == 1
+    assert "results.duckdb is not whole: " in asked.stderr
+    assert "mlflow.db: 0 records" in asked.stdout
+
+
 def test_ui_without_runs_says_what_to_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["ditr", "ui"])
     with pytest.raises(SystemExit) as exit_:

@@ -72,3 +72,13 @@ def test_sessions_of_a_training_add_up(tmp_path: Path) -> None:
     assert done.wall_s is not None
     assert ended.wall_s is not None
     assert done.wall_s >= ended.wall_s
+
+
+@pytest.mark.parametrize("name", [".locks", ".unfinished"])
+def test_where_nothing_can_be_written_is_a_mistake_of_the_user(tmp_path: Path, name: str) -> None:
+    """A file stands where a folder is needed, as on a read-only disk none can be made."""
+    (tmp_path / name).write_text("")
+    begun = Record(tmp_path / "a-s0-1").lock() if name == ".locks" else draft(tmp_path, name="a")
+    with pytest.raises(DitrError, match="cannot write here"), begun:
+        pass
+    assert not Record(tmp_path / "a-s0-1").is_locked()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
@@ -186,6 +187,38 @@ def test_a_record_that_is_mended_is_read_again(results: Results) -> None:
     assert results.query("select count(*) from results where ap50 = 0.25").rows == ((0,),)
     file.write_text(good)
     assert results.query("select count(*) from results where ap50 = 0.25").rows == ((1,),)
+    assert results.query("select count(*) from results").rows == ((2,),)
+
+
+def test_a_copy_says_so_and_takes_the_place_of_what_is_gone(results: Results) -> None:
+    record = results.runs / "base-s0-0000000001"
+    shutil.copytree(record, results.runs / "copy-s0-0000000001")
+    assert results.query("select folder, state from results where name like '%s0%'").rows == (
+        ("copy-s0-0000000001", "unreadable: unreadable state.json: it is a copy of base-s0-0000000001"),
+    )
+    assert results.query("select count(*) from frames where run_key = '0000000001'").rows == ((2,),)
+    shutil.rmtree(record)
+    assert results.query("select folder, ap50 from results where state = 'finished' order by 1").rows == (
+        ("copy-s0-0000000001", 0.25),
+        ("fpn-s0-0000000002", 0.5),
+    )
+
+
+def test_a_name_that_is_a_pattern_is_a_name(results: Results) -> None:
+    """DuckDB would read the frames of every folder that a pattern fits."""
+    (results.runs / "base-s0-0000000001").rename(results.runs / "*")
+    assert results.query("select state from results where folder = '*'").rows == (("finished",),)
+    assert results.query("select count(*) from frames where run_key = '0000000001'").rows == ((2,),)
+
+
+def test_a_name_that_is_no_utf8_ends_nothing(results: Results) -> None:
+    (results.runs / "fpn-s0-0000000002").rename(os.fsdecode(os.fsencode(results.runs) + b"/\xff"))
+    assert results.query("select folder from results order by 1").rows == (("?",), ("base-s0-0000000001",))
+
+
+def test_a_file_that_is_a_link_to_itself_is_damage_of_its_record_alone(results: Results) -> None:
+    loop = results.runs / "base-s0-0000000001" / "checks.jsonl"
+    loop.symlink_to(loop)
     assert results.query("select count(*) from results").rows == ((2,),)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -456,6 +457,17 @@ def test_a_damaged_record_is_left_out_and_said(runs: Path, make: Make, file: str
     assert any("baseline-s1-" in said and "is left out: " in said for said in found.caveats)
     with pytest.raises(DitrError, match=r"called 'bifusion'; there are baseline\n    baseline-s1-.* is left out: "):
         arms_of(runs, "bifusion")
+
+
+def test_a_copied_run_is_no_further_seed(runs: Path, make: Make) -> None:
+    make("baseline.yaml", seeds=2)
+    make("bifusion.yaml", seeds=2)
+    before = compare(all_arms(runs), metric="ap50", resamples=50)
+    copied = next(runs.glob("baseline-s1-*"))
+    shutil.copytree(copied, runs / f"copy-{copied.name}")
+    found = compare(all_arms(runs), metric="ap50", resamples=50)
+    assert [one.spreads for one in found.arms] == [one.spreads for one in before.arms]
+    assert f"copy-{copied.name} is left out: it is the same run as {copied.name}." in found.caveats
 
 
 def test_nothing_to_compare_is_one_message(runs: Path) -> None:

@@ -83,7 +83,7 @@ class MlflowView:
             with self._client() as client:
                 known: dict[str, _Known] = {}
                 for record in wanted:
-                    known |= _known(client, only=record.folder.path.name)
+                    known |= _known(client, only=record.folder.name)
                 _tell(client, self.runs, wanted, known)
 
     def catch_up(self) -> None:
@@ -95,7 +95,7 @@ class MlflowView:
         if wanted or self.path.is_file():
             with self._client() as client:
                 known = _known(client)
-                _forget(client, self.runs, known, kept={folder.path.name for folder in folders})
+                _forget(client, self.runs, known, kept={folder.name for folder in folders})
                 _tell(client, self.runs, wanted, known)
 
     def rebuild(self) -> int:
@@ -177,7 +177,7 @@ def _tell(client: MlflowClient, runs: Path, records: Sequence[Tracked], known: M
     parents: set[tuple[str, str]] = set()
     troubles: list[str] = []
     for record in records:
-        name = record.folder.path.name
+        name = record.folder.name
         try:
             parent = _Writer(client, runs, record).tell(known.get(name))
         except Exception as error:  # of a damaged file of the record, or a value that MLflow refuses
@@ -281,7 +281,7 @@ class _Writer:
         tags = record.tags() | {
             "ditr.level": "run",
             "ditr.run_key": state.run_key,
-            _FOLDER: record.folder.path.name,
+            _FOLDER: record.folder.name,
             **({PARENT_TAG: parent} if parent is not None else {}),
         }
         run = self.client.create_run(

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 FILE = "results.duckdb"
 _STAMPS = "stamps"
 """The table of what was read: a stamp a folder."""
-_NOTHING: tuple[list[Record], list[str]] = ([], [])
 _RETRIES_S = (0.1, 0.2, 0.5, 1.0)
 
 
@@ -65,14 +64,14 @@ class Results:
 
     def catch_up(self) -> None:
         """Tells it every record that changed since, and forgets those that are gone; raises as ``tell`` does."""
-        if (not self.path.is_file() and not records_in(self.runs)) or self._behind() == _NOTHING:
+        if (not self.path.is_file() and not records_in(self.runs)) or self._behind() == []:
             return
         with self._lock():
             behind = self._behind()  # another process may have been first
             if behind is None:
                 self._make_anew()
-            elif behind != _NOTHING:
-                self._update(*behind)
+            elif behind:
+                self._update(behind)
 
     def rebuild(self) -> int:
         """Makes the file anew from every record beside it; returns how many there are."""
@@ -99,12 +98,12 @@ class Results:
             table = connection.sql(sql).to_arrow_table()
         pyarrow.parquet.write_table(table, target)
 
-    def _behind(self) -> tuple[list[Record], list[str]] | None:
-        """Folders that are not as they were when they were read, and names of those that are gone; None for a file
-        that cannot tell."""
+    def _behind(self) -> list[Record] | None:
+        """Folders that are not as they were when they were read; None for a file that cannot tell, or holds one that is
+        gone: a copy of that, which is a row without numbers, may be the record now."""
         import duckdb
 
-        found = {folder.path.name: folder for folder in records_in(self.runs)}
+        found = {folder.name: folder for folder in records_in(self.runs)}
         try:
             if not self._is_current():
                 return None
@@ -112,9 +111,9 @@ class Results:
                 known = dict(connection.execute(f"SELECT folder, stamp FROM {_STAMPS}").fetchall())
         except duckdb.Error:
             return None
-        changed = [folder for name, folder in found.items() if known.get(name) != folder.stamp()]
-        gone = [name for name in known if name not in found]
-        return changed, gone
+        if not known.keys() <= found.keys():
+            return None
+        return [folder for name, folder in found.items() if known.get(name) != folder.stamp()]
 
     def _is_current(self) -> bool:
         """Whether the file is one, with the tables and columns of this version."""
@@ -129,11 +128,11 @@ class Results:
             return False
         return found == {_STAMPS: ["folder", "stamp"]} | {table: list(columns) for table, columns in TABLES.items()}
 
-    def _update(self, folders: Sequence[Record], gone: Sequence[str] = ()) -> None:
+    def _update(self, folders: Sequence[Record]) -> None:
         import duckdb
 
         try:
-            _write(self.path, folders, gone)
+            _write(self.path, folders)
         except duckdb.Error:  # it is damaged, or another program holds it open
             self._make_anew()
 
@@ -183,19 +182,17 @@ class Results:
         return FileLock(self.runs / f".{FILE}.lock")
 
 
-def _write(path: Path, folders: Sequence[Record], gone: Sequence[str] = ()) -> None:
-    """Replaces the rows of these records in the file, which is made if there is none; what is gone is forgotten."""
+def _write(path: Path, folders: Sequence[Record]) -> None:
+    """Replaces the rows of these records in the file, which is made if there is none."""
     with _connect(path, mode="write") as connection:
         for name, columns in {**TABLES, _STAMPS: {"folder": "VARCHAR", "stamp": "VARCHAR"}}.items():
             fields = ", ".join(f"{column} {kind}" for column, kind in columns.items())
             connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({fields})")
-        for name in gone:
-            _forget(connection, name)
         for folder in folders:
             stamp = folder.stamp()  # before it is read: what changes meanwhile is read again the next time
-            _forget(connection, folder.path.name)
+            _forget(connection, folder.name)
             replace_rows(connection, folder)
-            connection.execute(f"INSERT INTO {_STAMPS} VALUES (?, ?)", [folder.path.name, stamp])
+            connection.execute(f"INSERT INTO {_STAMPS} VALUES (?, ?)", [folder.name, stamp])
 
 
 def _forget(connection: duckdb.DuckDBPyConnection, folder: str) -> None:

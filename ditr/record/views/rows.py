@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ def replace_rows(connection: duckdb.DuckDBPyConnection, folder: Record) -> None:
     except DitrError as error:
         connection.execute("ROLLBACK")
         connection.execute("BEGIN")
-        name = folder.path.name
+        name = folder.name
         row = {"run_key": name, "name": name, "folder": name, "state": f"unreadable: {error.what}"}
         _insert(connection, row)
     connection.execute("COMMIT")
@@ -60,7 +61,7 @@ def result_row(folder: Record) -> dict[str, Any]:
         "wall_s": state.wall_s,
         "state": standing(folder, state),
         "started_at": state.started_at,
-        "folder": folder.path.name,
+        "folder": folder.name,
     }
 
 
@@ -72,6 +73,9 @@ def standing(folder: Record, state: RecordState) -> str:
 def _insert_all(connection: duckdb.DuckDBPyConnection, folder: Record) -> None:
     row = result_row(folder)
     key = row["run_key"]
+    same = connection.execute("SELECT folder FROM results WHERE run_key = ?", [key]).fetchone()
+    if same is not None:
+        raise unreadable(folder.state_file, ValueError(f"it is a copy of {same[0]}"))
     with _blaming(folder.state_file):
         _insert(connection, row)
     if folder.frames.is_file():
@@ -79,14 +83,15 @@ def _insert_all(connection: duckdb.DuckDBPyConnection, folder: Record) -> None:
         read = f"read_json(?, format = 'newline_delimited', columns = {columns})"
         with _blaming(folder.frames):
             connection.execute(
-                f"INSERT INTO frames SELECT ? AS run_key, {', '.join(columns)} FROM {read}", [key, str(folder.frames)]
+                f"INSERT INTO frames SELECT ? AS run_key, {', '.join(columns)} FROM {read}",
+                [key, _literal(folder.frames)],
             )
     if folder.instances.is_file():
         columns = _without_key(INSTANCE_COLUMNS)
         with _blaming(folder.instances):
             connection.execute(
                 f"INSERT INTO instances SELECT ? AS run_key, {', '.join(columns)} FROM read_parquet(?)",
-                [key, str(folder.instances)],
+                [key, _literal(folder.instances)],
             )
     if folder.metrics.is_file():
         with _blaming(folder.metrics):
@@ -97,7 +102,7 @@ def _insert_all(connection: duckdb.DuckDBPyConnection, folder: Record) -> None:
         with _blaming(folder.checks):
             connection.execute(
                 f"INSERT INTO checks SELECT ? AS run_key, ? AS name, ? AS variant, {fields} FROM {read}",
-                [key, row["name"], row["variant"], str(folder.checks)],
+                [key, row["name"], row["variant"], _literal(folder.checks)],
             )
 
 
@@ -110,7 +115,7 @@ def _insert_metrics(connection: duckdb.DuckDBPyConnection, folder: Record, *, ke
     """Every whole line; one at the end that a crash cut off is left out, any other that cannot be read is damage."""
     columns = "{'step': 'BIGINT', 'metrics': 'MAP(VARCHAR, DOUBLE)'}"
     read = f"read_json(?, format = 'newline_delimited', columns = {columns}, ignore_errors = true)"
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE logged AS SELECT * FROM {read}", [str(folder.metrics)])
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE logged AS SELECT * FROM {read}", [_literal(folder.metrics)])
     damaged = "step IS NULL OR metrics IS NULL OR len(list_filter(map_values(metrics), lambda x: x IS NULL)) > 0"
     broken = connection.execute(f"SELECT count(*) FROM logged WHERE {damaged}").fetchall()[0][0]
     if broken > (0 if _ends_whole(folder.metrics) else 1):
@@ -129,6 +134,11 @@ def _ends_whole(path: Path) -> bool:
             return True
         file.seek(-1, 2)
         return file.read(1) == b"\n"
+
+
+def _literal(path: Path) -> str:
+    """The path for DuckDB, which would take ``*`` in it for any name."""
+    return glob.escape(str(path))
 
 
 def _without_key(columns: Mapping[str, str]) -> dict[str, str]:

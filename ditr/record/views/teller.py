@@ -34,7 +34,7 @@ class Teller:
     def tell(self, folder: Record) -> None:
         """Returns at once; a record that is told again before the views took it is told once."""
         with self._changed:
-            self._waiting[folder.path.name] = folder
+            self._waiting[folder.name] = folder
             self._changed.notify()
 
     def __enter__(self) -> Teller:

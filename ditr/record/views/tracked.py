@@ -40,7 +40,7 @@ class Tracked:
     def run_name(self) -> str:
         """In the UI: short for one seed of a spec, which stands below its name."""
         state = self.state
-        return f"{state.name}-s{state.seed}" if state.kind == "run" else self.folder.path.name
+        return f"{state.name}-s{state.seed}" if state.kind == "run" else self.folder.name
 
     def tags(self) -> dict[str, str]:
         """What a run and its parent are found by; the names with ``mlflow.`` fill columns of the UI."""
@@ -66,7 +66,7 @@ class Tracked:
                 for row in rows
             }
             return values | {"check/failed": float(sum(not row["passed"] for row in rows))}
-        except (ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise unreadable(self.folder.checks, error) from error
 
 
