@@ -7,9 +7,10 @@ import os
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import xxhash
+from pydantic import TypeAdapter
 
 from ditr import paths
 from ditr.data.dataset import Dataset, open_dataset
@@ -18,7 +19,7 @@ from ditr.data_check.check import CheckReport, Problem, check_dataset
 from ditr.data_check.frame_check import MAX_COLOUR_DIFFERENCE, MAX_ROTATION_ERROR
 from ditr.data_check.frame_list import FRAME_LISTS
 from ditr.data_check.reprojection import EDGES_PX, LIMIT_PX, MAX_SCALE_ERROR, MIN_COLUMNS, MIN_CONCENTRATION
-from ditr.data_check.reprojection_summary import histogram, read_summary
+from ditr.data_check.reprojection_summary import histogram
 from ditr.errors import Code, DitrError
 from ditr.files import write_text
 from ditr.progress import Progress, silent
@@ -39,6 +40,17 @@ class Screened:
     """Without the frames that were left out; the digest stays that of the whole."""
     excluded: tuple[str, ...]
     """Their ids, sorted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """A report, and the stamp of what it is of."""
+
+    of: dict[str, str]
+    report: CheckReport
+
+
+_KEPT = TypeAdapter(_Kept)
 
 
 def open_screened(spec: DatasetSpec, *, registry: Registry, progress: Progress = silent) -> Screened:
@@ -75,27 +87,20 @@ def screen(dataset: Dataset, *, policy: Literal["refuse", "exclude"], progress: 
 
 
 def kept_report(dataset: Dataset) -> CheckReport | None:
-    """The report of an earlier check by the same rules of files that did not change since; else None."""
-    path = _report_path(dataset)
-    if not path.is_file():
+    """The report of an earlier check by the same rules of files that did not change since; else None, as where it
+    cannot be read any more."""
+    try:
+        kept = _KEPT.validate_json(_report_path(dataset).read_bytes())
+    except (FileNotFoundError, ValueError):
         return None
-    content: dict[str, Any] = json.loads(path.read_text())
-    if content["of"] != _stamp(dataset):
-        return None
-    report = content["report"]
-    return CheckReport(
-        problems=tuple(Problem(**{**p, "examples": tuple(p["examples"])}) for p in report["problems"]),
-        statistics=report["statistics"],
-        broken={frame: tuple(kinds) for frame, kinds in report["broken"].items()},
-        reprojection=read_summary(report["reprojection"]),
-    )
+    return kept.report if kept.of == _stamp(dataset) else None
 
 
 def keep_report(dataset: Dataset, report: CheckReport) -> None:
     """Writes the report for the runs to come; whole or not at all."""
     path = _report_path(dataset)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps({"of": _stamp(dataset), "report": asdict(report)}))
+    write_text(path, json.dumps(asdict(_Kept(of=_stamp(dataset), report=report))))
 
 
 def _report_path(dataset: Dataset) -> Path:
@@ -103,7 +108,7 @@ def _report_path(dataset: Dataset) -> Path:
     return paths.cache_dir() / "checks" / f"{dataset.digest}-{root[:8]}.json"
 
 
-def _stamp(dataset: Dataset) -> dict[str, Any]:
+def _stamp(dataset: Dataset) -> dict[str, str]:
     """The rules of the check and what it was of.
 
     The digest covers the beginnings of files only, so size and time of every file that a run reads are in here too.
