@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from ditr import paths
 from ditr.data.dataset import Dataset, open_dataset
 from ditr.data.scannet_sv import INSTANCES, POINT_COUNT, POINTS, SEMANTICS, SUPERPOINTS, FrameSet
-from ditr.data_check.check import CheckReport, Problem, check_dataset
+from ditr.data_check.check import CheckReport, DataProblem, check_dataset
 from ditr.data_check.frame_check import MAX_COLOUR_DIFFERENCE, MAX_ROTATION_ERROR
 from ditr.data_check.frame_list import FRAME_LISTS
 from ditr.data_check.reprojection import EDGES_PX, LIMIT_PX, MAX_SCALE_ERROR, MIN_COLUMNS, MIN_CONCENTRATION
@@ -33,7 +33,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Screened:
+class ScreenedDataset:
     """What a run reads."""
 
     dataset: Dataset
@@ -43,24 +43,24 @@ class Screened:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Kept:
+class _KeptReport:
     """A report, and the stamp of what it is of."""
 
     of: dict[str, str]
     report: CheckReport
 
 
-_KEPT = TypeAdapter(_Kept)
+_KEPT = TypeAdapter(_KeptReport)
 
 
-def open_screened(spec: DatasetSpec, *, registry: Registry, progress: Progress = silent) -> Screened:
+def open_screened(spec: DatasetSpec, *, registry: Registry, progress: Progress = silent) -> ScreenedDataset:
     """The data set as runs read it, made if it is embedded; raises what ``open_dataset`` and ``screen`` raise."""
     make_missing(spec.name, registry=registry, progress=progress)
     whole = open_dataset(spec.name, registry=registry)
     return screen(whole, policy=spec.broken_frames, progress=progress)
 
 
-def screen(dataset: Dataset, *, policy: Literal["refuse", "exclude"], progress: Progress = silent) -> Screened:
+def screen(dataset: Dataset, *, policy: Literal["refuse", "exclude"], progress: Progress = silent) -> ScreenedDataset:
     """The data set without broken frames, by a check of every file that is made once and kept.
 
     Raises
@@ -75,7 +75,7 @@ def screen(dataset: Dataset, *, policy: Literal["refuse", "exclude"], progress: 
         keep_report(dataset, report)
     _require_sound(dataset, report)
     if not report.broken:
-        return Screened(dataset=dataset, excluded=())
+        return ScreenedDataset(dataset=dataset, excluded=())
     if policy == "refuse":
         raise _broken_frames(dataset, report)
     train, val = dataset.train.without(report.broken), dataset.val.without(report.broken)
@@ -83,7 +83,7 @@ def screen(dataset: Dataset, *, policy: Literal["refuse", "exclude"], progress: 
         if not len(frames):
             fix = f"`ditr data check {dataset.name}` says what is wrong with each."
             raise DitrError(f"every frame of {split} is broken", code=Code.DATASET, where=str(dataset.root), fix=fix)
-    return Screened(dataset=replace(dataset, train=train, val=val), excluded=tuple(sorted(report.broken)))
+    return ScreenedDataset(dataset=replace(dataset, train=train, val=val), excluded=tuple(sorted(report.broken)))
 
 
 def kept_report(dataset: Dataset) -> CheckReport | None:
@@ -100,7 +100,7 @@ def keep_report(dataset: Dataset, report: CheckReport) -> None:
     """Writes the report for the runs to come; whole or not at all."""
     path = _report_path(dataset)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(asdict(_Kept(of=_stamp(dataset), report=report))))
+    write_text(path, json.dumps(asdict(_KeptReport(of=_stamp(dataset), report=report))))
 
 
 def _report_path(dataset: Dataset) -> Path:
@@ -180,7 +180,7 @@ def _broken_frames(dataset: Dataset, report: CheckReport) -> DitrError:
     )
 
 
-def _lines(problem: Problem) -> list[str]:
+def _lines(problem: DataProblem) -> list[str]:
     return _some(problem.count, problem.examples)
 
 
