@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,9 +74,10 @@ def _run_one(run: PlannedRun, *, host: Host) -> RunOutcome:
 def _work(run: PlannedRun, recording: Recording, *, host: Host) -> RunOutcome:
     try:
         Session(run, recording=recording, host=host).work()
-    except Interrupted:
-        return RunOutcome(planned=run, state=recording.finish("interrupted"), interrupted=True)
     except BaseException as error:
+        if isinstance(error, Interrupted) or (host.stop.asked and isinstance(error, BrokenProcessPool)):
+            # A stop that a whole process group hears ends processes that help too.
+            return RunOutcome(planned=run, state=recording.finish("interrupted"), interrupted=True)
         if host.stop.insisted or not isinstance(error, Exception):
             # Where the signal came, a library may have made another exception of it.
             recording.finish("interrupted")
