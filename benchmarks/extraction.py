@@ -36,7 +36,7 @@ from ditr.data.dataset import Dataset
 from ditr.data.info_pickle import FrameInfo, InfoFile
 from ditr.data.scannet_sv import FrameSet, read_image
 from ditr.features import fused_vit as fast
-from ditr.features.decoding import Wanted, decoded
+from ditr.features.decoding import ImageRequest, decoded
 from ditr.features.extract import extract
 from ditr.features.fused_vit import FusedVit, shifted_norm
 from ditr.features.pipeline import CUDA_BATCH
@@ -229,7 +229,7 @@ class Bench:
         return dict(sorted(times.items(), key=lambda item: -item[1])[:25])
 
     def decoding(self, dataset: Dataset) -> float:
-        wanted = [Wanted(dataset.train, index) for index in range(len(dataset.train))]
+        wanted = [ImageRequest(dataset.train, index) for index in range(len(dataset.train))]
         began, counted = None, 0
         for part in decoded(wanted, batch=CUDA_BATCH, pinned=self.cuda):
             if began is None:

@@ -37,7 +37,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class DoctorLine:
     """One line of `ditr doctor`; ``fix`` is empty only when ``state`` is OK."""
 
     group: str
@@ -47,12 +47,12 @@ class Finding:
     fix: str = ""
 
 
-def examine(registry: Registry) -> tuple[Finding, ...]:
+def examine(registry: Registry) -> tuple[DoctorLine, ...]:
     """Every check, in the order they are read; none of them raises, downloads, or makes a file."""
     return (*_software(), *_stores(), *_registered(registry))
 
 
-def _software() -> Iterator[Finding]:
+def _software() -> Iterator[DoctorLine]:
     checks: tuple[tuple[str, Callable[[], tuple[State, str, str]]], ...] = (
         ("Python", _python),
         ("torch", _torch),
@@ -66,7 +66,7 @@ def _software() -> Iterator[Finding]:
             state, found, fix = check()
         except (ImportError, OSError, RuntimeError, DitrError) as error:
             state, found, fix = State.PROBLEM, _first_line(error), _SET_UP
-        yield Finding(group="software", name=name, state=state, found=found, fix=fix)
+        yield DoctorLine(group="software", name=name, state=state, found=found, fix=fix)
 
 
 def _python() -> tuple[State, str, str]:
@@ -122,7 +122,7 @@ def gpu_name() -> str:
     return first.partition(": ")[2].partition(" (")[0] if listing.returncode == 0 else ""
 
 
-def _stores() -> Iterator[Finding]:
+def _stores() -> Iterator[DoctorLine]:
     stores = {
         "registry": (paths.registry_dir(), "DITR_REGISTRY"),
         "runs": (paths.runs_dir(), "DITR_RUNS"),
@@ -132,7 +132,7 @@ def _stores() -> Iterator[Finding]:
     }
     for name, (folder, variable) in stores.items():
         state, found, fix = _store(folder, variable=variable, written=name in {"runs", "cache"})
-        yield Finding(group="stores", name=name, state=state, found=found, fix=fix)
+        yield DoctorLine(group="stores", name=name, state=state, found=found, fix=fix)
 
 
 def _store(folder: Path, *, variable: str, written: bool) -> tuple[State, str, str]:
@@ -149,7 +149,7 @@ def _store(folder: Path, *, variable: str, written: bool) -> tuple[State, str, s
     return State.OK, found, ""
 
 
-def _registered(registry: Registry) -> Iterator[Finding]:
+def _registered(registry: Registry) -> Iterator[DoctorLine]:
     """Which of the things that specs can name are on this machine."""
     for group, names, check in (
         ("data sets", registry.names("datasets"), _dataset),
@@ -161,7 +161,7 @@ def _registered(registry: Registry) -> Iterator[Finding]:
                 state, found, fix = check(name, registry)
             except DitrError as error:
                 state, found, fix = State.ABSENT, error.what, error.fix
-            yield Finding(group=group, name=name, state=state, found=found, fix=fix)
+            yield DoctorLine(group=group, name=name, state=state, found=found, fix=fix)
 
 
 def _dataset(name: str, registry: Registry) -> tuple[State, str, str]:

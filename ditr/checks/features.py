@@ -10,7 +10,7 @@ from ditr.checks.live_source import measure_source
 from ditr.checks.map_alignment import measure_alignment
 from ditr.checks.map_files import measure_files
 from ditr.checks.map_values import measure_values
-from ditr.checks.measure import Measured
+from ditr.checks.measure import Measurements
 from ditr.checks.subject import Subject
 from ditr.checks.tables import LOADING
 from ditr.errors import DitrError
@@ -18,7 +18,7 @@ from ditr.features.sources import FeatureSource
 from ditr.progress import Progress
 
 
-def measure_features(subject: Subject, *, every_map: bool, progress: Progress) -> Iterator[Measured]:
+def measure_features(subject: Subject, *, every_map: bool, progress: Progress) -> Iterator[Measurements]:
     """Nothing where the spec has no fusion.
 
     Of every frame of the subject the map is read, with ``every_map``; else only those of the frames that are looked at
@@ -32,7 +32,7 @@ def measure_features(subject: Subject, *, every_map: bool, progress: Progress) -
         try:
             source = subject.source()
         except DitrError as error:
-            loading = Measured(LOADING)
+            loading = Measurements(LOADING)
             loading.fail("source_loads", error)
             yield loading
     indices = list(range(len(subject.frames))) if every_map else close

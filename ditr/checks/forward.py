@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ditr.checks.measure import Measured, in_a_line
+from ditr.checks.measure import Measurements, in_a_line
 from ditr.checks.subject import Subject
 from ditr.checks.tables import COSTS, GATES, OUTPUTS, PASSES
 from ditr.data.batch import Batch
@@ -29,9 +29,9 @@ _AWAKE = 0.05
 """Standard deviation of what added layers that start at zero get for a while: else no output would depend on a map."""
 
 
-def measure_forward(subject: Subject, *, indices: Sequence[int], progress: Progress) -> Iterator[Measured]:
+def measure_forward(subject: Subject, *, indices: Sequence[int], progress: Progress) -> Iterator[Measurements]:
     """Every frame alone, as evaluation reads it; then some in one batch."""
-    passes, gates, costs = Measured(PASSES), Measured(GATES), Measured(COSTS)
+    passes, gates, costs = Measurements(PASSES), Measurements(GATES), Measurements(COSTS)
     meter, model = memory_meter(subject.device), subject.model.eval()
     warm, whole = False, True
     for done, index in enumerate(indices):
@@ -88,9 +88,9 @@ def _not_finite(output: ModelOutput) -> str:
     return ", ".join(wrong)
 
 
-def _outputs(subject: Subject, indices: Sequence[int]) -> Measured:
+def _outputs(subject: Subject, indices: Sequence[int]) -> Measurements:
     """The first head of every sample: it depends on the features alone, and on no threshold that rounding may cross."""
-    found = Measured(OUTPUTS)
+    found = Measurements(OUTPUTS)
     parts = [subject.batch(subject.plain, [index]) for index in indices[:_TOGETHER]]
     if subject.spec.fusion.parts:
         _map_matters(subject, parts[0], into=found)
@@ -107,7 +107,7 @@ def _outputs(subject: Subject, indices: Sequence[int]) -> Measured:
     return found
 
 
-def _map_matters(subject: Subject, batch: Batch, *, into: Measured) -> None:
+def _map_matters(subject: Subject, batch: Batch, *, into: Measurements) -> None:
     """What comes out depends on what the map says: a fusion that fell back to the 3D-only model does not."""
     sample = batch.samples[0]
     assert sample.tokens is not None, "a batch as the model reads it has maps"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ditr.checks.subject import Subject
 from ditr.data.batch import Batch
 from ditr.data.samples import SampleSet
-from ditr.model.bifusion import Fused
+from ditr.model.bifusion import FusedPoints
 from ditr.model.esam import EsamSingleView
 from ditr.model.injection import Injector
 from ditr.model.output import ModelOutput
@@ -123,7 +123,7 @@ def tracing(model: EsamSingleView) -> Iterator[ForwardTrace]:
 
         return arguments, named | {"inject": spy}
 
-    def watch(_: nn.Module, arguments: Any, fused: Fused) -> None:
+    def watch(_: nn.Module, arguments: Any, fused: FusedPoints) -> None:
         features, points = arguments
         trace.gate = GateCall(before=features, after=fused.features, valid=points.valid)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ditr.checks.forward_trace import frames_of, in_pairs
-from ditr.checks.measure import Measured
+from ditr.checks.measure import Measurements
 from ditr.checks.model_copies import acting_copy, added_parameters, fresh_model, model_copy
 from ditr.checks.subject import Subject
 from ditr.checks.tables import IDENTITY, NO_IDENTITY, OUTPUT, START
@@ -21,13 +21,13 @@ from ditr.weights.names import ADDED_PARTS
 PLAIN = FusionSpec()
 
 
-def measure_start(subject: Subject, *, progress: Progress) -> Iterator[Measured]:
+def measure_start(subject: Subject, *, progress: Progress) -> Iterator[Measurements]:
     """What the untrained model gives, of frames as evaluation reads them.
 
     Bits are compared on the CPU, where the same sums come in the same order; of a subject on a GPU, for two frames.
     """
     starts_plain = at_start(subject)
-    found, identity = Measured(OUTPUT), Measured(IDENTITY if starts_plain else NO_IDENTITY)
+    found, identity = Measurements(OUTPUT), Measurements(IDENTITY if starts_plain else NO_IDENTITY)
     model, acting, plain = model_copy(subject).cpu(), acting_copy(subject).cpu(), _plain_part(subject).cpu()
     pairs = in_pairs(len(subject.plain))[: None if subject.device.type == "cpu" else 1]
     names = set(model.state_dict())
@@ -60,9 +60,9 @@ def at_start(subject: Subject) -> bool:
     return own.keys() == made.keys() and all(torch.equal(own[name], made[name]) for name in own)
 
 
-def _start_weights(subject: Subject) -> Measured:
+def _start_weights(subject: Subject) -> Measurements:
     """The arms of a study differ by their fusion alone: the 3D weights that a seed gives are the same in all."""
-    found = Measured(START)
+    found = Measurements(START)
     ours, plain = (fresh_model(subject, fusion=fusion).state_dict() for fusion in (subject.spec.fusion, PLAIN))
     for name in sorted(plain):
         if name not in ours or not torch.equal(ours[name], plain[name]):

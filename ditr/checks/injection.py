@@ -13,7 +13,7 @@ import torch
 
 from ditr.checks.forward_trace import Addition, GateCall, name_of, pairs_and_gaps, places_of, trace_pass
 from ditr.checks.initialisation import measure_start
-from ditr.checks.measure import Measured
+from ditr.checks.measure import Measurements
 from ditr.checks.model_copies import acting_copy
 from ditr.checks.reference_additions import expected_added, levels_of, relative_error
 from ditr.checks.reference_levels import ReferenceLevel
@@ -26,7 +26,7 @@ from ditr.progress import Progress
 from ditr.spec.models import BOTTLENECK_STRIDE, DECODER_STRIDES, BackboneSpec, FusionSpec
 
 
-def measure_injection(subject: Subject, *, progress: Progress) -> Iterator[Measured]:
+def measure_injection(subject: Subject, *, progress: Progress) -> Iterator[Measurements]:
     """A spec without fusion is looked at for what any model has to be: the same twice, and finite."""
     yield from measure_start(subject, progress=progress)
     if not subject.spec.fusion.parts:
@@ -35,16 +35,16 @@ def measure_injection(subject: Subject, *, progress: Progress) -> Iterator[Measu
     yield from measure_updates(subject, progress=progress)
 
 
-def _measure_passes(subject: Subject, *, progress: Progress) -> Iterator[Measured]:
+def _measure_passes(subject: Subject, *, progress: Progress) -> Iterator[Measurements]:
     """Batches as they are for what is added, and with gaps for what must not be."""
     spec, fusion, backbone, model = subject.spec, subject.spec.fusion, subject.spec.model.backbone, acting_copy(subject)
-    wanted, elsewhere = places_of(fusion), Measured(ELSEWHERE)
+    wanted, elsewhere = places_of(fusion), Measurements(ELSEWHERE)
     places = {}
     for branch, stride in wanted:
         width, name = _width(backbone, branch, stride), name_of(branch, stride)
-        places[branch, stride] = Measured(PLACE, at=name, channels_before=width, channels_after=width)
+        places[branch, stride] = Measurements(PLACE, at=name, channels_before=width, channels_after=width)
     least_valid = spec.checks.min_valid_ratio
-    gate = Measured(BIFUSION, at="bifusion", channels=backbone.planes[7], zero_rows=1 - least_valid)
+    gate = Measurements(BIFUSION, at="bifusion", channels=backbone.planes[7], zero_rows=1 - least_valid)
     for batch, of, gaps in pairs_and_gaps(subject, subject.plain, what="injection", progress=progress):
         with torch.no_grad():
             trace = trace_pass(model, batch)
@@ -69,7 +69,7 @@ def _measure_place(
     fusion: FusionSpec,
     of: str,
     gaps: bool,
-    into: Measured,
+    into: Measurements,
 ) -> None:
     if addition is not None:
         into.take("channels_before", addition.before.F.shape[1], of)
@@ -86,7 +86,7 @@ def _measure_place(
         into.take("zero_rows", 1 - float(changed.float().mean()), of)
 
 
-def _measure_gate(gate: GateCall | None, *, of: str, gaps: bool, into: Measured) -> None:
+def _measure_gate(gate: GateCall | None, *, of: str, gaps: bool, into: Measurements) -> None:
     if gate is None or gate.before.shape != gate.after.shape:
         into.take("not_called", 1, of)
         return

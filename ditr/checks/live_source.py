@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ditr.checks.measure import Measured
+from ditr.checks.measure import Measurements
 from ditr.checks.subject import Subject
 from ditr.checks.tables import RECOMPUTED, TOKENS
 from ditr.errors import Code, DitrError
@@ -38,7 +38,7 @@ def encode(source: FeatureSource, images: np.ndarray) -> Tensor:
 
 def measure_source(
     subject: Subject, *, maps: Mapping[int, Tensor], source: FeatureSource, progress: Progress
-) -> Iterator[Measured]:
+) -> Iterator[Measurements]:
     """``maps`` are the stored ones of some frames, or what the source just gave; none are needed for the tokens."""
     if subject.maps is not None:
         yield _recomputed(subject, maps=maps, source=source, progress=progress)
@@ -51,8 +51,10 @@ def measure_source(
         return
 
 
-def _recomputed(subject: Subject, *, maps: Mapping[int, Tensor], source: FeatureSource, progress: Progress) -> Measured:
-    found = Measured(RECOMPUTED)
+def _recomputed(
+    subject: Subject, *, maps: Mapping[int, Tensor], source: FeatureSource, progress: Progress
+) -> Measurements:
+    found = Measurements(RECOMPUTED)
     for done, (index, stored) in enumerate(maps.items()):
         progress("maps computed again", done, len(maps))
         try:
@@ -68,10 +70,10 @@ def _recomputed(subject: Subject, *, maps: Mapping[int, Tensor], source: Feature
     return found
 
 
-def _tokens(image: np.ndarray, *, source: FeatureSource) -> Measured:
+def _tokens(image: np.ndarray, *, source: FeatureSource) -> Measurements:
     shape = map_shape(source.spec, source.entry)
     tolerated = 0 if isinstance(source.entry, VitEntry) else 1  # a neighbour may change as much in a convolution
-    found = Measured(TOKENS, token_count=f"{shape[1]} x {shape[2]} tokens of {shape[0]}", token_locality=tolerated)
+    found = Measurements(TOKENS, token_count=f"{shape[1]} x {shape[2]} tokens of {shape[0]}", token_locality=tolerated)
     patches = _patches(image, source=source, rows=shape[1], columns=shape[2])
     try:
         maps = encode(source, np.stack([image, *(_painted(image, box) for _, box in patches)])).float()
@@ -85,7 +87,7 @@ def _tokens(image: np.ndarray, *, source: FeatureSource) -> Measured:
     return found
 
 
-def _locality(maps: Tensor, painted: list[tuple[int, int]], *, into: Measured) -> None:
+def _locality(maps: Tensor, painted: list[tuple[int, int]], *, into: Measurements) -> None:
     """A painted patch changes its own token most."""
     change = (maps[1:] - maps[:1]).norm(dim=1)  # (probes, Hp, Wp)
     for (row, column), of_tokens in zip(painted, change, strict=True):

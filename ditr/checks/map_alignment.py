@@ -15,7 +15,7 @@ from ditr.checks.image_agreement import (
     looks_of,
     token_contrast,
 )
-from ditr.checks.measure import Measured
+from ditr.checks.measure import Measurements
 from ditr.checks.subject import Subject
 from ditr.checks.tables import IMAGES, MAP_ALIGNMENT, NO_ALIGNMENT
 from ditr.errors import DitrError
@@ -36,11 +36,11 @@ _FAR = (Shift(down=-2), Shift(down=2), Shift(right=-2), Shift(right=2))
 _MIRRORED = {"upside down": (1,), "mirrored": (2,), "turned by half": (1, 2)}
 
 
-def measure_alignment(subject: Subject, *, maps: Mapping[int, Tensor], progress: Progress) -> Iterator[Measured]:
+def measure_alignment(subject: Subject, *, maps: Mapping[int, Tensor], progress: Progress) -> Iterator[Measurements]:
     """Needs no source. ``maps`` are those of some frames, by index."""
     contrasts: dict[int, TokenContrast] = {}
     looks: dict[int, Tensor] = {}
-    images, read = Measured(IMAGES), 0
+    images, read = Measurements(IMAGES), 0
     for index, tokens in maps.items():
         try:
             image = subject.frames.image(index)
@@ -56,9 +56,9 @@ def measure_alignment(subject: Subject, *, maps: Mapping[int, Tensor], progress:
     yield _compared(subject, contrasts, looks, progress=progress) if contrasts else _not_compared(small=read > 0)
 
 
-def _not_compared(*, small: bool) -> Measured:
+def _not_compared(*, small: bool) -> Measurements:
     """Of maps that are too ``small`` to be compared nothing can be said; where there are none, that is a failure."""
-    found = Measured(NO_ALIGNMENT)
+    found = Measurements(NO_ALIGNMENT)
     why = f"no map has {MIN_GRID} x {MIN_GRID} tokens within its image" if small else "no map could be read"
     found.take("own_image", small, note=f"not measured: {why}")
     return found
@@ -74,8 +74,8 @@ def _covered(subject: Subject) -> tuple[int, int] | None:
 
 def _compared(
     subject: Subject, contrasts: Mapping[int, TokenContrast], looks: Mapping[int, Tensor], *, progress: Progress
-) -> Measured:
-    found, ids, misfits = Measured(MAP_ALIGNMENT), subject.frames.ids, []
+) -> Measurements:
+    found, ids, misfits = Measurements(MAP_ALIGNMENT), subject.frames.ids, []
     for done, (index, contrast) in enumerate(contrasts.items()):
         progress("maps and images", done, len(contrasts))
         own = agreement(contrast, looks[index])

@@ -7,7 +7,7 @@ from typing import Any
 
 import xxhash
 
-from ditr.checks.measure import Measured
+from ditr.checks.measure import Measurements
 from ditr.checks.subject import Subject
 from ditr.checks.tables import EXTRACTED, PRECOMPUTED
 from ditr.features.sources import FeatureSource
@@ -16,12 +16,12 @@ from ditr.spec.feature_maps import weights_of
 from ditr.spec.models import FeatureSpec
 
 
-def measure_files(subject: Subject, *, source: FeatureSource | None, indices: Sequence[int]) -> Iterator[Measured]:
+def measure_files(subject: Subject, *, source: FeatureSource | None, indices: Sequence[int]) -> Iterator[Measurements]:
     """Digests of the frames ``indices``, and what the folder says of itself; nothing where maps are computed online."""
     maps, spec = subject.maps, subject.spec.read_features
     if maps is None or spec is None:
         return
-    found = Measured(EXTRACTED if isinstance(maps, FeatureStore) else PRECOMPUTED)
+    found = Measurements(EXTRACTED if isinstance(maps, FeatureStore) else PRECOMPUTED)
     for frame in maps.missing(subject.frames.ids):
         found.take("maps_present", 1, frame, note="without a map")
     if isinstance(maps, FeatureStore):
@@ -32,7 +32,7 @@ def measure_files(subject: Subject, *, source: FeatureSource | None, indices: Se
     yield found
 
 
-def _digests(maps: FeatureStore, frames: Sequence[str], *, into: Measured) -> None:
+def _digests(maps: FeatureStore, frames: Sequence[str], *, into: Measurements) -> None:
     """Each file is the one that the extraction wrote under this name."""
     written = FeatureStore(maps.folder, shape=maps.shape)  # reads the journal as it is now
     for frame in frames:
@@ -41,7 +41,9 @@ def _digests(maps: FeatureStore, frames: Sequence[str], *, into: Measured) -> No
             into.take("map_digest", 1, frame, note=f"not the file that was written under {maps.folder}")
 
 
-def _manifest(subject: Subject, maps: Maps, spec: FeatureSpec, *, source: FeatureSource | None, into: Measured) -> None:
+def _manifest(
+    subject: Subject, maps: Maps, spec: FeatureSpec, *, source: FeatureSource | None, into: Measurements
+) -> None:
     """What the folder says it holds is what the spec asks for, of this data, by the weights that the source has now."""
     manifest = maps.manifest()
     if manifest is None:
@@ -67,7 +69,7 @@ def _manifest(subject: Subject, maps: Maps, spec: FeatureSpec, *, source: Featur
     into.take("manifest", not wrong, note="; ".join(wrong))
 
 
-def _named_files(subject: Subject, maps: Maps, *, into: Measured) -> None:
+def _named_files(subject: Subject, maps: Maps, *, into: Measurements) -> None:
     """Where the info pickle names a frame's map (clip_feat_path), that file is the one which is read."""
     for info in subject.frames.infos.frames:
         if info.features_file is None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ditr.checks.measure import Measured
+from ditr.checks.measure import Measurements
 from ditr.checks.subject import Subject
 from ditr.checks.tables import MAP_READING
 from ditr.data.batch import Batch, Sample
@@ -17,9 +17,9 @@ from ditr.errors import DitrError
 _FRAMES = 3
 
 
-def measure_reading(subject: Subject, *, indices: Sequence[int]) -> Measured:
+def measure_reading(subject: Subject, *, indices: Sequence[int]) -> Measurements:
     """A batch of plain and augmented samples goes through what the model itself reads with."""
-    found = Measured(MAP_READING)
+    found = Measurements(MAP_READING)
     try:
         chosen = indices[:_FRAMES]
         batches = [subject.batch(samples, chosen) for samples in (subject.plain, subject.augmented)]

@@ -10,7 +10,7 @@ import xxhash
 from torch import Tensor
 
 from ditr.checks.live_source import encode
-from ditr.checks.measure import Measured, in_a_line
+from ditr.checks.measure import Measurements, in_a_line
 from ditr.checks.subject import Subject
 from ditr.checks.tables import MAP_VALUES
 from ditr.errors import DitrError
@@ -21,12 +21,12 @@ from ditr.spec.feature_maps import map_shape
 
 def measure_values(
     subject: Subject, *, source: FeatureSource | None, indices: Sequence[int], keep: Sequence[int], progress: Progress
-) -> tuple[Measured, dict[int, Tensor]]:
+) -> tuple[Measurements, dict[int, Tensor]]:
     """Reads the maps of ``indices`` that are there one after the other, or computes them where none are stored.
 
     Returns the maps (C, Hp, Wp) of the frames ``keep`` that are fit to be compared with anything, too.
     """
-    found, ids = Measured(MAP_VALUES), subject.frames.ids
+    found, ids = Measurements(MAP_VALUES), subject.frames.ids
     missing = set() if subject.maps is None else set(subject.maps.missing(ids))
     shape = _expected_shape(subject, source)
     maps: dict[int, Tensor] = {}
@@ -69,7 +69,7 @@ def _map(subject: Subject, index: int, *, source: FeatureSource | None) -> Tenso
     return encode(source, subject.frames.image(index)[None])[0].cpu()
 
 
-def _fits(tokens: Tensor, frame: str, *, shape: tuple[int, int, int] | None, into: Measured) -> bool:
+def _fits(tokens: Tensor, frame: str, *, shape: tuple[int, int, int] | None, into: Measurements) -> bool:
     """Whether the map is fit to be compared with anything."""
     if tokens.dtype != torch.float16:
         into.take("map_dtype", 1, frame, note=str(tokens.dtype))

@@ -83,7 +83,7 @@ class _Value:
     note: str
 
 
-class Measured:
+class Measurements:
     """What was measured of one table, or part of one; of each measure any number of values."""
 
     def __init__(self, table: tuple[Measure, ...], *, at: str = "", **limits: Any) -> None:

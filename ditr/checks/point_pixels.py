@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ditr.checks.measure import Measured, in_a_line
+from ditr.checks.measure import Measurements, in_a_line
 from ditr.checks.raw_points import Pixels, colour_errors, move_of, off_whole_px, pixels_of, uv_difference_px
 from ditr.checks.subject import Subject
 from ditr.checks.tables import PIXELS
@@ -21,9 +21,9 @@ _FLAT = 1e-3
 """Of a determinant: below, points lie in a plane and have no side."""
 
 
-def measure_pixels(subject: Subject, *, indices: Sequence[int], progress: Progress) -> Measured:
+def measure_pixels(subject: Subject, *, indices: Sequence[int], progress: Progress) -> Measurements:
     """Raw points, plain samples and augmented ones of these frames; one that cannot be read is counted."""
-    found, colours = Measured(PIXELS), list[np.ndarray]()
+    found, colours = Measurements(PIXELS), list[np.ndarray]()
     for done, index in enumerate(indices):
         progress("points and pixels", done, len(indices))
         try:
@@ -36,7 +36,7 @@ def measure_pixels(subject: Subject, *, indices: Sequence[int], progress: Progre
     return found
 
 
-def _measure_frame(subject: Subject, index: int, *, into: Measured) -> np.ndarray:
+def _measure_frame(subject: Subject, index: int, *, into: Measurements) -> np.ndarray:
     """Returns the frame's ``colour_errors``."""
     frame = subject.frames.frame(index)
     pixels = pixels_of(frame)
@@ -60,7 +60,7 @@ def _measure_frame(subject: Subject, index: int, *, into: Measured) -> np.ndarra
 
 
 def _measure_augmented(
-    subject: Subject, index: int, *, frame: Frame, plain: Sample, pixels: Pixels, image: np.ndarray, into: Measured
+    subject: Subject, index: int, *, frame: Frame, plain: Sample, pixels: Pixels, image: np.ndarray, into: Measurements
 ) -> None:
     moved = subject.augmented[index]
     mirrored = _is_mirrored(moved, image)
@@ -78,7 +78,7 @@ def _measure_augmented(
         into.take("mirrored_together", other, frame.id)
 
 
-def _shift(colours: Sequence[np.ndarray], *, into: Measured) -> None:
+def _shift(colours: Sequence[np.ndarray], *, into: Measurements) -> None:
     """All frames together: colours agree best with the points' own pixels, not with those beside."""
     errors = np.mean(colours, axis=0)
     row, column = (int(one) - 2 for one in np.unravel_index(np.argmin(errors), errors.shape))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 
 from ditr.checks.forward_trace import name_of, pairs_and_gaps, places_of, strides_of, trace_pass
-from ditr.checks.measure import Measured
+from ditr.checks.measure import Measurements
 from ditr.checks.model_copies import acting_copy
 from ditr.checks.reference_additions import expected_added, levels_of, relative_error, right_in_another_order
 from ditr.checks.reference_levels import ReferenceLevel
@@ -23,17 +23,17 @@ from ditr.model.sparse import SparseTensor
 from ditr.progress import Progress
 
 
-def measure_pyramid(subject: Subject, *, progress: Progress) -> Iterator[Measured]:
+def measure_pyramid(subject: Subject, *, progress: Progress) -> Iterator[Measurements]:
     """Nothing is checked of a spec that brings no 2D features into the backbone."""
     fusion = subject.spec.fusion
     if not places_of(fusion):
         return
-    model, injector, channels = acting_copy(subject), Measured(INJECTOR), subject.model.feature_channels or 0
+    model, injector, channels = acting_copy(subject), Measurements(INJECTOR), subject.model.feature_channels or 0
     levels = {
-        stride: Measured(LEVEL, at=f"s{stride}", stride=f"a tensor stride of {stride}", voxels=0, channels=channels)
+        stride: Measurements(LEVEL, at=f"s{stride}", stride=f"a tensor stride of {stride}", voxels=0, channels=channels)
         for stride in strides_of(fusion)
     }
-    projected = {place: Measured(PROJECTED, at=name_of(*place)) for place in places_of(fusion)}
+    projected = {place: Measurements(PROJECTED, at=name_of(*place)) for place in places_of(fusion)}
     for batch, of, gaps in pairs_and_gaps(subject, subject.augmented, what="pyramid", progress=progress):
         with torch.no_grad():
             trace = trace_pass(model, batch)
@@ -68,7 +68,7 @@ class _Level:
         self._injector, self._tensor, self._by_hand, self._stride, self._of = injector, tensor, by_hand, stride, of
         self._rows, self._here = by_hand.rows(tensor.C)
 
-    def voxels(self, *, into: Measured) -> None:
+    def voxels(self, *, into: Measurements) -> None:
         """Where the level's features lie."""
         voxels, tensor, of = self._injector.voxels(self._stride), self._tensor, self._of
         ours, theirs, by_hand = voxels.coordinate_map_key, tensor.coordinate_map_key, len(self._by_hand.codes)
@@ -87,7 +87,7 @@ class _Level:
         if foreign:
             into.fail("voxels", f"{foreign} that only one side has, {of}")
 
-    def features(self, *, limit: float, into: Measured) -> None:
+    def features(self, *, limit: float, into: Measurements) -> None:
         """What the level says; ``limit`` of its error, from which on it is asked what is wrong."""
         features, mask, of = self._injector.features(self._stride), self._injector.mask(self._stride), self._of
         aligned = bool(self._here.all()) and len(self._rows) == len(mask)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ditr.checks.measure import Check, Measured
+from ditr.checks.measure import Check, Measurements
 from ditr.checks.subject import Subject
 from ditr.progress import Progress
 
@@ -21,7 +21,7 @@ def run_stage(stage: int, subject: Subject, *, every_map: bool = False, progress
         yield from measured.checks(stage=stage, limits=subject.spec.checks)
 
 
-def _measured(stage: int, subject: Subject, *, every_map: bool, progress: Progress) -> Iterator[Measured]:
+def _measured(stage: int, subject: Subject, *, every_map: bool, progress: Progress) -> Iterator[Measurements]:
     """Each stage imports its own, so that one that cannot be imported leaves the others."""
     if stage == 1:
         from ditr.checks.features import measure_features

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ditr.checks.forward_trace import ForwardTrace, in_pairs, name_of, places_of, relative_norm, trace_pass, tracing
 from ditr.checks.initialisation import at_start
-from ditr.checks.measure import Measure, Measured
+from ditr.checks.measure import Measure, Measurements
 from ditr.checks.model_copies import added_parameters, model_copy
 from ditr.checks.reference_additions import projection_of
 from ditr.checks.subject import Subject
@@ -27,12 +27,12 @@ _DEVIATION = 0.05
 """Standard deviation of biases, norms, and of what a layer makes of a feature of mean length."""
 
 
-def measure_updates(subject: Subject, *, progress: Progress) -> Iterator[Measured]:
+def measure_updates(subject: Subject, *, progress: Progress) -> Iterator[Measurements]:
     """On copies of the model; frames are read as training reads them."""
     pairs = in_pairs(len(subject.augmented))
     model = model_copy(subject).train()
     added = added_parameters(model)
-    frozen, weights = Measured(FROZEN), Measured(GRADIENTS)
+    frozen, weights = Measurements(FROZEN), Measurements(GRADIENTS)
     for name, weight in added.items():
         frozen.take("frozen_weights", not weight.requires_grad, name)
     yield frozen
@@ -70,9 +70,9 @@ def measure_updates(subject: Subject, *, progress: Progress) -> Iterator[Measure
         yield from _doubling(subject, subject.batch(subject.augmented, pairs[0]))
 
 
-def _one(table: tuple[Measure], at: str, value: float) -> Measured:
+def _one(table: tuple[Measure], at: str, value: float) -> Measurements:
     """Of a table of one measure, its one value at a place."""
-    found = Measured(table, at=at)
+    found = Measurements(table, at=at)
     found.take(table[0].name, value)
     return found
 
@@ -125,7 +125,7 @@ def _gradient_norm(module: nn.Module) -> float:
     return math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
 
 
-def _moved(trace: ForwardTrace, subject: Subject) -> Iterator[Measured]:
+def _moved(trace: ForwardTrace, subject: Subject) -> Iterator[Measurements]:
     """How strong each place is after the updates: the norm of what is added to that of the base."""
     for at in places_of(subject.spec.fusion):
         found = trace.at(*at)
@@ -137,7 +137,7 @@ def _moved(trace: ForwardTrace, subject: Subject) -> Iterator[Measured]:
         yield _one(MOVED, "bifusion", value)
 
 
-def _doubling(subject: Subject, batch: Batch) -> Iterator[Measured]:
+def _doubling(subject: Subject, batch: Batch) -> Iterator[Measurements]:
     """How what is added grows when a small deviation from the start doubles (docs/reference/fusion.md, Zero start)."""
     once, twice = (_deviated(subject, batch, scale=scale) for scale in (1, 2))
     for name in once:

@@ -15,8 +15,8 @@ from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError, ExitCode, Interrupted
 from ditr.paths import runs_dir
-from ditr.runner.check import Checked, check_all
-from ditr.runner.check_subject import Asked
+from ditr.runner.check import SpecCheck, check_all
+from ditr.runner.check_subject import CheckRequest
 from ditr.spec.check_stages import STAGES
 from ditr.spec.registry import Registry
 
@@ -48,7 +48,7 @@ def check(
     Maps of the frames that are looked at are made if they are missing. Limits are the spec's `checks`. What was found
     is recorded beside runs (table `checks` of `ditr query`); exit code 1 if a check failed.
     """
-    _check(specs, asked=Asked(stages=_stages(stage), frames=frames), overrides=overrides)
+    _check(specs, asked=CheckRequest(stages=_stages(stage), frames=frames), overrides=overrides)
 
 
 def check_features(specs: Specs, frames: Frames = 10, overrides: Overrides = None) -> None:
@@ -56,13 +56,13 @@ def check_features(specs: Specs, frames: Frames = 10, overrides: Overrides = Non
 
     None is made. It is stage 1 of `ditr check`, which looks at some maps only; exit code 1 if a check failed.
     """
-    _check(specs, asked=Asked(stages=(1,), frames=frames, every_map=True), overrides=overrides)
+    _check(specs, asked=CheckRequest(stages=(1,), frames=frames, every_map=True), overrides=overrides)
 
 
-def _check(specs: Sequence[Path], *, asked: Asked, overrides: list[str] | None) -> None:
+def _check(specs: Sequence[Path], *, asked: CheckRequest, overrides: list[str] | None) -> None:
     registry = Registry()
     loaded = load_specs(specs, registry=registry, overrides=overrides)
-    done: list[Checked] = []
+    done: list[SpecCheck] = []
     try:
         with open_host(registry, says=STOPPING) as host:
             for checked in check_all(loaded, asked=asked, host=host, runs=runs_dir()):
@@ -87,7 +87,7 @@ def _stages(text: str) -> tuple[int, ...]:
     return tuple(sorted(int(number) for number in wanted))
 
 
-def _report(checked: Checked) -> str:
+def _report(checked: SpecCheck) -> str:
     """Table, whole messages of what failed, and a line a stage."""
     if checked.folder is None:
         return f"  {checked.name} could not be checked"
@@ -108,7 +108,7 @@ def _row(check: Check) -> tuple[str | float | None, ...]:
     return STAGES[check.stage], check.name, check.value, check.limit, "pass" if check.passed else "FAIL", first_line
 
 
-def _stage_line(stage: int, checked: Checked) -> str:
+def _stage_line(stage: int, checked: SpecCheck) -> str:
     of_stage = [check for check in checked.checks if check.stage == stage]
     failed = [check.name for check in of_stage if not check.passed]
     head = f"{checked.name}, stage {stage} {STAGES[stage]}"
@@ -123,13 +123,13 @@ def _checks(count: int) -> str:
     return f"{count} check{'' if count == 1 else 's'}"
 
 
-def _trouble(checked: Checked, error: Exception) -> str:
+def _trouble(checked: SpecCheck, error: Exception) -> str:
     if isinstance(error, DitrError):
         return f"{checked.name}: {error}"
     return f"{checked.name}: {in_words(error)}"
 
 
-def _exit_code(done: Sequence[Checked]) -> ExitCode:
+def _exit_code(done: Sequence[SpecCheck]) -> ExitCode:
     """What failed counts more than what could not be checked because of a user's mistake."""
     errors = [checked.error for checked in done if checked.error is not None]
     if any(checked.failed for checked in done) or any(not isinstance(error, DitrError) for error in errors):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ditr.cli.tables import text_table
 
 if TYPE_CHECKING:
-    from ditr.data_check.check import CheckReport, Problem
+    from ditr.data_check.check import CheckReport, DataProblem
 
 FOR_A_RUN = {
     "frame": "breaks the frame",
@@ -41,7 +41,7 @@ def _reprojection(report: CheckReport) -> list[str]:
     return lines + _more(found.refused, len(found.examples))
 
 
-def _examples(problem: Problem) -> list[str]:
+def _examples(problem: DataProblem) -> list[str]:
     head = f"{problem.kind}: {problem.count} problem{'' if problem.count == 1 else 's'}"
     lines = [head, *(f"  {example}" for example in problem.examples)]
     return [*lines, *_more(problem.count, len(problem.examples)), ""]

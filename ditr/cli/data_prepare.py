@@ -21,7 +21,7 @@ from ditr.spec.registry import Registry
 if TYPE_CHECKING:
     from ditr.scannet.manifest import PrepareSettings
     from ditr.scannet.pack import PackedSplit
-    from ditr.scannet.prepare import Prepared
+    from ditr.scannet.prepare import Preparation
 
 _SHOWN = 20
 
@@ -180,7 +180,7 @@ def _settings(
     )
 
 
-def _written(done: Prepared) -> str:
+def _written(done: Preparation) -> str:
     lines = [f"frames: {done.made} made, {done.kept} kept, {len(done.skipped)} skipped, {len(done.failed)} failed"]
     lines += [f"  skipped {count}: {why}" for why, count in sorted(Counter(done.skipped.values()).items())]
     lines += [f"  failed {frame}: {why}" for frame, why in list(done.failed.items())[:_SHOWN]]

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ditr.environment import Finding, State, examine
+from ditr.environment import DoctorLine, State, examine
 from ditr.errors import ExitCode
 from ditr.spec.registry import Registry
 
@@ -28,7 +28,7 @@ def doctor() -> None:
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _print(findings: Sequence[Finding], console: Console) -> None:
+def _print(findings: Sequence[DoctorLine], console: Console) -> None:
     """Lines rather than a table: paths and fixes are long, and are there to be copied."""
     width = max(len(finding.name) for finding in findings)
     group = ""

@@ -14,7 +14,7 @@ from ditr.cli.tables import text_table
 from ditr.errors import DitrError, ExitCode, Interrupted
 from ditr.paths import runs_dir
 from ditr.record.metrics import SCORES
-from ditr.runner.evaluate_checkpoint import Evaluated, evaluate_checkpoint
+from ditr.runner.evaluate_checkpoint import CheckpointEvaluation, evaluate_checkpoint
 from ditr.runner.inputs import Selection
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.registry import Registry
@@ -72,13 +72,15 @@ def evaluate(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _evaluate(loaded: LoadedSpec, checkpoint: Path, selection: Selection, *, registry: Registry) -> Evaluated:
+def _evaluate(
+    loaded: LoadedSpec, checkpoint: Path, selection: Selection, *, registry: Registry
+) -> CheckpointEvaluation:
     with open_host(registry, says=STOPPING) as host:
         host.say(f"{loaded.spec.name}: evaluation of {checkpoint}")
         return evaluate_checkpoint(loaded, checkpoint=checkpoint, selection=selection, host=host, runs=runs_dir())
 
 
-def _summary(evaluated: Evaluated) -> str:
+def _summary(evaluated: CheckpointEvaluation) -> str:
     result = evaluated.result
     count = f"{result['n_frames']:,} of {evaluated.split_frames:,}"
     row = (result["split"], count, *(result[name] for name in _COLUMNS), evaluated.folder.path)

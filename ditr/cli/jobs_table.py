@@ -16,7 +16,7 @@ from ditr.cli.tables import text_table
 from ditr.record.folder import MetricsRow
 from ditr.runner.plan import PlannedRun
 from ditr.runner.queue import Standing
-from ditr.runner.run import Outcome
+from ditr.runner.run import RunOutcome
 
 _LIVE_S = 1.0
 COLUMNS = ("run", "state", "epoch", "step", "loss", "ap50", "time", "left")
@@ -87,7 +87,7 @@ def job_row(run: PlannedRun, *, began: float, now: float) -> Sequence[Any]:
     return (run.folder.path.name, doing, epoch, _of(step, steps), loss, ap50, duration(now - began), left)
 
 
-def how_it_ended(outcome: Outcome) -> str:
+def how_it_ended(outcome: RunOutcome) -> str:
     """One line; what went wrong is told in full when all have ended."""
     name = outcome.planned.folder.path.name
     if outcome.error is not None:

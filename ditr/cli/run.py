@@ -21,7 +21,7 @@ from ditr.record.metrics import SCORES
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.queue import JobFailed, run_at_once
 from ditr.runner.requirements import require_inputs
-from ditr.runner.run import Outcome, run_all
+from ditr.runner.run import RunOutcome, run_all
 from ditr.runner.slots import Slot, require_fit, slots_of
 from ditr.runner.stop import StopSignal
 from ditr.spec.numbers import MOST_PROCESSES
@@ -92,7 +92,7 @@ def _command(specs: Sequence[Path], *, overrides: Sequence[str], jobs: int | Non
     return shlex.join(["ditr", "run", *map(str, specs), *sets, *places])
 
 
-def _run(planned: Sequence[PlannedRun], *, registry: Registry) -> tuple[Outcome, ...]:
+def _run(planned: Sequence[PlannedRun], *, registry: Registry) -> tuple[RunOutcome, ...]:
     try:
         with open_host(registry) as host:
             return run_all(planned, host=host)
@@ -101,7 +101,7 @@ def _run(planned: Sequence[PlannedRun], *, registry: Registry) -> tuple[Outcome,
         raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
-def _run_at_once(planned: Sequence[PlannedRun], *, slots: Sequence[Slot]) -> tuple[Outcome, ...]:
+def _run_at_once(planned: Sequence[PlannedRun], *, slots: Sequence[Slot]) -> tuple[RunOutcome, ...]:
     try:
         with StopSignal() as stop, open_teller() as teller, JobsTable() as table:
             return run_at_once(planned, slots=slots, teller=teller, stop=stop, look=table.look)
@@ -119,7 +119,7 @@ def plan_table(planned: Sequence[PlannedRun]) -> str:
     return text_table(("spec", "variant", "seed", "plan"), rows)
 
 
-def _result_table(outcomes: Sequence[Outcome]) -> str:
+def _result_table(outcomes: Sequence[RunOutcome]) -> str:
     columns = ("variant", "seed", "state", *SCORES, "step_ms", "wall_s", "folder")
     rows = []
     for outcome in outcomes:
@@ -131,14 +131,14 @@ def _result_table(outcomes: Sequence[Outcome]) -> str:
     return text_table(columns, rows)
 
 
-def _troubles(outcomes: Sequence[Outcome], command: str) -> str:
+def _troubles(outcomes: Sequence[RunOutcome], command: str) -> str:
     lines = [f"{run.planned.folder.path.name}: {_told(run)}" for run in outcomes if run.error is not None]
     if any(outcome.interrupted for outcome in outcomes):
         lines.append(f"stopped and saved; to go on: {command}")
     return "".join(line + "\n" for line in lines)
 
 
-def _told(outcome: Outcome) -> str:
+def _told(outcome: RunOutcome) -> str:
     error = outcome.error
     if isinstance(error, DitrError | JobFailed):
         return str(error)
@@ -146,7 +146,7 @@ def _told(outcome: Outcome) -> str:
     return f"{in_words(error)}\n  traceback: {outcome.planned.folder.log_file}"
 
 
-def _exit_code(outcomes: Sequence[Outcome]) -> ExitCode:
+def _exit_code(outcomes: Sequence[RunOutcome]) -> ExitCode:
     if any(outcome.interrupted for outcome in outcomes):
         return ExitCode.INTERRUPTED
     mistakes = [_is_mistake(outcome.error) for outcome in outcomes if outcome.error is not None]

@@ -11,7 +11,7 @@ from ditr.spec.models import AugmentationSpec, ElasticSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augmented:
+class AugmentedPoints:
     """N augmented points; rows keep their order, so whatever was computed per point before stays theirs."""
 
     xyz: np.ndarray
@@ -20,7 +20,9 @@ class Augmented:
     """Whether left and right changed places: one of the two flips was drawn and not both, which would be a rotation."""
 
 
-def augment(xyz: np.ndarray, *, spec: AugmentationSpec, voxel_size_m: float, rng: np.random.Generator) -> Augmented:
+def augment(
+    xyz: np.ndarray, *, spec: AugmentationSpec, voxel_size_m: float, rng: np.random.Generator
+) -> AugmentedPoints:
     """Flip, rotate about +z, scale, shift, then distort (N, 3) points in metres of the centred world.
 
     Every draw comes from ``rng``, the rigid ones first, so that the elastic part changes nothing before it.
@@ -29,7 +31,7 @@ def augment(xyz: np.ndarray, *, spec: AugmentationSpec, voxel_size_m: float, rng
     moved = _rigid(xyz.astype(np.float64) * [*signs, 1.0], spec=spec, rng=rng)
     if spec.elastic is not None:
         moved = _elastic(moved, spec=spec.elastic, voxel_size_m=voxel_size_m, rng=rng)
-    return Augmented(xyz=moved.astype(np.float32), mirrored=bool(signs.prod() < 0))
+    return AugmentedPoints(xyz=moved.astype(np.float32), mirrored=bool(signs.prod() < 0))
 
 
 def _rigid(xyz: np.ndarray, *, spec: AugmentationSpec, rng: np.random.Generator) -> np.ndarray:

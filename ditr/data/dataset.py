@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import xxhash
 
 from ditr.catalog import locate_dataset
 from ditr.data.info_pickle import InfoFile, read_infos, read_sound_infos
+from ditr.data.manifest import read_manifest
 from ditr.data.scannet_sv import (
     INFO_FILES,
     INSTANCES,
@@ -114,11 +114,11 @@ def open_folder(
     """A folder in the layout of ScanNet200-SV or -MV.
 
     ``info_files`` names each split's; by default they have ESAM's names, those for single frames if the folder has
-    both kinds, and the digest is the manifest's if there is one, as in every embedded set. ``DitrError`` for broken
+    both kinds, and the digest is the manifest's if one can be read, as in every embedded set. ``DitrError`` for broken
     entries of info pickles and for a frame in both splits: a score on frames that were trained on says nothing. With
     ``report`` these are told to it instead and the sound entries are opened.
     """
-    made = info_files is None and (root / MANIFEST).is_file()
+    made = read_manifest(root) if info_files is None else None
     if info_files is None:
         info_files = _usual_info_files(root)
     infos = {split: _read(root / info_files[split], report) for split in ("train", "val")}
@@ -129,7 +129,7 @@ def open_folder(
     )
     _require_disjoint(train, val, where=root / info_files["val"], report=report)
     if made and not of_scenes:  # the generator writes no intrinsics: with some it is not the set that was made
-        digest = str(json.loads((root / MANIFEST).read_text())["digest"])
+        digest = made.digest
     else:
         digest = _folder_digest(root, info_files, (train, val))
     return Dataset(name=name, root=root, digest=digest, train=train, val=val)

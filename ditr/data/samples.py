@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ditr.data.augmentation import Augmented, augment
+from ditr.data.augmentation import AugmentedPoints, augment
 from ditr.data.batch import Sample
 from ditr.data.image_augmentation import jitter, mirror
 from ditr.data.scannet_sv import FrameSet
@@ -113,9 +113,9 @@ class SampleSet(Dataset[Sample]):
             boundary_ok_ratio=float(projection.boundary_ok.mean()),
         )
 
-    def _augment(self, xyz: np.ndarray, *, frame_id: str) -> Augmented:
+    def _augment(self, xyz: np.ndarray, *, frame_id: str) -> AugmentedPoints:
         if self._augmentation is None:
-            return Augmented(xyz=xyz.copy(), mirrored=False)
+            return AugmentedPoints(xyz=xyz.copy(), mirrored=False)
         rng = np.random.default_rng(derive_seed(self.seed, "augment", self.epoch, frame_id))
         return augment(xyz, spec=self._augmentation, voxel_size_m=self._voxel_size_m, rng=rng)
 

@@ -40,7 +40,7 @@ _FRAMES_A_TASK = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
+class DataProblem:
     """One kind of problem: how often, and the first ten places with what is wrong there."""
 
     kind: str
@@ -59,7 +59,7 @@ class Problem:
 class CheckReport:
     """What ``ditr data check`` prints and a run decides by."""
 
-    problems: tuple[Problem, ...]
+    problems: tuple[DataProblem, ...]
     """Sorted by kind."""
     statistics: dict[str, float]
     """Name -> value; means are over frames."""
@@ -130,9 +130,9 @@ class _Found:
         if breaking := tuple(sorted({kind for kind, _ in findings.problems} - HARMLESS)):
             self.broken[findings.id] = breaking
 
-    def problems(self) -> tuple[Problem, ...]:
+    def problems(self) -> tuple[DataProblem, ...]:
         return tuple(
-            Problem(kind=kind, count=len(texts), examples=tuple(texts[:_EXAMPLES]))
+            DataProblem(kind=kind, count=len(texts), examples=tuple(texts[:_EXAMPLES]))
             for kind, texts in sorted(self.where.items())
         )
 

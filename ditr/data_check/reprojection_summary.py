@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -63,11 +63,6 @@ def summarise(frames: Iterable[tuple[str, FrameReprojection, tuple[float, ...]]]
     )
 
 
-def read_summary(content: dict[str, object]) -> Reprojection:
-    """The inverse of ``dataclasses.asdict`` and JSON, which turns tuples into lists."""
-    return Reprojection(**{field.name: _tuples(content[field.name]) for field in fields(Reprojection)})  # type: ignore[arg-type]
-
-
 def histogram(reprojection: Reprojection) -> list[str]:
     """Lines for a terminal: errors of points, medians of frames, and the camera that fits where another is declared."""
     total = max(sum(reprojection.points), 1)
@@ -109,7 +104,3 @@ def _advice(reprojection: Reprojection) -> list[str]:
             f"is more than {MAX_SCALE_ERROR:.0%} off."
         )
     return lines
-
-
-def _tuples(value: object) -> object:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value

@@ -7,18 +7,19 @@ import os
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import xxhash
+from pydantic import TypeAdapter
 
 from ditr import paths
 from ditr.data.dataset import Dataset, open_dataset
 from ditr.data.scannet_sv import INSTANCES, POINT_COUNT, POINTS, SEMANTICS, SUPERPOINTS, FrameSet
-from ditr.data_check.check import CheckReport, Problem, check_dataset
+from ditr.data_check.check import CheckReport, DataProblem, check_dataset
 from ditr.data_check.frame_check import MAX_COLOUR_DIFFERENCE, MAX_ROTATION_ERROR
 from ditr.data_check.frame_list import FRAME_LISTS
 from ditr.data_check.reprojection import EDGES_PX, LIMIT_PX, MAX_SCALE_ERROR, MIN_COLUMNS, MIN_CONCENTRATION
-from ditr.data_check.reprojection_summary import histogram, read_summary
+from ditr.data_check.reprojection_summary import histogram
 from ditr.errors import Code, DitrError
 from ditr.files import write_text
 from ditr.progress import Progress, silent
@@ -32,7 +33,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Screened:
+class ScreenedDataset:
     """What a run reads."""
 
     dataset: Dataset
@@ -41,14 +42,25 @@ class Screened:
     """Their ids, sorted."""
 
 
-def open_screened(spec: DatasetSpec, *, registry: Registry, progress: Progress = silent) -> Screened:
+@dataclass(frozen=True, kw_only=True)
+class _KeptReport:
+    """A report, and the stamp of what it is of."""
+
+    of: dict[str, str]
+    report: CheckReport
+
+
+_KEPT = TypeAdapter(_KeptReport)
+
+
+def open_screened(spec: DatasetSpec, *, registry: Registry, progress: Progress = silent) -> ScreenedDataset:
     """The data set as runs read it, made if it is embedded; raises what ``open_dataset`` and ``screen`` raise."""
     make_missing(spec.name, registry=registry, progress=progress)
     whole = open_dataset(spec.name, registry=registry)
     return screen(whole, policy=spec.broken_frames, progress=progress)
 
 
-def screen(dataset: Dataset, *, policy: Literal["refuse", "exclude"], progress: Progress = silent) -> Screened:
+def screen(dataset: Dataset, *, policy: Literal["refuse", "exclude"], progress: Progress = silent) -> ScreenedDataset:
     """The data set without broken frames, by a check of every file that is made once and kept.
 
     Raises
@@ -63,7 +75,7 @@ def screen(dataset: Dataset, *, policy: Literal["refuse", "exclude"], progress: 
         keep_report(dataset, report)
     _require_sound(dataset, report)
     if not report.broken:
-        return Screened(dataset=dataset, excluded=())
+        return ScreenedDataset(dataset=dataset, excluded=())
     if policy == "refuse":
         raise _broken_frames(dataset, report)
     train, val = dataset.train.without(report.broken), dataset.val.without(report.broken)
@@ -71,31 +83,24 @@ def screen(dataset: Dataset, *, policy: Literal["refuse", "exclude"], progress: 
         if not len(frames):
             fix = f"`ditr data check {dataset.name}` says what is wrong with each."
             raise DitrError(f"every frame of {split} is broken", code=Code.DATASET, where=str(dataset.root), fix=fix)
-    return Screened(dataset=replace(dataset, train=train, val=val), excluded=tuple(sorted(report.broken)))
+    return ScreenedDataset(dataset=replace(dataset, train=train, val=val), excluded=tuple(sorted(report.broken)))
 
 
 def kept_report(dataset: Dataset) -> CheckReport | None:
-    """The report of an earlier check by the same rules of files that did not change since; else None."""
-    path = _report_path(dataset)
-    if not path.is_file():
+    """The report of an earlier check by the same rules of files that did not change since; else None, as where it
+    cannot be read any more."""
+    try:
+        kept = _KEPT.validate_json(_report_path(dataset).read_bytes())
+    except (FileNotFoundError, ValueError):
         return None
-    content: dict[str, Any] = json.loads(path.read_text())
-    if content["of"] != _stamp(dataset):
-        return None
-    report = content["report"]
-    return CheckReport(
-        problems=tuple(Problem(**{**p, "examples": tuple(p["examples"])}) for p in report["problems"]),
-        statistics=report["statistics"],
-        broken={frame: tuple(kinds) for frame, kinds in report["broken"].items()},
-        reprojection=read_summary(report["reprojection"]),
-    )
+    return kept.report if kept.of == _stamp(dataset) else None
 
 
 def keep_report(dataset: Dataset, report: CheckReport) -> None:
     """Writes the report for the runs to come; whole or not at all."""
     path = _report_path(dataset)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps({"of": _stamp(dataset), "report": asdict(report)}))
+    write_text(path, json.dumps(asdict(_KeptReport(of=_stamp(dataset), report=report))))
 
 
 def _report_path(dataset: Dataset) -> Path:
@@ -103,7 +108,7 @@ def _report_path(dataset: Dataset) -> Path:
     return paths.cache_dir() / "checks" / f"{dataset.digest}-{root[:8]}.json"
 
 
-def _stamp(dataset: Dataset) -> dict[str, Any]:
+def _stamp(dataset: Dataset) -> dict[str, str]:
     """The rules of the check and what it was of.
 
     The digest covers the beginnings of files only, so size and time of every file that a run reads are in here too.
@@ -175,7 +180,7 @@ def _broken_frames(dataset: Dataset, report: CheckReport) -> DitrError:
     )
 
 
-def _lines(problem: Problem) -> list[str]:
+def _lines(problem: DataProblem) -> list[str]:
     return _some(problem.count, problem.examples)
 
 

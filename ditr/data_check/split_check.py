@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ditr.data.dataset import Dataset, Report
+from ditr.data.manifest import Manifest, read_manifest
 from ditr.data.scannet_sv import MANIFEST, POINTS, FrameSet
 from ditr.data_check.frame_check import FrameFindings
 from ditr.data_check.frame_list import FRAME_LISTS, read_frame_list
@@ -33,8 +32,8 @@ def check_splits(dataset: Dataset, report: Report) -> tuple[dict[str, float], tu
     scenes = [{info.scene for info in frames.infos.frames} for frames in splits.values()]
     for scene in sorted(scenes[0] & scenes[1]):
         report("scene in both splits", f"{dataset.root}: {scene} is in train and val")
-    if (dataset.root / MANIFEST).is_file():
-        statistics |= _check_manifest(dataset, report)
+    if manifest := read_manifest(dataset.root):
+        statistics |= _check_manifest(dataset, manifest, report)
     return statistics, tuple(absent)
 
 
@@ -80,22 +79,21 @@ def _check_list(split: str, frames: FrameSet, report: Report) -> tuple[dict[str,
     return {f"{split} frames that are not in its frame list": float(len(held - set(listed)))}, absent
 
 
-def _check_manifest(dataset: Dataset, report: Report) -> dict[str, float]:
+def _check_manifest(dataset: Dataset, manifest: Manifest, report: Report) -> dict[str, float]:
     """Digest, and what only the maker of an embedded set knows."""
-    path = dataset.root / MANIFEST
-    manifest: dict[str, Any] = json.loads(path.read_text())
-    if content_digest(dataset.root) != manifest["digest"]:
+    if content_digest(dataset.root) != manifest.digest:
+        path = dataset.root / MANIFEST
         report("digest", f"{path}: the files are not those that were made; delete the folder to make them again")
         return {}
     statistics = {}
     for name, frames in (("train", dataset.train), ("val", dataset.val)):
         textured, large = 0, 0
         for frame_id in frames.ids:
-            frame = manifest["frames"][frame_id]
-            textured += len(frame["texture_ids"])
+            frame = manifest.frames[frame_id]
+            textured += len(frame.texture_ids)
             large += sum(
-                thing["points"] >= MIN_INSTANCE_POINTS and thing["name"] not in ("wall", "floor")
-                for thing in frame["instances"].values()
+                thing.points >= MIN_INSTANCE_POINTS and thing.name not in ("wall", "floor")
+                for thing in frame.instances.values()
             )
         statistics[f"texture-only share of {name} instances"] = textured / max(large, 1)
     return statistics

@@ -34,7 +34,7 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pooled:
+class PooledFrames:
     """All F frames of a table end to end, without the predictions that are too small: G, K and P over all frames.
 
     Predictions stand in the order of their scores, worst first: whoever sorts by score sorts their indices.
@@ -147,7 +147,7 @@ def curve(found: Outcomes, *, times: np.ndarray) -> PrecisionRecall:
     )
 
 
-def pool(table: MatchTable, *, above: float = 0.0, counts: Mapping[str, np.ndarray] | None = None) -> Pooled:
+def pool(table: MatchTable, *, above: float = 0.0, counts: Mapping[str, np.ndarray] | None = None) -> PooledFrames:
     """Lay the frames of a table end to end, once for all thresholds from ``above`` on: no other pair is kept.
 
     ``counts`` chooses, by frame id, the ground truth that is looked for, (G,) bool; the rest is ignored as what is too
@@ -173,7 +173,7 @@ def pool(table: MatchTable, *, above: float = 0.0, counts: Mapping[str, np.ndarr
     order = np.flatnonzero(kept)[np.argsort(scores[kept], kind="stable")]
     rank = np.empty(len(scores), dtype=np.int64)
     rank[order] = np.arange(len(order))
-    return Pooled(
+    return PooledFrames(
         num_frames=len(frames),
         gt_counts=gt_counts,
         gt_frame=np.repeat(index, num_gt),
@@ -186,7 +186,7 @@ def pool(table: MatchTable, *, above: float = 0.0, counts: Mapping[str, np.ndarr
     )
 
 
-def outcomes(pooled: Pooled, *, threshold: float) -> Outcomes:
+def outcomes(pooled: PooledFrames, *, threshold: float) -> Outcomes:
     """Match the predictions of every frame to its ground truth at IoU above ``threshold``.
 
     A ground-truth instance takes the first unused prediction; each further one costs a false positive with the lower of
@@ -211,7 +211,7 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64)
 
 
-def _matched(pooled: Pooled, *, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _matched(pooled: PooledFrames, *, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(K,) int64 true positives of each prediction, and false ones that it costs as the second on its ground truth.
 
     The best score on each ground-truth instance is true, every other one costs a false positive: keeping the higher
@@ -245,7 +245,7 @@ def _free(gt: np.ndarray, pred: np.ndarray) -> np.ndarray:
     return free
 
 
-def _unmatched(pooled: Pooled, *, reaches: np.ndarray, threshold: float) -> np.ndarray:
+def _unmatched(pooled: PooledFrames, *, reaches: np.ndarray, threshold: float) -> np.ndarray:
     """(K,) bool: the prediction reaches, by the pairs ``reaches``, no ground truth of any size and is not excused."""
     lost = pooled.excusable <= threshold
     lost[pooled.pair_pred[reaches]] = False

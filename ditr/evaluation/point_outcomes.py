@@ -14,7 +14,7 @@ SHOWN_OF_NONE = 8
 """Predictions of a frame in pictures of a run of which none is right about anything."""
 
 
-class Outcome(IntEnum):
+class PointOutcome(IntEnum):
     """What became of a point."""
 
     NOTHING = 0
@@ -38,7 +38,7 @@ class PointOutcomes:
     matched: np.ndarray
     """(N,) the instance that this prediction is right about, else -1."""
     outcome: np.ndarray
-    """(N,) of ``Outcome``."""
+    """(N,) of ``PointOutcome``."""
     total: int
     """G."""
     found: int
@@ -46,7 +46,7 @@ class PointOutcomes:
     shown: int
     """Predictions that count: the first so many."""
 
-    def share(self, outcome: Outcome) -> float:
+    def share(self, outcome: PointOutcome) -> float:
         """Of all points."""
         return float((self.outcome == outcome).mean())
 
@@ -63,7 +63,9 @@ def point_outcomes(view: FrameView, *, min_score: float) -> PointOutcomes:
     of_instance = truth >= 0
     right = of_instance & (matched == truth)
     outcome = np.select(
-        [right, of_instance, covered >= 0], [Outcome.RIGHT, Outcome.MISSED, Outcome.ON_VOID], Outcome.NOTHING
+        [right, of_instance, covered >= 0],
+        [PointOutcome.RIGHT, PointOutcome.MISSED, PointOutcome.ON_VOID],
+        PointOutcome.NOTHING,
     )
     return PointOutcomes(
         truth=truth,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from ditr.data.scannet_sv import MANIFEST
+from ditr.data.manifest import read_manifest
 
 
 def texture_ids(root: Path) -> Mapping[str, frozenset[int]] | None:
@@ -14,8 +13,7 @@ def texture_ids(root: Path) -> Mapping[str, frozenset[int]] | None:
 
     None for a data set that does not say: only the embedded ones do, in their manifest.
     """
-    file = root / MANIFEST
-    manifest = json.loads(file.read_text()) if file.is_file() else {}
-    if manifest.get("generator") != "synthrooms":
+    manifest = read_manifest(root)
+    if manifest is None:
         return None
-    return {frame_id: frozenset(facts["texture_ids"]) for frame_id, facts in manifest["frames"].items()}
+    return {frame_id: frozenset(frame.texture_ids) for frame_id, frame in manifest.frames.items()}

@@ -24,7 +24,7 @@ _AHEAD = 2
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ImageRequest:
     """One image to decode."""
 
     frames: FrameSet
@@ -35,7 +35,7 @@ class Wanted:
         return self.frames.ids[self.index]
 
 
-class Decoded(NamedTuple):
+class DecodedImages(NamedTuple):
     """Images of one size, or why one of them could not be had."""
 
     frame_ids: list[str]
@@ -45,7 +45,7 @@ class Decoded(NamedTuple):
     """What, code, where and fix of a DitrError, which does not survive the way from a worker by itself."""
 
 
-def decoded(wanted: Sequence[Wanted], *, batch: int, pinned: bool) -> Iterator[Decoded]:
+def decoded(wanted: Sequence[ImageRequest], *, batch: int, pinned: bool) -> Iterator[DecodedImages]:
     """All images, each batch of one size, in an order that depends on ``wanted`` alone.
 
     Raises DitrError of the first image that is missing, damaged or not of its intrinsics' size.
@@ -81,7 +81,7 @@ def _workers(images: int) -> int:
 
 
 class _Images(Dataset[tuple[str, np.ndarray | DitrError]]):
-    def __init__(self, wanted: Sequence[Wanted]) -> None:
+    def __init__(self, wanted: Sequence[ImageRequest]) -> None:
         self._wanted = wanted
 
     def __getitem__(self, position: int) -> tuple[str, np.ndarray | DitrError]:
@@ -95,7 +95,7 @@ class _Images(Dataset[tuple[str, np.ndarray | DitrError]]):
             raise
 
 
-def _batches(wanted: Sequence[Wanted], batch: int) -> list[list[int]]:
+def _batches(wanted: Sequence[ImageRequest], batch: int) -> list[list[int]]:
     """Positions; images of one size together, those of the first image's size first."""
     of_size: dict[tuple[int, int], list[int]] = {}
     for position, each in enumerate(wanted):
@@ -104,10 +104,10 @@ def _batches(wanted: Sequence[Wanted], batch: int) -> list[list[int]]:
     return [group[start : start + batch] for group in of_size.values() for start in range(0, len(group), batch)]
 
 
-def _together(images: list[tuple[str, np.ndarray | DitrError]]) -> Decoded:
+def _together(images: list[tuple[str, np.ndarray | DitrError]]) -> DecodedImages:
     for frame_id, image in images:
         if isinstance(image, DitrError):
             where = f"frame {frame_id}: {image.where}"
-            return Decoded([frame_id], torch.empty(0), (image.what, image.code.value, where, image.fix))
+            return DecodedImages([frame_id], torch.empty(0), (image.what, image.code.value, where, image.fix))
     stacked = np.stack([image for _, image in images if isinstance(image, np.ndarray)])
-    return Decoded([frame_id for frame_id, _ in images], torch.from_numpy(stacked), None)
+    return DecodedImages([frame_id for frame_id, _ in images], torch.from_numpy(stacked), None)

@@ -20,7 +20,7 @@ from ditr.catalog import locate_maps, weights_stamp
 from ditr.data.dataset import Dataset
 from ditr.data.scannet_sv import FrameSet
 from ditr.errors import Code, DitrError
-from ditr.features.decoding import Wanted, expect
+from ditr.features.decoding import ImageRequest, expect
 from ditr.features.fused_vit import make_fast
 from ditr.features.pipeline import WHAT, make_maps
 from ditr.features.precomputed_maps import PrecomputedMaps
@@ -91,7 +91,7 @@ def extract(
         found.require(ids)
         return Extraction(maps=found, folder=found.folder, made=0, present=len(ids), seconds=0, bytes=0)
     maps = FeatureStore(store_folder(spec=spec, entry=entry, dataset=dataset), shape=map_shape(spec, entry))
-    began, missing = time.monotonic(), list[Wanted]()
+    began, missing = time.monotonic(), list[ImageRequest]()
     stamp = weights_stamp(weights_of(spec, entry))
     if not _settled(maps, ids, stamp):
         maps.folder.mkdir(parents=True, exist_ok=True)
@@ -134,9 +134,11 @@ def _numeric_content(spec: FeatureSpec, entry: VitEntry | ConvEntry) -> dict[str
     return {"spec": of_spec, "entry": entry.model_dump(mode="json", exclude=left_out), "weights": weights}
 
 
-def _missing(frames: Sequence[FrameSet], store: FeatureStore) -> list[Wanted]:
+def _missing(frames: Sequence[FrameSet], store: FeatureStore) -> list[ImageRequest]:
     absent = set(store.missing(frame_id for part in frames for frame_id in part.ids))
-    return [Wanted(part, index) for part in frames for index, frame_id in enumerate(part.ids) if frame_id in absent]
+    return [
+        ImageRequest(part, index) for part in frames for index, frame_id in enumerate(part.ids) if frame_id in absent
+    ]
 
 
 def _settled(store: FeatureStore, ids: Sequence[str], stamp: str | None) -> bool:
@@ -169,7 +171,7 @@ def _alone(store: FeatureStore, ids: Sequence[str], progress: Progress) -> Itera
         lock.release()
 
 
-def _make(missing: Sequence[Wanted], *, source: FeatureSource, store: FeatureStore, progress: Progress) -> None:
+def _make(missing: Sequence[ImageRequest], *, source: FeatureSource, store: FeatureStore, progress: Progress) -> None:
     """The source is made fast here, after its weights were compared as they are."""
     if not missing:
         return

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ditr.errors import Code, DitrError
-from ditr.features.decoding import Wanted, decoded
+from ditr.features.decoding import ImageRequest, decoded
 from ditr.features.map_writers import Writers
 from ditr.features.sources import FeatureSource
 from ditr.features.store import FeatureStore
@@ -21,7 +21,9 @@ CUDA_BATCH = 48
 """ViT-L on an H200 gains 4 % from 16 to 48, and nothing beyond."""
 
 
-def make_maps(wanted: Sequence[Wanted], *, source: FeatureSource, store: FeatureStore, progress: Progress) -> None:
+def make_maps(
+    wanted: Sequence[ImageRequest], *, source: FeatureSource, store: FeatureStore, progress: Progress
+) -> None:
     """Computes and stores the map of every wanted image.
 
     Whatever ends it early, an error in any of its parts, Ctrl-C or what ``progress`` raises, each map is whole or

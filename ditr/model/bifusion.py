@@ -21,7 +21,7 @@ SQUEEZE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fused:
+class FusedPoints:
     """N points after fusion."""
 
     features: Tensor
@@ -49,11 +49,11 @@ class BiFusion(nn.Module):
         nn.init.zeros_(self.residual.weight)
         nn.init.zeros_(self.residual.bias)
 
-    def forward(self, features: Tensor, points: PointFeatures, *, sample_of_point: Tensor, samples: int) -> Fused:
+    def forward(self, features: Tensor, points: PointFeatures, *, sample_of_point: Tensor, samples: int) -> FusedPoints:
         """(N, C) 3D and the 2D features of the points of ``samples`` frames -> the fused (N, C)."""
         rows = points.valid.nonzero().squeeze(1)
         if len(rows) == 0:
-            return Fused(features=features, balance_loss=features.new_zeros(()), statistics={})
+            return FusedPoints(features=features, balance_loss=features.new_zeros(()), statistics={})
         in_3d = self.head(self.adapt_3d(features.index_select(0, rows)))
         # The layer acts on the tokens, which are fewer than points; weights that sum to 1 leave its bias as it is.
         adapt, norm = self.adapt_2d
@@ -63,7 +63,7 @@ class BiFusion(nn.Module):
         fused = self.squeeze(fused, sample_of_point[rows], samples=samples)
         out = features + torch.zeros_like(features).index_copy(0, rows, self.residual(fused))
         balance = self.spec.balance_weight * (alpha.mean() - self.spec.balance_target).square()
-        return Fused(features=out, balance_loss=balance, statistics=_gate_statistics(alpha.detach()))
+        return FusedPoints(features=out, balance_loss=balance, statistics=_gate_statistics(alpha.detach()))
 
 
 class LiteGate(nn.Module):

@@ -23,7 +23,7 @@ MAX_CHANNELS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Covered:
+class CoveredVoxels:
     """The M of a stride's V voxels that have a 2D feature, numbered 0..M-1 in the order of the voxels."""
 
     voxels: VoxelSet
@@ -57,7 +57,7 @@ class VoxelFeatures:
         self._matrices: dict[int, SparseMatrix] = {}
         self._maxima: dict[int, Tensor] = {}
 
-    def covered(self, stride: int) -> Covered:
+    def covered(self, stride: int) -> CoveredVoxels:
         """Of a power of two."""
         if stride not in self._covered:
             finer = self.covered(stride // 2)
@@ -117,12 +117,12 @@ class VoxelFeatures:
         return self._maxima[stride]
 
 
-def _cover(voxels: VoxelSet, voxel_of_member: Tensor) -> Covered:
+def _cover(voxels: VoxelSet, voxel_of_member: Tensor) -> CoveredVoxels:
     members = voxel_of_member.bincount(minlength=len(voxels))
     mask = members > 0
     rows = mask.nonzero().squeeze(1)
     number = mask.cumsum(0) - 1
-    return Covered(
+    return CoveredVoxels(
         voxels=voxels,
         mask=mask,
         rows=rows,

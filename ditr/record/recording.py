@@ -95,7 +95,7 @@ def move_aside(folder: Record) -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placed:
+class Placement:
     """A draft that has become a record."""
 
     folder: Record
@@ -118,7 +118,7 @@ class Draft:
         started = replace(identity.starting(), started_at=self._started_at)
         return replace(started, state="finished", ended_at=now(), wall_s=took)
 
-    def finish(self, state: RecordState) -> Placed:
+    def finish(self, state: RecordState) -> Placement:
         """Renames the draft, which is whole, to its place; the record with its key that lies there goes aside.
 
         Whatever goes wrong, the one of before stays.
@@ -138,7 +138,7 @@ class Draft:
                 if before and aside:
                     aside.rename(before.path)
                 raise
-        return Placed(folder=final, replaced=aside)
+        return Placement(folder=final, replaced=aside)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ _JOB_OUTPUT = re.compile(r"\.(.+)\.job\.txt")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Removable:
+class RemovableItem:
     """A file or folder."""
 
     path: Path
@@ -39,7 +39,7 @@ class Removable:
             raise unwritable(self.path, error) from error
 
 
-def records_called(runs: Path, names: Sequence[str]) -> tuple[Removable, ...]:
+def records_called(runs: Path, names: Sequence[str]) -> tuple[RemovableItem, ...]:
     """The records whose folders are called so, each once; a path has to lead there.
 
     Raises
@@ -64,14 +64,14 @@ def records_called(runs: Path, names: Sequence[str]) -> tuple[Removable, ...]:
     return tuple(_removable(found[name].path, what=_kind_of(found[name])) for name in chosen)
 
 
-def replaced_records(runs: Path) -> tuple[Removable, ...]:
+def replaced_records(runs: Path) -> tuple[RemovableItem, ...]:
     """Those that another one took the place of."""
     folder = runs / REPLACED
     found = sorted(folder.iterdir()) if folder.is_dir() else []
     return tuple(_removable(path, what=f"replaced {_kind_of(Record(path))}") for path in found)
 
 
-def unfinished_work(runs: Path) -> tuple[Removable, ...]:
+def unfinished_work(runs: Path) -> tuple[RemovableItem, ...]:
     """Drafts, half-written files and outputs of jobs whose processes are gone."""
     return tuple(_removable(path, what=what) for path, what in _unfinished(runs))
 
@@ -111,6 +111,6 @@ def _kind_of(folder: Record) -> str:
     return f"{state.state} {state.kind}" if state else "record without a state"
 
 
-def _removable(path: Path, *, what: str) -> Removable:
+def _removable(path: Path, *, what: str) -> RemovableItem:
     files = path.rglob("*") if path.is_dir() else [path]
-    return Removable(path=path, what=what, size_bytes=sum(file.lstat().st_size for file in files))
+    return RemovableItem(path=path, what=what, size_bytes=sum(file.lstat().st_size for file in files))

@@ -20,7 +20,7 @@ _COMPARED = {"fusion", "features"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unequal:
+class Inequality:
     """A field in which runs differ that should not."""
 
     field: str
@@ -69,7 +69,7 @@ def _covers(name: str, field: str) -> bool:
     return field == name or field.startswith(f"{name}.")
 
 
-def _in_specs(arms: Sequence[Arm]) -> Iterator[Unequal]:
+def _in_specs(arms: Sequence[Arm]) -> Iterator[Inequality]:
     first = _without_compared(arms[0].spec)
     paths = dict.fromkeys(found.path for arm in arms[1:] for found in diff(first, _without_compared(arm.spec)))
     for path in paths:
@@ -89,7 +89,7 @@ def _at(spec: Spec, path: str) -> Any:
     return value
 
 
-def _in_features(arms: Sequence[Arm]) -> Iterator[Unequal]:
+def _in_features(arms: Sequence[Arm]) -> Iterator[Inequality]:
     """Where arms of different fusion read different features, and where a control reads those of no real arm."""
     fused = [arm for arm in arms if arm.spec.read_features]
     real = [arm for arm in fused if not is_control(arm.spec)]
@@ -115,7 +115,7 @@ def _unlike_features(one: Spec, other: Spec) -> list[str]:
     return [path for path in paths if not any(_covers(name, path) for name in controls)]
 
 
-def _in_facts(arms: Sequence[Arm]) -> Iterator[Unequal]:
+def _in_facts(arms: Sequence[Arm]) -> Iterator[Inequality]:
     for field, fact in FACTS.items():
         unequal = _unequal(field, [(arm, fact(run)) for arm in arms for run in arm.runs])
         if len(unequal.values) > 1:
@@ -131,11 +131,11 @@ def _in_facts(arms: Sequence[Arm]) -> Iterator[Unequal]:
             yield _unequal(field, unlike)
 
 
-def _unequal(field: str, values: Sequence[tuple[Arm, Any]]) -> Unequal:
+def _unequal(field: str, values: Sequence[tuple[Arm, Any]]) -> Inequality:
     by_value: dict[str, dict[str, None]] = {}
     for arm, value in values:
         by_value.setdefault(_shown(value), {})[arm.label] = None
-    return Unequal(field=field, values=tuple((value, tuple(labels)) for value, labels in by_value.items()))
+    return Inequality(field=field, values=tuple((value, tuple(labels)) for value, labels in by_value.items()))
 
 
 def _shown(value: Any) -> str:

@@ -8,13 +8,13 @@ import numpy as np
 from matplotlib.colors import to_hex, to_rgb
 
 from ditr.data.frame_view import FrameView
-from ditr.evaluation.point_outcomes import Outcome, PointOutcomes, point_outcomes
+from ditr.evaluation.point_outcomes import PointOutcome, PointOutcomes, point_outcomes
 from ditr.report.frame_axes import PALE, WITHOUT_PIXEL, palette
 
 RIGHT, MISSED, INVENTED = "#2a9d4b", "#d62839", "#f4a300"
 GREY = "#555555"
-OUTCOME_COLOURS = {Outcome.RIGHT: RIGHT, Outcome.MISSED: MISSED, Outcome.ON_VOID: INVENTED}
-OUTCOME_NAMES = {Outcome.RIGHT: "right", Outcome.MISSED: "missed or wrong", Outcome.ON_VOID: "on void"}
+OUTCOME_COLOURS = {PointOutcome.RIGHT: RIGHT, PointOutcome.MISSED: MISSED, PointOutcome.ON_VOID: INVENTED}
+OUTCOME_NAMES = {PointOutcome.RIGHT: "right", PointOutcome.MISSED: "missed or wrong", PointOutcome.ON_VOID: "on void"}
 MATCHES_NOTHING = "matches no instance"
 
 Colouring = Literal["colour", "ground truth", "prediction", "disagreement", "superpoints", "features"]
@@ -75,7 +75,7 @@ def prediction_colours(outcomes: PointOutcomes) -> np.ndarray:
 
 def outcome_colours(outcomes: PointOutcomes) -> np.ndarray:
     """(N, 3) in 0..1, a colour an outcome; ``PALE`` where there is nothing to say."""
-    colours = np.array([to_rgb(OUTCOME_COLOURS.get(outcome, PALE)) for outcome in Outcome])
+    colours = np.array([to_rgb(OUTCOME_COLOURS.get(outcome, PALE)) for outcome in PointOutcome])
     return np.asarray(colours[outcomes.outcome])
 
 

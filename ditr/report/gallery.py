@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from ditr.data.frame_view import FrameView, load_views
 from ditr.evaluation.instance_ap import precision_recall
 from ditr.evaluation.instances import MATCH_IOU
-from ditr.evaluation.point_outcomes import Outcome, point_outcomes
+from ditr.evaluation.point_outcomes import PointOutcome, point_outcomes
 from ditr.report.arms import Arm
 from ditr.report.frame_axes import draw_points, draw_tokens, faded
 from ditr.report.frame_colours import outcome_colours, truth_colours
@@ -58,9 +58,9 @@ def _errors(label: str, view: FrameView, *, min_score: float) -> Picture:
     """Green where a point's best prediction is right about its instance, red where missed or wrong, yellow on void."""
     outcomes = point_outcomes(view, min_score=min_score)
     of_instances = int((outcomes.truth >= 0).sum())
-    right = int((outcomes.outcome == Outcome.RIGHT).sum()) / max(1, of_instances)
+    right = int((outcomes.outcome == PointOutcome.RIGHT).sum()) / max(1, of_instances)
     caption = f"{label}: {outcomes.found} of {outcomes.total} found, {right:.0%} of their points right"
-    where = outcomes.outcome != Outcome.NOTHING
+    where = outcomes.outcome != PointOutcome.NOTHING
     return _drawn(caption, faded(view.image, _FADED), view, outcome_colours(outcomes), where)
 
 

@@ -19,6 +19,7 @@ from filelock import FileLock
 from ditr.catalog import locate_dataset
 from ditr.data.classes import THING_NAMES
 from ditr.data.info_pickle import FrameInfo, InfoFile, write_infos
+from ditr.data.manifest import read_manifest
 from ditr.data.scannet_sv import INFO_FILES, MANIFEST
 from ditr.errors import Code, DitrError
 from ditr.progress import Progress, silent
@@ -30,10 +31,18 @@ _MAX_SCENES = 10_000
 
 
 def make_missing(name: str, *, registry: Registry, progress: Progress = silent) -> None:
-    """Makes the data set of registry entry ``name`` where it is an embedded one that is not there yet."""
+    """Makes the data set of registry entry ``name`` where it is an embedded one that is not there yet.
+
+    One whose manifest cannot be read any more is made again.
+    """
     entry = registry.dataset(name)
     if isinstance(entry, SynthRoomsEntry):
-        make_once(entry, locate_dataset(name, entry), progress=progress)
+        root = locate_dataset(name, entry)
+        if _is_damaged(root):
+            with _lock(root):
+                if _is_damaged(root):  # another process may have been first
+                    shutil.rmtree(root)
+        make_once(entry, root, progress=progress)
 
 
 def make_once(entry: SynthRoomsEntry, root: Path, *, progress: Progress = silent) -> None:
@@ -41,7 +50,7 @@ def make_once(entry: SynthRoomsEntry, root: Path, *, progress: Progress = silent
     if (root / MANIFEST).is_file():
         return
     root.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(root.with_name(f".{root.name}.lock")):
+    with _lock(root):
         if not (root / MANIFEST).is_file():
             make(entry, root, workers=len(os.sched_getaffinity(0)), progress=progress)
 
@@ -78,6 +87,14 @@ def content_digest(folder: Path) -> str:
             digest.update(f"{name}\0{len(content)}\0".encode())
             digest.update(content)
     return digest.hexdigest()
+
+
+def _is_damaged(root: Path) -> bool:
+    return (root / MANIFEST).is_file() and read_manifest(root) is None
+
+
+def _lock(root: Path) -> FileLock:
+    return FileLock(root.with_name(f".{root.name}.lock"))
 
 
 def _fill(entry: SynthRoomsEntry, folder: Path, *, workers: int, progress: Progress) -> None:

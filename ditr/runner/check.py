@@ -16,10 +16,10 @@ from ditr.files import write_json, write_text
 from ditr.progress import Progress
 from ditr.record.folder import Record
 from ditr.record.recording import Draft, draft
-from ditr.runner.check_subject import Asked, Prepared, prepare_check
+from ditr.runner.check_subject import CheckRequest, PreparedSubject, prepare_check
 from ditr.runner.inputs import pick_device
 from ditr.runner.outputs import result_of_inputs, write_provenance
-from ditr.runner.plan import Planned
+from ditr.runner.plan import PlannedRecord
 from ditr.runner.session import Host, count_weights, use_cores
 from ditr.spec.dump import to_yaml
 from ditr.spec.identity import canonical_json, spec_hash, variant
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
+class SpecCheck:
     """What became of the check of one spec."""
 
     name: str
     """Of the spec."""
-    asked: Asked
+    asked: CheckRequest
     checks: tuple[Check, ...] = ()
     """In the order of the stages; none if ``folder`` is None."""
     folder: Record | None = None
@@ -52,7 +52,7 @@ class Checked:
         return sum(not check.passed for check in self.checks)
 
 
-def check_all(specs: Sequence[LoadedSpec], *, asked: Asked, host: Host, runs: Path) -> Iterator[Checked]:
+def check_all(specs: Sequence[LoadedSpec], *, asked: CheckRequest, host: Host, runs: Path) -> Iterator[SpecCheck]:
     """Every spec, whatever the ones before said.
 
     A stage that raises is a failed check of it. A check is written as a draft, which then replaces the same check of
@@ -74,7 +74,7 @@ def check_all(specs: Sequence[LoadedSpec], *, asked: Asked, host: Host, runs: Pa
         except Interrupted:
             raise
         except Exception as error:
-            checked = Checked(name=loaded.spec.name, asked=asked, error=error)
+            checked = SpecCheck(name=loaded.spec.name, asked=asked, error=error)
         yield checked
 
 
@@ -83,11 +83,11 @@ class _Work:
     """One check under way."""
 
     loaded: LoadedSpec
-    asked: Asked
+    asked: CheckRequest
     draft: Draft
     host: Host
 
-    def run(self) -> Checked:
+    def run(self) -> SpecCheck:
         spec, host = self.loaded.spec, self.host
         progress = host.stop.stopping(host.progress)
         device = pick_device(spec.execution)
@@ -104,7 +104,9 @@ class _Work:
         self._write(planned, prepared, checks=checks, facts=facts)
         placed = self.draft.finish(self.draft.state(planned.identity(kind="check", seed=prepared.subject.seed)))
         host.teller.tell(placed.folder)
-        return Checked(name=spec.name, asked=self.asked, checks=checks, folder=placed.folder, replaced=placed.replaced)
+        return SpecCheck(
+            name=spec.name, asked=self.asked, checks=checks, folder=placed.folder, replaced=placed.replaced
+        )
 
     def say(self, line: str) -> None:
         self.host.say(line)
@@ -132,7 +134,7 @@ class _Work:
                     detail=f"{message}\nthe traceback is in {self.draft.folder.log_file.name} of this check's folder",
                 )
 
-    def _planned(self) -> Planned:
+    def _planned(self) -> PlannedRecord:
         """Its key is of all that decides a check: the spec, the limits, and what was asked for."""
         spec = self.loaded.spec
         decides = {
@@ -142,7 +144,7 @@ class _Work:
             **asdict(self.asked),
         }
         digest = hashlib.sha256(canonical_json(decides).encode()).hexdigest()
-        return Planned(
+        return PlannedRecord(
             spec=spec,
             source=self.loaded.path,
             overrides=self.loaded.overrides,
@@ -152,7 +154,9 @@ class _Work:
             folder=self.draft.folder,
         )
 
-    def _write(self, planned: Planned, prepared: Prepared, *, checks: tuple[Check, ...], facts: dict[str, Any]) -> None:
+    def _write(
+        self, planned: PlannedRecord, prepared: PreparedSubject, *, checks: tuple[Check, ...], facts: dict[str, Any]
+    ) -> None:
         failed = sum(not check.passed for check in checks)
         result = result_of_inputs(planned, inputs=prepared.inputs, facts=facts) | {
             "n_frames": len(prepared.subject.frames),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class CheckRequest:
     """What of a spec is to be checked."""
 
     stages: tuple[int, ...] = (1, 2, 3, 4)
@@ -38,7 +38,7 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PreparedSubject:
     """A subject and where it comes from."""
 
     subject: Subject
@@ -51,12 +51,12 @@ class Prepared:
 def prepare_check(
     spec: Spec,
     *,
-    asked: Asked,
+    asked: CheckRequest,
     registry: Registry,
     device: torch.device,
     progress: Progress,
     say: Callable[[str], None],
-) -> Prepared:
+) -> PreparedSubject:
     """Opens the data as a run does, and makes what is missing of the chosen frames' maps, but of no others.
 
     Raises
@@ -108,7 +108,7 @@ def prepare_check(
         features=features.facts,
         excluded=screened.excluded,
     )
-    return Prepared(subject=subject, inputs=inputs, start=start)
+    return PreparedSubject(subject=subject, inputs=inputs, start=start)
 
 
 def chosen_frames(dataset: Dataset, *, count: int, seed: int) -> FrameSet:
@@ -130,7 +130,7 @@ def chosen_frames(dataset: Dataset, *, count: int, seed: int) -> FrameSet:
 
 
 def _model(
-    spec: Spec, *, asked: Asked, registry: Registry, features: FeatureInputs
+    spec: Spec, *, asked: CheckRequest, registry: Registry, features: FeatureInputs
 ) -> tuple[EsamSingleView, LoadedWeights | None]:
     seed, channels = spec.seeds[0], features.channels
     if set(asked.stages) == {1}:  # maps are looked at without the model, whose checkpoint need not be there

@@ -22,7 +22,7 @@ from ditr.runner.inputs import (
     prepare,
 )
 from ditr.runner.outputs import write_provenance, write_result
-from ditr.runner.plan import Planned
+from ditr.runner.plan import PlannedRecord
 from ditr.runner.session import Host, assess, count_weights, use_cores
 from ditr.spec.diff import diff
 from ditr.spec.dump import to_yaml
@@ -41,7 +41,7 @@ _READ_BY_MODEL = ("dataset.name", "features.", "model.", "fusion.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluated:
+class CheckpointEvaluation:
     """What became of an evaluation."""
 
     folder: Record
@@ -57,7 +57,7 @@ class Evaluated:
 
 def evaluate_checkpoint(
     loaded: LoadedSpec, *, checkpoint: Path, selection: Selection, host: Host, runs: Path
-) -> Evaluated:
+) -> CheckpointEvaluation:
     """Evaluates the weights as the spec says; its checkpoint, seeds and schedule take no part.
 
     It is written as a draft, which then replaces the same evaluation of before, if there was one: whatever goes wrong,
@@ -121,7 +121,7 @@ class _Work:
     draft: Draft
     host: Host
 
-    def run(self, checkpoint: Path, selection: Selection) -> Evaluated:
+    def run(self, checkpoint: Path, selection: Selection) -> CheckpointEvaluation:
         spec, host = self.loaded.spec, self.host
         progress = host.stop.stopping(host.progress)
         device = pick_device(spec.execution)
@@ -141,7 +141,7 @@ class _Work:
         placed = self.draft.finish(self.draft.state(planned.identity(kind="eval", seed=None)))
         error = self._draw(placed.folder, evaluation)
         host.teller.tell(placed.folder)
-        return Evaluated(
+        return CheckpointEvaluation(
             folder=placed.folder,
             result=result,
             split_frames=inputs.split_frames,
@@ -163,7 +163,7 @@ class _Work:
             self.say(f"  {line}")
         return model, weights
 
-    def _planned(self, inputs: Inputs, weights: LoadedWeights) -> Planned:
+    def _planned(self, inputs: Inputs, weights: LoadedWeights) -> PlannedRecord:
         spec = self.loaded.spec
         count = len(inputs.evaluated)
         digest = evaluation_hash(
@@ -173,7 +173,7 @@ class _Work:
             split=inputs.split,
             frames=None if count == inputs.split_frames else count,
         )
-        return Planned(
+        return PlannedRecord(
             spec=spec,
             source=self.loaded.path,
             overrides=self.loaded.overrides,

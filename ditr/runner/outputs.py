@@ -16,7 +16,7 @@ from ditr.record import provenance
 from ditr.record.folder import Record
 from ditr.record.views.headline import checkpoint_name, features_of
 from ditr.runner.inputs import Inputs, LoadedWeights
-from ditr.runner.plan import Planned
+from ditr.runner.plan import PlannedRecord
 from ditr.runner.unchanged import require_same_as_before
 from ditr.spec.esam import esam_differences
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def write_provenance(
-    planned: Planned, *, inputs: Inputs, weights: Mapping[str, LoadedWeights | None], device: torch.device
+    planned: PlannedRecord, *, inputs: Inputs, weights: Mapping[str, LoadedWeights | None], device: torch.device
 ) -> dict[str, Any]:
     """Writes and returns ``provenance.json``, and ``dirty.patch`` if the checkout has uncommitted changes.
 
@@ -78,7 +78,7 @@ def write_provenance(
 
 
 def write_result(
-    planned: Planned,
+    planned: PlannedRecord,
     *,
     inputs: Inputs,
     evaluation: Evaluation,
@@ -127,7 +127,7 @@ def write_result(
     return result
 
 
-def result_of_inputs(planned: Planned, *, inputs: Inputs, facts: dict[str, Any]) -> dict[str, Any]:
+def result_of_inputs(planned: PlannedRecord, *, inputs: Inputs, facts: dict[str, Any]) -> dict[str, Any]:
     """In the result of whatever is made of a spec: which data and code it is about."""
     git = facts["git"] or {}
     return features_of(planned.spec) | {
@@ -150,7 +150,7 @@ def _of_weights(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_training(
-    planned: Planned, fitted: FitResult, evaluation: Evaluation, result: dict[str, Any], facts: dict[str, Any]
+    planned: PlannedRecord, fitted: FitResult, evaluation: Evaluation, result: dict[str, Any], facts: dict[str, Any]
 ) -> dict[str, Any]:
     """In the result of a run: what the training was and what it cost."""
     folder = planned.folder

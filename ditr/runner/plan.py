@@ -20,7 +20,7 @@ Status = Literal["new", "resume", "again", "finished", "same", "busy"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
+class PlannedRecord:
     """What is to be made of one spec, and where to."""
 
     spec: Spec
@@ -45,7 +45,7 @@ class Planned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedRun(Planned):
+class PlannedRun(PlannedRecord):
     """A training of one spec with one seed."""
 
     seed: int

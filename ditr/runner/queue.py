@@ -19,7 +19,7 @@ from ditr.record.folder import Record, unwritable
 from ditr.record.state import RecordState, now
 from ditr.record.views.teller import Teller
 from ditr.runner.plan import PlannedRun
-from ditr.runner.run import Outcome
+from ditr.runner.run import RunOutcome
 from ditr.runner.slots import Slot
 from ditr.runner.stop import StopSignal
 from ditr.spec.models import Spec
@@ -36,7 +36,7 @@ class Standing:
     """How far a queue is."""
 
     under_way: tuple[PlannedRun, ...]
-    ended: tuple[Outcome, ...]
+    ended: tuple[RunOutcome, ...]
     """In the order in which they did."""
     waiting: int
 
@@ -65,7 +65,7 @@ class _Job:
 
 def run_at_once(
     planned: Sequence[PlannedRun], *, slots: Sequence[Slot], teller: Teller, stop: StopSignal, look: Look
-) -> tuple[Outcome, ...]:
+) -> tuple[RunOutcome, ...]:
     """Runs what is new or unfinished, one job a slot; outcomes in the order of ``planned``.
 
     When asked to stop, every job saves and stops. Jobs share the cores: each gets its part of them for threads and for
@@ -78,7 +78,7 @@ def run_at_once(
     """
     waiting = [run for run in planned if run.runs]
     cores = max(1, len(os.sched_getaffinity(0)) // max(1, min(len(slots), len(waiting))))
-    free, under_way, ended, told = list(slots), list[_Job](), dict[str, Outcome](), False
+    free, under_way, ended, told = list(slots), list[_Job](), dict[str, RunOutcome](), False
     try:
         while under_way or (waiting and not stop.asked):
             if stop.asked and not told:
@@ -100,8 +100,10 @@ def run_at_once(
             job.process.wait()
             _outcome(job, teller=teller, told=True)
         raise
-    outcomes = ended | {run.key: Outcome(planned=run, state=run.folder.state(), interrupted=True) for run in waiting}
-    return tuple(outcomes[run.key] if run.runs else Outcome(planned=run, state=run.folder.state()) for run in planned)
+    outcomes = ended | {run.key: RunOutcome(planned=run, state=run.folder.state(), interrupted=True) for run in waiting}
+    return tuple(
+        outcomes[run.key] if run.runs else RunOutcome(planned=run, state=run.folder.state()) for run in planned
+    )
 
 
 def job_text(run: PlannedRun) -> str:
@@ -155,7 +157,7 @@ def _start(run: PlannedRun, *, slot: Slot, cores: int) -> _Job:
     return _Job(run, slot, process, said)
 
 
-def _outcome(job: _Job, *, teller: Teller, told: bool) -> Outcome:
+def _outcome(job: _Job, *, teller: Teller, told: bool) -> RunOutcome:
     """``told``: it was asked to stop, maybe before it could hear that, or ended."""
     folder, code = job.run.folder, job.process.returncode
     state = folder.state()
@@ -172,7 +174,7 @@ def _outcome(job: _Job, *, teller: Teller, told: bool) -> Outcome:
         teller.tell(folder)
     if began and not died:
         job.said.unlink()  # the run's own log has it all
-    return Outcome(planned=job.run, state=state, error=failure, interrupted=failure is None and how != "finished")
+    return RunOutcome(planned=job.run, state=state, error=failure, interrupted=failure is None and how != "finished")
 
 
 def _how_it_ended(job: _Job, state: RecordState | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from ditr.runner.session import Host, Session
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class RunOutcome:
     """How a planned run stands after the command."""
 
     planned: PlannedRun
@@ -34,7 +35,7 @@ class Outcome:
             return {}
 
 
-def run_all(planned: Sequence[PlannedRun], *, host: Host) -> tuple[Outcome, ...]:
+def run_all(planned: Sequence[PlannedRun], *, host: Host) -> tuple[RunOutcome, ...]:
     """Runs every run that is new or unfinished; stops after one that the user interrupted.
 
     Raises
@@ -44,22 +45,22 @@ def run_all(planned: Sequence[PlannedRun], *, host: Host) -> tuple[Outcome, ...]
     outcomes = []
     for position, run in enumerate(planned, start=1):
         if not run.runs:
-            outcomes.append(Outcome(planned=run, state=run.folder.state()))
+            outcomes.append(RunOutcome(planned=run, state=run.folder.state()))
             continue
         if host.stop.asked:
-            outcomes.append(Outcome(planned=run, state=run.folder.state(), interrupted=True))
+            outcomes.append(RunOutcome(planned=run, state=run.folder.state(), interrupted=True))
             continue
         host.say(f"[{position}/{len(planned)}] {run.folder.path.name} ({run.variant}): {run.status}")
         try:
             with run.folder.lock():
                 outcome = _run_one(run, host=host)
         except DitrError as error:  # another process took it since the plan was made
-            outcome = Outcome(planned=run, state=None, error=error)
+            outcome = RunOutcome(planned=run, state=None, error=error)
         outcomes.append(outcome)
     return tuple(outcomes)
 
 
-def _run_one(run: PlannedRun, *, host: Host) -> Outcome:
+def _run_one(run: PlannedRun, *, host: Host) -> RunOutcome:
     if run.status == "again":
         host.say(f"  the old run is in {move_aside(run.folder)}")
     recording = begin(run.folder, run.identity(kind="run", seed=run.seed))
@@ -70,17 +71,18 @@ def _run_one(run: PlannedRun, *, host: Host) -> Outcome:
         host.teller.tell(run.folder)
 
 
-def _work(run: PlannedRun, recording: Recording, *, host: Host) -> Outcome:
+def _work(run: PlannedRun, recording: Recording, *, host: Host) -> RunOutcome:
     try:
         Session(run, recording=recording, host=host).work()
-    except Interrupted:
-        return Outcome(planned=run, state=recording.finish("interrupted"), interrupted=True)
     except BaseException as error:
+        if isinstance(error, Interrupted) or (host.stop.asked and isinstance(error, BrokenProcessPool)):
+            # A stop that a whole process group hears ends processes that help too.
+            return RunOutcome(planned=run, state=recording.finish("interrupted"), interrupted=True)
         if host.stop.insisted or not isinstance(error, Exception):
             # Where the signal came, a library may have made another exception of it.
             recording.finish("interrupted")
             raise KeyboardInterrupt from error
         run.folder.append_log(traceback.format_exc())
         state = recording.finish("failed", error=str(error) or type(error).__name__)
-        return Outcome(planned=run, state=state, error=error)
-    return Outcome(planned=run, state=recording.finish("finished"))
+        return RunOutcome(planned=run, state=state, error=error)
+    return RunOutcome(planned=run, state=recording.finish("finished"))

@@ -26,7 +26,6 @@ class StopSignal:
         return self.asked
 
     def __enter__(self) -> StopSignal:
-        self._owner = os.getpid()
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._handle)
         return self
@@ -48,9 +47,6 @@ class StopSignal:
         return report
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._owner:
-            # A data loader's worker: the terminal sends it Ctrl-C too, but its parent decides when it ends.
-            return
         if self.asked:
             self.insisted = True
             raise KeyboardInterrupt

@@ -14,7 +14,7 @@ from typing import Any
 
 from ditr.files import write_json, write_text
 from ditr.record import provenance
-from ditr.record.recording import Placed, draft
+from ditr.record.recording import Placement, draft
 from ditr.record.state import RecordState, now
 from ditr.scannet.esam_log import EsamLog, read_esam_log
 from ditr.scannet.imported_record import metric_rows, result_of
@@ -24,7 +24,7 @@ _STAMP = re.compile(r"_?(20\d\d[01]\d[0-3]\d_[0-2]\d[0-5]\d[0-5]\d)$")
 """What mmengine calls a training's folder, and puts behind its name."""
 
 
-def import_log(path: Path, *, runs: Path, dataset: str, name: str | None = None) -> tuple[Placed, dict[str, Any]]:
+def import_log(path: Path, *, runs: Path, dataset: str, name: str | None = None) -> tuple[Placement, dict[str, Any]]:
     """Makes the record of a log; gives it and its result.json. The same file and name replace what they made.
 
     Parameters

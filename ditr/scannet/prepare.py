@@ -29,7 +29,7 @@ _LINKED = ("2D", "3D", "meta_data")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class Preparation:
     """What became of every listed frame, and the info pickles of the good ones."""
 
     made: int
@@ -50,7 +50,7 @@ def prepare(
     info_files: Mapping[str, str] = INFO_FILES,
     workers: int,
     progress: Progress = silent,
-) -> Prepared:
+) -> Preparation:
     """Prepares the frames that ``source/meta_data`` lists into ``out``, which may be ``source`` itself.
 
     Frames whose files are all there are kept, so that a call after an interruption goes on. A frame with a missing or
@@ -143,7 +143,7 @@ def _end_with_parent() -> None:
 
 def _finish(
     out: Path, settings: PrepareSettings, outcomes: Sequence[FrameOutcome], info_files: Mapping[str, str]
-) -> Prepared:
+) -> Preparation:
     counts = {state: sum(outcome.state == state for outcome in outcomes) for state in ("made", "kept")}
     skipped, failed = (
         {outcome.frame_id: outcome.why for outcome in outcomes if outcome.state == state}
@@ -153,7 +153,7 @@ def _finish(
     if not sum(counts.values()):
         raise _nothing(out, {**failed, **skipped})
     splits = pack(out, info_files=info_files, skip_missing=True)
-    return Prepared(made=counts["made"], kept=counts["kept"], skipped=skipped, failed=failed, splits=splits)
+    return Preparation(made=counts["made"], kept=counts["kept"], skipped=skipped, failed=failed, splits=splits)
 
 
 def _nothing(out: Path, reasons: Mapping[str, str]) -> DitrError:

@@ -14,7 +14,7 @@ from ditr.spec.yaml_text import Value, read_yaml
 
 
 @dataclass
-class Composed:
+class Composition:
     """What a spec says; ``complete`` is false where a file could not be read, so that keys may be missing."""
 
     value: Value
@@ -38,7 +38,7 @@ class Composed:
         return 1 + self.files.index(origin.file) if origin.line else 0
 
 
-def compose(path: Path, *, overrides: Sequence[str] = ()) -> Composed:
+def compose(path: Path, *, overrides: Sequence[str] = ()) -> Composition:
     """What ``path``, its parents and the overrides say; mistakes are collected, never raised."""
     composed = _with_parents(Path(os.path.normpath(path.absolute())), chain=())
     for text in overrides:
@@ -63,27 +63,27 @@ def merge(base: Value, child: Value) -> Value:
     return replace(child, data=merged)
 
 
-def _with_parents(path: Path, *, chain: tuple[Path, ...]) -> Composed:
+def _with_parents(path: Path, *, chain: tuple[Path, ...]) -> Composition:
     source = read_yaml(path)
     start = Value({}, Origin(str(path), 1, 1))
     if source.value is None:
-        return Composed(start, source.problems, False, (str(path),))
+        return Composition(start, source.problems, False, (str(path),))
     assert isinstance(source.value.data, dict)
     data = dict(source.value.data)
     extends, matrix = data.pop("extends", None), data.pop("matrix", None)
     own = Value(data, start.origin)
     if extends is None:
-        return Composed(own, source.problems, True, (str(path),), matrix)
+        return Composition(own, source.problems, True, (str(path),), matrix)
     parent, what = _parent(path, extends, chain=(*chain, path))
     if parent is None:
         problem = Problem(extends.origin, "extends", what)
-        return Composed(own, [*source.problems, problem], False, (str(path),), matrix)
+        return Composition(own, [*source.problems, problem], False, (str(path),), matrix)
     base = _with_parents(parent, chain=(*chain, path))
     problems = [*source.problems, *base.problems]
     if base.matrix is not None:
         what = f"{shown_path(parent)} is a sweep, and a sweep cannot be extended; extend the spec that it extends"
         problems.append(Problem(extends.origin, "extends", what))
-    return Composed(merge(base.value, own), problems, base.complete, (str(path), *base.files), matrix)
+    return Composition(merge(base.value, own), problems, base.complete, (str(path), *base.files), matrix)
 
 
 def _parent(path: Path, extends: Value, *, chain: tuple[Path, ...]) -> tuple[Path | None, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ditr.spec.compose import Composed, compose
+from ditr.spec.compose import Composition, compose
 from ditr.spec.explain import check
 from ditr.spec.matrix import read_matrix
 from ditr.spec.models import Spec
@@ -65,7 +65,7 @@ def check_base(path: Path) -> None:
         raise SpecErrors(problems)
 
 
-def _load(path: Path, *, registry: Registry, overrides: Sequence[str]) -> tuple[Composed, tuple[LoadedSpec, ...]]:
+def _load(path: Path, *, registry: Registry, overrides: Sequence[str]) -> tuple[Composition, tuple[LoadedSpec, ...]]:
     file, _, wanted = str(path).partition("::")
     composed = compose(Path(file), overrides=overrides)
     problems: list[Problem] = []
@@ -86,7 +86,7 @@ def _load(path: Path, *, registry: Registry, overrides: Sequence[str]) -> tuple[
     return composed, tuple(loaded for loaded in specs if not wanted or loaded.spec.name == wanted)
 
 
-def _points(composed: Composed) -> tuple[Point, ...]:
+def _points(composed: Composition) -> tuple[Point, ...]:
     """Those of the matrix; without one, or if it is wrong, the file as it is."""
     if composed.matrix is None:
         return (_NO_SWEEP,)
@@ -96,7 +96,7 @@ def _points(composed: Composed) -> tuple[Point, ...]:
     return (_NO_SWEEP,) if matrix is None else points(matrix)
 
 
-def _checked(tree: Value, composed: Composed, registry: Registry) -> tuple[Spec | None, list[Problem]]:
+def _checked(tree: Value, composed: Composition, registry: Registry) -> tuple[Spec | None, list[Problem]]:
     spec, problems = check(tree, Spec)
     if not composed.complete:  # what is missing or does not fit may stand where nothing could be read
         return None, _without_missing(problems)
@@ -123,7 +123,7 @@ def _set_twice(point: Point, changes: Value) -> Iterator[Problem]:
             yield Problem(value.origin, path, "the matrix sets it too; keep one of the two")
 
 
-def _not_found(specs: Sequence[LoadedSpec], composed: Composed, wanted: str) -> Iterator[Problem]:
+def _not_found(specs: Sequence[LoadedSpec], composed: Composition, wanted: str) -> Iterator[Problem]:
     names = [loaded.spec.name for loaded in specs]
     if wanted and composed.matrix is None:
         yield Problem(_place(composed), "", f"no sweep, but one spec; leave ::{wanted} out")
@@ -132,12 +132,12 @@ def _not_found(specs: Sequence[LoadedSpec], composed: Composed, wanted: str) -> 
         yield Problem(_place(composed), "matrix", what)
 
 
-def _place(composed: Composed) -> Origin:
+def _place(composed: Composition) -> Origin:
     """Where the matrix is written; the file without one."""
     return composed.value.origin if composed.matrix is None else composed.matrix.key or composed.matrix.origin
 
 
-def _problem(finding: Finding, tree: Value, composed: Composed) -> Problem:
+def _problem(finding: Finding, tree: Value, composed: Composition) -> Problem:
     """At the place, of all the values that clash, that was written last: an override, else in the nearest file."""
     written = [tree.at(steps) for steps in (finding.path, *finding.others)]
     origins = [value.origin for value in written if value is not None]

@@ -17,7 +17,7 @@ from ditr.model.bifusion import BiFusion, LiteGate
 from ditr.model.esam import EsamSingleView
 from ditr.model.injection import Injection, Injector, Projection
 from ditr.model.sparse import ME, VoxelSet, with_features
-from ditr.model.voxel_features import Covered, VoxelFeatures
+from ditr.model.voxel_features import CoveredVoxels, VoxelFeatures
 from ditr.progress import silent
 from ditr.spec.models import BiFusionSpec, FusionSpec, InjectionSpec
 from tests.reference.fused_subject import fused_subject
@@ -51,8 +51,8 @@ def features_of_half_the_stride(patch: Patch) -> None:
 
 
 def rows_in_another_order(patch: Patch) -> None:
-    honest = Covered.spread
-    patch.setattr(Covered, "spread", lambda self, values: honest(self, values).roll(1, 0))
+    honest = CoveredVoxels.spread
+    patch.setattr(CoveredVoxels, "spread", lambda self, values: honest(self, values).roll(1, 0))
 
 
 def voxels_made_a_second_time(patch: Patch) -> None:
@@ -95,7 +95,7 @@ def zeros_in_the_maximum(patch: Patch) -> None:
 def empty_children_in_the_mean(patch: Patch) -> None:
     honest = voxel_features._cover
 
-    def cover(voxels: VoxelSet, voxel_of_member: Tensor) -> Covered:
+    def cover(voxels: VoxelSet, voxel_of_member: Tensor) -> CoveredVoxels:
         covered = honest(voxels, voxel_of_member)
         return replace(covered, members=covered.members + 1)
 
@@ -241,11 +241,11 @@ def targets_swapped(patch: Patch) -> None:
 
 
 def something_for_voxels_without_a_feature(patch: Patch) -> None:
-    def spread(self: Covered, values: Tensor) -> Tensor:
+    def spread(self: CoveredVoxels, values: Tensor) -> Tensor:
         out = values.new_full((len(self.mask), values.shape[1]), 1e-3)
         return out.index_copy(0, self.rows, values)
 
-    patch.setattr(Covered, "spread", spread)
+    patch.setattr(CoveredVoxels, "spread", spread)
 
 
 def a_bias_after_the_projection(patch: Patch) -> None:

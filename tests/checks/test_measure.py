@@ -5,7 +5,7 @@ import math
 import pytest
 
 from ditr.checks import tables
-from ditr.checks.measure import AT_LEAST, AT_MOST, EQUAL, NONE_WRONG, POSITIVE, SO, WITHIN, Check, Measure, Measured
+from ditr.checks.measure import AT_LEAST, AT_MOST, EQUAL, NONE_WRONG, POSITIVE, SO, WITHIN, Check, Measure, Measurements
 from ditr.errors import Code, DitrError
 from ditr.spec.check_limits import ChecksSpec
 
@@ -14,7 +14,7 @@ LIMITS = ChecksSpec()
 
 def check(measure: Measure, *values: float, **limits: object) -> Check:
     """Of values of the frames a, b, c."""
-    found = Measured((measure,), **limits)
+    found = Measurements((measure,), **limits)
     for frame, value in zip("abc", values, strict=False):
         found.take(measure.name, value, frame)
     (one,) = found.checks(stage=2, limits=LIMITS)
@@ -79,7 +79,7 @@ def test_a_limit_may_come_with_the_values_and_may_be_missing() -> None:
 
 
 def test_an_error_becomes_a_check_that_says_where_and_what_to_do() -> None:
-    found = Measured((Measure("m", AT_MOST, 1),), at="s8")
+    found = Measurements((Measure("m", AT_MOST, 1),), at="s8")
     found.fail("m", DitrError("it is damaged", code=Code.FEATURES, where="frame 3", fix="extract again"))
     (one,) = found.checks(stage=1, limits=LIMITS)
     assert (one.stage, one.name, one.value, one.limit, one.passed) == (1, "s8_m", None, "<= 1", False)

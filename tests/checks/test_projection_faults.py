@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ditr.checks.stages import run_stage
 from ditr.data import samples as samples_module
-from ditr.data.augmentation import Augmented
+from ditr.data.augmentation import AugmentedPoints
 from ditr.data.batch import Batch, Sample
 from ditr.data.frame import Frame
 from ditr.data.samples import SampleSet
@@ -178,7 +178,7 @@ def without_map_extent(of: SampleSet, index: int, sample: Sample) -> Sample:
     return replace(sample, map_hw=(480, 640))
 
 
-def augments(change: Callable[[Augmented, np.ndarray], Augmented]) -> Fault:
+def augments(change: Callable[[AugmentedPoints, np.ndarray], AugmentedPoints]) -> Fault:
     def fault(world: World, patch: pytest.MonkeyPatch) -> None:
         right = samples_module.augment
         patch.setattr(
@@ -193,7 +193,7 @@ def augments(change: Callable[[Augmented, np.ndarray], Augmented]) -> Fault:
 def elastic_mixes_rows(world: World, patch: pytest.MonkeyPatch) -> None:
     right = samples_module.augment
 
-    def augment(xyz: np.ndarray, *, spec: AugmentationSpec, **named: Any) -> Augmented:
+    def augment(xyz: np.ndarray, *, spec: AugmentationSpec, **named: Any) -> AugmentedPoints:
         moved = right(xyz, spec=spec, **named)
         return moved if spec.elastic is None else replace(moved, xyz=moved.xyz[::-1].copy())
 
@@ -443,7 +443,7 @@ def uv_stays(of: SampleSet, index: int, sample: Sample) -> Sample:
     return replace(sample, uv=torch.from_numpy(uv))
 
 
-def mirrors_always(right: Augmented, raw: np.ndarray) -> Augmented:
+def mirrors_always(right: AugmentedPoints, raw: np.ndarray) -> AugmentedPoints:
     return replace(right, mirrored=not right.mirrored)
 
 

@@ -19,8 +19,8 @@ from ditr.cli.main import app, main
 from ditr.data.dataset import Dataset
 from ditr.errors import Code, DitrError, Interrupted
 from ditr.record.folder import Record
-from ditr.runner.check import Checked
-from ditr.runner.check_subject import Asked
+from ditr.runner.check import SpecCheck
+from ditr.runner.check_subject import CheckRequest
 
 PASSED = Check(stage=3, name="s8_values", value=2e-7, limit="<= 0.001", passed=True, detail="scene0000_00_0")
 FAILED = Check(
@@ -41,11 +41,11 @@ BROKEN = Check(
 )
 
 
-def put(monkeypatch: pytest.MonkeyPatch, *found: Checked | BaseException) -> list[Asked]:
+def put(monkeypatch: pytest.MonkeyPatch, *found: SpecCheck | BaseException) -> list[CheckRequest]:
     """Answers in the place of the checks; returns what is asked for."""
-    given: list[Asked] = []
+    given: list[CheckRequest] = []
 
-    def check_all(specs: Sequence[object], *, asked: Asked, **named: Any) -> Iterator[Checked]:
+    def check_all(specs: Sequence[object], *, asked: CheckRequest, **named: Any) -> Iterator[SpecCheck]:
         given.append(asked)
         for one in found:
             if isinstance(one, BaseException):
@@ -56,9 +56,11 @@ def put(monkeypatch: pytest.MonkeyPatch, *found: Checked | BaseException) -> lis
     return given
 
 
-def checked(*checks: Check, **other: Any) -> Checked:
+def checked(*checks: Check, **other: Any) -> SpecCheck:
     folder = Record(Path("runs/bifusion-check-0123456789"))
-    return Checked(**{"name": "bifusion", "asked": Asked(stages=(3, 4)), "checks": checks, "folder": folder, **other})
+    return SpecCheck(
+        **{"name": "bifusion", "asked": CheckRequest(stages=(3, 4)), "checks": checks, "folder": folder, **other}
+    )
 
 
 def run(*arguments: str) -> Result:
@@ -71,7 +73,7 @@ def test_all_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     ended = run("--frames", "3", "--stage", "4,3")
     assert ended.exit_code == 0
-    assert given == [Asked(stages=(3, 4), frames=3)]
+    assert given == [CheckRequest(stages=(3, 4), frames=3)]
     assert "bifusion, stage 3 pyramid: 1 check passed\n" in ended.stdout
     assert "recorded in runs/bifusion-check-0123456789" in ended.stdout
 
@@ -105,7 +107,7 @@ def test_a_stage_without_checks_says_so(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_spec_that_cannot_be_checked_is_a_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     error = DitrError("no folder", code=Code.DATASET, where="here", fix="Make it.")
-    put(monkeypatch, checked(PASSED), Checked(name="other", asked=Asked(), error=error))
+    put(monkeypatch, checked(PASSED), SpecCheck(name="other", asked=CheckRequest(), error=error))
     ended = run()
     assert ended.exit_code == 2
     assert "other: error[dataset]: here: no folder\n  fix: Make it.\n" in ended.output
@@ -113,14 +115,14 @@ def test_a_spec_that_cannot_be_checked_is_a_users_mistake(monkeypatch: pytest.Mo
 
 def test_what_failed_counts_more_than_what_could_not_be_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     error = DitrError("no folder", code=Code.DATASET)
-    put(monkeypatch, Checked(name="other", asked=Asked(), error=error), checked(FAILED))
+    put(monkeypatch, SpecCheck(name="other", asked=CheckRequest(), error=error), checked(FAILED))
     assert run().exit_code == 1
 
 
 def test_a_bug_names_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     error = ZeroDivisionError("in the middle")
     error.add_note("traceback: somewhere/log.txt")
-    put(monkeypatch, Checked(name="other", asked=Asked(), error=error))
+    put(monkeypatch, SpecCheck(name="other", asked=CheckRequest(), error=error))
     ended = run()
     assert ended.exit_code == 1
     assert "other: failed with ZeroDivisionError: in the middle\n  traceback: somewhere/log.txt" in ended.output
@@ -148,7 +150,7 @@ def test_features_check_looks_at_every_map(monkeypatch: pytest.MonkeyPatch) -> N
     given = put(monkeypatch, checked(PASSED))
     ended = CliRunner().invoke(app, ["features", "check", "specs/bifusion.yaml", "--frames", "2"])
     assert ended.exit_code == 0
-    assert given == [Asked(stages=(1,), frames=2, every_map=True)]
+    assert given == [CheckRequest(stages=(1,), frames=2, every_map=True)]
 
 
 def test_from_the_command_to_the_query(monkeypatch: pytest.MonkeyPatch, tiny_dataset: Dataset) -> None:

@@ -12,11 +12,11 @@ from typer.testing import CliRunner, Result
 
 from ditr import environment
 from ditr.cli.main import app
-from ditr.environment import Finding, State, examine
+from ditr.environment import DoctorLine, State, examine
 from ditr.spec.registry import Registry
 
 
-def find(name: str) -> Finding:
+def find(name: str) -> DoctorLine:
     return next(finding for finding in examine(Registry()) if finding.name == name)
 
 

@@ -12,17 +12,17 @@ from ditr.cli import evaluate as command
 from ditr.cli.main import app, main
 from ditr.errors import Code, DitrError, Interrupted
 from ditr.record.folder import Record
-from ditr.runner.evaluate_checkpoint import Evaluated
+from ditr.runner.evaluate_checkpoint import CheckpointEvaluation
 from ditr.runner.inputs import Selection
 
 ARGUMENTS = ["eval", "specs/baseline.yaml", "--checkpoint", "weights.pth"]
 RESULT = {"split": "val", "n_frames": 4, "ap": 0.5, "ap50": 0.75, "ap25": 0.8, "infer_ms": 80.0, "peak_mem_mb": 900.0}
 
 
-def put(monkeypatch: pytest.MonkeyPatch, outcome: Evaluated | BaseException) -> list[Selection]:
+def put(monkeypatch: pytest.MonkeyPatch, outcome: CheckpointEvaluation | BaseException) -> list[Selection]:
     asked: list[Selection] = []
 
-    def evaluate(*loaded: object, selection: Selection, **named: object) -> Evaluated:
+    def evaluate(*loaded: object, selection: Selection, **named: object) -> CheckpointEvaluation:
         asked.append(selection)
         if isinstance(outcome, BaseException):
             raise outcome
@@ -32,9 +32,11 @@ def put(monkeypatch: pytest.MonkeyPatch, outcome: Evaluated | BaseException) -> 
     return asked
 
 
-def evaluated(*, split_frames: int = 2780, replaced: str | None = None, error: Exception | None = None) -> Evaluated:
+def evaluated(
+    *, split_frames: int = 2780, replaced: str | None = None, error: Exception | None = None
+) -> CheckpointEvaluation:
     folder = Record(Path("runs/baseline-eval-0123456789"))
-    return Evaluated(folder=folder, result=RESULT, split_frames=split_frames, replaced=replaced, error=error)
+    return CheckpointEvaluation(folder=folder, result=RESULT, split_frames=split_frames, replaced=replaced, error=error)
 
 
 def run(*options: str) -> Result:

@@ -14,7 +14,7 @@ from ditr.paths import project_dir
 from ditr.record.recording import begin
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.queue import JobFailed, Standing
-from ditr.runner.run import Outcome
+from ditr.runner.run import RunOutcome
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
 
@@ -55,7 +55,7 @@ def test_how_runs_ended_is_said_once_each_and_what_waits(
     runs: tuple[PlannedRun, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ditr.cli.jobs_table.QUIET_S", 0.0)
-    failed = Outcome(planned=runs[0], state=None, error=JobFailed("ended by signal 9\n  the end", mistake=False))
+    failed = RunOutcome(planned=runs[0], state=None, error=JobFailed("ended by signal 9\n  the end", mistake=False))
     table = JobsTable()
     for waiting in (3, 2):
         table.look(Standing(under_way=runs[1:], ended=(failed,), waiting=waiting))
@@ -68,6 +68,6 @@ def test_how_runs_ended_is_said_once_each_and_what_waits(
     assert state is not None
     write_json(runs[0].folder.result, {"ap50": 0.5})
     name = runs[0].folder.path.name
-    done = Outcome(planned=runs[0], state=replace(state, state="finished", wall_s=61.0))
+    done = RunOutcome(planned=runs[0], state=replace(state, state="finished", wall_s=61.0))
     assert how_it_ended(done) == f"{name}: finished, ap50 0.5000, 1 min 1 s"
     assert how_it_ended(replace(done, interrupted=True)) == f"{name}: stopped and saved"

@@ -96,6 +96,15 @@ def test_ls_shows_a_dead_run_as_interrupted(runs: Path) -> None:
     assert lines[2].split()[:5] == ["fpn-s0-0000000001", "run", "baseline", "0", "interrupted"]
 
 
+@pytest.mark.parametrize("file", ["state.json", "result.json"])
+def test_a_damaged_record_is_a_row_of_ls_that_says_so(file: str, runs: Path) -> None:
+    (runs / "base-s0-0000000000" / file).write_text("{")
+    lines = CliRunner().invoke(app, ["ls"], catch_exceptions=False).stdout.splitlines()
+    rows = {line.split()[0]: line for line in lines[1:]}
+    assert f"unreadable {file}" in rows["base-s0-0000000000"]
+    assert rows["fpn-s0-0000000001"].split()[4] == "interrupted"
+
+
 def test_ls_without_runs_says_how_to_start() -> None:
     assert "ditr run specs/fpn_inject.yaml" in CliRunner().invoke(app, ["ls"], catch_exceptions=False).stdout
 

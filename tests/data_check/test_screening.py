@@ -56,6 +56,17 @@ def test_a_sound_data_set_is_checked_once(root: Path, checks: list[str]) -> None
     assert kept_report(first) == check_dataset(first), "what is kept is the report, whole"
 
 
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"of": {}}', "whole, of other types"])
+def test_a_kept_report_that_is_damaged_is_made_again(root: Path, checks: list[str], damage: str) -> None:
+    screen(opened(root), policy="refuse")
+    (file,) = (root.parent / "cache" / "checks").iterdir()
+    whole = file.read_text()
+    file.write_text(whole.replace('"statistics": {', '"statistics": {"odd": "", ') if "whole" in damage else damage)
+    screen(opened(root), policy="refuse")
+    assert checks == ["mine", "mine"]
+    assert file.read_text() == whole
+
+
 def test_what_changes_the_outcome_of_the_check_makes_it_anew(
     root: Path, checks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

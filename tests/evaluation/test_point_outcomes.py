@@ -6,9 +6,9 @@ import numpy as np
 
 from ditr.data.frame_view import FrameView
 from ditr.evaluation.instances import Instances, prediction_of
-from ditr.evaluation.point_outcomes import Outcome, PointOutcomes, least_shown, point_outcomes
+from ditr.evaluation.point_outcomes import PointOutcome, PointOutcomes, least_shown, point_outcomes
 
-NOTHING, RIGHT, MISSED, ON_VOID = Outcome.NOTHING, Outcome.RIGHT, Outcome.MISSED, Outcome.ON_VOID
+NOTHING, RIGHT, MISSED, ON_VOID = PointOutcome.NOTHING, PointOutcome.RIGHT, PointOutcome.MISSED, PointOutcome.ON_VOID
 TRUTH = np.array([0, 0, 0, 0, 1, 1, -1, -1])
 
 
@@ -44,7 +44,7 @@ def test_each_point_has_one_outcome() -> None:
     assert found.matched.tolist() == [0, 0, 0, -1, -1, -1, 0, -1]
     assert (found.found, found.total, found.shown) == (1, 2, 2)
     assert found.share(RIGHT) == 3 / 8
-    assert sum(map(found.share, Outcome)) == 1
+    assert sum(map(found.share, PointOutcome)) == 1
 
 
 def test_a_point_of_one_instance_that_is_said_to_be_of_another_is_missed() -> None:

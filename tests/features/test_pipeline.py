@@ -59,7 +59,7 @@ def test_images_of_several_sizes_decoded_by_workers_give_the_same_maps(
 ) -> None:
     monkeypatch.setattr(decoding, "FEW", 1)
     monkeypatch.setattr(decoding.os, "sched_getaffinity", lambda _: {0, 1})
-    batches = decoding._batches([decoding.Wanted(dataset.train, index) for index in range(5)], 2)
+    batches = decoding._batches([decoding.ImageRequest(dataset.train, index) for index in range(5)], 2)
     assert batches == [[0, 2], [4], [1, 3]]
     ensure(dataset)
     assert require_whole(dataset) == 8

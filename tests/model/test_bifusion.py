@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ditr.model.bifusion import BiFusion, Fused
+from ditr.model.bifusion import BiFusion, FusedPoints
 from ditr.model.point_features import PointFeatures
 from ditr.spec.models import BiFusionSpec
 
@@ -32,8 +32,8 @@ def points(points_of: Callable[..., PointFeatures]) -> PointFeatures:
     return points_of(torch.randn(50, 10, generator=generator), valid)
 
 
-def fuse(fusion: BiFusion, features: torch.Tensor, points: PointFeatures) -> Fused:
-    fused: Fused = fusion(features, points, sample_of_point=SAMPLE_OF_POINT, samples=2)
+def fuse(fusion: BiFusion, features: torch.Tensor, points: PointFeatures) -> FusedPoints:
+    fused: FusedPoints = fusion(features, points, sample_of_point=SAMPLE_OF_POINT, samples=2)
     return fused
 
 

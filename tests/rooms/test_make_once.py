@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
+from ditr.catalog import locate_dataset
 from ditr.data.dataset import open_dataset
 from ditr.rooms import dataset as rooms
 from ditr.rooms import make_missing, make_once
@@ -42,3 +45,25 @@ def test_two_at_once_make_it_once(tmp_path, monkeypatch):
     for thread in threads:
         thread.join()
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"digest"', '"dugest"'), ('"texture_ids": [', '"texture_ids": ["", '), ("{", "[")]
+)
+def test_a_data_set_whose_manifest_is_damaged_is_made_again(old, new, tmp_path, monkeypatch):
+    monkeypatch.setenv("DITR_CACHE", str(tmp_path))
+    registry = Registry()
+    monkeypatch.setattr(registry, "dataset", lambda name: ENTRY)
+    make_missing("tiny", registry=registry)
+    manifest = locate_dataset("tiny", ENTRY) / "manifest.json"
+    whole = manifest.read_text()
+    manifest.write_text(whole.replace(old, new, 1))
+    make_missing("tiny", registry=registry)
+    assert manifest.read_text() == whole
+
+
+def test_a_folder_of_the_users_own_is_never_removed(tmp_path):
+    """Another program's manifest.json in it is none of ours."""
+    (tmp_path / "manifest.json").write_text("{}")
+    make_once(ENTRY, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]

@@ -21,8 +21,8 @@ from ditr.record.folder import Record
 from ditr.record.recording import DRAFTS
 from ditr.record.views.results import Results
 from ditr.record.views.teller import Teller
-from ditr.runner.check import Checked, check_all
-from ditr.runner.check_subject import Asked, chosen_frames
+from ditr.runner.check import SpecCheck, check_all
+from ditr.runner.check_subject import CheckRequest, chosen_frames
 from ditr.runner.session import Host
 from ditr.runner.stop import StopSignal
 from ditr.spec.load import LoadedSpec, load_spec
@@ -31,7 +31,7 @@ from ditr.spec.registry import Registry
 pytestmark = pytest.mark.usefixtures("tiny_dataset")
 REGISTRY = Registry()
 OVERRIDES = ("dataset.name=synthrooms_tiny", "checkpoint=null", "execution.workers=0", "tracking.mlflow=false")
-STAGE_3 = Asked(stages=(3,), frames=2)
+STAGE_3 = CheckRequest(stages=(3,), frames=2)
 
 
 def load(name: str = "fpn_inject", *overrides: str) -> LoadedSpec:
@@ -51,7 +51,7 @@ def host(*, progress: Progress = silent) -> Host:
     )
 
 
-def check(runs: Path, *specs: LoadedSpec, asked: Asked = STAGE_3, using: Host | None = None) -> list[Checked]:
+def check(runs: Path, *specs: LoadedSpec, asked: CheckRequest = STAGE_3, using: Host | None = None) -> list[SpecCheck]:
     return list(check_all(specs or (load(),), asked=asked, host=using or host(), runs=runs))
 
 
@@ -129,7 +129,7 @@ def test_a_stage_that_raises_is_a_failed_check_and_the_next_one_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
 ) -> None:
     stage_that(monkeypatch, reported("before", 1.0), error)
-    (checked,) = check(tmp_path, asked=Asked(stages=(3, 4), frames=1))
+    (checked,) = check(tmp_path, asked=CheckRequest(stages=(3, 4), frames=1))
     assert checked.error is None
     assert [(one.stage, one.name, one.passed) for one in checked.checks] == [
         (3, "before", True),
@@ -160,7 +160,7 @@ def test_a_repeated_check_replaces_the_old_one_and_keeps_it(tmp_path: Path, monk
 def test_what_decides_a_check_is_in_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage_that(monkeypatch, reported("one", 1.0))
     specs = [load(), load("fpn_inject", "checks.max_empty_voxels=0.1"), load("fpn_inject", "seeds=[3]")]
-    found = [*check(tmp_path, *specs), *check(tmp_path, asked=Asked(stages=(3,), frames=1))]
+    found = [*check(tmp_path, *specs), *check(tmp_path, asked=CheckRequest(stages=(3,), frames=1))]
     same = check(tmp_path, load("fpn_inject", "description=other"))
     folders = [one.folder.path for one in found if one.folder is not None]
     assert len(set(folders)) == 4
@@ -183,7 +183,7 @@ def test_a_spec_that_cannot_be_opened_does_not_keep_the_others_from_their_check(
 
 def test_maps_alone_need_no_checkpoint(tmp_path: Path) -> None:
     missing = load("fpn_inject", "checkpoint={kind: file, path: nowhere.pth, format: ditr}")
-    (checked,) = check(tmp_path, missing, asked=Asked(stages=(1,), frames=1))
+    (checked,) = check(tmp_path, missing, asked=CheckRequest(stages=(1,), frames=1))
     assert checked.error is None
     assert {one.stage for one in checked.checks} == {1}
 

@@ -23,7 +23,7 @@ from ditr.record.recording import DRAFTS
 from ditr.record.views.results import Results
 from ditr.record.views.teller import Teller
 from ditr.runner import evaluate_checkpoint as module
-from ditr.runner.evaluate_checkpoint import Evaluated, evaluate_checkpoint
+from ditr.runner.evaluate_checkpoint import CheckpointEvaluation, evaluate_checkpoint
 from ditr.runner.inputs import Selection, build_model
 from ditr.runner.plan import plan
 from ditr.runner.run import run_all
@@ -82,7 +82,7 @@ def run_of(trained: Path) -> Record:
 
 def evaluate(
     runs: Path, checkpoint: Path, *overrides: str, spec: str = "fpn_inject", using: Host | None = None, **select: Any
-) -> Evaluated:
+) -> CheckpointEvaluation:
     selection = Selection(**select)
     loaded = load(spec, *overrides)
     return evaluate_checkpoint(loaded, checkpoint=checkpoint, selection=selection, host=using or host(), runs=runs)

@@ -18,7 +18,7 @@ from ditr.record.views.teller import Teller
 from ditr.runner import queue
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.queue import JobFailed, Look, Standing, job_from, job_text, run_at_once
-from ditr.runner.run import Outcome
+from ditr.runner.run import RunOutcome
 from ditr.runner.slots import Slot
 from ditr.runner.stop import StopSignal
 from ditr.spec.load import load_spec
@@ -66,7 +66,7 @@ def planned(runs: Path, *seeds: int) -> tuple[PlannedRun, ...]:
     return plan([spec], registry=REGISTRY, runs=runs, force=False)
 
 
-def run(runs: tuple[PlannedRun, ...], *, slots: list[Slot], stop: StopSignal, look: Look) -> tuple[Outcome, ...]:
+def run(runs: tuple[PlannedRun, ...], *, slots: list[Slot], stop: StopSignal, look: Look) -> tuple[RunOutcome, ...]:
     return run_at_once(runs, slots=slots, teller=Teller((), say=print), stop=stop, look=look)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -89,6 +91,29 @@ def test_an_interrupted_run_ends_the_plan_and_goes_on_later(tmp_path: Path, work
     assert (first.state.state, first.interrupted) == ("interrupted", True)
     assert (second.state, second.interrupted) == (None, True)
     assert [run.status for run in plan_seeds(tmp_path, 0, 1)] == ["resume", "new"]
+
+
+def _end() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("asked", "state"), [(True, "interrupted"), (False, "failed")])
+def test_a_stop_that_ends_helping_processes_too_is_a_stop(
+    asked: bool, state: str, tmp_path: Path, work: Callable[[Work], None]
+) -> None:
+    """As a cluster's SIGTERM does, which a whole process group hears."""
+
+    def make_rooms(session: Session) -> None:
+        if asked:
+            os.kill(os.getpid(), signal.SIGTERM)
+        with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as pool:
+            pool.submit(_end).result()
+
+    work(make_rooms)
+    with StopSignal() as stop:
+        (outcome,) = run_all(plan_seeds(tmp_path, 0), host=host(stop))
+    assert outcome.state is not None
+    assert (outcome.state.state, outcome.interrupted) == (state, asked)
 
 
 def test_a_second_interrupt_ends_at_once_and_leaves_a_resumable_run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,13 +180,27 @@ def code_is(monkeypatch: pytest.MonkeyPatch, commit: str) -> None:
     monkeypatch.setattr(provenance, "collect", lambda: facts)
 
 
-def test_a_training_goes_on_only_with_the_maps_it_was_begun_with(begun: tuple[PlannedRun, Inputs]) -> None:
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"features": {"weights_digest": "0"}}, "2D source's weights"),
+        ({"features": {"maps_digest": "0"}}, "precomputed 2D maps"),
+        ({"dataset": {"digest": "0"}}, "data set"),
+    ],
+)
+def test_a_training_goes_on_only_with_what_it_was_begun_with(
+    changed: dict[str, dict[str, str]], what: str, begun: tuple[PlannedRun, Inputs]
+) -> None:
     planned, inputs = begun
     assert inputs.features is not None
     before = planned.folder.provenance.read_text()
     assert inputs.features["weights_digest"] in before
-    other = Inputs(**{**inputs.__dict__, "features": inputs.features | {"weights_digest": "0" * 32}})
-    with pytest.raises(DitrError, match="changed since this run read it: the 2D source's weights"):
+    other = replace(
+        inputs,
+        features=inputs.features | changed.get("features", {}),
+        dataset=replace(inputs.dataset, **changed.get("dataset", {})),
+    )
+    with pytest.raises(DitrError, match=f"changed since this run read it: the {what}"):
         write_provenance(planned, inputs=other, weights={"start_weights": None}, device=CPU)
     assert planned.folder.provenance.read_text() == before
     planned.folder.training_state.unlink()  # nothing was trained yet: it may begin anew

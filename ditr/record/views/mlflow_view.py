@@ -21,7 +21,7 @@ from ditr.files import replacing
 from ditr.record.folder import Record, records_in
 from ditr.record.metrics import METRICS, SCORES
 from ditr.record.views.rows import standing
-from ditr.record.views.tracked import Tracked, tracked
+from ditr.record.views.tracked import TrackedRecord, tracked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -57,7 +57,7 @@ def store_uri(runs: Path) -> str:
 
 
 @dataclass(frozen=True)
-class _Known:
+class _KnownRun:
     """What MLflow has of a record."""
 
     run_id: str
@@ -81,7 +81,7 @@ class MlflowView:
         wanted = [record for folder in folders if (record := tracked(folder)) is not None]
         if wanted:
             with self._client() as client:
-                known: dict[str, _Known] = {}
+                known: dict[str, _KnownRun] = {}
                 for record in wanted:
                     known |= _known(client, only=record.folder.name)
                 _tell(client, self.runs, wanted, known)
@@ -172,7 +172,7 @@ def _artefacts(runs: Path) -> Path:
     return (runs / "mlartifacts").resolve()
 
 
-def _tell(client: MlflowClient, runs: Path, records: Sequence[Tracked], known: Mapping[str, _Known]) -> None:
+def _tell(client: MlflowClient, runs: Path, records: Sequence[TrackedRecord], known: Mapping[str, _KnownRun]) -> None:
     """One that MLflow does not take keeps it from none of the others; a DitrError at the end names it."""
     parents: set[tuple[str, str]] = set()
     troubles: list[str] = []
@@ -190,17 +190,17 @@ def _tell(client: MlflowClient, runs: Path, records: Sequence[Tracked], known: M
         raise DitrError("; ".join(troubles), code=Code.RUN, where=str(runs))
 
 
-def _known(client: MlflowClient, *, only: str | None = None) -> dict[str, _Known]:
+def _known(client: MlflowClient, *, only: str | None = None) -> dict[str, _KnownRun]:
     """By name of record, what MLflow has of it; ``only`` asks for one record."""
     wanted = "tags.`ditr.level` = 'run'" + (f" and tags.`{_FOLDER}` = '{only}'" if only else "")
     everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
-    found: dict[str, _Known] = {}
+    found: dict[str, _KnownRun] = {}
     token: str | None = ""
     while token is not None:
         page = client.search_runs(everywhere, wanted, page_token=token or None)
         for run in page:
             tags = run.data.tags
-            known = _Known(
+            known = _KnownRun(
                 run_id=run.info.run_id,
                 experiment=run.info.experiment_id,
                 parent=tags.get(PARENT_TAG),
@@ -215,7 +215,7 @@ def _known(client: MlflowClient, *, only: str | None = None) -> dict[str, _Known
     return found
 
 
-def _forget(client: MlflowClient, runs: Path, known: Mapping[str, _Known], *, kept: set[str]) -> None:
+def _forget(client: MlflowClient, runs: Path, known: Mapping[str, _KnownRun], *, kept: set[str]) -> None:
     gone = [found for name, found in known.items() if name not in kept]
     for found in gone:
         _delete(client, runs, found.run_id)
@@ -235,9 +235,9 @@ class _Writer:
 
     client: MlflowClient
     runs: Path
-    record: Tracked
+    record: TrackedRecord
 
-    def tell(self, known: _Known | None) -> tuple[str, str] | None:
+    def tell(self, known: _KnownRun | None) -> tuple[str, str] | None:
         """Returns experiment and parent if the parent's sums may have changed."""
         if known is not None and known.stamp == self.record.stamp:
             return None

@@ -18,7 +18,7 @@ _OF_RESULT = ("split", "n_frames", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tracked:
+class TrackedRecord:
     """A record that MLflow has a run of."""
 
     folder: Record
@@ -70,7 +70,7 @@ class Tracked:
             raise unreadable(self.folder.checks, error) from error
 
 
-def tracked(folder: Record) -> Tracked | None:
+def tracked(folder: Record) -> TrackedRecord | None:
     """None for a record that is not to be tracked, has not written where its numbers come from, or cannot be read."""
     stamp = folder.stamp()
     try:
@@ -88,7 +88,7 @@ def tracked(folder: Record) -> Tracked | None:
 
 def _of_spec(
     folder: Record, stamp: str, state: RecordState, facts: Mapping[str, Any], result: Mapping[str, Any]
-) -> Tracked | None:
+) -> TrackedRecord | None:
     spec = read_resolved(folder.spec)
     if not spec.tracking.mlflow:
         return None
@@ -96,7 +96,7 @@ def _of_spec(
     extra = {name: result.get(name) for name in _OF_RESULT if state.kind != "run" or name == "device"}
     extra |= {"device": facts.get("device"), "stages": ",".join(map(str, result.get("stages", []))) or None}
     seed = state.seed if state.kind == "run" else None
-    return Tracked(
+    return TrackedRecord(
         folder=folder,
         stamp=stamp,
         state=state,
@@ -112,14 +112,14 @@ def _of_spec(
 
 def _of_log(
     folder: Record, stamp: str, state: RecordState, facts: Mapping[str, Any], result: Mapping[str, Any]
-) -> Tracked:
+) -> TrackedRecord:
     says = {
         "variant": state.variant,
         "seed": state.seed,
         **{name: result.get(name) for name in ("dataset", "checkpoint", "epochs", "esam_compat", "device")},
         **_part(folder, facts, "params"),
     }
-    return Tracked(
+    return TrackedRecord(
         folder=folder,
         stamp=stamp,
         state=state,
