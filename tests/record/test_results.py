@@ -175,7 +175,7 @@ def test_a_damaged_record_is_one_row_that_says_so(results: Results, file: str, c
     (results.runs / "base-s0-0000000001" / file).write_text(content)
     rows = dict(results.query("select name, state from results").rows)
     assert rows["fpn"] == "finished"
-    assert rows["base-s0-0000000001"].startswith(f"unreadable: unreadable {file}: ")
+    assert rows["base-s0-0000000001"].startswith(f"unreadable {file}: ")
     assert len(rows) == 2
     assert results.query("select count(*) from metrics").rows == ((6,),), "nothing half read is left"
 
@@ -194,7 +194,7 @@ def test_a_copy_says_so_and_takes_the_place_of_what_is_gone(results: Results) ->
     record = results.runs / "base-s0-0000000001"
     shutil.copytree(record, results.runs / "copy-s0-0000000001")
     assert results.query("select folder, state from results where name like '%s0%'").rows == (
-        ("copy-s0-0000000001", "unreadable: unreadable state.json: it is a copy of base-s0-0000000001"),
+        ("copy-s0-0000000001", "unreadable state.json: it is a copy of base-s0-0000000001"),
     )
     assert results.query("select count(*) from frames where run_key = '0000000001'").rows == ((2,),)
     shutil.rmtree(record)

@@ -107,7 +107,7 @@ def test_what_is_missing_is_said(runs: Path, make: Make) -> None:  # noqa: F811
     assert "There is one arm, so nothing to compare it with." in words
     assert "The runs kept no frames in common" in words
     assert "an arm has fewer than three seeds" in words
-    assert "Not known of every arm: a frame, ms." in words
+    assert "Not known of every arm: frame, ms, memory, MiB." in words
 
 
 def test_what_specs_say_is_text_not_markup(runs: Path, make: Make) -> None:  # noqa: F811

@@ -37,7 +37,7 @@ def replace_rows(connection: duckdb.DuckDBPyConnection, folder: Record) -> None:
         connection.execute("ROLLBACK")
         connection.execute("BEGIN")
         name = folder.name
-        row = {"run_key": name, "name": name, "folder": name, "state": f"unreadable: {error.what}"}
+        row = {"run_key": name, "name": name, "folder": name, "state": error.what}
         _insert(connection, row)
     connection.execute("COMMIT")
 
