@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_UNFINISHED = re.compile(r"\..+\.(\d+)(\.tmp|\.npz|\.part)?")
-"""Names beside which something was being written; the number is the process. Earlier versions ended them otherwise."""
+_UNFINISHED = re.compile(r"\..+\.(\d+)(\.tmp|\.npz|\.part)?(-journal|-wal|-shm|\.wal)?")
+"""Names beside which something was being written; the number is the process. Earlier versions ended them otherwise; at
+the end stands what SQLite and DuckDB write beside a file."""
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ditr.cli.host import draw_pictures, open_teller
+from ditr.cli.host import draw_pictures, leave, open_teller
 from ditr.errors import DitrError, ExitCode
 from ditr.progress import silent
 from ditr.runner.queue import job_from
@@ -31,4 +31,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -27,6 +26,7 @@ from ditr.cli import (
     ui,
     view,
 )
+from ditr.cli.host import leave
 from ditr.errors import DitrError, ExitCode
 
 app = typer.Typer(
@@ -83,7 +83,9 @@ def main() -> None:
         app()
     except DitrError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), markup=False)
-        sys.exit(ExitCode.MISTAKE)
+        leave(ExitCode.MISTAKE)
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else ExitCode.DONE)
 
 
 if __name__ == "__main__":

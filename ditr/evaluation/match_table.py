@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -106,12 +107,18 @@ class MatchTable:
         """Read what ``save`` wrote; a missing, damaged or foreign file is a DitrError."""
         table = _read(path)
         metadata = table.schema.metadata or {}
-        told = metadata.get(b"ditr.match_table") == FORMAT and b"min_points" in metadata
+        min_points = metadata.get(b"min_points", b"")
+        told = metadata.get(b"ditr.match_table") == FORMAT and re.fullmatch(rb"\d{1,18}", min_points)
         if not told or not table.schema.equals(_SCHEMA):
             raise _unreadable(path, "is not a match table of this version of ditr")
+        if any(_has_nulls(table.column(name)) for name in table.column_names):
+            raise _unreadable(path, "has gaps")
         columns = {name: _per_row(table.column(name)) for name in table.column_names}
-        frames = (FrameMatches(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
-        return cls(frames, min_points=int(metadata[b"min_points"]))
+        frames = [FrameMatches(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+        found = cls(frames, min_points=int(min_points))
+        if len(found) < len(frames) or not all(map(_fits_together, frames)):
+            raise _unreadable(path, "contradicts itself")
+        return found
 
 
 def match(frame_id: str, *, instances: Instances, instance_of_point: np.ndarray) -> FrameMatches:
@@ -190,6 +197,21 @@ def _read(path: Path) -> pa.Table:
 
 def _unreadable(path: Path, what: str) -> DitrError:
     return DitrError(f"the match table {what}", code=Code.RUN, where=str(path), fix="evaluate the run again")
+
+
+def _has_nulls(column: pa.ChunkedArray) -> bool:
+    inner = [chunk.values for chunk in column.chunks] if pa.types.is_list(column.type) else []
+    return any(part.null_count for part in (column, *inner))
+
+
+def _fits_together(frame: FrameMatches) -> bool:
+    """Whether there is each value of each prediction and pair, and pairs are of what there is."""
+    of_predictions = {len(frame.scores), len(frame.sizes), len(frame.void)}
+    of_pairs = {len(frame.pair_gt), len(frame.pair_pred), len(frame.pair_points)}
+    ends = ((frame.pair_gt, len(frame.gt_sizes)), (frame.pair_pred, len(frame.scores)))
+    return len(of_predictions) == len(of_pairs) == 1 and all(
+        of.min(initial=0) >= 0 and of.max(initial=-1) < count for of, count in ends
+    )
 
 
 def _per_row(column: pa.ChunkedArray) -> list[str] | list[np.ndarray]:

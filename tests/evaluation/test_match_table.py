@@ -94,6 +94,30 @@ def test_a_file_that_is_no_match_table_is_an_error(tmp_path: Path) -> None:
         MatchTable.load(tmp_path / "other.parquet")
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("sizes", [1]),
+        ("pair_points", [1] * 99),
+        ("pair_gt", "beyond"),
+        ("void", [None] * 3),
+        ("frame_id", "scene0000_00_1"),
+        ("frame_id", None),
+    ],
+)
+def test_a_table_that_contradicts_itself_is_an_error(tmp_path: Path, column: str, value: object) -> None:
+    """Whole parquet, with a row that no evaluation writes."""
+    file = tmp_path / "matches.parquet"
+    random_table(0, frames=2).save(file)
+    found = pq.read_table(file)
+    cells = found.column(column).to_pylist()
+    cells[0] = [10**12] * len(cells[0]) if value == "beyond" else value
+    changed = pa.array(cells, found.schema.field(column).type)
+    pq.write_table(found.set_column(found.column_names.index(column), found.schema.field(column), changed), file)
+    with pytest.raises(DitrError, match=r"contradicts itself|has gaps"):
+        MatchTable.load(file)
+
+
 def test_a_subset_of_frames_that_were_not_evaluated_is_an_error() -> None:
     with pytest.raises(DitrError, match="1 of 2 frames were not evaluated, the first is 'scene9_0'"):
         random_table(3, frames=2).subset(["scene0000_00_1", "scene9_0"])

@@ -63,6 +63,8 @@ def test_of_unfinished_work_only_what_no_process_does_any_more(make_run, gone: i
         folder.path / "checkpoints" / f".state.pt.{gone}.part",
         folder.path / f".result.json.{gone}",
         runs / f".results.duckdb.{gone}.part",
+        runs / f".results.duckdb.{gone}.part.wal",
+        runs / f".mlflow.db.{gone}.part-journal",
     ]
     used = folder.path / f".state.json.{os.getpid()}.part"
     output = runs / f".{folder.path.name}.job.txt"

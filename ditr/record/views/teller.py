@@ -14,6 +14,14 @@ PATIENCE_S = 60.0
 """Longest wait at the end for views that are still being told."""
 
 
+_THREAD = "views"
+
+
+def is_telling() -> bool:
+    """Whether views are still being told that nobody waits for any more."""
+    return any(thread.name == _THREAD for thread in threading.enumerate())
+
+
 class Teller:
     """While entered, takes records and tells them to the views, in a thread of its own; at the end they catch up.
 
@@ -29,7 +37,7 @@ class Teller:
         self._waiting: dict[str, Record] = {}
         self._ending = False
         self._troubles: dict[str, str] = {}
-        self._thread = threading.Thread(target=self._work, name="views", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=_THREAD, daemon=True)
 
     def tell(self, folder: Record) -> None:
         """Returns at once; a record that is told again before the views took it is told once."""
