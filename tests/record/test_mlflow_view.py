@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from ditr.cli.main import app
 from ditr.errors import DitrError
 from ditr.files import write_json
 from ditr.record.folder import Record
@@ -137,7 +139,11 @@ def test_a_run_that_was_killed_before_it_could_tell_is_caught_up(folder: Record)
     assert (run.info.status, run.data.metrics["final/ap50"]) == ("FINISHED", 0.5)
 
 
-def test_a_rebuild_makes_the_same_again(folder: Record, make_run) -> None:  # type: ignore[no-untyped-def]
+def test_a_rebuild_makes_the_same_again(
+    folder: Record,
+    make_run,  # type: ignore[no-untyped-def]
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     finish(folder)
     make_run("fpn", key="0000000003")
 
@@ -156,7 +162,11 @@ def test_a_rebuild_makes_the_same_again(folder: Record, make_run) -> None:  # ty
     with pytest.raises(DitrError, match="MLflow cannot open its store") as error:
         view(folder).catch_up()
     assert "ditr results rebuild" in error.value.fix
-    assert view(folder).rebuild() == 2
+    monkeypatch.setenv("DITR_RUNS", str(folder.path.parent))
+    done = CliRunner().invoke(app, ["results", "rebuild"], catch_exceptions=False)
+    assert done.stdout.splitlines() == [
+        f"{folder.path.parent / name}: 2 records" for name in ("results.duckdb", "mlflow.db")
+    ]
     assert content() == before
 
 
