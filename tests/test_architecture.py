@@ -17,7 +17,7 @@ HEAVY = {"torch", "torchvision", "timm", "mlflow", "duckdb", "MinkowskiEngine", 
 LONGEST_FILE = 400
 ONLY_IMPORTED_BY = {
     "MinkowskiEngine": "model/sparse.py",
-    "mlflow": "record/views/mlflow_view.py",
+    "mlflow": "record/views/",
     "duckdb": "record/views/",
     "viser": "report/viewer.py",
     "rich": "cli/",

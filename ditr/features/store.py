@@ -185,7 +185,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """What the maps in a folder are made of; None where nobody said, or what was said cannot be read any more."""
     try:
         manifest = json.loads(_manifest_path(folder).read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) and manifest.keys() >= _ALWAYS_SAID else None
 
