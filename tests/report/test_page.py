@@ -16,7 +16,7 @@ from ditr.report.arms import all_arms
 from ditr.report.compare import compare
 from ditr.report.page import report_page
 from ditr.report.stratum_contrasts import by_stratum
-from tests.report.test_compare import Make, make, runs  # noqa: F401
+from tests.reference.finished_runs import Make
 
 SECTIONS = ["The questions", "The arms", "Differences", "Where it helps", "Training", "Precision and recall", "Frames"]
 SECTIONS += ["Cost and benefit", "Specs", "Provenance"]
@@ -53,7 +53,7 @@ class Page(HTMLParser):
             self.words.append(data)
 
 
-def page_of(runs: Path) -> str:  # noqa: F811
+def page_of(runs: Path) -> str:
     arms = all_arms(runs)
     comparison = compare(arms, metric="ap50", resamples=50)
     return report_page(
@@ -61,7 +61,7 @@ def page_of(runs: Path) -> str:  # noqa: F811
     )
 
 
-def keep_a_frame(runs: Path) -> None:  # noqa: F811
+def keep_a_frame(runs: Path) -> None:
     file = io.BytesIO()
     Image.fromarray(np.full((24, 32, 3), 90, dtype=np.uint8)).save(file, "PNG")
     truth = np.array([0] * 20 + [1] * 20 + [-1] * 8)
@@ -80,7 +80,7 @@ def keep_a_frame(runs: Path) -> None:  # noqa: F811
         save_view(view, folder / "kept", image_file=file.getvalue())
 
 
-def test_the_page_holds_everything_and_loads_nothing(runs: Path, make: Make) -> None:  # noqa: F811
+def test_the_page_holds_everything_and_loads_nothing(runs: Path, make: Make) -> None:
     make("baseline.yaml", chance=0.3)
     make("bifusion.yaml", chance=0.9)
     for folder in runs.iterdir():
@@ -101,7 +101,7 @@ def test_the_page_holds_everything_and_loads_nothing(runs: Path, make: Make) -> 
     assert "da7a" in html
 
 
-def test_what_is_missing_is_said(runs: Path, make: Make) -> None:  # noqa: F811
+def test_what_is_missing_is_said(runs: Path, make: Make) -> None:
     make("baseline.yaml", seeds=1)
     words = " ".join(Page(page_of(runs)).words)
     assert "There is one arm, so nothing to compare it with." in words
@@ -110,7 +110,7 @@ def test_what_is_missing_is_said(runs: Path, make: Make) -> None:  # noqa: F811
     assert "Not known of every arm: frame, ms, memory, MiB." in words
 
 
-def test_what_specs_say_is_text_not_markup(runs: Path, make: Make) -> None:  # noqa: F811
+def test_what_specs_say_is_text_not_markup(runs: Path, make: Make) -> None:
     make("baseline.yaml", "description=<script>alert(1)</script> & </pre>", seeds=1)
     html = page_of(runs)
     assert "<script>alert" not in html
