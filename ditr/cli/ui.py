@@ -60,6 +60,7 @@ def _start(store: str, port: int) -> subprocess.Popen[bytes]:
     command += ["--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
     quiet = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
         # Without the job runners, seven processes that only MLflow's language-model features need.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PYTHONWARNINGS": "ignore",

@@ -119,11 +119,15 @@ def open_ui(environment: dict[str, str]) -> None:
         text=True,
         start_new_session=True,
     )
+    assert server.stdout is not None
+    said = ""
     try:
+        while "Ctrl-C ends it" not in said and (line := server.stdout.readline()):
+            said += line
         page = fetch(f"http://127.0.0.1:{port}/", server)
     finally:
         os.killpg(server.pid, 2)
-        said, _ = server.communicate(timeout=30)
+        said += server.communicate(timeout=30)[0]
     assert b"<title>MLflow</title>" in page
     assert f"http://127.0.0.1:{port}" in said
     assert server.returncode == 0, said
