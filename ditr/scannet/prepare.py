@@ -102,8 +102,8 @@ def _run(tasks: Sequence[ScanTask], workers: int) -> Iterator[list[FrameOutcome]
         with threadpool_limits(1):
             yield from map(make_scan, tasks)
         return
-    # Forking a process that runs threads (a progress display, BLAS) can hang; the server never ran any.
-    context = multiprocessing.get_context("forkserver")
+    # Forking a process that runs threads (a progress display, BLAS) can hang.
+    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_start_worker) as pool:
         yield from _results(pool, tasks)
 
