@@ -41,7 +41,7 @@ def headline(spec: Spec, *, variant: str, seed: int | None, facts: Mapping[str, 
 def features_of(spec: Spec) -> dict[str, Any]:
     """The columns of the results table that a spec's 2D features and their pooling fill; None in a 3D-only spec."""
     injection = spec.fusion.injection
-    features = spec.features if spec.fusion.parts else None
+    features = spec.read_features
     return {
         "feature_source": features.source if features else None,
         "input_size": joined(features.input_size, mark="x") if features and features.input_size else None,
@@ -66,7 +66,7 @@ def joined(numbers: Sequence[int], *, mark: str = ",") -> str:
 
 def _fusion_of(spec: Spec) -> dict[str, Any]:
     bifusion, injection, stem = spec.fusion.bifusion, spec.fusion.injection, spec.fusion.stem
-    features = spec.features if spec.fusion.parts else None
+    features = spec.read_features
     return {
         "feature_mode": features.mode if features else None,
         "image_augmentation": features.augmentation is not None if features else None,

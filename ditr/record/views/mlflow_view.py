@@ -64,14 +64,16 @@ class MlflowView:
     def catch_up(self) -> None:
         """Tells it every record that changed since, and deletes the runs of those that are gone."""
         folders = records_in(self.runs)
-        if not folders and not self.path.is_file():
+        if not self.path.is_file():
+            self.tell(folders)
             return
-        wanted = [record for folder in folders if (record := tracked(folder)) is not None]
-        if wanted or self.path.is_file():
-            with self._client() as client:
-                known = _known(client)
-                _forget(client, self.runs, known, kept={folder.name for folder in folders})
-                _tell(client, self.runs, wanted, known)
+        with self._client() as client:
+            known = _known(client)
+            _forget(client, self.runs, known, kept={folder.name for folder in folders})
+            told = {name: found.stamp for name, found in known.items()}
+            behind = (folder for folder in folders if told.get(folder.name) != folder.stamp())
+            wanted = [record for folder in behind if (record := tracked(folder)) is not None]
+            _tell(client, self.runs, wanted, known)
 
     def rebuild(self) -> int:
         """Makes the store anew from every record that is tracked; returns how many there are."""
