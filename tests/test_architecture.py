@@ -16,7 +16,7 @@ SOURCES = sorted((ROOT / "ditr").rglob("*.py"))
 HEAVY = {"torch", "torchvision", "timm", "mlflow", "duckdb", "MinkowskiEngine", "matplotlib", "pandas"}
 LONGEST_FILE = 400
 ONLY_IMPORTED_BY = {
-    "MinkowskiEngine": "model/sparse.py",
+    "MinkowskiEngine": "model/sparse/",
     "mlflow": "record/views/",
     "duckdb": "record/views/",
     "viser": "report/viewer.py",
