@@ -92,7 +92,7 @@ def _torch() -> tuple[State, str, str]:
 def _minkowski_engine() -> tuple[State, str, str]:
     import torch
 
-    from ditr.model.sparse import engine_has_cuda
+    from ditr.model.sparse.minkowski import engine_has_cuda
 
     version = metadata.version("MinkowskiEngine")
     if engine_has_cuda():

@@ -36,12 +36,12 @@ class Addition:
 
     @property
     def same_shape(self) -> bool:
-        return self.before.F.shape == self.after.F.shape
+        return self.before.features.shape == self.after.features.shape
 
     @property
     def added(self) -> Tensor:
         """(V, width), of the same shape before and after."""
-        return self.after.F - self.before.F
+        return self.after.features - self.before.features
 
 
 @dataclass(frozen=True, kw_only=True)

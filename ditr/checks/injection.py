@@ -50,7 +50,9 @@ def _measure_passes(subject: Subject, *, progress: Progress) -> Iterator[Measure
             trace = trace_pass(model, batch)
             by_hand = levels_of(batch, spec=spec) if wanted else {}
             others = (one for one in trace.additions if (one.branch, one.stride) not in places)
-            elsewhere.take("changed_elsewhere", sum(not torch.equal(one.before.F, one.after.F) for one in others), of)
+            elsewhere.take(
+                "changed_elsewhere", sum(not torch.equal(one.before.features, one.after.features) for one in others), of
+            )
             for at, found in places.items():
                 _measure_place(model, trace.at(*at), by_hand, fusion=fusion, of=of, gaps=gaps, into=found)
             _measure_gate(trace.gate, of=of, gaps=gaps, into=gate)
@@ -72,15 +74,15 @@ def _measure_place(
     into: Measurements,
 ) -> None:
     if addition is not None:
-        into.take("channels_before", addition.before.F.shape[1], of)
-        into.take("channels_after", addition.after.F.shape[1], of)
+        into.take("channels_before", addition.before.features.shape[1], of)
+        into.take("channels_after", addition.after.features.shape[1], of)
     if addition is None or not addition.same_shape:
         into.take("added", math.inf, of)
         return
     expected = expected_added(model, addition.branch, addition.stride, by_hand, fusion=fusion)
-    rows, here = expected.rows(addition.before.C)
+    rows, here = expected.rows(addition.before.voxels.corners)
     changed = (addition.added != 0).any(dim=1)
-    into.take("added", relative_error(addition.added, expected, corners=addition.before.C), of)
+    into.take("added", relative_error(addition.added, expected, corners=addition.before.voxels.corners), of)
     into.take("changed_without_feature", int((changed & here & ~expected.mask[rows]).sum()), of)
     if not gaps:
         into.take("zero_rows", 1 - float(changed.float().mean()), of)

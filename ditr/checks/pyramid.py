@@ -52,7 +52,7 @@ def measure_pyramid(subject: Subject, *, progress: Progress) -> Iterator[Measure
                     found.take("projected", math.inf, of)
                     continue
                 expected = expected_added(model, branch, stride, by_hand, fusion=fusion)
-                error = relative_error(addition.added, expected, corners=addition.before.C)
+                error = relative_error(addition.added, expected, corners=addition.before.voxels.corners)
                 found.take("projected", error, of, note=addition.error)
     yield injector
     yield from levels.values()
@@ -66,24 +66,23 @@ class _Level:
         self, injector: Injector, tensor: SparseTensor, by_hand: ReferenceLevel, *, stride: int, of: str
     ) -> None:
         self._injector, self._tensor, self._by_hand, self._stride, self._of = injector, tensor, by_hand, stride, of
-        self._rows, self._here = by_hand.rows(tensor.C)
+        self._rows, self._here = by_hand.rows(tensor.voxels.corners)
 
     def voxels(self, *, into: Measurements) -> None:
         """Where the level's features lie."""
         voxels, tensor, of = self._injector.voxels(self._stride), self._tensor, self._of
-        ours, theirs, by_hand = voxels.coordinate_map_key, tensor.coordinate_map_key, len(self._by_hand.codes)
-        into.take("key", ours == theirs, of, note="" if ours == theirs else f"{ours}, not {theirs}")
-        into.take("manager", voxels.coordinate_manager is tensor.coordinate_manager, of)
-        on_grid = not bool((tensor.C[:, 1:] % self._stride).any())
-        into.take("stride", voxels.stride == (self._stride,) * 3 and on_grid, of)
-        same_size = len(voxels) == len(tensor.C)
-        other_rows = int((voxels.corners != tensor.C).any(dim=1).sum()) if same_size else len(tensor.C)
+        corners, by_hand = tensor.voxels.corners, len(self._by_hand.codes)
+        into.take("same_voxels", voxels is tensor.voxels, of)
+        on_grid = not bool((corners[:, 1:] % self._stride).any())
+        into.take("stride", voxels.stride == self._stride and on_grid, of)
+        same_size = len(voxels) == len(corners)
+        other_rows = int((voxels.corners != corners).any(dim=1).sum()) if same_size else len(corners)
         into.take("rows", other_rows, of)
         into.take("channels", self._injector.features(self._stride).shape[1], of)
         into.take("empty_voxels", 1 - float(self._injector.mask(self._stride).float().mean()), of)
-        into.take("voxels", len(tensor.C), of)
+        into.take("voxels", len(corners), of)
         into.limits["voxels"] += by_hand
-        foreign = int((~self._here).sum()) + abs(len(tensor.C) - by_hand)
+        foreign = int((~self._here).sum()) + abs(len(corners) - by_hand)
         if foreign:
             into.fail("voxels", f"{foreign} that only one side has, {of}")
 
@@ -93,6 +92,6 @@ class _Level:
         aligned = bool(self._here.all()) and len(self._rows) == len(mask)
         into.take("mask", int((mask != self._by_hand.mask[self._rows]).sum()) if aligned else len(mask), of)
         into.take("not_finite", int((~torch.isfinite(features)).sum()), of)
-        error = relative_error(features, self._by_hand, corners=self._tensor.C)
+        error = relative_error(features, self._by_hand, corners=self._tensor.voxels.corners)
         mixed = error > limit and right_in_another_order(features, self._by_hand)
         into.take("values", error, of, note="the right values in wrong rows" if mixed else "")

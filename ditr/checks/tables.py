@@ -90,8 +90,7 @@ OUTPUTS = (
 
 INJECTOR = (Measure("injector", SO, "given to the backbone"),)
 LEVEL = (
-    Measure("key", SO, "the backbone's coordinate key"),
-    Measure("manager", SO, "the backbone's coordinate manager"),
+    Measure("same_voxels", SO, "the backbone's own"),
     Measure("stride", SO, None),
     Measure("rows", EQUAL),
     Measure("mask", EQUAL),

@@ -130,7 +130,11 @@ def _moved(trace: ForwardTrace, subject: Subject) -> Iterator[Measurements]:
     for at in places_of(subject.spec.fusion):
         found = trace.at(*at)
         sound = found is not None and found.same_shape
-        yield _one(MOVED, name_of(*at), relative_norm(found.before.F, found.after.F) if found and sound else math.nan)
+        yield _one(
+            MOVED,
+            name_of(*at),
+            relative_norm(found.before.features, found.after.features) if found and sound else math.nan,
+        )
     if subject.spec.fusion.bifusion is not None:
         gate = trace.gate
         value = math.nan if gate is None else relative_norm(gate.before, gate.after)

@@ -16,7 +16,7 @@ from ditr.model.output import ModelOutput, SampleOutput
 from ditr.model.point_features import PointFeatures, stack
 from ditr.model.query_decoder import PointGroups, ScanNetMixQueryDecoder, select_queries
 from ditr.model.res16unet import Res16UNet
-from ditr.model.sparse import Voxels, one_thread, voxelise
+from ditr.model.sparse import Engine, Voxels, one_thread, voxelise
 from ditr.model.superpoint_pool import GeoAwarePooling, PooledSuperpoints
 from ditr.model.voxel_features import VoxelFeatures
 from ditr.seeds import derive_seed
@@ -38,8 +38,10 @@ class EsamSingleView(nn.Module):
         feature_channels: int | None,
         sampling: Literal["nearest", "bilinear"],
         query_fraction: float,
+        engine: Engine = "minkowski",
     ) -> None:
         super().__init__()
+        self.engine: Engine = engine
         self.voxel_size_m = spec.voxel_size_m
         self.fusion = fusion
         self.sampling = sampling
@@ -60,15 +62,23 @@ class EsamSingleView(nn.Module):
         if self.feature_channels is not None and fusion.stem is not None:
             self.stem = StemFusion(fusion.stem, backbone=spec.backbone, feature_channels=self.feature_channels)
 
-    def forward(self, batch: Batch) -> ModelOutput:
-        """In training, queries are a random share of each sample's superpoints, seeded by the sample; else all."""
+    def voxelise(self, batch: Batch) -> Voxels:
+        """May be called before ``forward``, beside the step of another batch."""
+        with one_thread():
+            return voxelise(batch, voxel_size_m=self.voxel_size_m, engine=self.engine)
+
+    def forward(self, batch: Batch, voxels: Voxels | None = None) -> ModelOutput:
+        """In training, queries are a random share of each sample's superpoints, seeded by the sample; else all.
+
+        ``voxels`` are those of the batch, where they are made already.
+        """
         statistics: dict[str, Tensor] = {}
         points = self.read_2d(batch, statistics=statistics)
+        voxels = self.voxelise(batch) if voxels is None else voxels
         with one_thread():
-            voxels = voxelise(batch, voxel_size_m=self.voxel_size_m)
             out = self.backbone(voxels.tensor, inject=self.injector(points, voxels, statistics=statistics))
         features, balance_loss = self._fuse(
-            out.F.index_select(0, voxels.voxel_of_point), points, voxels, statistics=statistics
+            out.features.index_select(0, voxels.voxel_of_point), points, voxels, statistics=statistics
         )
         return ModelOutput(
             samples=self._decode(features, batch),

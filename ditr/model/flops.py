@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ditr.data.batch import Batch
-from ditr.model.sparse import is_convolution, products
+from ditr.model.sparse import BatchNorm, Convolved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,20 +29,22 @@ def forward_flops(model: nn.Module, batch: Batch) -> Flops:
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mm: _Product()})
     sparse, elsewhere, before = 0, 0, 0
 
-    def begin(_layer: nn.Module, _inputs: tuple[Any, ...]) -> None:
+    def begin(_norm: nn.Module, _inputs: tuple[Convolved]) -> None:
         nonlocal before
         before = counter.get_total_flops()
 
-    def end(layer: nn.Module, inputs: tuple[Any, ...], out: Any) -> None:
-        # Kernels of one voxel are plain products of torch, which the counter saw: they are sparse ones all the same.
+    def end(_norm: nn.Module, inputs: tuple[Convolved], _out: Any) -> None:
+        # Kernels of one voxel may be plain products of torch, which the counter saw: they are sparse ones all the same.
         nonlocal sparse, elsewhere
-        weights: Any = layer.kernel
-        sparse += 2 * products(layer, inputs[0], out) * weights.shape[-2] * weights.shape[-1]
+        (convolved,) = inputs
+        *offsets, width, out_width = convolved.kernel.shape
+        pairs = convolved.of.voxels.pairs(offsets[0] if offsets else 1, onto=convolved.onto)
+        sparse += 2 * pairs * width * out_width
         elsewhere += counter.get_total_flops() - before
 
-    layers = [layer for layer in model.modules() if is_convolution(layer)]
-    hooks = [layer.register_forward_pre_hook(begin) for layer in layers]
-    hooks += [layer.register_forward_hook(end) for layer in layers]
+    norms = [norm for norm in model.modules() if isinstance(norm, BatchNorm)]
+    hooks = [norm.register_forward_pre_hook(begin) for norm in norms]
+    hooks += [norm.register_forward_hook(end) for norm in norms]
     try:
         with counter:
             model(batch)

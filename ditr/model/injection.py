@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ditr.errors import Code, DitrError
 from ditr.model.res16unet import Branch, skip_widths, up_widths
-from ditr.model.sparse import SparseTensor, VoxelSet, require_same_voxels, with_features
+from ditr.model.sparse import SparseTensor, VoxelSet, require_same_voxels
 from ditr.model.voxel_features import VoxelFeatures
 from ditr.spec.models import BOTTLENECK_STRIDE, DECODER_STRIDES, BackboneSpec, InjectionSpec, StemSpec
 
@@ -115,15 +115,15 @@ class Injector:
         if place is None:
             return tensor
         covered = self._features.covered(stride)
-        require_same_voxels(tensor, covered.voxels, what=f"injection at {branch} of stride {stride}")
+        require_same_voxels(tensor.voxels, covered.voxels, what=f"injection at {branch} of stride {stride}")
         self._statistics[f"injection_{place.statistic}_empty_ratio"] = 1 - covered.mask.float().mean()
         if len(covered.rows) == 0:
-            self._statistics[f"injection_{place.statistic}_relative_norm"] = tensor.F.new_zeros(())
+            self._statistics[f"injection_{place.statistic}_relative_norm"] = tensor.features.new_zeros(())
             return tensor
         added = covered.spread(self._added(place, stride=stride))
-        strength = added.detach().norm() / tensor.F.detach().norm().clamp(min=1e-12)
+        strength = added.detach().norm() / tensor.features.detach().norm().clamp(min=1e-12)
         self._statistics[f"injection_{place.statistic}_relative_norm"] = strength
-        return with_features(tensor, tensor.F + added)
+        return tensor.with_features(tensor.features + added)
 
     def voxels(self, stride: int) -> VoxelSet:
         """Those that ``mask`` and ``features`` are of: the backbone's own."""

@@ -7,11 +7,11 @@ branches of every decoder stage just before they are concatenated.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from torch import nn
 
-from ditr.model.sparse import SparseTensor, batch_norm, concatenate, convolution, relu, up_convolution, with_features
+from ditr.model.sparse import BatchNorm, Convolution, SparseTensor, VoxelSet, concatenate
 from ditr.spec.models import BOTTLENECK_STRIDE, DECODER_STRIDES, BackboneSpec
 
 Branch = Literal["stem", "bottleneck", "up", "skip"]
@@ -30,37 +30,42 @@ class Res16UNet(nn.Module):
         super().__init__()
         planes, stem = spec.planes, spec.stem_channels
         self.out_channels = planes[7]
-        self.relu = relu()
 
-        self.conv0p1s1 = convolution(in_channels, stem, kernel=5)
-        self.bn0 = batch_norm(stem, momentum=STAGE_MOMENTUM)
+        self.conv0p1s1 = Convolution(in_channels, stem, size=5)
+        self.bn0 = BatchNorm(stem, momentum=STAGE_MOMENTUM)
         width = stem
         for stage, name in enumerate(_DOWN, start=1):
-            self.add_module(name, convolution(width, width, kernel=2, stride=2))
-            self.add_module(f"bn{stage}", batch_norm(width, momentum=STAGE_MOMENTUM))
+            self.add_module(name, Convolution(width, width, size=2))
+            self.add_module(f"bn{stage}", BatchNorm(width, momentum=STAGE_MOMENTUM))
             self.add_module(f"block{stage}", _blocks(width, planes[stage - 1], count=spec.layers[stage - 1]))
             width = planes[stage - 1]
         for stage, (name, skip) in enumerate(zip(_UP, skip_widths(spec), strict=True), start=4):
-            self.add_module(name, up_convolution(width, planes[stage]))
-            self.add_module(f"bntr{stage}", batch_norm(planes[stage], momentum=STAGE_MOMENTUM))
+            self.add_module(name, Convolution(width, planes[stage], size=2, transposed=True))
+            self.add_module(f"bntr{stage}", BatchNorm(planes[stage], momentum=STAGE_MOMENTUM))
             self.add_module(f"block{stage + 1}", _blocks(planes[stage] + skip, planes[stage], count=spec.layers[stage]))
             width = planes[stage]
 
     def forward(self, x: SparseTensor, *, inject: Inject | None = None) -> SparseTensor:
         """(V, in_channels) at stride 1 -> (V, planes[7]) on the same voxels."""
         inject = inject or _nothing
-        x = inject("stem", 1, self.relu(self.bn0(self.conv0p1s1(x))))
+        x = inject("stem", 1, self.bn0(self.conv0p1s1(x)))
         skips = [x]
         for stage, name in enumerate(_DOWN, start=1):
-            x = self.relu(self._run(f"bn{stage}", self._run(name, x)))
+            x = self._between(name, f"bn{stage}", x, onto=x.voxels.coarser)
             x = self._run(f"block{stage}", x)
             skips.append(x)
         x = inject("bottleneck", BOTTLENECK_STRIDE, skips.pop())
         for stage, (name, stride) in enumerate(zip(_UP, DECODER_STRIDES, strict=True), start=4):
-            up = inject("up", stride, self.relu(self._run(f"bntr{stage}", self._run(name, x))))
-            skip = inject("skip", stride, skips.pop())
+            skip = skips.pop()
+            up = inject("up", stride, self._between(name, f"bntr{stage}", x, onto=skip.voxels))
+            skip = inject("skip", stride, skip)
             x = self._run(f"block{stage + 1}", concatenate(up, skip))
         return x
+
+    def _between(self, convolution: str, norm: str, x: SparseTensor, *, onto: VoxelSet) -> SparseTensor:
+        """From one stride to the next."""
+        convolved = self.get_submodule(convolution)(x, onto=onto)
+        return cast(SparseTensor, self.get_submodule(norm)(convolved))
 
     def _run(self, name: str, x: SparseTensor) -> SparseTensor:
         return cast(SparseTensor, self.get_submodule(name)(x))
@@ -89,22 +94,22 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
-        self.conv1 = convolution(in_channels, channels, kernel=3)
-        self.norm1 = batch_norm(channels, momentum=BLOCK_MOMENTUM)
-        self.conv2 = convolution(channels, channels, kernel=3)
-        self.norm2 = batch_norm(channels, momentum=BLOCK_MOMENTUM)
-        self.relu = relu()
+        self.conv1 = Convolution(in_channels, channels, size=3)
+        self.norm1 = BatchNorm(channels, momentum=BLOCK_MOMENTUM)
+        self.conv2 = Convolution(channels, channels, size=3)
+        self.norm2 = BatchNorm(channels, momentum=BLOCK_MOMENTUM)
         self.downsample = (
-            nn.Sequential(convolution(in_channels, channels, kernel=1), batch_norm(channels, momentum=STAGE_MOMENTUM))
+            nn.Sequential(
+                Convolution(in_channels, channels, size=1), BatchNorm(channels, momentum=STAGE_MOMENTUM, relu=False)
+            )
             if in_channels != channels
             else None
         )
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        out: Any = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
-        # Both lie on the same voxels, since every convolution in a block has stride 1.
-        return cast(SparseTensor, self.relu(with_features(out, out.F + shortcut.F)))
+        hidden = self.norm1(self.conv1(x))
+        return cast(SparseTensor, self.norm2(self.conv2(hidden), shortcut=shortcut))
 
 
 def _blocks(in_channels: int, channels: int, *, count: int) -> nn.Sequential:

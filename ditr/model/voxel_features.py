@@ -14,7 +14,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ditr.model.point_features import PointFeatures
-from ditr.model.sparse import Voxels, VoxelSet, coarsen
+from ditr.model.sparse import Voxels, VoxelSet
 from ditr.model.sparse_matrix import SparseMatrix, from_entries
 from ditr.model.superpoint_pool import segment_max, segment_mean
 
@@ -50,10 +50,7 @@ class VoxelFeatures:
         self.pooling = pooling
         self._points = points
         self._valid = points.valid.nonzero().squeeze(1)
-        finest = VoxelSet(
-            coordinate_map_key=voxels.tensor.coordinate_map_key, coordinate_manager=voxels.tensor.coordinate_manager
-        )
-        self._covered = {1: _cover(finest, voxels.voxel_of_point.index_select(0, self._valid))}
+        self._covered = {1: _cover(voxels.tensor.voxels, voxels.voxel_of_point.index_select(0, self._valid))}
         self._matrices: dict[int, SparseMatrix] = {}
         self._maxima: dict[int, Tensor] = {}
 
@@ -61,8 +58,8 @@ class VoxelFeatures:
         """Of a power of two."""
         if stride not in self._covered:
             finer = self.covered(stride // 2)
-            voxels, parents = coarsen(finer.voxels)
-            self._covered[stride] = _cover(voxels, parents.index_select(0, finer.rows))
+            parents = finer.voxels.parents.index_select(0, finer.rows)
+            self._covered[stride] = _cover(finer.voxels.coarser, parents)
         return self._covered[stride]
 
     def pooled(self, stride: int) -> Tensor:

@@ -86,7 +86,7 @@ def pick_device(execution: ExecutionSpec) -> torch.device:
     """
     import torch
 
-    from ditr.model.sparse import engine_has_cuda
+    from ditr.model.sparse.minkowski import engine_has_cuda
 
     if execution.device == "cpu" or (execution.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")

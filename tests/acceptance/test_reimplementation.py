@@ -31,7 +31,6 @@ from ditr.evaluation.postprocess import matrix_nms
 from ditr.geometry.camera import project
 from ditr.model.esam import EsamSingleView
 from ditr.model.output import HeadOutput, ModelOutput, SampleOutput
-from ditr.model.pyramid import build_pyramid
 from ditr.model.res16unet import Branch
 from ditr.model.sparse import SparseTensor, voxelise
 from ditr.runner.inputs import fresh_model
@@ -42,6 +41,7 @@ from ditr.training.criterion import Criterion
 from ditr.training.matching import match
 from ditr.training.schedule import learning_rate
 from ditr.weights.loading import load_weights
+from tests.reference.pyramid import build_pyramid
 from tests.reference.slow_scannet_eval import SlowFrame, slow_scores
 
 SPECS = Path(__file__).resolve().parents[2] / "specs"
@@ -67,9 +67,9 @@ def test_02_voxels_are_floored_and_averaged_and_read_back_in_point_order() -> No
     """tests/model/test_sparse.py, and a second implementation in test_against_torch_sparse.py."""
     xyz = torch.tensor([[0.03, 0.0, 0.0], [-0.01, -0.03, 0.0], [0.021, 0.0, 0.019], [-0.019, -0.021, 0.001]])
     colour = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [3.0, 0.0, 4.0], [0.0, 6.0, 1.0]])
-    voxels = voxelise(Batch(samples=(sample_of(xyz=xyz, colour=colour),)), voxel_size_m=0.02)
-    assert voxels.tensor.C[voxels.voxel_of_point].tolist() == [[0, 1, 0, 0], [0, -1, -2, 0]] * 2
-    assert voxels.tensor.F[voxels.voxel_of_point].tolist() == [[2.0, 0.0, 2.0], [0.0, 4.0, 0.5]] * 2
+    voxels = voxelise(Batch(samples=(sample_of(xyz=xyz, colour=colour),)), voxel_size_m=0.02, engine="minkowski")
+    assert voxels.tensor.voxels.corners[voxels.voxel_of_point].tolist() == [[0, 1, 0, 0], [0, -1, -2, 0]] * 2
+    assert voxels.tensor.features[voxels.voxel_of_point].tolist() == [[2.0, 0.0, 2.0], [0.0, 4.0, 0.5]] * 2
 
 
 def test_03_the_first_instance_is_lost_without_background_in_compat_only_and_majorities_are_strict() -> None:
@@ -229,15 +229,14 @@ def test_09_map_keys_of_2d_levels_are_the_backbones_at_every_stride(tiny_dataset
     model = trained(spec).eval()
     samples = samples_of(Thinned(tiny_dataset.train), spec, augmented=False)
     batch = Batch(samples=(samples[0], samples[1]))
-    voxels = voxelise(batch, voxel_size_m=spec.model.voxel_size_m)
+    voxels = voxelise(batch, voxel_size_m=spec.model.voxel_size_m, engine="minkowski")
     points = model.read_2d(batch, statistics={})
     assert points is not None
     levels = build_pyramid(points, voxels, strides=(16, 8, 4, 2, 1), pooling="max")
     seen = []
 
     def look(branch: Branch, stride: int, tensor: SparseTensor) -> SparseTensor:
-        assert tensor.coordinate_manager is levels[stride].tensor.coordinate_manager
-        assert tensor.coordinate_map_key == levels[stride].tensor.coordinate_map_key
+        assert tensor.voxels is levels[stride].tensor.voxels
         seen.append((branch, stride))
         return tensor
 

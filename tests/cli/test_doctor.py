@@ -40,7 +40,7 @@ def test_whatever_is_not_ok_comes_with_its_fix() -> None:
 def test_a_missing_engine_is_a_problem_and_names_the_command(
     doctor: Callable[[], Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "ditr.model.sparse", None)
+    monkeypatch.setitem(sys.modules, "ditr.model.sparse.minkowski", None)
     result = doctor()
     assert result.exit_code == 1
     assert "run `make setup`" in result.output
@@ -49,7 +49,7 @@ def test_a_missing_engine_is_a_problem_and_names_the_command(
 
 def test_an_engine_without_cuda_beside_a_gpu_is_slow_not_ready_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "gpu_name", lambda: "NVIDIA Example")
-    monkeypatch.setattr("ditr.model.sparse.engine_has_cuda", lambda: False)
+    monkeypatch.setattr("ditr.model.sparse.minkowski.engine_has_cuda", lambda: False)
     finding = find("MinkowskiEngine")
     assert finding.state is State.SLOW
     assert "nvcc" in finding.fix

@@ -181,8 +181,8 @@ def test_the_backbone_at_its_full_width() -> None:
     stir(backbone)
     batch = Batch(samples=(boxes(3, points=120), boxes(4, points=80)))
     with torch.no_grad():
-        voxels = voxelise(batch, voxel_size_m=VOXEL_SIZE_M)
-        found = backbone(voxels.tensor).F[voxels.voxel_of_point]
+        voxels = voxelise(batch, voxel_size_m=VOXEL_SIZE_M, engine="minkowski")
+        found = backbone(voxels.tensor).features[voxels.voxel_of_point]
         reference = torch_sparse.Res16UNet(backbone.state_dict(), training=False)
         expected = reference_features(reference, batch, voxel_size_m=VOXEL_SIZE_M)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10 * float(expected.abs().max()))

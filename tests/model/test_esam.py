@@ -18,7 +18,7 @@ from ditr.errors import Code, DitrError
 from ditr.geometry.sampling import sample_map
 from ditr.model.esam import EsamSingleView
 from ditr.model.output import ModelOutput
-from ditr.model.sparse import ME
+from ditr.model.sparse.minkowski import ME
 from ditr.spec.models import (
     AugmentationSpec,
     BiFusionSpec,
@@ -302,7 +302,7 @@ def test_training_voxelises_pools_and_decodes_one_set_of_coordinates(build: Buil
         getattr(model, name).register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args}))
     model(Batch(samples=(samples[0],)))
 
-    pooled, decoded, voxels = seen["pool"][1], seen["decoder"][1][:, :3], seen["backbone"][0].C[:, 1:]
+    pooled, decoded, voxels = seen["pool"][1], seen["decoder"][1][:, :3], seen["backbone"][0].voxels.corners[:, 1:]
     assert (pooled - samples.without_elastic()[0].xyz).abs().max() > 0.05, "the distortion is more than a voxel"
     assert torch.equal(decoded, pooled)
     assert {*map(tuple, torch.floor(pooled / 0.05).int().tolist())} == {*map(tuple, voxels.tolist())}

@@ -70,7 +70,7 @@ class Backbone(nn.Module):
         self.voxel_size_m = model.voxel_size_m
 
     def forward(self, batch: Batch) -> Tensor:
-        return self.backbone(voxelise(batch, voxel_size_m=self.voxel_size_m).tensor).F  # type: ignore[no-any-return]
+        return self.backbone(voxelise(batch, voxel_size_m=self.voxel_size_m, engine="minkowski").tensor).features  # type: ignore[no-any-return]
 
 
 def test_sparse_operations_are_the_pairs_of_voxels_times_their_channels(

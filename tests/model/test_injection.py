@@ -12,16 +12,16 @@ from ditr.data.batch import Batch
 from ditr.errors import Code, DitrError
 from ditr.model.injection import Injection, Injector, Places, Projection, StemFusion
 from ditr.model.point_features import PointFeatures
-from ditr.model.pyramid import build_pyramid
 from ditr.model.res16unet import Branch, Res16UNet
-from ditr.model.sparse import SparseTensor, Voxels, voxelise, with_features
+from ditr.model.sparse import SparseTensor, Voxels, voxelise
 from ditr.model.voxel_features import VoxelFeatures
 from ditr.spec.models import BackboneSpec, InjectionSpec, StemSpec
+from tests.reference.pyramid import build_pyramid
 
 
 @pytest.fixture
 def voxels(batch: Batch) -> Voxels:
-    return voxelise(batch, voxel_size_m=0.05)
+    return voxelise(batch, voxel_size_m=0.05, engine="minkowski")
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def inject_once(
     levels = build_pyramid(points, voxels, strides=(stride,), pooling=pooling)
     width = places[branch_at(places, stride), stride].projection.linear.out_features
     torch.manual_seed(5)
-    before = with_features(levels[stride].tensor, torch.randn(len(levels[stride].mask), width))
+    before = levels[stride].tensor.with_features(torch.randn(len(levels[stride].mask), width))
     return before, injector(branch_at(places, stride), stride, before), statistics
 
 
@@ -84,7 +84,7 @@ def test_only_the_target_s_branches_change(
     def spy(branch: Branch, stride: int, before: SparseTensor) -> SparseTensor:
         after = injector(branch, stride, before)
         if after is not before:
-            assert not torch.equal(after.F, before.F)
+            assert not torch.equal(after.features, before.features)
             changed.add((branch, stride))
         return after
 
@@ -116,7 +116,7 @@ def test_what_is_added_is_the_formula_on_voxels_with_a_feature_and_nothing_elsew
     for module in injection.modules():
         if isinstance(module, nn.BatchNorm1d):
             nn.init.ones_(module.bias)  # after which even a zero feature would not stay zero
-    left_half = points.valid & (torch.cat([voxels.tensor.C])[voxels.voxel_of_point, 1] >= 0)
+    left_half = points.valid & (torch.cat([voxels.tensor.voxels.corners])[voxels.voxel_of_point, 1] >= 0)
     points = replace(points, valid=left_half)  # so that coarse voxels are empty, too
     before, after, statistics = inject_once(injection, points, voxels, stride=stride, pooling=pooling)
 
@@ -124,20 +124,20 @@ def test_what_is_added_is_the_formula_on_voxels_with_a_feature_and_nothing_elsew
     levels = build_pyramid(points, voxels, strides=(stride, 1), pooling=pooling)
     level = levels[stride]
     if order == "pool_then_project":
-        wanted = torch.zeros_like(before.F)
-        wanted[level.mask] = layers(level.tensor.F[level.mask])
+        wanted = torch.zeros_like(before.features)
+        wanted[level.mask] = layers(level.tensor.features[level.mask])
     else:  # the projected stride-1 features take the place of the features; by the engine's own pooling
-        projected = torch.zeros(len(levels[1].mask), wanted_width := before.F.shape[1])
-        projected[levels[1].mask] = layers(levels[1].tensor.F[levels[1].mask])
+        projected = torch.zeros(len(levels[1].mask), wanted_width := before.features.shape[1])
+        projected[levels[1].mask] = layers(levels[1].tensor.features[levels[1].mask])
         values = projected[voxels.voxel_of_point]
         again = PointFeatures(tokens=values, rows=points.rows, weights=torch.ones(len(values), 1), valid=points.valid)
-        wanted = build_pyramid(again, voxels, strides=(stride,), pooling=pooling)[stride].tensor.F
+        wanted = build_pyramid(again, voxels, strides=(stride,), pooling=pooling)[stride].tensor.features
         assert wanted.shape[1] == wanted_width
     assert 0 < level.mask.sum() < len(level.mask)
-    torch.testing.assert_close(after.F - before.F, wanted, atol=1e-4, rtol=1e-4)
-    assert torch.equal(after.F[~level.mask], before.F[~level.mask])
+    torch.testing.assert_close(after.features - before.features, wanted, atol=1e-4, rtol=1e-4)
+    assert torch.equal(after.features[~level.mask], before.features[~level.mask])
     assert statistics[f"injection_s{stride}_empty_ratio"].item() == pytest.approx(1 - level.mask.float().mean().item())
-    strength = (after.F - before.F).norm() / before.F.norm()
+    strength = (after.features - before.features).norm() / before.features.norm()
     assert statistics[f"injection_s{stride}_relative_norm"].item() == pytest.approx(strength.item(), rel=1e-4)
 
 
@@ -165,7 +165,7 @@ def test_no_valid_point_adds_nothing_and_is_counted(
     spec = InjectionSpec(scales=(stride,), projection="linear_bn_gelu", init="random")  # type: ignore[arg-type]
     injection = Injection(spec, backbone=small_backbone, feature_channels=3)
     before, after, statistics = inject_once(injection, nothing, voxels, stride=stride, pooling=pooling)
-    assert torch.equal(before.F, after.F)
+    assert torch.equal(before.features, after.features)
     assert statistics == {f"injection_s{stride}_empty_ratio": 1, f"injection_s{stride}_relative_norm": 0}
 
 
@@ -202,7 +202,7 @@ def test_masks_and_features_to_look_at_are_those_of_the_pyramid(
     injector = Injector(injection.places(), features=VoxelFeatures(points, voxels, pooling=pooling), statistics={})
     for stride, level in build_pyramid(points, voxels, strides=(16, 4, 1), pooling=pooling).items():
         assert torch.equal(injector.mask(stride), level.mask)
-        torch.testing.assert_close(injector.features(stride), level.tensor.F, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(injector.features(stride), level.tensor.features, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["linear", "linear_bn_gelu"])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ditr.model.sparse import ME
+from ditr.model.sparse.minkowski import ME
 
 SIZE = 16
 ORIGIN = SIZE // 2

@@ -12,10 +12,10 @@ import torch
 
 from ditr.data.batch import Batch
 from ditr.model.point_features import PointFeatures
-from ditr.model.pyramid import build_pyramid
 from ditr.model.res16unet import Branch, Res16UNet
 from ditr.model.sparse import SparseTensor, require_same_voxels, voxelise
 from ditr.spec.models import BackboneSpec
+from tests.reference.pyramid import build_pyramid
 
 VOXEL = 0.05
 Key = tuple[int, ...]
@@ -69,17 +69,17 @@ def combine(level: dict[Key, np.ndarray | None], stride: int, how: object) -> di
 
 @pytest.mark.parametrize("pooling", ["max", "mean"])
 def test_levels_are_those_of_a_loop_over_points(batch: Batch, points: PointFeatures, pooling: str) -> None:
-    voxels = voxelise(batch, voxel_size_m=VOXEL)
+    voxels = voxelise(batch, voxel_size_m=VOXEL, engine="minkowski")
     levels = build_pyramid(points, voxels, strides=(16, 8, 4, 2, 1), pooling=pooling)  # type: ignore[arg-type]
     assert list(levels) == [16, 8, 4, 2, 1]
     for stride, level in levels.items():
         loop = expected(batch, points, stride=stride, pooling=pooling)
-        rows = [tuple(row) for row in level.tensor.C.tolist()]
+        rows = [tuple(row) for row in level.tensor.voxels.corners.tolist()]
         assert sorted(rows) == sorted(loop)
         assert level.mask.tolist() == [loop[row] is not None for row in rows]
         assert not level.mask.all(), "the case must have voxels without a valid point"
         wanted = np.stack([np.zeros(5) if loop[row] is None else loop[row] for row in rows])
-        np.testing.assert_allclose(level.tensor.F.numpy(), wanted, atol=1e-5)
+        np.testing.assert_allclose(level.tensor.features.numpy(), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("pooling", ["max", "mean"])
@@ -88,25 +88,24 @@ def test_a_frame_without_a_valid_point_stays_empty_beside_another(
 ) -> None:
     only_second = points.valid.clone()
     only_second[: len(batch.samples[0].xyz)] = False
-    voxels = voxelise(batch, voxel_size_m=VOXEL)
+    voxels = voxelise(batch, voxel_size_m=VOXEL, engine="minkowski")
     alone = replace(points, valid=only_second)
     for level in build_pyramid(alone, voxels, strides=(8, 1), pooling=pooling).values():  # type: ignore[arg-type]
-        first = level.tensor.C[:, 0] == 0
+        first = level.tensor.voxels.corners[:, 0] == 0
         assert not level.mask[first].any()
-        assert level.tensor.F[first].abs().max() == 0
+        assert level.tensor.features[first].abs().max() == 0
         assert level.mask[~first].any()
 
 
 def test_map_keys_are_the_backbone_s_at_every_stride(
     batch: Batch, points: PointFeatures, small_backbone: BackboneSpec
 ) -> None:
-    voxels = voxelise(batch, voxel_size_m=VOXEL)
+    voxels = voxelise(batch, voxel_size_m=VOXEL, engine="minkowski")
     levels = build_pyramid(points, voxels, strides=(16, 8, 4, 2, 1), pooling="max")
     checked = []
 
     def check(branch: Branch, stride: int, tensor: SparseTensor) -> SparseTensor:
-        require_same_voxels(tensor, levels[stride].tensor, what=branch)
-        assert torch.equal(tensor.C, levels[stride].tensor.C)
+        require_same_voxels(tensor.voxels, levels[stride].tensor.voxels, what=branch)
         checked.append(stride)
         return tensor
 

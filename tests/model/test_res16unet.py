@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +9,8 @@ from torch.nn.functional import batch_norm, conv3d, conv_transpose3d, relu
 
 from ditr.data.batch import Batch
 from ditr.model.res16unet import Branch, Res16UNet, skip_widths, up_widths
-from ditr.model.sparse import ME, SparseTensor, voxelise, with_features
+from ditr.model.sparse import SparseTensor, voxelise
+from ditr.model.sparse.minkowski import ME, MinkowskiVoxels
 from ditr.spec.models import BackboneSpec
 
 
@@ -103,10 +102,12 @@ def test_forward_is_the_dense_network(small_backbone: BackboneSpec) -> None:
     volume = torch.randn(1, 3, 16, 16, 16)
     grid = torch.stack(torch.meshgrid(*[torch.arange(16)] * 3, indexing="ij"), dim=-1).reshape(-1, 3)
     coordinates = torch.cat([torch.zeros(len(grid), 1), grid], dim=1).int()
-    out: Any = net(ME.SparseTensor(volume[0].flatten(1).T.contiguous(), coordinates=coordinates))
+    cube = ME.SparseTensor(volume[0].flatten(1).T.contiguous(), coordinates=coordinates)
+    voxels = MinkowskiVoxels(cube.coordinate_map_key, manager=cube.coordinate_manager, stride=1)
+    out = net(SparseTensor(features=cube.F, voxels=voxels))
     expected = DenseUNet(state, layers=small_backbone.layers)(volume)
-    x, y, z = out.C[:, 1:].long().T
-    torch.testing.assert_close(out.F.detach(), expected[0, :, x, y, z].T, atol=1e-4, rtol=1e-4)
+    x, y, z = out.voxels.corners[:, 1:].long().T
+    torch.testing.assert_close(out.features.detach(), expected[0, :, x, y, z].T, atol=1e-4, rtol=1e-4)
 
 
 class DenseUNet:
@@ -162,17 +163,17 @@ def test_hook_sees_stem_bottleneck_and_both_branches_of_every_stage_and_can_chan
     small_backbone: BackboneSpec, batch: Batch
 ) -> None:
     net = Res16UNet(small_backbone).eval()
-    voxels = voxelise(batch, voxel_size_m=0.05)
+    voxels = voxelise(batch, voxel_size_m=0.05, engine="minkowski")
     plain = net(voxels.tensor)
-    assert plain.coordinate_map_key == voxels.tensor.coordinate_map_key
+    assert plain.voxels is voxels.tensor.voxels
     seen: dict[tuple[Branch, int], int] = {}
 
     def look(branch: Branch, stride: int, tensor: SparseTensor) -> SparseTensor:
-        assert tensor.coordinate_map_key.get_tensor_stride() == [stride] * 3
-        seen[branch, stride] = tensor.F.shape[1]
+        assert tensor.voxels.stride == stride
+        seen[branch, stride] = tensor.features.shape[1]
         return tensor
 
-    assert torch.equal(net(voxels.tensor, inject=look).F, plain.F)
+    assert torch.equal(net(voxels.tensor, inject=look).features, plain.features)
     assert list(seen)[:4] == [("stem", 1), ("bottleneck", 16), ("up", 8), ("skip", 8)]
     assert (seen["stem", 1], seen["bottleneck", 16]) == (small_backbone.stem_channels, small_backbone.planes[3])
     assert tuple(seen["up", stride] for stride in (8, 4, 2, 1)) == up_widths(small_backbone)
@@ -184,6 +185,6 @@ def test_hook_sees_stem_bottleneck_and_both_branches_of_every_stage_and_can_chan
         def shift(
             branch: Branch, stride: int, tensor: SparseTensor, *, chosen: tuple[Branch, int] = chosen
         ) -> SparseTensor:
-            return with_features(tensor, tensor.F + 1) if (branch, stride) == chosen else tensor
+            return tensor.with_features(tensor.features + 1) if (branch, stride) == chosen else tensor
 
-        assert not torch.allclose(net(voxels.tensor, inject=shift).F, plain.F, atol=1e-6), chosen
+        assert not torch.allclose(net(voxels.tensor, inject=shift).features, plain.features, atol=1e-6), chosen

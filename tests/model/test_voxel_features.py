@@ -16,9 +16,9 @@ from ditr.data.batch import Batch, Sample
 from ditr.geometry.sampling import Mode, read_at, sample_map
 from ditr.model import voxel_features
 from ditr.model.point_features import PointFeatures, stack
-from ditr.model.pyramid import build_pyramid
 from ditr.model.sparse import require_same_voxels, voxelise
 from ditr.model.voxel_features import VoxelFeatures
+from tests.reference.pyramid import build_pyramid
 
 Pooling = Literal["max", "mean"]
 STRIDES = (16, 8, 4, 2, 1)
@@ -64,21 +64,21 @@ def test_levels_and_gradients_are_those_of_the_direct_path(
 ) -> None:
     """A voxel a point, ordinary ones, and one voxel a frame."""
     monkeypatch.setattr(voxel_features, "MAX_CHANNELS", 5)  # so that a maximum takes several turns, the last one short
-    points, voxels = read(mixed_batch, mode=mode), voxelise(mixed_batch, voxel_size_m=voxel_size_m)
+    points, voxels = read(mixed_batch, mode=mode), voxelise(mixed_batch, voxel_size_m=voxel_size_m, engine="minkowski")
     features = VoxelFeatures(points, voxels, pooling=pooling)
     torch.manual_seed(0)
     layer, direct_layer = nn.Linear(12, 4, bias=False), nn.Linear(12, 4, bias=False)
     direct_layer.load_state_dict(layer.state_dict())
     for stride, level in build_pyramid(points, voxels, strides=STRIDES, pooling=pooling).items():
         covered = features.covered(stride)
-        require_same_voxels(level.tensor, covered.voxels, what=f"stride {stride}")
+        require_same_voxels(level.tensor.voxels, covered.voxels, what=f"stride {stride}")
         assert torch.equal(covered.mask, level.mask)
         assert not covered.mask.all(), "the third frame has no feature"
         assert len(covered.voxels) == len(level.mask)
-        torch.testing.assert_close(covered.spread(features.pooled(stride)), level.tensor.F, atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(covered.spread(features.pooled(stride)), level.tensor.features, atol=2e-5, rtol=1e-5)
 
         wanted = torch.randn(len(level.mask), 4)
-        fast, slow = covered.spread(features.projected(stride, layer)), direct_layer(level.tensor.F)
+        fast, slow = covered.spread(features.projected(stride, layer)), direct_layer(level.tensor.features)
         torch.testing.assert_close(fast, slow, atol=2e-5, rtol=1e-4)
         for out, its in ((fast, layer), (slow, direct_layer)):
             its.zero_grad()
@@ -92,18 +92,20 @@ def test_random_frames(seed: int, size: float, share: float, make_sample: Callab
     sample = make_sample(seed, points=120, superpoints=3, channels=6)
     valid = torch.rand(120, generator=torch.Generator().manual_seed(seed + 1)) < share
     batch = Batch(samples=(replace(sample, uv_valid=valid),))
-    points, voxels = read(batch, mode="bilinear"), voxelise(batch, voxel_size_m=size)
+    points, voxels = read(batch, mode="bilinear"), voxelise(batch, voxel_size_m=size, engine="minkowski")
     for pooling in ("max", "mean"):
         features = VoxelFeatures(points, voxels, pooling=pooling)  # type: ignore[arg-type]
         for stride, level in build_pyramid(points, voxels, strides=STRIDES, pooling=pooling).items():  # type: ignore[arg-type]
             covered = features.covered(stride)
             assert torch.equal(covered.mask, level.mask)
-            torch.testing.assert_close(covered.spread(features.pooled(stride)), level.tensor.F, atol=2e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                covered.spread(features.pooled(stride)), level.tensor.features, atol=2e-5, rtol=1e-5
+            )
 
 
 @pytest.mark.parametrize("pooling", ["max", "mean"])
 def test_values_of_stride_1_pool_like_features(mixed_batch: Batch, pooling: Pooling) -> None:
-    points, voxels = read(mixed_batch, mode="nearest"), voxelise(mixed_batch, voxel_size_m=0.05)
+    points, voxels = read(mixed_batch, mode="nearest"), voxelise(mixed_batch, voxel_size_m=0.05, engine="minkowski")
     features = VoxelFeatures(points, voxels, pooling=pooling)
     first = features.pooled(1)
     for stride in STRIDES:
@@ -112,7 +114,7 @@ def test_values_of_stride_1_pool_like_features(mixed_batch: Batch, pooling: Pool
 
 def test_a_maximum_of_equal_values_shares_its_gradient(mixed_batch: Batch) -> None:
     """As a projection that starts at zero makes them: no child is to be favoured for its place in memory."""
-    points, voxels = read(mixed_batch, mode="nearest"), voxelise(mixed_batch, voxel_size_m=0.05)
+    points, voxels = read(mixed_batch, mode="nearest"), voxelise(mixed_batch, voxel_size_m=0.05, engine="minkowski")
     features = VoxelFeatures(points, voxels, pooling="max")
     zeros = torch.zeros(len(features.covered(1).rows), 2, requires_grad=True)
     features.pool_up(zeros, stride=2).sum().backward()

@@ -254,8 +254,8 @@ def test_a_check_has_a_metric_for_each_thing_it_looked_at(folder: Record) -> Non
     write_json(folder.result, {"failed_checks": 2, "stages": [3, 4]})
     rows = [
         {"stage": 3, "name": "s8_values", "value": 0.25, "limit": "<= 0.001", "passed": False, "detail": ""},
-        {"stage": 3, "name": "s8_key", "value": None, "limit": "the backbone's", "passed": True, "detail": ""},
-        {"stage": 4, "name": "s8_key", "value": None, "limit": "the backbone's", "passed": False, "detail": ""},
+        {"stage": 3, "name": "s8_same_voxels", "value": None, "limit": "the backbone's", "passed": True, "detail": ""},
+        {"stage": 4, "name": "s8_same_voxels", "value": None, "limit": "the backbone's", "passed": False, "detail": ""},
     ]
     folder.checks.write_text("".join(json.dumps(row) + "\n" for row in rows))
     change(folder, kind="check", state="finished")
@@ -264,8 +264,8 @@ def test_a_check_has_a_metric_for_each_thing_it_looked_at(folder: Record) -> Non
     found = {name: value for name, value in run.data.metrics.items() if name.startswith("check/")}
     assert found == {
         "check/pyramid/s8_values": 0.25,
-        "check/pyramid/s8_key": 1.0,
-        "check/injection/s8_key": 0.0,
+        "check/pyramid/s8_same_voxels": 1.0,
+        "check/injection/s8_same_voxels": 0.0,
         "check/failed": 2.0,
     }
     assert run.data.tags["ditr.kind"] == "check"

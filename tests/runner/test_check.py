@@ -104,7 +104,7 @@ def test_failures_are_counted_and_kept_with_what_they_were_held_against(
         monkeypatch,
         Check(stage=3, name="s8_values", value=0.5, limit="<= 0.001", passed=False, detail="scene0000_00_0"),
         reported("not_a_number", float("nan")),
-        Check(stage=3, name="s8_key", value=None, limit="the backbone's", passed=True),
+        Check(stage=3, name="s8_same_voxels", value=None, limit="the backbone's", passed=True),
     )
     (checked,) = check(tmp_path)
     assert checked.failed == 1

@@ -14,7 +14,7 @@ from ditr import paths
 from ditr.catalog import sha256_of
 from ditr.cli.main import app
 from ditr.errors import Code, DitrError
-from ditr.model import sparse
+from ditr.model.sparse import minkowski
 from ditr.runner.inputs import build_model, pick_device
 from ditr.runner.outputs import _weights
 from ditr.spec.load import load_spec
@@ -53,7 +53,7 @@ def test_a_registry_checkpoint_is_said_and_recorded_by_group() -> None:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def has(*, gpu: bool, engine: bool) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-        monkeypatch.setattr(sparse, "engine_has_cuda", lambda: engine)
+        monkeypatch.setattr(minkowski, "engine_has_cuda", lambda: engine)
 
     return has
 

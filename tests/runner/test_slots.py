@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ditr.errors import DitrError
-from ditr.model import sparse
+from ditr.model.sparse import minkowski
 from ditr.paths import project_dir
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.slots import Slot, require_fit, slots_of
@@ -66,7 +66,7 @@ def test_a_run_is_not_put_where_its_spec_does_not_want_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, slot: Slot, says: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(sparse, "engine_has_cuda", lambda: True)
+    monkeypatch.setattr(minkowski, "engine_has_cuda", lambda: True)
 
     def planned(device: str) -> tuple[PlannedRun, ...]:
         spec = load_spec(
