@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from ditr.model.pyramid import Level, build_pyramid
 from torch import Tensor
 
 from benchmarks.full_size import SPECS, WARM_UP, _batches, _entry, _features, _ms_since, _train
@@ -33,7 +34,6 @@ from ditr.geometry.camera import SCANNET_SV_INTRINSICS
 from ditr.model.esam import EsamSingleView
 from ditr.model.injection import Places
 from ditr.model.point_features import PointFeatures
-from ditr.model.pyramid import Level, build_pyramid
 from ditr.model.res16unet import Branch, Inject
 from ditr.model.sparse import SparseTensor, Voxels, one_thread, voxelise, with_features
 from ditr.progress import silent

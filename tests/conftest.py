@@ -14,6 +14,8 @@ from ditr.spec.registry import Registry
 # Two workers on two cores: more threads would only take turns. Read by torch and OpenMP when they are first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a thread that spins takes the core that another worker needs
+# Triton's kernels run in Python: no test needs a GPU. Read when they are first imported.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 

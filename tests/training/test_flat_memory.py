@@ -73,7 +73,9 @@ def test_the_look_would_find_one() -> None:
     from ditr.data.batch import Batch
     from ditr.model.sparse import voxelise
 
-    voxels = voxelise(Batch(samples=(samples(1, points=300, augmented=False)[0],)), voxel_size_m=0.05, engine="minkowski")
+    voxels = voxelise(
+        Batch(samples=(samples(1, points=300, augmented=False)[0],)), voxel_size_m=0.05, engine="minkowski"
+    )
     assert "CoordinateManager" in live_sparse_objects()
     del voxels
     assert live_sparse_objects() == []

@@ -90,15 +90,28 @@ class MinkowskiVoxels(VoxelSet):
         children, parents = self.manager.stride_map(self.key, _of_engine(self.coarser).key)
         return torch.empty_like(parents).index_copy(0, children, parents)
 
-    def convolve(self, features: Tensor, kernel: Tensor, *, onto: VoxelSet) -> Tensor:
+    def convolve_and_norm(
+        self,
+        features: Tensor,
+        kernel: Tensor,
+        norm: nn.BatchNorm1d,
+        *,
+        onto: VoxelSet,
+        shortcut: Tensor | None,
+        relu: bool,
+    ) -> Tensor:
+        out: Tensor = norm(self._convolve(features, kernel, onto=_of_engine(onto)))
+        if shortcut is not None:
+            out = out + shortcut
+        return out.relu() if relu else out
+
+    def _convolve(self, features: Tensor, kernel: Tensor, *, onto: MinkowskiVoxels) -> Tensor:
         if kernel.dim() == 2:
             return features.mm(kernel)
         transposed, generator = onto.stride < self.stride, _generator(len(kernel))
         function = ME.MinkowskiConvolutionTransposeFunction if transposed else ME.MinkowskiConvolutionFunction
         with _quiet():
-            out: Tensor = function().apply(
-                features, kernel, generator, _mode(), self.key, _of_engine(onto).key, self.manager
-            )
+            out: Tensor = function().apply(features, kernel, generator, _mode(), self.key, onto.key, self.manager)
         return out
 
     def pairs(self, offsets: int, *, onto: VoxelSet) -> int:

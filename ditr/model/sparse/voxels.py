@@ -44,17 +44,10 @@ class VoxelSet(ABC):
         """(V,) int64: the row in ``coarser`` of the voxel that each lies in."""
 
     @abstractmethod
-    def convolve(self, features: Tensor, kernel: Tensor, *, onto: VoxelSet) -> Tensor:
-        """(V, in) -> (W, out) on these voxels, on the coarser ones, or on those that these are the coarser ones of.
-
-        ``kernel`` is (offsets, in, out), the first spatial axis fastest: 27 or 125 offsets around each voxel, or 8
-        between strides; (in, out) acts on each voxel alone.
-        """
-
-    @abstractmethod
     def pairs(self, offsets: int, *, onto: VoxelSet) -> int:
         """How many vectors a convolution multiplies by a matrix: voxels here and there that the kernel connects."""
 
+    @abstractmethod
     def convolve_and_norm(
         self,
         features: Tensor,
@@ -65,11 +58,12 @@ class VoxelSet(ABC):
         shortcut: Tensor | None,
         relu: bool,
     ) -> Tensor:
-        """The convolution, normalised over all voxels of the batch, plus ``shortcut``, then its positive part."""
-        out: Tensor = norm(self.convolve(features, kernel, onto=onto))
-        if shortcut is not None:
-            out = out + shortcut
-        return out.relu() if relu else out
+        """(V, in) -> (W, out) on these voxels, on the coarser ones, or on those that these are the coarser ones of.
+
+        ``kernel`` is (offsets, in, out), the first spatial axis fastest: 27 or 125 offsets around each voxel, or 8
+        between strides; (in, out) acts on each voxel alone. The sums are normalised over all W voxels, or by the
+        running statistics in evaluation; then ``shortcut`` (W, out) is added, and ``relu`` leaves what is positive.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

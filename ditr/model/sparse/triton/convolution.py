@@ -1,0 +1,308 @@
+"""A convolution and the norm after it as one step of autograd: forward, and the gradients of all that goes in.
+
+The sums of a tile leave it together with their mean and squared deviations, so the norm's statistics cost no pass of
+their own. What goes in is cast to autocast's dtype, or float32; statistics, sums over rows and gradients of weights are
+in float32 always.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ditr.model.sparse.triton import kernels
+from ditr.model.sparse.triton.launch import kernel
+from ditr.model.sparse.triton.maps import STEM_OFFSETS, ConvolutionMap, GatherMap
+from ditr.model.sparse.triton.tiles import STEM_ROWS, STEM_TAPS, gather_tile, gradient_tile, precision_of, width_of
+
+STEM_CHANNELS = 4
+"""Of the stem's input, padded."""
+_SPLITS = 528
+"""Programs that a weight's gradient is spread over, about; four for each multiprocessor of an H100."""
+_STEM_SHARE = 2048
+"""Rows of the stem that one program sums."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sums:
+    """What a convolution leaves."""
+
+    values: Tensor
+    """(n, out)"""
+    partial: Tensor | None
+    """(2, tiles, out) mean and squared deviations of each tile's rows; None where nobody wants them."""
+    tile_rows: int
+
+
+def convolve_and_norm(
+    features: Tensor,
+    weights: Tensor,
+    norm: nn.BatchNorm1d,
+    *,
+    gather: ConvolutionMap | GatherMap,
+    shortcut: Tensor | None,
+    relu: bool,
+) -> Tensor:
+    """(V, in) -> (n, out); see ``VoxelSet.convolve_and_norm``. A GatherMap alone is that of the stem."""
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else torch.float32
+    if norm.training:
+        cast(Tensor, norm.num_batches_tracked).add_(1)
+    if isinstance(gather, GatherMap):
+        assert not features.requires_grad, "the stem passes no gradient on"
+        offsets, channels, _ = weights.shape
+        features = nn.functional.pad(features, (0, STEM_CHANNELS - channels))
+        weights = nn.functional.pad(weights, (0, 0, 0, STEM_CHANNELS - channels, 0, STEM_OFFSETS - offsets))
+    shortcut = None if shortcut is None else shortcut.to(dtype).contiguous()
+    out: Tensor = _ConvolutionAndNorm.apply(  # type: ignore[no-untyped-call]
+        features.to(dtype).contiguous(), weights, norm.weight, norm.bias, shortcut, gather, norm, relu
+    )
+    return out
+
+
+class _ConvolutionAndNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weights: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        shortcut: Tensor | None,
+        gather: ConvolutionMap | GatherMap,
+        norm: nn.BatchNorm1d,
+        relu: bool,
+    ) -> Tensor:
+        weights = weights.to(x.dtype).contiguous()  # in here, so that their gradient stays float32
+        if isinstance(gather, GatherMap):
+            sums = _stem(x, weights, gather, statistics=norm.training)
+        else:
+            sums = _gathered_product(x, weights, gather.forward, statistics=norm.training)
+        constants = _norm_constants(sums, norm)
+        z = _norm_apply(sums.values, constants, shortcut, relu=relu)
+        ctx.save_for_backward(x, weights, sums.values, z if relu else None, constants)
+        ctx.gather, ctx.training, ctx.has_shortcut = gather, norm.training, shortcut is not None
+        return z
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
+        x, weights, y, z, constants = ctx.saved_tensors
+        gather = ctx.gather
+        dy, of_norm, passed = _norm_gradient(
+            dz.contiguous(), z, y, constants, training=ctx.training, keep=ctx.has_shortcut
+        )
+        if isinstance(gather, GatherMap):
+            dx, dw = None, _stem_weight_gradient(x, dy, gather)
+        else:
+            dw = _weight_gradient(x, dy, gather, offsets=_volume(weights))
+            dx = None
+            if ctx.needs_input_grad[0]:
+                dx = _gathered_product(dy, weights, gather.backward, backward=True, mirrored=gather.mirrored).values
+        return dx, dw.view(weights.shape), of_norm[0], of_norm[1], passed, None, None, None
+
+
+def _volume(weights: Tensor) -> int:
+    return len(weights) if weights.dim() == 3 else 1
+
+
+def _gathered_product(
+    x: Tensor,
+    weights: Tensor,
+    gather: GatherMap,
+    *,
+    backward: bool = False,
+    mirrored: bool = False,
+    statistics: bool = False,
+) -> _Sums:
+    *_, channels_in, channels_out = weights.shape
+    if backward:
+        channels_in, channels_out = channels_out, channels_in
+    offsets, columns = gather.neighbours.shape
+    tile = gather_tile(offsets, channels_in, channels_out, dtype=x.dtype, device=x.device)
+    tiles = -(-gather.count // tile.rows)
+    y = x.new_empty(gather.count, channels_out)
+    partial = y.new_empty(2, tiles, channels_out, dtype=torch.float32) if statistics else None
+    kernel(
+        kernels.gather_gemm,
+        warps=tile.warps,
+        stages=tile.stages,
+        K=offsets,
+        CIN=channels_in,
+        COUT=channels_out,
+        BACKWARD=backward,
+        MIRRORED=mirrored,
+        STATISTICS=statistics,
+        PRECISION=precision_of(x.dtype),
+        BM=tile.rows,
+        BN=tile.columns,
+        BR=tile.reduction,
+    )(
+        (tiles * -(-channels_out // tile.columns), 1, 1),
+        x,
+        weights,
+        gather.neighbours,
+        gather.present,
+        gather.rows,
+        y,
+        partial,
+        gather.count,
+        tiles,
+        columns,
+    )
+    return _Sums(values=y, partial=partial, tile_rows=tile.rows)
+
+
+def _weight_gradient(x: Tensor, dy: Tensor, gather: ConvolutionMap, *, offsets: int) -> Tensor:
+    """(offsets, in, out) float32."""
+    channels_in, channels_out = x.shape[1], dy.shape[1]
+    tile = gradient_tile(offsets, channels_in, channels_out, dtype=x.dtype, device=x.device)
+    grid = (-(-channels_in // tile.channels_in), -(-channels_out // tile.channels_out))
+    splits = max(1, min(_SPLITS // (offsets * grid[0] * grid[1]), len(dy) // 1024, 64))
+    partial = dy.new_empty(splits, offsets, channels_in, channels_out, dtype=torch.float32)
+    kernel(
+        kernels.weight_gradient,
+        warps=tile.warps,
+        stages=tile.stages,
+        K=offsets,
+        CIN=channels_in,
+        COUT=channels_out,
+        PRECISION=precision_of(x.dtype),
+        BP=tile.pairs,
+        BI=tile.channels_in,
+        BO=tile.channels_out,
+    )(
+        (offsets * splits, *grid),
+        x,
+        dy,
+        gather.pairs.sources,
+        gather.pairs.targets,
+        gather.pairs.starts,
+        partial,
+        splits,
+    )
+    return partial[0] if splits == 1 else partial.sum(0)
+
+
+def _stem(x: Tensor, weights: Tensor, gather: GatherMap, *, statistics: bool) -> _Sums:
+    channels, tiles = weights.shape[2], -(-gather.count // STEM_ROWS)
+    y = x.new_empty(gather.count, channels)
+    partial = y.new_empty(2, tiles, channels, dtype=torch.float32) if statistics else None
+    kernel(
+        kernels.stem,
+        COUT=channels,
+        STATISTICS=statistics,
+        PRECISION=precision_of(x.dtype),
+        BM=STEM_ROWS,
+        BN=width_of(channels),
+        TAPS=STEM_TAPS,
+    )(
+        (tiles, 1, 1),
+        x,
+        weights,
+        gather.neighbours,
+        gather.rows,
+        y,
+        partial,
+        gather.count,
+        tiles,
+        gather.neighbours.shape[1],
+    )
+    return _Sums(values=y, partial=partial, tile_rows=STEM_ROWS)
+
+
+def _stem_weight_gradient(x: Tensor, dy: Tensor, gather: GatherMap) -> Tensor:
+    channels, shares = dy.shape[1], -(-len(dy) // _STEM_SHARE)
+    partial = dy.new_empty(shares, STEM_OFFSETS * STEM_CHANNELS, channels, dtype=torch.float32)
+    kernel(
+        kernels.stem_weight_gradient,
+        COUT=channels,
+        PRECISION=precision_of(x.dtype),
+        BM=STEM_ROWS,
+        BN=width_of(channels),
+        TAPS=STEM_TAPS,
+    )(
+        (shares, STEM_OFFSETS // STEM_TAPS, 1),
+        x,
+        dy,
+        gather.neighbours,
+        partial,
+        len(dy),
+        _STEM_SHARE,
+        gather.neighbours.shape[1],
+    )
+    return partial.sum(0)
+
+
+_FINE = {"BC": 16, "BT": 128}
+"""Of the kernels that reduce tiles: channels of a program, and tiles at a time."""
+_ROWS_AT_ONCE = 4096
+"""Numbers in a block of the kernels that go over rows."""
+_SHARES = 528
+"""Programs that sum over rows, at most."""
+
+
+def _norm_constants(sums: _Sums, norm: nn.BatchNorm1d) -> Tensor:
+    """(4, C) mean, 1 / std, scale, shift; the running statistics move in training."""
+    channels = sums.values.shape[1]
+    constants = torch.empty(4, channels, device=sums.values.device)
+    kernel(kernels.norm_constants, C=channels, TRAINING=norm.training, **_FINE)(
+        (-(-channels // _FINE["BC"]), 1, 1),
+        constants if sums.partial is None else sums.partial,
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        constants,
+        len(sums.values),
+        0 if sums.partial is None else sums.partial.shape[1],
+        sums.tile_rows,
+        norm.momentum,
+        norm.eps,
+    )
+    return constants
+
+
+def _norm_apply(y: Tensor, constants: Tensor, shortcut: Tensor | None, *, relu: bool) -> Tensor:
+    count, channels = y.shape
+    block = _block(channels)
+    z = torch.empty_like(y)
+    kernel(kernels.norm_apply, C=channels, RELU=relu, **block)(
+        (-(-count // block["BM"]), 1, 1), y, constants, shortcut, z, count
+    )
+    return z
+
+
+def _norm_gradient(
+    dz: Tensor, z: Tensor | None, y: Tensor, constants: Tensor, *, training: bool, keep: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """dy, (2, C) of gamma and beta, and with ``keep`` what passes on to a shortcut: dz where z is positive."""
+    count, channels = y.shape
+    block = _block(channels)
+    rows = block["BM"]
+    share = max(rows, -(-count // (_SHARES * rows)) * rows)
+    shares = -(-count // share)
+    partial = y.new_empty(2, shares, channels, dtype=torch.float32)
+    passed = torch.empty_like(y) if keep and z is not None else None
+    kernel(kernels.norm_gradient_sums, C=channels, **block)(
+        (shares, 1, 1), dz, z, y, constants, passed, partial, count, share, shares
+    )
+    gradients, coefficients = partial.new_empty(2, channels), partial.new_empty(3, channels)
+    kernel(kernels.norm_gradient_constants, C=channels, TRAINING=training, **_FINE)(
+        (-(-channels // _FINE["BC"]), 1, 1), partial, constants, gradients, coefficients, count, shares
+    )
+    masked, mask = (dz, z) if passed is None else (passed, None)
+    dy = torch.empty_like(y)
+    kernel(kernels.norm_gradient_apply, C=channels, **block)(
+        (-(-count // rows), 1, 1), masked, mask, y, coefficients, dy, count
+    )
+    return dy, gradients, dz if keep and z is None else passed
+
+
+def _block(channels: int) -> dict[str, int]:
+    """Rows and channels of the kernels that go over rows."""
+    width = width_of(channels)
+    return {"BM": max(1, _ROWS_AT_ONCE // width), "BC": width}

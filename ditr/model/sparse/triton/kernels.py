@@ -1,0 +1,347 @@
+"""The kernels: gathered products and their weight gradients, batch norm, and what makes the maps they gather by.
+
+Every sum runs in an order that the rows and the tile decide, without atomics: results are the same bits every time.
+``constexpr`` parameters come last and are those of ``launch.Kernel``.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _or(a, b):
+    return a | b
+
+
+@triton.jit
+def _store_tile(
+    acc, y, partial, rows, t, n, co, tile, tiles, COUT: tl.constexpr, BM: tl.constexpr, STATISTICS: tl.constexpr
+):
+    """A tile at its rows; with STATISTICS also the mean of each channel and its sum of squared deviations."""
+    live, ok = t < n, co < COUT
+    both = live[:, None] & ok[None, :]
+    v = acc.to(y.dtype.element_ty)
+    tl.store(y + tl.load(rows + t, mask=live, other=0)[:, None] * COUT + co[None, :], v, mask=both)
+    if STATISTICS:
+        v = v.to(tl.float32)
+        count = tl.minimum(BM, n - tile * BM).to(tl.float32)
+        mean = tl.sum(tl.where(both, v, 0.0), 0) / count
+        d = tl.where(both, v - mean[None, :], 0.0)
+        tl.store(partial + tile * COUT + co, mean, mask=ok)
+        tl.store(partial + (tiles + tile) * COUT + co, tl.sum(d * d, 0), mask=ok)
+
+
+@triton.jit(do_not_specialize=["n", "tiles"])
+def gather_gemm(
+    x, w, neighbours, present, rows, y, partial, n, tiles, ld,
+    K: tl.constexpr, CIN: tl.constexpr, COUT: tl.constexpr, BACKWARD: tl.constexpr, MIRRORED: tl.constexpr,
+    STATISTICS: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BR: tl.constexpr,
+):  # fmt: skip
+    """y[rows[t]] = sum over k of x[neighbours[k, t]] @ w[k]; BACKWARD: w is (K, COUT, CIN) and is read transposed."""
+    NN: tl.constexpr = (COUT + BN - 1) // BN
+    NR: tl.constexpr = (CIN + BR - 1) // BR
+    pid = tl.program_id(0)
+    tile, t, co = pid // NN, (pid // NN) * BM + tl.arange(0, BM), (pid % NN) * BN + tl.arange(0, BN)
+    left = tl.reduce(tl.load(present + t), 0, _or)  # offsets of this tile that are to come
+    c = left - ((left >> 1) & 0x55555555)
+    c = (c & 0x33333333) + ((c >> 2) & 0x33333333)
+    c = (((c + (c >> 4)) & 0x0F0F0F0F) * 0x01010101) >> 24
+    acc = tl.zeros((BM, BN), dtype=tl.float32)
+    for i in range(c * NR):  # one flat loop, or nothing is pipelined across offsets
+        lowest = left & (0 - left)
+        k = (lowest.to(tl.float32).to(tl.int32, bitcast=True) >> 23) - 127  # its number: the exponent of the float
+        r = (i % NR) * BR + tl.arange(0, BR)
+        source = tl.load(neighbours + k * ld + t)
+        a = tl.load(x + source[:, None] * CIN + r[None, :], mask=(source >= 0)[:, None] & (r < CIN)[None, :], other=0.0)
+        kw = k
+        if MIRRORED:
+            kw = K - 1 - k
+        if BACKWARD:
+            at = w + kw * (CIN * COUT) + co[None, :] * CIN + r[:, None]
+        else:
+            at = w + kw * (CIN * COUT) + r[:, None] * COUT + co[None, :]
+        b = tl.load(at, mask=(r < CIN)[:, None] & (co < COUT)[None, :], other=0.0)
+        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+        left = tl.where(i % NR == NR - 1, left & (left - 1), left)
+    _store_tile(acc, y, partial, rows, t, n, co, tile, tiles, COUT, BM, STATISTICS)
+
+
+@triton.jit(do_not_specialize=["splits"])
+def weight_gradient(
+    x, dy, sources, targets, starts, partial, splits,
+    K: tl.constexpr, CIN: tl.constexpr, COUT: tl.constexpr, PRECISION: tl.constexpr,
+    BP: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr,
+):  # fmt: skip
+    """partial[s, k] = sum over the s-th share of offset k's pairs of x[source]^T dy[target]."""
+    k, s = tl.program_id(0) // splits, tl.program_id(0) % splits
+    ci, co = tl.program_id(1) * BI + tl.arange(0, BI), tl.program_id(2) * BO + tl.arange(0, BO)
+    lo, hi = tl.load(starts + k), tl.load(starts + k + 1)
+    share = tl.cdiv(tl.cdiv(hi - lo, splits), BP) * BP
+    lo = lo + s * share
+    hi = tl.minimum(hi, lo + share)
+    acc = tl.zeros((BI, BO), dtype=tl.float32)
+    for p in range(lo, hi, BP):
+        q = p + tl.arange(0, BP)
+        live = q < hi
+        i, o = tl.load(sources + q, mask=live, other=0), tl.load(targets + q, mask=live, other=0)
+        a = tl.load(x + i[:, None] * CIN + ci[None, :], mask=live[:, None] & (ci < CIN)[None, :], other=0.0)
+        g = tl.load(dy + o[:, None] * COUT + co[None, :], mask=live[:, None] & (co < COUT)[None, :], other=0.0)
+        acc = tl.dot(tl.trans(a), g, acc, input_precision=PRECISION)
+    at = ((s * K + k) * CIN + ci[:, None]) * COUT + co[None, :]
+    tl.store(partial + at, acc, mask=(ci < CIN)[:, None] & (co < COUT)[None, :])
+
+
+@triton.jit
+def _taps(x, neighbours, t, first, ld, BM: tl.constexpr, TAPS: tl.constexpr):
+    """(BM, TAPS * 4): four channels of the neighbour at each of TAPS offsets."""
+    tap, c = first + tl.arange(0, TAPS), tl.arange(0, 4)
+    source = tl.load(neighbours + tap[None, :] * ld + t[:, None])
+    live = (source >= 0)[:, :, None] & (c >= 0)[None, None, :]
+    a = tl.load(x + source[:, :, None] * 4 + c[None, None, :], mask=live, other=0.0)
+    return tl.reshape(a, (BM, TAPS * 4))
+
+
+@triton.jit(do_not_specialize=["n", "tiles"])
+def stem(
+    x, w, neighbours, rows, y, partial, n, tiles, ld,
+    COUT: tl.constexpr, STATISTICS: tl.constexpr, PRECISION: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, TAPS: tl.constexpr,
+):  # fmt: skip
+    """gather_gemm for few channels in: x (V, 4), w (128 * 4, COUT) and 128 offsets, padded with zeros and with -1."""
+    tile, co = tl.program_id(0), tl.arange(0, BN)
+    t = tile * BM + tl.arange(0, BM)
+    acc = tl.zeros((BM, BN), dtype=tl.float32)
+    for first in range(0, 128, TAPS):
+        a = _taps(x, neighbours, t, first, ld, BM, TAPS)
+        at = w + (first * 4 + tl.arange(0, TAPS * 4))[:, None] * COUT + co[None, :]
+        acc = tl.dot(a, tl.load(at, mask=(co < COUT)[None, :], other=0.0), acc, input_precision=PRECISION)
+    _store_tile(acc, y, partial, rows, t, n, co, tile, tiles, COUT, BM, STATISTICS)
+
+
+@triton.jit(do_not_specialize=["n", "share"])
+def stem_weight_gradient(
+    x, dy, neighbours, partial, n, share, ld,
+    COUT: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, TAPS: tl.constexpr,
+):  # fmt: skip
+    """partial[s] (128 * 4, COUT) of the s-th share of the rows."""
+    s, first, co = tl.program_id(0), tl.program_id(1) * TAPS, tl.arange(0, BN)
+    ok = (co < COUT)[None, :]
+    acc = tl.zeros((TAPS * 4, BN), dtype=tl.float32)
+    for p in range(s * share, tl.minimum(n, (s + 1) * share), BM):
+        t = p + tl.arange(0, BM)
+        a = _taps(x, neighbours, t, first, ld, BM, TAPS)
+        g = tl.load(dy + t[:, None] * COUT + co[None, :], mask=(t < n)[:, None] & ok, other=0.0)
+        acc = tl.dot(tl.trans(a), g, acc, input_precision=PRECISION)
+    tl.store(partial + (s * 512 + first * 4 + tl.arange(0, TAPS * 4))[:, None] * COUT + co[None, :], acc, mask=ok)
+
+
+@triton.jit(do_not_specialize=["n", "tiles", "tile_rows"])
+def norm_constants(
+    partial, gamma, beta, running_mean, running_var, constants, n, tiles, tile_rows, momentum, eps,
+    C: tl.constexpr, TRAINING: tl.constexpr, BC: tl.constexpr, BT: tl.constexpr,
+):  # fmt: skip
+    """constants = mean, 1 / std, scale, shift; in TRAINING of the batch, and the running statistics move towards it."""
+    c = tl.program_id(0) * BC + tl.arange(0, BC)
+    ok = c < C
+    mean, var = tl.load(running_mean + c, mask=ok, other=0.0), tl.load(running_var + c, mask=ok, other=1.0)
+    if TRAINING:
+        total = tl.zeros((BT, BC), dtype=tl.float32)
+        for t0 in range(0, tiles, BT):
+            t = t0 + tl.arange(0, BT)
+            both = (t < tiles)[:, None] & ok[None, :]
+            count = tl.minimum(tile_rows, n - t * tile_rows).to(tl.float32)
+            total += tl.load(partial + t[:, None] * C + c[None, :], mask=both, other=0.0) * count[:, None]
+        now = tl.sum(total, 0) / n
+        total = tl.zeros((BT, BC), dtype=tl.float32)
+        for t0 in range(0, tiles, BT):
+            t = t0 + tl.arange(0, BT)
+            both = (t < tiles)[:, None] & ok[None, :]
+            count = tl.minimum(tile_rows, n - t * tile_rows).to(tl.float32)
+            d = tl.load(partial + t[:, None] * C + c[None, :], mask=both, other=0.0) - now[None, :]
+            squares = tl.load(partial + (tiles + t[:, None]) * C + c[None, :], mask=both, other=0.0)
+            total += tl.where(both, squares + count[:, None] * d * d, 0.0)
+        square = tl.sum(total, 0)
+        tl.store(running_mean + c, mean + momentum * (now - mean), mask=ok)
+        tl.store(running_var + c, var + momentum * (square / (n - 1) - var), mask=ok)
+        mean, var = now, square / n
+    rstd = 1.0 / tl.sqrt(var + eps)
+    scale = tl.load(gamma + c, mask=ok, other=0.0) * rstd
+    tl.store(constants + c, mean, mask=ok)
+    tl.store(constants + C + c, rstd, mask=ok)
+    tl.store(constants + 2 * C + c, scale, mask=ok)
+    tl.store(constants + 3 * C + c, tl.load(beta + c, mask=ok, other=0.0) - mean * scale, mask=ok)
+
+
+@triton.jit(do_not_specialize=["n"])
+def norm_apply(
+    y, constants, shortcut, z, n,
+    C: tl.constexpr, RELU: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """z = scale * y + shift + shortcut, and its positive part with RELU."""
+    r, c = tl.program_id(0) * BM + tl.arange(0, BM), tl.arange(0, BC)
+    ok = c < C
+    at, both = r[:, None] * C + c[None, :], (r < n)[:, None] & ok[None, :]
+    v = tl.load(y + at, mask=both, other=0.0).to(tl.float32)
+    v = v * tl.load(constants + 2 * C + c, mask=ok, other=0.0)[None, :]
+    v += tl.load(constants + 3 * C + c, mask=ok, other=0.0)[None, :]
+    if shortcut is not None:
+        v += tl.load(shortcut + at, mask=both, other=0.0).to(tl.float32)
+    if RELU:
+        v = tl.maximum(v, 0.0)
+    tl.store(z + at, v.to(z.dtype.element_ty), mask=both)
+
+
+@triton.jit(do_not_specialize=["n", "share", "shares"])
+def norm_gradient_sums(
+    dz, z, y, constants, kept, partial, n, share, shares,
+    C: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """Sums over rows of d and of d * normalised y; d is dz where z is positive (everywhere without z), put in kept."""
+    c = tl.arange(0, BC)
+    ok = c < C
+    mean, rstd = tl.load(constants + c, mask=ok, other=0.0), tl.load(constants + C + c, mask=ok, other=0.0)
+    s0, s1 = tl.zeros((BM, BC), dtype=tl.float32), tl.zeros((BM, BC), dtype=tl.float32)
+    first = tl.program_id(0) * share
+    for r0 in range(first, tl.minimum(n, first + share), BM):
+        r = r0 + tl.arange(0, BM)
+        at, both = r[:, None] * C + c[None, :], (r < n)[:, None] & ok[None, :]
+        d = tl.load(dz + at, mask=both, other=0.0).to(tl.float32)
+        if z is not None:
+            d = tl.where(tl.load(z + at, mask=both, other=0.0) > 0, d, 0.0)
+        if kept is not None:
+            tl.store(kept + at, d.to(kept.dtype.element_ty), mask=both)
+        s0 += d
+        s1 += d * ((tl.load(y + at, mask=both, other=0.0).to(tl.float32) - mean[None, :]) * rstd[None, :])
+    tl.store(partial + tl.program_id(0) * C + c, tl.sum(s0, 0), mask=ok)
+    tl.store(partial + (shares + tl.program_id(0)) * C + c, tl.sum(s1, 0), mask=ok)
+
+
+@triton.jit(do_not_specialize=["n", "shares"])
+def norm_gradient_constants(
+    partial, constants, gradients, coefficients, n, shares,
+    C: tl.constexpr, TRAINING: tl.constexpr, BC: tl.constexpr, BT: tl.constexpr,
+):  # fmt: skip
+    """gradients = d gamma, d beta; dy = coefficients0 * d + coefficients1 * y + coefficients2."""
+    c = tl.program_id(0) * BC + tl.arange(0, BC)
+    ok = c < C
+    s0, s1 = tl.zeros((BT, BC), dtype=tl.float32), tl.zeros((BT, BC), dtype=tl.float32)
+    for t0 in range(0, shares, BT):
+        t = t0 + tl.arange(0, BT)
+        both = (t < shares)[:, None] & ok[None, :]
+        s0 += tl.load(partial + t[:, None] * C + c[None, :], mask=both, other=0.0)
+        s1 += tl.load(partial + (shares + t[:, None]) * C + c[None, :], mask=both, other=0.0)
+    sd, sh = tl.sum(s0, 0), tl.sum(s1, 0)
+    mean, rstd = tl.load(constants + c, mask=ok, other=0.0), tl.load(constants + C + c, mask=ok, other=0.0)
+    scale = tl.load(constants + 2 * C + c, mask=ok, other=0.0)
+    tl.store(gradients + c, sh, mask=ok)
+    tl.store(gradients + C + c, sd, mask=ok)
+    slope, shift = tl.zeros((BC,), dtype=tl.float32), tl.zeros((BC,), dtype=tl.float32)
+    if TRAINING:
+        slope = -scale * rstd * sh / n
+        shift = -scale * sd / n - slope * mean
+    tl.store(coefficients + c, scale, mask=ok)
+    tl.store(coefficients + C + c, slope, mask=ok)
+    tl.store(coefficients + 2 * C + c, shift, mask=ok)
+
+
+@triton.jit(do_not_specialize=["n"])
+def norm_gradient_apply(
+    dz, z, y, coefficients, dy, n,
+    C: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """dy; d is dz where z is positive, everywhere without z."""
+    r, c = tl.program_id(0) * BM + tl.arange(0, BM), tl.arange(0, BC)
+    ok = c < C
+    at, both = r[:, None] * C + c[None, :], (r < n)[:, None] & ok[None, :]
+    d = tl.load(dz + at, mask=both, other=0.0).to(tl.float32)
+    if z is not None:
+        d = tl.where(tl.load(z + at, mask=both, other=0.0) > 0, d, 0.0)
+    v = d * tl.load(coefficients + c, mask=ok, other=0.0)[None, :]
+    v += tl.load(coefficients + 2 * C + c, mask=ok, other=0.0)[None, :]
+    slope = tl.load(coefficients + C + c, mask=ok, other=0.0)[None, :]
+    v += tl.load(y + at, mask=both, other=0.0).to(tl.float32) * slope
+    tl.store(dy + at, v.to(dy.dtype.element_ty), mask=both)
+
+
+@triton.jit(do_not_specialize=["n", "axis", "steps"])
+def find_neighbours(
+    keys, deltas, neighbours, n, ld, axis, steps,
+    K: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """neighbours[k, i] = row of the voxel at offset k of voxel i, found by bisection, and its mirror image.
+
+    ``axis`` has the bits of the first axis in a Morton key. An offset without a voxel is left as it is.
+    """
+    i, k = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.program_id(1)
+    live = i < n
+    key, d = tl.load(keys + i, mask=live, other=0), tl.load(deltas + k)
+    y, z = axis << 1, axis << 2
+    q = (((key | (axis ^ -1)) + (d & axis)) & axis) | (((key | (y ^ -1)) + (d & y)) & y)  # keys add axis by axis
+    q = q | (((key | (z ^ -1)) + (d & z)) & z) | (key & ((axis | y | z) ^ -1))
+    at = tl.zeros((BLOCK,), dtype=tl.int32)
+    for s in range(steps):
+        next_at = at + (1 << (steps - 1 - s))
+        below = tl.load(keys + next_at - 1, mask=next_at <= n, other=0) < q
+        at = tl.where((next_at <= n) & below, next_at, at)
+    hit = live & (at < n)
+    hit = hit & (tl.load(keys + at, mask=hit, other=-1) == q)
+    tl.store(neighbours + k * ld + i, at, mask=hit)
+    tl.store(neighbours + (K - 1 - k) * ld + at, i, mask=hit)
+
+
+@triton.jit(do_not_specialize=["n"])
+def column_keys(
+    neighbours, keys, n, ld,
+    K: tl.constexpr, BLOCK: tl.constexpr, NEAR: tl.constexpr,
+):  # fmt: skip
+    """What columns are sorted by: their block of NEAR rows, then which of the K offsets they have; the padding last."""
+    t = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    present = tl.zeros((BLOCK,), dtype=tl.int64)
+    for k in range(K):
+        here = tl.load(neighbours + k * ld + t, mask=t < ld, other=-1) >= 0
+        present = present | (here.to(tl.int64) << k)
+    block = tl.where(t < n, t // NEAR, 1 << 24).to(tl.int64)
+    tl.store(keys + t, (block << 27) | present, mask=t < ld)
+
+
+@triton.jit(do_not_specialize=["n"])
+def arrange_columns(
+    neighbours, order, keys, arranged, present, rows, n, ld,
+    K: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The columns in their order: neighbours (K, ld), which offsets each has, and the row it is for."""
+    t = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    live = t < ld
+    column = tl.load(order + t, mask=live, other=0)
+    for k in range(K):
+        tl.store(arranged + k * ld + t, tl.load(neighbours + k * ld + column, mask=live, other=-1), mask=live)
+    tl.store(present + t, (tl.load(keys + t, mask=live, other=0) & ((1 << 27) - 1)).to(tl.int32), mask=live)
+    tl.store(rows + t, tl.where(column < n, column, 0).to(tl.int32), mask=live)
+
+
+@triton.jit(do_not_specialize=["blocks"])
+def count_pairs(
+    neighbours, counts, blocks, ld,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """counts[k, b] = how many columns of block b have offset k."""
+    b, k = tl.program_id(0), tl.program_id(1)
+    t = b * BLOCK + tl.arange(0, BLOCK)
+    here = tl.load(neighbours + k * ld + t, mask=t < ld, other=-1) >= 0
+    tl.store(counts + k * blocks + b, tl.sum(here.to(tl.int32), 0))
+
+
+@triton.jit(do_not_specialize=["blocks"])
+def list_pairs(
+    neighbours, rows, ends, sources, targets, blocks, ld,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Pairs by offset, then by column; ends[k, b] counts them up to and with block b of offset k."""
+    b, k = tl.program_id(0), tl.program_id(1)
+    t = b * BLOCK + tl.arange(0, BLOCK)
+    source = tl.load(neighbours + k * ld + t, mask=t < ld, other=-1)
+    here = source >= 0
+    number = tl.cumsum(here.to(tl.int32), 0)
+    at = tl.load(ends + k * blocks + b).to(tl.int32) - tl.sum(here.to(tl.int32), 0) + number - 1
+    tl.store(sources + at, source, mask=here)
+    tl.store(targets + at, tl.load(rows + t, mask=here, other=0), mask=here)
