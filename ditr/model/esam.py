@@ -16,11 +16,11 @@ from ditr.model.output import ModelOutput, SampleOutput
 from ditr.model.point_features import PointFeatures, stack
 from ditr.model.query_decoder import PointGroups, ScanNetMixQueryDecoder, select_queries
 from ditr.model.res16unet import Res16UNet
-from ditr.model.sparse import Engine, Voxels, one_thread, voxelise
+from ditr.model.sparse import Voxels, one_thread, voxelise
 from ditr.model.superpoint_pool import GeoAwarePooling, PooledSuperpoints
 from ditr.model.voxel_features import VoxelFeatures
 from ditr.seeds import derive_seed
-from ditr.spec.models import FusionSpec, ModelSpec
+from ditr.spec.models import Engine, FusionSpec, ModelSpec
 
 
 class EsamSingleView(nn.Module):
@@ -41,7 +41,7 @@ class EsamSingleView(nn.Module):
         engine: Engine = "minkowski",
     ) -> None:
         super().__init__()
-        self.engine: Engine = engine
+        self.engine = engine
         self.voxel_size_m = spec.voxel_size_m
         self.fusion = fusion
         self.sampling = sampling

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ditr.data.batch import Batch
 from ditr.model.sparse.layers import BatchNorm, Convolution, Convolved
 from ditr.model.sparse.voxels import (
-    Engine,
     SparseTensor,
     Voxels,
     VoxelSet,
@@ -13,12 +12,12 @@ from ditr.model.sparse.voxels import (
     one_thread,
     require_same_voxels,
 )
+from ditr.spec.models import Engine
 
 __all__ = [
     "BatchNorm",
     "Convolution",
     "Convolved",
-    "Engine",
     "SparseTensor",
     "VoxelSet",
     "Voxels",

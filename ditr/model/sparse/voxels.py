@@ -10,12 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
-
-Engine = Literal["minkowski", "triton"]
 
 
 class VoxelSet(ABC):
