@@ -25,7 +25,7 @@ from ditr.evaluation.match_table import FrameMatches, MatchTable
 from ditr.evaluation.postprocess import instances
 from ditr.evaluation.texture_ids import texture_ids
 from ditr.features.principal_colours import PrincipalColours, fit_colours
-from ditr.model.output import ModelOutput
+from ditr.model.output import ModelOutput, to_floats
 from ditr.progress import Progress, silent
 from ditr.resources import memory_meter, watching
 from ditr.spec.models import EvaluationSpec
@@ -144,7 +144,7 @@ def _infer(
     output: ModelOutput = model(batch)
     found = instances(output.samples[0], superpoints=batch.samples[0].superpoints, spec=spec)
     _wait_for(device)
-    return batch, found, output.statistics, 1e3 * (time.perf_counter() - start)
+    return batch, found, to_floats(output.statistics), 1e3 * (time.perf_counter() - start)
 
 
 def _wait_for(device: torch.device) -> None:

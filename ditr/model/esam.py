@@ -83,7 +83,7 @@ class EsamSingleView(nn.Module):
         return ModelOutput(
             samples=self._decode(features, batch),
             balance_loss=balance_loss,
-            statistics=_to_floats(statistics),
+            statistics={name: value.detach() for name, value in statistics.items()},
         )
 
     def read_2d(self, batch: Batch, *, statistics: dict[str, Tensor]) -> PointFeatures | None:
@@ -198,11 +198,3 @@ def _offsets(counts: list[int]) -> list[int]:
     for count in counts:
         offsets.append(offsets[-1] + count)
     return offsets
-
-
-def _to_floats(statistics: dict[str, Tensor]) -> dict[str, float]:
-    """All at once: each transfer from a GPU waits for it."""
-    if not statistics:
-        return {}
-    values = torch.stack([value.detach() for value in statistics.values()]).tolist()
-    return dict(zip(statistics, values, strict=True))

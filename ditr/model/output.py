@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 
@@ -37,5 +39,12 @@ class ModelOutput:
     samples: tuple[SampleOutput, ...]
     balance_loss: Tensor | None
     """() the gate's balance term, weighted; None without BiFusion or in evaluation."""
-    statistics: dict[str, float]
-    """Coverage and fusion numbers to log: valid_ratio, fusion_2d_ratio, fusion_3d_ratio, ..."""
+    statistics: dict[str, Tensor]
+    """Coverage and fusion numbers to log, each () and detached: valid_ratio, fusion_2d_ratio, fusion_3d_ratio, ..."""
+
+
+def to_floats(numbers: Mapping[str, Tensor]) -> dict[str, float]:
+    """The () numbers of one device, in one transfer: each waits for all that the device has to do."""
+    if not numbers:
+        return {}
+    return dict(zip(numbers, torch.stack([*numbers.values()]).tolist(), strict=True))

@@ -22,12 +22,13 @@ class Losses:
 
     total: Tensor
     """() what to differentiate: inst_loss + seg_loss, and balance_loss where the model has one."""
-    terms: dict[str, float]
-    """inst_loss, seg_loss, balance_loss, and the weighted parts of inst_loss: class_0, bce_0, dice_0, class_1, ..."""
-    unmatched_samples: int
-    """Samples with things, of which some head matched no query: 0 in the mask terms, counted in their means."""
-    unlabelled_samples: int
-    """Samples none of whose queries has a semantic class; they add 0 to seg_loss and count in its mean."""
+    terms: dict[str, Tensor]
+    """Each () and detached: inst_loss, seg_loss, balance_loss, and the weighted parts of inst_loss: class_0, bce_0,
+    dice_0, class_1, ..."""
+    unmatched_samples: Tensor
+    """() samples with things, of which some head matched no query: 0 in the mask terms, counted in their means."""
+    unlabelled_samples: Tensor
+    """() samples none of whose queries has a semantic class; they add 0 to seg_loss and count in its mean."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,16 @@ class Criterion:
         if output.balance_loss is not None:
             sums["balance_loss"] = output.balance_loss
         terms = sums | parts
-        # one wait for the device, not one a term
-        values = torch.stack([term.detach() for term in terms.values()]).tolist()
         return Losses(
             total=torch.stack(list(sums.values())).sum(),
-            terms=dict(zip(terms, values, strict=True)),
-            unmatched_samples=sum(
-                truth.num_things > 0 and any(term.matched == 0 for term in of_sample)
-                for truth, of_sample in zip(truths, heads, strict=True)
+            terms={name: term.detach() for name, term in terms.items()},
+            unmatched_samples=output.samples[0].semantic_logits.new_tensor(
+                sum(
+                    truth.num_things > 0 and any(term.matched == 0 for term in of_sample)
+                    for truth, of_sample in zip(truths, heads, strict=True)
+                )
             ),
-            unlabelled_samples=sum(not truth.any_class for truth in truths),
+            unlabelled_samples=torch.stack([~truth.any_class for truth in truths]).sum(),
         )
 
     def _instance_parts(self, samples: list[list[_HeadTerms]], *, valid: int) -> dict[str, Tensor]:
@@ -91,7 +92,7 @@ class _Truth:
     masks: dict[Literal["superpoint", "point"], Tensor]  # (G, S) and (G, N) float
     classes: Tensor  # (Q,) semantic class of the query's superpoint
     no_class: int  # the class that is ignored
-    any_class: bool
+    any_class: Tensor  # () bool
 
     @property
     def num_things(self) -> int:
@@ -120,7 +121,7 @@ def _truth(targets: Targets, query_superpoints: Tensor) -> _Truth:
         },
         classes=classes,
         no_class=no_class,
-        any_class=bool((classes != no_class).any()),
+        any_class=(classes != no_class).any(),
     )
 
 

@@ -17,7 +17,7 @@ from ditr.data.batch import Batch
 from ditr.data.loading import batches
 from ditr.data.samples import SampleSet
 from ditr.errors import Code, DitrError
-from ditr.model.output import ModelOutput
+from ditr.model.output import ModelOutput, to_floats
 from ditr.progress import Progress
 from ditr.resources import memory_meter, watching
 from ditr.seeds import derive_seed
@@ -137,22 +137,22 @@ def _train_step(
     """One update of the model in place; what there is to log about it."""
     output: ModelOutput = model(batch)
     losses = criterion(output, batch)
-    _require_finite("loss", losses.total.item(), batch=batch, terms=losses.terms)
+    terms = to_floats(losses.terms)
+    _require_finite("loss", losses.total.item(), batch=batch, terms=terms)
     optimizer.zero_grad()
     losses.total.backward()  # type: ignore[no-untyped-call]
     norm = clip_grad_norm_(model.parameters(), clip).item()
-    _require_finite("gradient's norm", norm, batch=batch, terms=losses.terms)
+    _require_finite("gradient's norm", norm, batch=batch, terms=terms)
     optimizer.step()
-    return _step_metrics(losses, output, batch) | {"grad_norm": norm}
+    return terms | _step_metrics(losses, output, batch) | {"grad_norm": norm}
 
 
 def _step_metrics(losses: Losses, output: ModelOutput, batch: Batch) -> dict[str, float]:
     return {
         "loss": losses.total.item(),
-        **losses.terms,
-        **output.statistics,
-        "unmatched_samples": losses.unmatched_samples,
-        "unlabelled_samples": losses.unlabelled_samples,
+        **to_floats(output.statistics),
+        "unmatched_samples": losses.unmatched_samples.item(),
+        "unlabelled_samples": losses.unlabelled_samples.item(),
         "points": sum(len(sample.xyz) for sample in batch),
         "queries": sum(len(sample.query_superpoints) for sample in output.samples),
         "depth_ok_ratio": sum(sample.depth_ok_ratio for sample in batch) / len(batch),

@@ -91,7 +91,11 @@ class Answers(nn.Module):
         sample = SampleOutput(
             heads=(head,), semantic_logits=torch.zeros(len(masks), 201), query_superpoints=torch.arange(len(masks))
         )
-        return ModelOutput(samples=(sample,), balance_loss=None, statistics=dict(self.reported))
+        return ModelOutput(
+            samples=(sample,),
+            balance_loss=None,
+            statistics={name: torch.tensor(value) for name, value in self.reported.items()},
+        )
 
 
 def perfect(truth: Tensor) -> Tensor:

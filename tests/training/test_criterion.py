@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ditr.data.batch import Batch, Sample, Targets
-from ditr.model.output import HeadOutput, ModelOutput, SampleOutput
+from ditr.model.output import HeadOutput, ModelOutput, SampleOutput, to_floats
 from ditr.spec.models import LossSpec
 from ditr.training.criterion import Criterion
 
@@ -172,11 +172,11 @@ def test_dice_weighs_4_in_the_last_head_and_in_compat_4_over_the_step_s_samples_
     criterion: Criterion, batch_size: int, aux: float
 ) -> None:
     output, batch = make_batch([(40, 3)] * batch_size)
-    losses = criterion(output, batch)
-    plain = Criterion(LossSpec(dice_final=1.0, dice_aux=1.0))(output, batch)
+    weighted = to_floats(criterion(output, batch).terms)
+    plain = to_floats(Criterion(LossSpec(dice_final=1.0, dice_aux=1.0))(output, batch).terms)
     for head, factor in enumerate([aux, aux, aux, 4.0]):
-        assert losses.terms[f"dice_{head}"] == pytest.approx(factor * plain.terms[f"dice_{head}"], rel=1e-6)
-        assert losses.terms[f"bce_{head}"] == plain.terms[f"bce_{head}"]
+        assert weighted[f"dice_{head}"] == pytest.approx(factor * plain[f"dice_{head}"], rel=1e-6)
+        assert weighted[f"bce_{head}"] == plain[f"bce_{head}"]
 
 
 @pytest.mark.parametrize(("queries", "matched"), [([0], 1), ([3], 0)], ids=["in a thing", "in none"])
@@ -190,7 +190,7 @@ def test_a_sample_of_a_single_query_has_a_loss(queries: list[int], matched: int)
 
 
 def test_parts_add_up_to_the_instance_loss() -> None:
-    terms = Criterion(LossSpec())(*make_batch([(40, 3), (50, 2)])).terms
+    terms = to_floats(Criterion(LossSpec())(*make_batch([(40, 3), (50, 2)])).terms)
     parts = [value for name, value in terms.items() if name not in {"inst_loss", "seg_loss"}]
     assert len(parts) == 12
     assert sum(parts) == pytest.approx(terms["inst_loss"], rel=1e-6)
@@ -229,7 +229,7 @@ def test_a_sample_without_a_match_counts_in_the_mean() -> None:
     both = criterion(ModelOutput(samples=outputs, balance_loss=None, statistics={}), Batch(samples=(sample, unlucky)))
     alone = criterion(ModelOutput(samples=outputs[:1], balance_loss=None, statistics={}), Batch(samples=(sample,)))
     for name in ["bce_0", "dice_0", "bce_3", "dice_3"]:
-        assert both.terms[name] == pytest.approx(alone.terms[name] / 2, rel=1e-6)
+        assert both.terms[name].item() == pytest.approx(alone.terms[name].item() / 2, rel=1e-6)
 
 
 def test_ordinary_samples_are_not_counted_as_unlucky() -> None:
@@ -255,8 +255,9 @@ def test_the_balance_loss_is_added_and_differentiated() -> None:
 
 def test_each_weight_of_the_spec_scales_its_term() -> None:
     output, batch = make_batch([(40, 3), (50, 2)])
-    plain = Criterion(LossSpec())(output, batch).terms
-    scaled = Criterion(LossSpec(classification=1.5, mask_bce=2.0, mask_dice=5.0, semantic=2.0))(output, batch).terms
+    plain = to_floats(Criterion(LossSpec())(output, batch).terms)
+    heavy = Criterion(LossSpec(classification=1.5, mask_bce=2.0, mask_dice=5.0, semantic=2.0))
+    scaled = to_floats(heavy(output, batch).terms)
     for prefix, factor in {"class": 3.0, "bce": 2.0, "dice": 5.0}.items():
         for head in range(4):
             assert scaled[f"{prefix}_{head}"] == pytest.approx(factor * plain[f"{prefix}_{head}"], rel=1e-6)

@@ -51,7 +51,7 @@ class TinyModel(nn.Module):
 
     def forward(self, batch: Batch) -> ModelOutput:
         samples = tuple(self._one(sample) for sample in batch)
-        return ModelOutput(samples=samples, balance_loss=None, statistics={"valid_ratio": 0.25})
+        return ModelOutput(samples=samples, balance_loss=None, statistics={"valid_ratio": torch.tensor(0.25)})
 
     def _one(self, sample: Sample) -> SampleOutput:
         features = self.points(torch.cat((sample.xyz, sample.colour), dim=1))  # (N, 16)
