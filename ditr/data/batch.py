@@ -47,6 +47,8 @@ class Sample:
     """(3,) float64 metres of the centred world: where the camera stood, whatever the augmentation."""
     superpoints: Tensor
     """(N,) int64, contiguous 0..S-1."""
+    num_superpoints: int
+    """S, known without asking the device."""
     uv: Tensor
     """(N, 2) float32 pixels of the raw point, from before any augmentation, in the image that the map is of: mirrored
     where that is; 0 where not valid."""
@@ -64,10 +66,6 @@ class Sample:
     """Share of the points in front of the camera; nan where nobody counted."""
     boundary_ok_ratio: float = math.nan
     """Share of the points inside the image; nan where nobody counted."""
-
-    @property
-    def num_superpoints(self) -> int:
-        return int(self.superpoints.max()) + 1
 
     def to(self, device: torch.device) -> Sample:
         return _to(self, device)
