@@ -13,10 +13,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "ditr").rglob("*.py"))
-HEAVY = {"torch", "torchvision", "timm", "mlflow", "duckdb", "MinkowskiEngine", "matplotlib", "pandas"}
+HEAVY = {"torch", "torchvision", "timm", "mlflow", "duckdb", "MinkowskiEngine", "triton", "matplotlib", "pandas"}
 LONGEST_FILE = 400
 ONLY_IMPORTED_BY = {
     "MinkowskiEngine": "model/sparse/",
+    "MinkowskiEngineBackend": "model/sparse/choice.py",
     "mlflow": "record/views/",
     "duckdb": "record/views/",
     "viser": "report/viewer.py",
@@ -68,7 +69,7 @@ def test_a_package_behind_one_door_is_imported_there_only(package: str, place: s
 
 def test_every_package_that_is_imported_is_declared_and_locked() -> None:
     known = {"PIL": "pillow", "ruamel": "ruamel.yaml", "skimage": "scikit-image", "pynvml": "nvidia-ml-py"}
-    from_setup = {"torch", "torchvision", "MinkowskiEngine"}
+    from_setup = {"torch", "torchvision", "triton", "MinkowskiEngine", "MinkowskiEngineBackend"}
     imported = {name for path in SOURCES for name in _imported(path)} - set(sys.stdlib_module_names) - {"ditr"}
     lock = {
         line.partition("==")[0].lower().replace("-", "_")

@@ -20,7 +20,7 @@ from ditr.model.sparse import Voxels, one_thread, voxelise
 from ditr.model.superpoint_pool import GeoAwarePooling, PooledSuperpoints
 from ditr.model.voxel_features import VoxelFeatures
 from ditr.seeds import derive_seed
-from ditr.spec.models import FusionSpec, ModelSpec
+from ditr.spec.models import Engine, FusionSpec, ModelSpec
 
 
 class EsamSingleView(nn.Module):
@@ -38,8 +38,10 @@ class EsamSingleView(nn.Module):
         feature_channels: int | None,
         sampling: Literal["nearest", "bilinear"],
         query_fraction: float,
+        engine: Engine = "minkowski",
     ) -> None:
         super().__init__()
+        self.engine = engine
         self.voxel_size_m = spec.voxel_size_m
         self.fusion = fusion
         self.sampling = sampling

@@ -332,12 +332,24 @@ class TrackingSpec(Part):
     """Frames drawn as prediction panels and kept for reports, spread evenly over those evaluated."""
 
 
+Engine = Literal["minkowski", "triton"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
 class ExecutionSpec(Part):
-    """Where it runs; recorded in the results, not part of the identity."""
+    """Where and how it runs. Engine and precision change numbers and are part of the identity; device and workers are
+    recorded in the results."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: the GPU if torch sees one, and then a sparse engine without CUDA is an error; cpu: the CPU beside a GPU
+    """auto: the GPU if torch sees one, and then it is an error if no engine can use it; cpu: the CPU beside a GPU
     too."""
+    engine: Literal["auto", "minkowski", "triton"] = "auto"
+    """What computes the sparse convolutions. minkowski: MinkowskiEngine, the reference; triton: Triton kernels, on a
+    GPU of compute capability 8.0 or more; auto: triton where it can run, else minkowski. The two differ by rounding: a
+    run is of the one that it ran with, which its resolved spec names."""
+    precision: Precision = "float32"
+    """What features and weights are multiplied in; the two half precisions need the engine triton. Parameters, norms,
+    softmax and losses stay in float32, and float16 scales the loss."""
     workers: Processes = 2
     """Processes that read and augment frames, at most one a core."""
 

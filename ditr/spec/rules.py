@@ -22,6 +22,7 @@ from ditr.spec.models import (
     BackboneSpec,
     Checkpoint,
     DatasetSpec,
+    ExecutionSpec,
     FusionSpec,
     LossSpec,
     ModelSpec,
@@ -150,6 +151,23 @@ def compat_weighs_dice_itself(loss: LossSpec, esam_compat: bool) -> Iterator[Fin
         yield Finding(("loss", "dice_aux"), f"{what}; is {loss.dice_aux}", (("esam_compat",),))
 
 
+def triton_runs_on_a_gpu(execution: ExecutionSpec) -> Iterator[Finding]:
+    if execution.device == "cpu" and execution.engine == "triton":
+        what = "triton runs on GPUs alone, and execution.device is cpu; let one of the two be auto"
+        yield Finding(("execution", "engine"), what, (("execution", "device"),))
+
+
+def half_precision_is_tritons(execution: ExecutionSpec) -> Iterator[Finding]:
+    path, device, engine = (("execution", name) for name in ("precision", "device", "engine"))
+    if execution.precision == "float32":
+        return
+    needs = f"{execution.precision} needs the engine triton"
+    if execution.engine == "minkowski":
+        yield Finding(path, f"{needs}, and execution.engine is minkowski, which computes in float32", (engine,))
+    elif execution.device == "cpu":
+        yield Finding(path, f"{needs}, which runs on GPUs alone, and execution.device is cpu", (device,))
+
+
 RULES: tuple[Callable[..., Iterator[Finding]], ...] = (
     *FEATURE_RULES,
     dataset_is_known,
@@ -164,6 +182,8 @@ RULES: tuple[Callable[..., Iterator[Finding]], ...] = (
     ranges_ascend,
     decay_goes_down,
     compat_weighs_dice_itself,
+    triton_runs_on_a_gpu,
+    half_precision_is_tritons,
 )
 
 

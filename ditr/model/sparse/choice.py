@@ -1,0 +1,119 @@
+"""Which engine computes the sparse convolutions on a device, and why one cannot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sysconfig
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ditr.errors import Code, DitrError
+from ditr.spec.models import Engine
+
+OLDEST_CAPABILITY = (8, 0)
+"""Of a GPU: the kernels multiply in tf32 and bfloat16."""
+_ON_THE_CPU = (
+    "compute on the CPU, many times slower: execution.device=cpu in the spec, or CUDA_VISIBLE_DEVICES= before the"
+    " command to hide the GPU"
+)
+_BUILD = "build MinkowskiEngine with CUDA as `ditr doctor` says"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lack:
+    """Why an engine cannot run; both are parts of a sentence."""
+
+    what: str
+    fix: str
+
+
+def choose_engine(wanted: Literal["auto", "minkowski", "triton"], *, device: torch.device) -> Engine:
+    """auto is triton where that can run, which is on GPUs only, and else minkowski.
+
+    Raises
+    ------
+    DitrError: what is wanted cannot run on the device; of auto, neither can.
+    """
+    no_triton = triton_lack(device)
+    no_minkowski = minkowski_lack(device)
+    if wanted == "triton":
+        return _unless(no_triton, "triton")
+    if wanted == "minkowski":
+        return _unless(no_minkowski, "minkowski")
+    if no_triton is None:
+        return "triton"
+    if no_minkowski is None:
+        return "minkowski"
+    raise DitrError(
+        f"torch sees a GPU that no engine can use: {no_triton.what}, and {no_minkowski.what}",
+        code=Code.ENVIRONMENT,
+        where="execution.engine",
+        fix=_sentence(f"{no_triton.fix}; or {no_minkowski.fix}; or {_ON_THE_CPU}"),
+    )
+
+
+def triton_lack(device: torch.device) -> Lack | None:
+    """Why Triton's kernels cannot run on the device; None if they can."""
+    if device.type != "cuda":
+        return Lack(what="its kernels run on GPUs alone", fix="set it to auto or minkowski")
+    if find_spec("triton") is None:
+        return Lack(what="Triton is not installed", fix="run `make setup`, or install the triton of your torch")
+    if (capability := torch.cuda.get_device_capability(device)) < OLDEST_CAPABILITY:
+        has, needs = (".".join(map(str, numbers)) for numbers in (capability, OLDEST_CAPABILITY))
+        what = f"{torch.cuda.get_device_name(device)} has compute capability {has} and Triton's kernels need {needs}"
+        return Lack(what=what, fix="use a newer GPU")
+    return _compiler_lack()
+
+
+def minkowski_lack(device: torch.device) -> Lack | None:
+    """Why MinkowskiEngine cannot run on the device; None if it can."""
+    if find_spec("MinkowskiEngineBackend") is None:
+        return Lack(what="MinkowskiEngine is not installed", fix="run `make setup`")
+    if device.type == "cuda" and not minkowski_has_cuda():
+        return Lack(what="MinkowskiEngine was built without CUDA", fix=_BUILD)
+    return None
+
+
+def minkowski_has_cuda() -> bool:
+    """Whether the installed build of MinkowskiEngine can run on a GPU."""
+    from MinkowskiEngineBackend import _C  # type: ignore[import-untyped]
+
+    return bool(_C.is_cuda_available())
+
+
+def _compiler_lack() -> Lack | None:
+    """Triton compiles what starts its kernels as a Python module, as triton/runtime/build.py does: with CC, gcc or
+    clang, and Python's headers."""
+    named = os.environ.get("CC")
+    if named is not None and shutil.which(named) is None:
+        what = f"CC names {named!r}, which is no program, and Triton compiles what starts its kernels with it"
+        return Lack(what=what, fix="set CC to a C compiler, or unset it")
+    if named is None and not (shutil.which("gcc") or shutil.which("clang")):
+        what = "there is no C compiler, and Triton compiles what starts its kernels"
+        return Lack(what=what, fix="install gcc, or set CC to a C compiler")
+    headers = _header_folder()
+    if not (headers / "Python.h").is_file():
+        what = f"there is no Python.h in {headers}, and Triton compiles what starts its kernels"
+        return Lack(what=what, fix="install Python's headers (python3-dev or python3-devel, of this Python)")
+    return None
+
+
+def _header_folder() -> Path:
+    scheme = sysconfig.get_default_scheme()
+    return Path(sysconfig.get_paths("posix_prefix" if scheme == "posix_local" else scheme)["include"])
+
+
+def _unless(lack: Lack | None, engine: Engine) -> Engine:
+    if lack is None:
+        return engine
+    what = f"the engine {engine} cannot run here: {lack.what}"
+    raise DitrError(what, code=Code.ENVIRONMENT, where="execution.engine", fix=_sentence(lack.fix))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
