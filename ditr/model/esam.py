@@ -41,7 +41,7 @@ class EsamSingleView(nn.Module):
         engine: Engine = "minkowski",
     ) -> None:
         super().__init__()
-        self.engine = engine
+        self.engine: Engine = engine
         self.voxel_size_m = spec.voxel_size_m
         self.fusion = fusion
         self.sampling = sampling
@@ -62,12 +62,20 @@ class EsamSingleView(nn.Module):
         if self.feature_channels is not None and fusion.stem is not None:
             self.stem = StemFusion(fusion.stem, backbone=spec.backbone, feature_channels=self.feature_channels)
 
-    def forward(self, batch: Batch) -> ModelOutput:
-        """In training, queries are a random share of each sample's superpoints, seeded by the sample; else all."""
+    def voxelise(self, batch: Batch) -> Voxels:
+        """May be called before ``forward``, beside the step of another batch."""
+        with one_thread():
+            return voxelise(batch, voxel_size_m=self.voxel_size_m)
+
+    def forward(self, batch: Batch, voxels: Voxels | None = None) -> ModelOutput:
+        """In training, queries are a random share of each sample's superpoints, seeded by the sample; else all.
+
+        ``voxels`` are those of the batch, where they are made already.
+        """
         statistics: dict[str, Tensor] = {}
         points = self.read_2d(batch, statistics=statistics)
+        voxels = self.voxelise(batch) if voxels is None else voxels
         with one_thread():
-            voxels = voxelise(batch, voxel_size_m=self.voxel_size_m)
             out = self.backbone(voxels.tensor, inject=self.injector(points, voxels, statistics=statistics))
         features, balance_loss = self._fuse(
             out.F.index_select(0, voxels.voxel_of_point), points, voxels, statistics=statistics
