@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from ditr.data.block import Block
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,6 @@ class Targets:
     """(G,) int64 thing class 0..197."""
     ids: Tensor
     """(G,) int64 ids on disk."""
-
-    def to(self, device: torch.device) -> Targets:
-        return _to(self, device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +45,8 @@ class Sample:
     """(3,) float64 metres of the centred world: where the camera stood, whatever the augmentation."""
     superpoints: Tensor
     """(N,) int64, contiguous 0..S-1."""
+    num_superpoints: int
+    """S, known without asking the device."""
     uv: Tensor
     """(N, 2) float32 pixels of the raw point, from before any augmentation, in the image that the map is of: mirrored
     where that is; 0 where not valid."""
@@ -65,19 +65,18 @@ class Sample:
     boundary_ok_ratio: float = math.nan
     """Share of the points inside the image; nan where nobody counted."""
 
-    @property
-    def num_superpoints(self) -> int:
-        return int(self.superpoints.max()) + 1
-
-    def to(self, device: torch.device) -> Sample:
-        return _to(self, device)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """B samples."""
 
     samples: tuple[Sample, ...]
+    block: Block | None = field(default=None, repr=False, compare=False)
+    """What the samples' tensors are views of, where they lie in one piece of memory."""
+
+    @classmethod
+    def of(cls, block: Block) -> Batch:
+        return cls(samples=block.samples(), block=block)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -85,8 +84,15 @@ class Batch:
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
 
+    @property
+    def frame_ids(self) -> tuple[str, ...]:
+        return tuple(sample.frame_id for sample in self.samples)
+
     def to(self, device: torch.device) -> Batch:
-        return Batch(samples=tuple(sample.to(device) for sample in self.samples))
+        """The batch in one piece of memory there, which takes one copy; itself if it is there."""
+        if self.samples[0].xyz.device == device:
+            return self
+        return Batch.of((self.block or Block.of(self.samples)).to(device))
 
 
 def as_it_is(batch: Batch) -> Batch:
@@ -95,17 +101,4 @@ def as_it_is(batch: Batch) -> Batch:
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """The data loader's collate function."""
     return Batch(samples=tuple(samples))
-
-
-T = TypeVar("T", "Targets", "Sample")
-
-
-def _to(item: T, device: torch.device) -> T:
-    moved: dict[str, Any] = {
-        field.name: value.to(device)
-        for field in fields(item)
-        if isinstance(value := getattr(item, field.name), Tensor | Targets)
-    }
-    return replace(item, **moved)

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
@@ -14,42 +14,72 @@ from multiprocessing.context import BaseContext
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from ditr.data.batch import Batch, Sample, collate
+from ditr.data.batch import Batch, Sample
+from ditr.data.block import Block
 from ditr.data.samples import SampleSet
 from ditr.errors import Code, DitrError
 from ditr.seeds import derive_seed
 
 
 def batches(
-    samples: SampleSet, *, batch_size: int, shuffle: bool, workers: int, first_batch: int = 0
-) -> Iterator[Batch]:
-    """One pass over the samples, the last batch as small as it comes out.
+    samples: SampleSet,
+    *,
+    batch_size: int,
+    shuffle: bool,
+    workers: int,
+    epochs: int = 1,
+    first_batch: int = 0,
+    pinned: bool = False,
+) -> Generator[Batch]:
+    """Passes over the samples from the set's epoch on, the last batch of each as small as it comes out.
 
-    The batches are the same whatever the number of worker processes, of which there is at most one a core.
-    ``first_batch`` leaves out that many from the front without reading them, so that an interrupted epoch continues
-    where it stopped. What ``samples`` raises as DitrError is raised as it is, also out of a process.
+    The batches are the same whatever the number of worker processes, of which there is at most one a core; between two
+    epochs they read on. ``first_batch`` leaves out that many from the front without reading them, so that an
+    interrupted epoch continues where it stopped. ``pinned`` memory is what a GPU reads by itself. What ``samples``
+    raises as DitrError is raised as it is, also out of a process.
     """
     allow_open_files()
     workers = min(workers, len(os.sched_getaffinity(0)))
     loader = DataLoader(
         _Told(samples),
-        batch_sampler=batch_indices(samples, batch_size=batch_size, shuffle=shuffle)[first_batch:],
+        batch_sampler=_Passes(
+            samples=samples, batch_size=batch_size, shuffle=shuffle, epochs=epochs, first_batch=first_batch
+        ),
         num_workers=workers,
         collate_fn=_collate,
         multiprocessing_context=worker_context() if workers else None,
+        pin_memory=pinned,
     )
-    for batch in loader:
-        if isinstance(batch, _Mistake):
-            raise DitrError(batch.what, code=batch.code, where=batch.where, fix=batch.fix)
-        yield batch
+    for block in loader:
+        if isinstance(block, _Mistake):
+            raise DitrError(block.what, code=block.code, where=block.where, fix=block.fix)
+        yield Batch.of(block)
 
 
-def batch_indices(samples: SampleSet, *, batch_size: int, shuffle: bool) -> list[list[int]]:
-    """Indices of the samples of each batch of the set's epoch."""
+def batch_indices(samples: SampleSet, *, epoch: int, batch_size: int, shuffle: bool) -> list[list[int]]:
+    """Indices of the samples of each batch of an epoch."""
     order = np.arange(len(samples))
     if shuffle:
-        order = np.random.default_rng(derive_seed(samples.seed, "order", samples.epoch)).permutation(order)
+        order = np.random.default_rng(derive_seed(samples.seed, "order", epoch)).permutation(order)
     return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Passes:
+    """A sampler of torch's: of each batch, the epoch and index of every sample."""
+
+    samples: SampleSet
+    batch_size: int
+    shuffle: bool
+    epochs: int
+    first_batch: int
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        first = self.samples.epoch
+        for epoch in range(first, first + self.epochs):
+            of_epoch = batch_indices(self.samples, epoch=epoch, batch_size=self.batch_size, shuffle=self.shuffle)
+            for indices in of_epoch[self.first_batch if epoch == first else 0 :]:
+                yield [(epoch, index) for index in indices]
 
 
 @dataclass(frozen=True)
@@ -63,21 +93,23 @@ class _Mistake:
 
 
 class _Told(Dataset[Sample | _Mistake]):
-    """Samples, or what is wrong with them."""
+    """Samples by epoch and index, or what is wrong with them."""
 
     def __init__(self, samples: SampleSet) -> None:
         self._samples = samples
 
-    def __getitem__(self, index: int) -> Sample | _Mistake:
+    def __getitem__(self, at: tuple[int, int]) -> Sample | _Mistake:
+        epoch, index = at
+        self._samples.set_epoch(epoch)
         try:
             return self._samples[index]
         except DitrError as error:
             return _Mistake(error.what, error.code, error.where, error.fix)
 
 
-def _collate(read: list[Sample | _Mistake]) -> Batch | _Mistake:
+def _collate(read: list[Sample | _Mistake]) -> Block | _Mistake:
     mistakes = [one for one in read if isinstance(one, _Mistake)]
-    return mistakes[0] if mistakes else collate([one for one in read if isinstance(one, Sample)])
+    return mistakes[0] if mistakes else Block.of([one for one in read if isinstance(one, Sample)])
 
 
 def allow_open_files() -> None:

@@ -101,6 +101,7 @@ class SampleSet(Dataset[Sample]):
             colour=torch.from_numpy(normalise_colour(frame.points[:, 3:6])),
             camera=torch.from_numpy(frame.pose_c2w[:3, 3].copy()),
             superpoints=torch.from_numpy(frame.superpoints),
+            num_superpoints=int(frame.superpoints.max()) + 1,
             uv=torch.from_numpy(np.where(projection.valid[:, None], uv, 0.0).astype(np.float32)),
             uv_valid=torch.from_numpy(projection.valid),
             map_hw=self._map_hw or (frame.intrinsics.height, frame.intrinsics.width),

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import torch
 from torch import nn
-from torch.nn.utils import clip_grad_norm_
 
 from ditr.data.batch import Batch
 from ditr.data.loading import batches
 from ditr.data.samples import SampleSet
-from ditr.errors import Code, DitrError
-from ditr.model.output import ModelOutput, to_floats
+from ditr.model.prefetch import Prefetcher, engine_of
 from ditr.progress import Progress
 from ditr.resources import memory_meter, watching
 from ditr.seeds import derive_seed
 from ditr.spec.models import ScheduleSpec, Spec
-from ditr.training.criterion import Criterion, Losses
+from ditr.training.criterion import Criterion
+from ditr.training.moments import Moment, moment
+from ditr.training.pending import PendingSteps, Span
+from ditr.training.reproducible import reproducible
 from ditr.training.schedule import learning_rate
 from ditr.training.state import Ledger, TrainingState
+from ditr.training.step import train_step
+
+FETCH_EVERY_S = {"cpu": 0.0, "cuda": 1.0}
+"""How long numbers of steps may stay on a device: a look waits for all that a GPU was told to do, and on the CPU for
+nothing."""
 
 
 class MetricSink(Protocol):
@@ -72,102 +78,111 @@ def fit(
     training gives the same bits every time, stopped or not. Raises DitrError (run) for a loss or gradient that is not
     finite, with the frames of the step; no step is ever skipped.
     """
-    schedule = spec.schedule
+    schedule, engine = spec.schedule, engine_of(model)
     steps = math.ceil(len(train) / schedule.batch_size)
     plan = {"seed": seed, "epochs": schedule.epochs, "batch_size": schedule.batch_size, "samples": len(train)}
     criterion = Criterion(spec.loss, esam_compat=spec.esam_compat)
     model.to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=schedule.learning_rate,
+        weight_decay=schedule.weight_decay,
+        fused=device.type == "cuda",
+    )
     at = state.restore(model=model, optimizer=optimizer, plan=plan)
     memory = memory_meter(device)
+    prefetcher = Prefetcher(device, encode=encode, model=model)
+    pending = PendingSteps(every_s=FETCH_EVERY_S[device.type])
+
+    def fetch() -> None:
+        if pending:
+            at.peak_mem_mb = max(at.peak_mem_mb, memory.peak_mb())
+        for step, metrics in pending.fetch():
+            at.add(metrics)
+            sink.log(step, {f"train/{name}": value for name, value in metrics.items()})
 
     def save() -> None:
         state.save(at, model=model, optimizer=optimizer, plan=plan)
 
-    while True:
-        if at.epoch > at.validated and _validation_due(schedule, epochs_done=at.epoch):
-            if should_stop():
-                return _result(at, finished=False)
-            sink.log(at.epoch * steps, {f"val/{name}": value for name, value in validate(at.epoch).items()})
-            at.validated = at.epoch
-            save()
-        if at.epoch == schedule.epochs:
-            return _result(at, finished=True)
+    def step(batch: Batch, *, lr: float, idle_since: Moment) -> Moment:
+        began = moment(device)
+        torch.manual_seed(derive_seed(seed, "step", at.epoch, at.step))  # so that no generator's state needs keeping
+        look = nullcontext() if pending else watching(memory, model)
+        with reproducible(device, engine=engine), look:
+            numbers = train_step(
+                model,
+                prefetcher.ready(batch),
+                criterion=criterion,
+                optimizer=optimizer,
+                clip=schedule.grad_clip_norm,
+                precision=spec.execution.precision,
+            )
+        span = Span(idle_since=idle_since, began=began, ended=moment(device))
+        at.step += 1
+        pending.add(at.epoch * steps + at.step, numbers, lr=lr, frames=batch.frame_ids, span=span)
+        if pending.due:
+            fetch()
+        return span.ended
 
+    def rest_of_epoch(feed: Iterator[Batch]) -> bool:
+        """Whether it came to its end, and was not stopped."""
         model.train()
         lr = _set_learning_rate(optimizer, learning_rate(schedule, at.epoch, esam_compat=spec.esam_compat))
-        train.set_epoch(at.epoch)
         memory.begin()
         what = f"epoch {at.epoch + 1}/{schedule.epochs}"
         progress(what, at.step, steps)
-        idle_since = time.perf_counter()
-        for batch in batches(
-            train, batch_size=schedule.batch_size, shuffle=True, workers=spec.execution.workers, first_batch=at.step
-        ):
+        idle_since = moment(device)
+        for batch in islice(feed, steps - at.step):
             if should_stop():
+                return False
+            idle_since = step(batch, lr=lr, idle_since=idle_since)
+            progress(what, at.step, steps)
+        return True
+
+    train.set_epoch(at.epoch)
+    pinned, left = device.type == "cuda", schedule.epochs - at.epoch
+    with closing(
+        batches(
+            train,
+            batch_size=schedule.batch_size,
+            shuffle=True,
+            workers=spec.execution.workers,
+            epochs=left,
+            first_batch=at.step,
+            pinned=pinned,
+        )
+    ) as feed:
+        while True:
+            if at.epoch > at.validated and _validation_due(schedule, epochs_done=at.epoch):
+                if should_stop():
+                    return _result(at, finished=False)
+                sink.log(at.epoch * steps, {f"val/{name}": value for name, value in validate(at.epoch).items()})
+                at.validated = at.epoch
+                save()
+            if at.epoch == schedule.epochs:
+                return _result(at, finished=True)
+            with _fetching_what_an_error_leaves(fetch):
+                ended = rest_of_epoch(feed)
+                fetch()
+            if not ended:
                 save()
                 return _result(at, finished=False)
-            began = time.perf_counter()
-            torch.manual_seed(derive_seed(seed, "step", at.epoch, at.step))  # so no generator's state needs keeping
-            step = at.epoch * steps + at.step + 1
-            with _reproducible_on_cpu(device), watching(memory, model):
-                metrics = _train_step(
-                    model,
-                    encode(batch.to(device)),
-                    criterion=criterion,
-                    optimizer=optimizer,
-                    clip=schedule.grad_clip_norm,
-                )
-            metrics |= {"lr": lr, "data_ms": 1e3 * (began - idle_since), "step_ms": _ms_since(began, device=device)}
-            at.add(metrics, mem_mb=memory.peak_mb())
-            idle_since = time.perf_counter()
-            sink.log(step, {f"train/{name}": value for name, value in metrics.items()})
-            progress(what, at.step, steps)
-
-        sink.log(at.epoch * steps + steps, {f"epoch/{name}": value for name, value in _epoch_means(at, device).items()})
-        at.begin_epoch()
-        save()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()  # gives torch's cache back to the sparse library, which allocates beside it
+            means = {f"epoch/{name}": value for name, value in _epoch_means(at, device).items()}
+            sink.log(at.epoch * steps + steps, means)
+            at.begin_epoch()
+            save()
+            if device.type == "cuda" and engine == "minkowski":
+                torch.cuda.empty_cache()  # gives torch's cache back to the sparse library, which allocates beside it
 
 
-def _train_step(
-    model: nn.Module, batch: Batch, *, criterion: Criterion, optimizer: torch.optim.Optimizer, clip: float
-) -> dict[str, float]:
-    """One update of the model in place; what there is to log about it."""
-    output: ModelOutput = model(batch)
-    losses = criterion(output, batch)
-    terms = to_floats(losses.terms)
-    _require_finite("loss", losses.total.item(), batch=batch, terms=terms)
-    optimizer.zero_grad()
-    losses.total.backward()  # type: ignore[no-untyped-call]
-    norm = clip_grad_norm_(model.parameters(), clip).item()
-    _require_finite("gradient's norm", norm, batch=batch, terms=terms)
-    optimizer.step()
-    return terms | _step_metrics(losses, output, batch) | {"grad_norm": norm}
-
-
-def _step_metrics(losses: Losses, output: ModelOutput, batch: Batch) -> dict[str, float]:
-    return {
-        "loss": losses.total.item(),
-        **to_floats(output.statistics),
-        "unmatched_samples": losses.unmatched_samples.item(),
-        "unlabelled_samples": losses.unlabelled_samples.item(),
-        "points": sum(len(sample.xyz) for sample in batch),
-        "queries": sum(len(sample.query_superpoints) for sample in output.samples),
-        "depth_ok_ratio": sum(sample.depth_ok_ratio for sample in batch) / len(batch),
-        "boundary_ok_ratio": sum(sample.boundary_ok_ratio for sample in batch) / len(batch),
-    }
-
-
-def _require_finite(name: str, value: float, *, batch: Batch, terms: dict[str, float]) -> None:
-    if not math.isfinite(value):
-        raise DitrError(
-            f"the {name} is {value}; terms: " + ", ".join(f"{term} {number:g}" for term, number in terms.items()),
-            code=Code.RUN,
-            where=", ".join(sample.frame_id for sample in batch),
-            fix="look at these frames with `ditr data show` and lower schedule.learning_rate; no step was skipped",
-        )
+@contextmanager
+def _fetching_what_an_error_leaves(fetch: Callable[[], None]) -> Iterator[None]:
+    """What the steps before an error said is not lost; and if one of them diverged, that is the error to be told."""
+    try:
+        yield
+    except Exception:
+        fetch()
+        raise
 
 
 def _validation_due(schedule: ScheduleSpec, *, epochs_done: int) -> bool:
@@ -180,37 +195,11 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> float:
     return lr
 
 
-def _ms_since(began: float, *, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return 1e3 * (time.perf_counter() - began)
-
-
 def _epoch_means(at: Ledger, device: torch.device) -> dict[str, float]:
     means = at.means() | {"peak_mem_mb": at.peak_mem_mb}
     if device.type == "cuda":
         means["peak_mem_torch_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
     return means
-
-
-@contextmanager
-def _reproducible_on_cpu(device: torch.device) -> Iterator[None]:
-    """Sums in a fixed order.
-
-    Otherwise torch adds gradients of indexed rows in the order in which its threads come, and the sparse library lists
-    the pairs of a kernel map so: hence one thread. The other cores read and augment the next samples.
-    """
-    if device.type != "cpu":
-        yield
-        return
-    deterministic, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
-    torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(deterministic)
-        torch.set_num_threads(threads)
 
 
 def _result(at: Ledger, *, finished: bool) -> FitResult:

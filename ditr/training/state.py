@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,15 +33,13 @@ class Ledger:
     """Over the whole training."""
     peak_mem_mb: float = 0.0
 
-    def add(self, metrics: dict[str, float], *, mem_mb: float) -> None:
-        """One more step of the epoch under way; a metric need not be in every step."""
+    def add(self, metrics: Mapping[str, float]) -> None:
+        """What a step of the epoch under way said; a metric need not be in every step."""
         for name, value in metrics.items():
             total, count = self.sums.get(name, (0.0, 0.0))
             self.sums[name] = [total + value, count + 1]
         self.timed_ms += metrics["step_ms"]
         self.timed_steps += 1
-        self.peak_mem_mb = max(self.peak_mem_mb, mem_mb)
-        self.step += 1
 
     def begin_epoch(self) -> None:
         """Close the epoch under way."""

@@ -296,6 +296,7 @@ def tensors(output: ModelOutput) -> Iterator[Tensor]:
 
 def sample_of(*, xyz: Tensor, colour: Tensor, superpoints: Tensor | None = None, **targets: Tensor) -> Sample:
     points = len(xyz)
+    superpoints = torch.zeros(points, dtype=torch.int64) if superpoints is None else superpoints
     none = torch.zeros(0, dtype=torch.int64)
     empty = {"instance_of_point": none, "instance_masks": none, "semantic_masks": none, "labels": none, "ids": none}
     return Sample(
@@ -304,7 +305,8 @@ def sample_of(*, xyz: Tensor, colour: Tensor, superpoints: Tensor | None = None,
         xyz=xyz,
         colour=colour,
         camera=torch.zeros(3, dtype=torch.float64),
-        superpoints=torch.zeros(points, dtype=torch.int64) if superpoints is None else superpoints,
+        superpoints=superpoints,
+        num_superpoints=int(superpoints.max()) + 1,
         uv=torch.zeros(points, 2),
         uv_valid=torch.zeros(points, dtype=torch.bool),
         map_hw=(480, 640),

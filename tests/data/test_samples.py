@@ -9,7 +9,8 @@ import psutil
 import pytest
 import torch
 
-from ditr.data.batch import Sample
+from ditr.data.batch import Batch, Sample
+from ditr.data.block import Block
 from ditr.data.frame import Frame
 from ditr.data.info_pickle import FrameInfo, InfoFile
 from ditr.data.loading import batch_indices, batches
@@ -134,6 +135,7 @@ def test_points_off_the_image_are_marked_counted_and_hold_zero(tmp_path: Path) -
 def test_evaluation_moves_nothing(frames: FrameSet) -> None:
     sample, raw = evaluation_set(frames)[3], frames.frame(3)
     np.testing.assert_array_equal(sample.xyz.numpy(), raw.points[:, :3])
+    assert sample.num_superpoints == COUNT // 10 == sample.targets.semantic_masks.shape[1]
 
 
 @pytest.mark.parametrize("augmentation", [None, AugmentationSpec()], ids=["evaluation", "training"])
@@ -210,6 +212,17 @@ def test_batches_do_not_depend_on_the_number_of_workers(frames: FrameSet, store:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+def test_epochs_after_one_another_are_the_batches_of_each(frames: FrameSet, workers: int) -> None:
+    def read(epoch: int, **more: int) -> list[list[dict[str, object]]]:
+        samples = training_set(frames)
+        samples.set_epoch(epoch)
+        read = batches(samples, batch_size=3, shuffle=True, workers=workers, **more)
+        return [[values(sample) for sample in batch] for batch in read]
+
+    assert read(4, epochs=3, first_batch=1) == read(4)[1:] + read(5) + read(6)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 def test_what_is_wrong_with_a_frame_is_told_the_same_by_a_worker(
     frames: FrameSet, tmp_path: Path, workers: int
 ) -> None:
@@ -259,15 +272,29 @@ def test_every_epoch_has_every_sample_once_in_another_order(frames: FrameSet) ->
     samples = training_set(frames)
     orders = []
     for epoch in range(3):
-        samples.set_epoch(epoch)
-        orders.append([i for batch in batch_indices(samples, batch_size=3, shuffle=True) for i in batch])
+        of_epoch = batch_indices(samples, epoch=epoch, batch_size=3, shuffle=True)
+        orders.append([i for batch in of_epoch for i in batch])
     assert all(sorted(order) == list(range(7)) for order in orders)
     assert len({tuple(order) for order in orders}) == 3
-    assert batch_indices(samples, batch_size=3, shuffle=False) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert batch_indices(samples, epoch=0, batch_size=3, shuffle=False) == [[0, 1, 2], [3, 4, 5], [6]]
 
 
 def test_samples_move_to_a_device_whole(frames: FrameSet) -> None:
-    moved = evaluation_set(frames)[0].to(torch.device("meta"))
+    (moved,) = Batch(samples=(evaluation_set(frames)[0],)).to(torch.device("meta"))
     tensors = [value for part in (moved, moved.targets) for value in vars(part).values() if torch.is_tensor(value)]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
-    assert dataclasses.is_dataclass(moved.targets)
+    assert len({tensor.untyped_storage()._cdata for tensor in tensors}) == 1, "one copy"
+
+
+def test_a_batch_in_one_piece_of_memory_holds_what_its_samples_hold(frames: FrameSet, store: FeatureStore) -> None:
+    samples = [training_set(frames, store=store)[index] for index in range(3)]
+    samples[1] = dataclasses.replace(  # odd sizes, an empty tensor, one that is not contiguous
+        samples[1],
+        colour=samples[1].colour[:, ::2],
+        uv_valid=samples[1].uv_valid[:7],
+        image=torch.zeros(0, 5, 3, dtype=torch.uint8),
+    )
+    block = Block.of(samples)
+    assert [values(sample) for sample in block.samples()] == [values(sample) for sample in samples]
+    samples[0].xyz.zero_()
+    assert block.samples()[0].xyz.any(), "a copy"

@@ -58,6 +58,7 @@ class Frames:
             colour=torch.zeros(60, 3),
             camera=torch.zeros(3, dtype=torch.float64),
             superpoints=torch.arange(60) // 5,
+            num_superpoints=12,
             uv=torch.rand(60, 2),
             uv_valid=valid,
             map_hw=(480, 640),

@@ -49,6 +49,7 @@ def make_sample() -> Callable[..., Sample]:
             colour=torch.randn(points, 3, generator=generator),
             camera=torch.zeros(3, dtype=torch.float64),
             superpoints=ids[torch.randperm(points, generator=generator)],
+            num_superpoints=superpoints,
             uv=torch.rand(points, 2, generator=generator) * torch.tensor([639.0, 479.0]),
             uv_valid=torch.rand(points, generator=generator) > 0.1,
             map_hw=(480, 640),

@@ -52,6 +52,7 @@ def boxes(seed: int, *, points: int) -> Sample:
         colour=torch.from_numpy(rng.normal(size=(points, 3))),
         camera=torch.zeros(3, dtype=torch.float64),
         superpoints=torch.from_numpy(superpoints),
+        num_superpoints=int(superpoints.max()) + 1,
         uv=torch.zeros(points, 2),
         uv_valid=torch.ones(points, dtype=torch.bool),
         map_hw=(480, 640),

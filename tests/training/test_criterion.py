@@ -40,6 +40,7 @@ def make_sample(seed: int, *, points: int = 40, superpoints: int = 10, things: i
         colour=torch.zeros(points, 3),
         camera=torch.zeros(3, dtype=torch.float64),
         superpoints=superpoint_of,
+        num_superpoints=superpoints,
         uv=torch.zeros(points, 2),
         uv_valid=torch.zeros(points, dtype=torch.bool),
         map_hw=(480, 640),

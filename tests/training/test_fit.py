@@ -30,13 +30,14 @@ from ditr.spec.models import (
     ScheduleSpec,
     Spec,
 )
-from ditr.training.fit import FitResult, fit
+from ditr.training.fit import FETCH_EVERY_S, FitResult, fit
 from ditr.training.schedule import learning_rate
 from ditr.training.state import TrainingState
 from tests.reference.synthetic_frames import SeenFrames
 
 CPU = torch.device("cpu")
 STEPS, EPOCHS = 3, 3  # 5 samples in batches of 2, validated after epochs 2 and 3
+PLAN = {"seed": 5, "epochs": EPOCHS, "batch_size": 2, "samples": 5}
 
 MakeSamples = Callable[..., SampleSet]
 
@@ -325,14 +326,70 @@ def test_a_number_that_is_not_finite_stops_with_the_frames(
             )
 
     run = Training(tmp_path, lambda: make_samples(2), model=Broken)
-    before = {name: parameter.detach().clone() for name, parameter in run.model.named_parameters()}
-    run.make_model = lambda: run.model
     with pytest.raises(DitrError, match=where) as error:
         run.start()
     assert error.value.code is Code.RUN
     assert "scene0000_00_0" in error.value.where
     assert "scene0000_00_1" in error.value.where
-    assert_equal_bits(before, {name: parameter.detach() for name, parameter in run.model.named_parameters()})
+    assert "inst_loss" in error.value.what
+    assert not run.state.path.exists(), "no state with such weights is saved"
+
+
+@pytest.fixture
+def fetching_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU whose epochs last less than a fetch interval."""
+    monkeypatch.setitem(FETCH_EVERY_S, "cpu", 3600.0)
+
+
+@pytest.mark.usefixtures("fetching_late")
+def test_numbers_that_are_fetched_late_are_the_same_and_none_is_lost_by_a_stop(
+    training: Callable[[str], Training], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def logged(run: Training, *, stop_after: int | None = None) -> dict[int, dict[str, float]]:
+        run.start(stop_after=stop_after)
+        return run.log.numbers()
+
+    late, stopped = logged(training("late")), logged(training("stopped"), stop_after=2)
+    monkeypatch.setitem(FETCH_EVERY_S, "cpu", 0.0)
+    each_step = logged(training("each step"))
+    assert late == each_step
+    assert list(late) == sorted(late), "in order"
+    assert stopped == {step: each_step[step] for step in (1, 2)}
+
+
+class Diverging(TinyModel):
+    """Its loss is not a number from its fourth step on; an error ends the sixth if it may."""
+
+    def __init__(self, *, fails: bool) -> None:
+        super().__init__()
+        self.fails = fails
+        self.frames: list[tuple[str, ...]] = []
+
+    def forward(self, batch: Batch, voxels: None = None) -> ModelOutput:
+        self.frames.append(batch.frame_ids)
+        if self.fails and len(self.frames) == 6:
+            raise RuntimeError("no index for what is not a number")
+        output = super().forward(batch)
+        bad = math.nan if len(self.frames) >= 4 else 0.0
+        return replace(output, balance_loss=self.classes.weight.sum() * bad)
+
+
+@pytest.mark.usefixtures("fetching_late")
+@pytest.mark.parametrize("fails", [False, True], ids=["goes on", "fails by it"])
+def test_who_diverged_between_two_fetches_is_told_by_its_first_bad_step(
+    tmp_path: Path, make_samples: MakeSamples, fails: bool
+) -> None:
+    run = Training(tmp_path, lambda: make_samples(5), model=lambda: Diverging(fails=fails))
+    with pytest.raises(DitrError, match="the loss is nan; terms: inst_loss") as error:
+        run.start()
+    model = run.model
+    assert isinstance(model, Diverging)
+    assert len(model.frames) == 6, "the steps of the epoch had been made"
+    assert error.value.where == ", ".join(model.frames[3])
+    assert sorted(run.log.rows) == [1, 2, 3], "what was good is logged"
+    model.frames.clear()
+    run.state.restore(model=model, optimizer=torch.optim.AdamW(model.parameters()), plan=PLAN)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
 def test_progress_counts_the_steps_of_each_epoch_also_after_a_stop(tmp_path: Path, make_samples: MakeSamples) -> None:

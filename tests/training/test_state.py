@@ -27,8 +27,8 @@ def test_weights_buffers_optimizer_and_ledger_come_back_exactly(tmp_path: Path) 
     state = TrainingState(tmp_path / "deep" / "state.pt")
     model, optimizer = trained(0)
     ledger = Ledger(epoch=2, validated=2, peak_mem_mb=17.5)
-    ledger.add({"loss": 0.1, "step_ms": 3.0}, mem_mb=20.0)
-    ledger.add({"loss": 0.2, "step_ms": 5.0, "rare": 1.0}, mem_mb=10.0)
+    ledger.add({"loss": 0.1, "step_ms": 3.0})
+    ledger.add({"loss": 0.2, "step_ms": 5.0, "rare": 1.0})
     state.save(ledger, model=model, optimizer=optimizer, plan=PLAN)
 
     other, other_optimizer = trained(1)
@@ -43,8 +43,8 @@ def test_weights_buffers_optimizer_and_ledger_come_back_exactly(tmp_path: Path) 
 
 def test_ledger_means_are_over_the_steps_that_had_the_metric() -> None:
     ledger = Ledger()
-    ledger.add({"loss": 1.0, "step_ms": 2.0}, mem_mb=0.0)
-    ledger.add({"loss": 4.0, "step_ms": 2.0, "rare": 7.0}, mem_mb=0.0)
+    ledger.add({"loss": 1.0, "step_ms": 2.0})
+    ledger.add({"loss": 4.0, "step_ms": 2.0, "rare": 7.0})
     assert ledger.means() == {"loss": 2.5, "step_ms": 2.0, "rare": 7.0}
 
 

@@ -39,7 +39,7 @@ def voxelise(batch: Batch, *, voxel_size_m: float) -> Voxels:
         raise DitrError(
             f"the points of a batch lie {extent * voxel_size_m:,.0f} m apart, {extent:,} voxels along an axis; the "
             f"triton engine has room for {maps.MAX_EXTENT:,}",
-            code=Code.DATA,
+            code=Code.DATASET,
             where=", ".join(sample.frame_id for sample in batch),
             fix="look with `ditr data show` for points that lie outside the scene, or take execution.engine: minkowski",
         )

@@ -1,0 +1,72 @@
+"""One update of a model. Nothing in it waits for the device: what there is to say about it stays there as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from ditr.model.output import ModelOutput
+from ditr.model.precision import computing_in, loss_scale
+from ditr.model.prefetch import Ready
+from ditr.spec.models import Precision
+from ditr.training.criterion import Criterion
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepNumbers:
+    """What there is to log about a step; tensors are () each and detached."""
+
+    loss: Tensor
+    terms: Mapping[str, Tensor]
+    """Of the loss."""
+    grad_norm: Tensor
+    """Before it was clipped."""
+    others: Mapping[str, Tensor]
+    known: Mapping[str, float]
+    """What needs no device."""
+
+
+def train_step(
+    model: nn.Module,
+    ready: Ready,
+    *,
+    criterion: Criterion,
+    optimizer: torch.optim.Optimizer,
+    clip: float,
+    precision: Precision,
+) -> StepNumbers:
+    """Updates the model in place, in the order in which the device comes to it.
+
+    The forward pass is computed in ``precision``, losses and the update in float32; float16 scales the loss by a
+    constant. Whether the numbers are finite is for who fetches them to see: no update is left out.
+    """
+    batch, scale = ready.batch, loss_scale(precision)
+    with computing_in(precision, device=batch.samples[0].xyz.device):
+        output: ModelOutput = model(*ready.arguments)
+    losses = criterion(output, batch)
+    optimizer.zero_grad(set_to_none=True)
+    (losses.total * scale).backward()  # type: ignore[no-untyped-call]
+    if scale != 1:
+        torch._foreach_div_([weight.grad for weight in model.parameters() if weight.grad is not None], scale)
+    norm = clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return StepNumbers(
+        loss=losses.total.detach(),
+        terms=losses.terms,
+        grad_norm=norm.detach(),
+        others={
+            **output.statistics,
+            "unmatched_samples": losses.unmatched_samples,
+            "unlabelled_samples": losses.unlabelled_samples,
+        },
+        known={
+            "points": sum(len(sample.xyz) for sample in batch),
+            "queries": sum(len(sample.query_superpoints) for sample in output.samples),
+            "depth_ok_ratio": sum(sample.depth_ok_ratio for sample in batch) / len(batch),
+            "boundary_ok_ratio": sum(sample.boundary_ok_ratio for sample in batch) / len(batch),
+        },
+    )
