@@ -17,7 +17,16 @@ from torch.autograd.function import once_differentiable
 from ditr.model.sparse.triton import kernels
 from ditr.model.sparse.triton.launch import kernel
 from ditr.model.sparse.triton.maps import STEM_OFFSETS, ConvolutionMap, GatherMap
-from ditr.model.sparse.triton.tiles import STEM_ROWS, STEM_TAPS, gather_tile, gradient_tile, precision_of, width_of
+from ditr.model.sparse.triton.tiles import (
+    STEM_ROWS,
+    STEM_TAPS,
+    GatherTile,
+    GradientTile,
+    gather_tile,
+    gradient_tile,
+    precision_of,
+    width_of,
+)
 
 STEM_CHANNELS = 4
 """Of the stem's input, padded."""
@@ -80,7 +89,7 @@ class _ConvolutionAndNorm(torch.autograd.Function):
         if isinstance(gather, GatherMap):
             sums = _stem(x, weights, gather, statistics=norm.training)
         else:
-            sums = _gathered_product(x, weights, gather.forward, statistics=norm.training)
+            sums = gathered_product(x, weights, gather.forward, statistics=norm.training)
         constants = _norm_constants(sums, norm)
         z = _norm_apply(sums.values, constants, shortcut, relu=relu)
         ctx.save_for_backward(x, weights, sums.values, z if relu else None, constants)
@@ -98,10 +107,10 @@ class _ConvolutionAndNorm(torch.autograd.Function):
         if isinstance(gather, GatherMap):
             dx, dw = None, _stem_weight_gradient(x, dy, gather)
         else:
-            dw = _weight_gradient(x, dy, gather, offsets=_volume(weights))
+            dw = weight_gradient(x, dy, gather, offsets=_volume(weights))
             dx = None
             if ctx.needs_input_grad[0]:
-                dx = _gathered_product(dy, weights, gather.backward, backward=True, mirrored=gather.mirrored).values
+                dx = gathered_product(dy, weights, gather.backward, backward=True, mirrored=gather.mirrored).values
         return dx, dw.view(weights.shape), of_norm[0], of_norm[1], passed, None, None, None
 
 
@@ -109,7 +118,7 @@ def _volume(weights: Tensor) -> int:
     return len(weights) if weights.dim() == 3 else 1
 
 
-def _gathered_product(
+def gathered_product(
     x: Tensor,
     weights: Tensor,
     gather: GatherMap,
@@ -117,12 +126,14 @@ def _gathered_product(
     backward: bool = False,
     mirrored: bool = False,
     statistics: bool = False,
+    tile: GatherTile | None = None,
 ) -> _Sums:
+    """(n, out), of the transposed weights with ``backward``; ``tile`` is the card's unless it is being looked for."""
     *_, channels_in, channels_out = weights.shape
     if backward:
         channels_in, channels_out = channels_out, channels_in
     offsets, columns = gather.neighbours.shape
-    tile = gather_tile(offsets, channels_in, channels_out, dtype=x.dtype, device=x.device)
+    tile = tile or gather_tile(offsets, channels_in, channels_out, dtype=x.dtype, device=x.device)
     tiles = -(-gather.count // tile.rows)
     y = x.new_empty(gather.count, channels_out)
     partial = y.new_empty(2, tiles, channels_out, dtype=torch.float32) if statistics else None
@@ -156,10 +167,12 @@ def _gathered_product(
     return _Sums(values=y, partial=partial, tile_rows=tile.rows)
 
 
-def _weight_gradient(x: Tensor, dy: Tensor, gather: ConvolutionMap, *, offsets: int) -> Tensor:
+def weight_gradient(
+    x: Tensor, dy: Tensor, gather: ConvolutionMap, *, offsets: int, tile: GradientTile | None = None
+) -> Tensor:
     """(offsets, in, out) float32."""
     channels_in, channels_out = x.shape[1], dy.shape[1]
-    tile = gradient_tile(offsets, channels_in, channels_out, dtype=x.dtype, device=x.device)
+    tile = tile or gradient_tile(offsets, channels_in, channels_out, dtype=x.dtype, device=x.device)
     grid = (-(-channels_in // tile.channels_in), -(-channels_out // tile.channels_out))
     splits = max(1, min(_SPLITS // (offsets * grid[0] * grid[1]), len(dy) // 1024, 64))
     partial = dy.new_empty(splits, offsets, channels_in, channels_out, dtype=torch.float32)

@@ -7,7 +7,7 @@ bits every time. ``python -m benchmarks.tiles`` makes the table of the card that
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -89,8 +89,8 @@ def width_of(channels: int) -> int:
 
 
 def name_of(kind: str, offsets: int, channels_in: int, channels_out: int, *, dtype: torch.dtype) -> str:
-    """Of a line of the table."""
-    return f"{kind} {offsets} x {channels_in} x {channels_out} {str(dtype).removeprefix('torch.')}"
+    """Of a line of the table; the two halves take the same."""
+    return f"{kind} {offsets} x {channels_in} x {channels_out} {'float32' if dtype == torch.float32 else 'half'}"
 
 
 @cache
@@ -102,7 +102,3 @@ def _frozen(device: torch.device) -> dict[str, Any]:
     table = json.loads(resources.files(__package__).joinpath("tiles.json").read_text())
     found: dict[str, Any] = table.get(f"sm_{major}{minor}", {})
     return found
-
-
-def line_of(tile: GatherTile | GradientTile) -> dict[str, int]:
-    return asdict(tile)
