@@ -18,6 +18,7 @@ from ditr.model.sparse.triton import kernels
 from ditr.model.sparse.triton.launch import kernel
 from ditr.model.sparse.triton.maps import STEM_OFFSETS, ConvolutionMap, GatherMap
 from ditr.model.sparse.triton.tiles import (
+    PROGRAMS,
     STEM_ROWS,
     STEM_TAPS,
     GatherTile,
@@ -30,10 +31,6 @@ from ditr.model.sparse.triton.tiles import (
 
 STEM_CHANNELS = 4
 """Of the stem's input, padded."""
-_SPLITS = 528
-"""Programs that a weight's gradient is spread over, about; four for each multiprocessor of an H100."""
-_STEM_SHARE = 2048
-"""Rows of the stem that one program sums."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +87,11 @@ class _ConvolutionAndNorm(torch.autograd.Function):
             sums = _stem(x, weights, gather, statistics=norm.training)
         else:
             sums = gathered_product(x, weights, gather.forward, statistics=norm.training)
-        constants = _norm_constants(sums, norm)
-        z = _norm_apply(sums.values, constants, shortcut, relu=relu)
+        count = gather.count if isinstance(gather, GatherMap) else gather.forward.count
+        constants = _norm_constants(sums, norm, count=count)
+        z = _norm_apply(sums.values, constants, shortcut, count=count, relu=relu)
         ctx.save_for_backward(x, weights, sums.values, z if relu else None, constants)
-        ctx.gather, ctx.training, ctx.has_shortcut = gather, norm.training, shortcut is not None
+        ctx.gather, ctx.count, ctx.training, ctx.has_shortcut = gather, count, norm.training, shortcut is not None
         return z
 
     @staticmethod
@@ -102,7 +100,7 @@ class _ConvolutionAndNorm(torch.autograd.Function):
         x, weights, y, z, constants = ctx.saved_tensors
         gather = ctx.gather
         dy, of_norm, passed = _norm_gradient(
-            dz.contiguous(), z, y, constants, training=ctx.training, keep=ctx.has_shortcut
+            dz.contiguous(), z, y, constants, count=ctx.count, training=ctx.training, keep=ctx.has_shortcut
         )
         if isinstance(gather, GatherMap):
             dx, dw = None, _stem_weight_gradient(x, dy, gather)
@@ -134,8 +132,8 @@ def gathered_product(
         channels_in, channels_out = channels_out, channels_in
     offsets, columns = gather.neighbours.shape
     tile = tile or gather_tile(offsets, channels_in, channels_out, dtype=x.dtype, device=x.device)
-    tiles = -(-gather.count // tile.rows)
-    y = x.new_empty(gather.count, channels_out)
+    tiles = -(-gather.room // tile.rows)
+    y = x.new_empty(gather.room, channels_out)
     partial = y.new_empty(2, tiles, channels_out, dtype=torch.float32) if statistics else None
     kernel(
         kernels.gather_gemm,
@@ -174,7 +172,7 @@ def weight_gradient(
     channels_in, channels_out = x.shape[1], dy.shape[1]
     tile = tile or gradient_tile(offsets, channels_in, channels_out, dtype=x.dtype, device=x.device)
     grid = (-(-channels_in // tile.channels_in), -(-channels_out // tile.channels_out))
-    splits = max(1, min(_SPLITS // (offsets * grid[0] * grid[1]), len(dy) // 1024, 64))
+    splits = max(1, min(PROGRAMS // (offsets * grid[0] * grid[1]), 64))
     partial = dy.new_empty(splits, offsets, channels_in, channels_out, dtype=torch.float32)
     kernel(
         kernels.weight_gradient,
@@ -201,8 +199,8 @@ def weight_gradient(
 
 
 def _stem(x: Tensor, weights: Tensor, gather: GatherMap, *, statistics: bool) -> _Sums:
-    channels, tiles = weights.shape[2], -(-gather.count // STEM_ROWS)
-    y = x.new_empty(gather.count, channels)
+    channels, tiles = weights.shape[2], -(-gather.room // STEM_ROWS)
+    y = x.new_empty(gather.room, channels)
     partial = y.new_empty(2, tiles, channels, dtype=torch.float32) if statistics else None
     kernel(
         kernels.stem,
@@ -228,12 +226,13 @@ def _stem(x: Tensor, weights: Tensor, gather: GatherMap, *, statistics: bool) ->
 
 
 def _stem_weight_gradient(x: Tensor, dy: Tensor, gather: GatherMap) -> Tensor:
-    channels, shares = dy.shape[1], -(-len(dy) // _STEM_SHARE)
+    channels, shares = dy.shape[1], max(1, PROGRAMS // (STEM_OFFSETS // STEM_TAPS))
     partial = dy.new_empty(shares, STEM_OFFSETS * STEM_CHANNELS, channels, dtype=torch.float32)
     kernel(
         kernels.stem_weight_gradient,
         COUT=channels,
         PRECISION=precision_of(x.dtype),
+        SHARES=shares,
         BM=STEM_ROWS,
         BN=width_of(channels),
         TAPS=STEM_TAPS,
@@ -243,8 +242,7 @@ def _stem_weight_gradient(x: Tensor, dy: Tensor, gather: GatherMap) -> Tensor:
         dy,
         gather.neighbours,
         partial,
-        len(dy),
-        _STEM_SHARE,
+        gather.count,
         gather.neighbours.shape[1],
     )
     return partial.sum(0)
@@ -254,11 +252,9 @@ _FINE = {"BC": 16, "BT": 128}
 """Of the kernels that reduce tiles: channels of a program, and tiles at a time."""
 _ROWS_AT_ONCE = 4096
 """Numbers in a block of the kernels that go over rows."""
-_SHARES = 528
-"""Programs that sum over rows, at most."""
 
 
-def _norm_constants(sums: _Sums, norm: nn.BatchNorm1d) -> Tensor:
+def _norm_constants(sums: _Sums, norm: nn.BatchNorm1d, *, count: Tensor) -> Tensor:
     """(4, C) mean, 1 / std, scale, shift; the running statistics move in training."""
     channels = sums.values.shape[1]
     constants = torch.empty(4, channels, device=sums.values.device)
@@ -270,7 +266,7 @@ def _norm_constants(sums: _Sums, norm: nn.BatchNorm1d) -> Tensor:
         norm.running_mean,
         norm.running_var,
         constants,
-        len(sums.values),
+        count,
         0 if sums.partial is None else sums.partial.shape[1],
         sums.tile_rows,
         norm.momentum,
@@ -279,38 +275,35 @@ def _norm_constants(sums: _Sums, norm: nn.BatchNorm1d) -> Tensor:
     return constants
 
 
-def _norm_apply(y: Tensor, constants: Tensor, shortcut: Tensor | None, *, relu: bool) -> Tensor:
-    count, channels = y.shape
+def _norm_apply(y: Tensor, constants: Tensor, shortcut: Tensor | None, *, count: Tensor, relu: bool) -> Tensor:
+    room, channels = y.shape
     block = _block(channels)
     z = torch.empty_like(y)
     kernel(kernels.norm_apply, C=channels, RELU=relu, **block)(
-        (-(-count // block["BM"]), 1, 1), y, constants, shortcut, z, count
+        (-(-room // block["BM"]), 1, 1), y, constants, shortcut, z, count
     )
     return z
 
 
 def _norm_gradient(
-    dz: Tensor, z: Tensor | None, y: Tensor, constants: Tensor, *, training: bool, keep: bool
+    dz: Tensor, z: Tensor | None, y: Tensor, constants: Tensor, *, count: Tensor, training: bool, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """dy, (2, C) of gamma and beta, and with ``keep`` what passes on to a shortcut: dz where z is positive."""
-    count, channels = y.shape
+    room, channels = y.shape
     block = _block(channels)
-    rows = block["BM"]
-    share = max(rows, -(-count // (_SHARES * rows)) * rows)
-    shares = -(-count // share)
-    partial = y.new_empty(2, shares, channels, dtype=torch.float32)
+    partial = y.new_empty(2, PROGRAMS, channels, dtype=torch.float32)
     passed = torch.empty_like(y) if keep and z is not None else None
-    kernel(kernels.norm_gradient_sums, C=channels, **block)(
-        (shares, 1, 1), dz, z, y, constants, passed, partial, count, share, shares
+    kernel(kernels.norm_gradient_sums, C=channels, SHARES=PROGRAMS, **block)(
+        (PROGRAMS, 1, 1), dz, z, y, constants, passed, partial, count
     )
     gradients, coefficients = partial.new_empty(2, channels), partial.new_empty(3, channels)
-    kernel(kernels.norm_gradient_constants, C=channels, TRAINING=training, **_FINE)(
-        (-(-channels // _FINE["BC"]), 1, 1), partial, constants, gradients, coefficients, count, shares
+    kernel(kernels.norm_gradient_constants, C=channels, TRAINING=training, SHARES=PROGRAMS, **_FINE)(
+        (-(-channels // _FINE["BC"]), 1, 1), partial, constants, gradients, coefficients, count
     )
     masked, mask = (dz, z) if passed is None else (passed, None)
     dy = torch.empty_like(y)
     kernel(kernels.norm_gradient_apply, C=channels, **block)(
-        (-(-count // rows), 1, 1), masked, mask, y, coefficients, dy, count
+        (-(-room // block["BM"]), 1, 1), masked, mask, y, coefficients, dy, count
     )
     return dy, gradients, dz if keep and z is None else passed
 

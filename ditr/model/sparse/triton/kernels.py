@@ -1,6 +1,7 @@
 """The kernels: gathered products and their weight gradients, batch norm, and what makes the maps they gather by.
 
 Every sum runs in an order that the rows and the tile decide, without atomics: results are the same bits every time.
+How many rows there are is read on the device (``count``): tensors may have room for more, of which nothing is read.
 ``constexpr`` parameters come last and are those of ``launch.Kernel``.
 """
 
@@ -24,25 +25,25 @@ def _store_tile(
     tl.store(y + tl.load(rows + t, mask=live, other=0)[:, None] * COUT + co[None, :], v, mask=both)
     if STATISTICS:
         v = v.to(tl.float32)
-        count = tl.minimum(BM, n - tile * BM).to(tl.float32)
-        mean = tl.sum(tl.where(both, v, 0.0), 0) / count
+        share = tl.maximum(tl.minimum(BM, n - tile * BM), 1).to(tl.float32)
+        mean = tl.sum(tl.where(both, v, 0.0), 0) / share
         d = tl.where(both, v - mean[None, :], 0.0)
         tl.store(partial + tile * COUT + co, mean, mask=ok)
         tl.store(partial + (tiles + tile) * COUT + co, tl.sum(d * d, 0), mask=ok)
 
 
-@triton.jit(do_not_specialize=["n", "tiles"])
+@triton.jit(do_not_specialize=["tiles"])
 def gather_gemm(
-    x, w, neighbours, present, rows, y, partial, n, tiles, ld,
+    x, w, neighbours, present, rows, y, partial, count, tiles, ld,
     K: tl.constexpr, CIN: tl.constexpr, COUT: tl.constexpr, BACKWARD: tl.constexpr, MIRRORED: tl.constexpr,
     STATISTICS: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BR: tl.constexpr,
 ):  # fmt: skip
     """y[rows[t]] = sum over k of x[neighbours[k, t]] @ w[k]; BACKWARD: w is (K, COUT, CIN) and is read transposed."""
     NN: tl.constexpr = (COUT + BN - 1) // BN
     NR: tl.constexpr = (CIN + BR - 1) // BR
-    pid = tl.program_id(0)
+    pid, n = tl.program_id(0), tl.load(count)
     tile, t, co = pid // NN, (pid // NN) * BM + tl.arange(0, BM), (pid % NN) * BN + tl.arange(0, BN)
-    left = tl.reduce(tl.load(present + t), 0, _or)  # offsets of this tile that are to come
+    left = tl.reduce(tl.load(present + t, mask=t < n, other=0), 0, _or)  # offsets of this tile that are to come
     c = left - ((left >> 1) & 0x55555555)
     c = (c & 0x33333333) + ((c >> 2) & 0x33333333)
     c = (((c + (c >> 4)) & 0x0F0F0F0F) * 0x01010101) >> 24
@@ -51,7 +52,7 @@ def gather_gemm(
         lowest = left & (0 - left)
         k = (lowest.to(tl.float32).to(tl.int32, bitcast=True) >> 23) - 127  # its number: the exponent of the float
         r = (i % NR) * BR + tl.arange(0, BR)
-        source = tl.load(neighbours + k * ld + t)
+        source = tl.load(neighbours + k * ld + t, mask=t < n, other=-1)
         a = tl.load(x + source[:, None] * CIN + r[None, :], mask=(source >= 0)[:, None] & (r < CIN)[None, :], other=0.0)
         kw = k
         if MIRRORED:
@@ -92,52 +93,55 @@ def weight_gradient(
 
 
 @triton.jit
-def _taps(x, neighbours, t, first, ld, BM: tl.constexpr, TAPS: tl.constexpr):
+def _taps(x, neighbours, t, n, first, ld, BM: tl.constexpr, TAPS: tl.constexpr):
     """(BM, TAPS * 4): four channels of the neighbour at each of TAPS offsets."""
     tap, c = first + tl.arange(0, TAPS), tl.arange(0, 4)
-    source = tl.load(neighbours + tap[None, :] * ld + t[:, None])
+    source = tl.load(neighbours + tap[None, :] * ld + t[:, None], mask=(t < n)[:, None] & (tap >= 0)[None, :], other=-1)
     live = (source >= 0)[:, :, None] & (c >= 0)[None, None, :]
     a = tl.load(x + source[:, :, None] * 4 + c[None, None, :], mask=live, other=0.0)
     return tl.reshape(a, (BM, TAPS * 4))
 
 
-@triton.jit(do_not_specialize=["n", "tiles"])
+@triton.jit(do_not_specialize=["tiles"])
 def stem(
-    x, w, neighbours, rows, y, partial, n, tiles, ld,
+    x, w, neighbours, rows, y, partial, count, tiles, ld,
     COUT: tl.constexpr, STATISTICS: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, TAPS: tl.constexpr,
 ):  # fmt: skip
     """gather_gemm for few channels in: x (V, 4), w (128 * 4, COUT) and 128 offsets, padded with zeros and with -1."""
-    tile, co = tl.program_id(0), tl.arange(0, BN)
+    tile, co, n = tl.program_id(0), tl.arange(0, BN), tl.load(count)
     t = tile * BM + tl.arange(0, BM)
     acc = tl.zeros((BM, BN), dtype=tl.float32)
     for first in range(0, 128, TAPS):
-        a = _taps(x, neighbours, t, first, ld, BM, TAPS)
+        a = _taps(x, neighbours, t, n, first, ld, BM, TAPS)
         at = w + (first * 4 + tl.arange(0, TAPS * 4))[:, None] * COUT + co[None, :]
         acc = tl.dot(a, tl.load(at, mask=(co < COUT)[None, :], other=0.0), acc, input_precision=PRECISION)
     _store_tile(acc, y, partial, rows, t, n, co, tile, tiles, COUT, BM, STATISTICS)
 
 
-@triton.jit(do_not_specialize=["n", "share"])
+@triton.jit
 def stem_weight_gradient(
-    x, dy, neighbours, partial, n, share, ld,
-    COUT: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, TAPS: tl.constexpr,
+    x, dy, neighbours, partial, count, ld,
+    COUT: tl.constexpr, PRECISION: tl.constexpr, SHARES: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, TAPS: tl.constexpr,
 ):  # fmt: skip
-    """partial[s] (128 * 4, COUT) of the s-th share of the rows."""
+    """partial[s] (128 * 4, COUT) of the s-th of SHARES shares of the rows."""
+    n = tl.load(count)
+    share = tl.cdiv(tl.cdiv(n, BM), SHARES) * BM
     s, first, co = tl.program_id(0), tl.program_id(1) * TAPS, tl.arange(0, BN)
     ok = (co < COUT)[None, :]
     acc = tl.zeros((TAPS * 4, BN), dtype=tl.float32)
     for p in range(s * share, tl.minimum(n, (s + 1) * share), BM):
         t = p + tl.arange(0, BM)
-        a = _taps(x, neighbours, t, first, ld, BM, TAPS)
+        a = _taps(x, neighbours, t, n, first, ld, BM, TAPS)
         g = tl.load(dy + t[:, None] * COUT + co[None, :], mask=(t < n)[:, None] & ok, other=0.0)
         acc = tl.dot(tl.trans(a), g, acc, input_precision=PRECISION)
     tl.store(partial + (s * 512 + first * 4 + tl.arange(0, TAPS * 4))[:, None] * COUT + co[None, :], acc, mask=ok)
 
 
-@triton.jit(do_not_specialize=["n", "tiles", "tile_rows"])
+@triton.jit(do_not_specialize=["tiles", "tile_rows"])
 def norm_constants(
-    partial, gamma, beta, running_mean, running_var, constants, n, tiles, tile_rows, momentum, eps,
+    partial, gamma, beta, running_mean, running_var, constants, count, tiles, tile_rows, momentum, eps,
     C: tl.constexpr, TRAINING: tl.constexpr, BC: tl.constexpr, BT: tl.constexpr,
 ):  # fmt: skip
     """constants = mean, 1 / std, scale, shift; in TRAINING of the batch, and the running statistics move towards it."""
@@ -145,21 +149,22 @@ def norm_constants(
     ok = c < C
     mean, var = tl.load(running_mean + c, mask=ok, other=0.0), tl.load(running_var + c, mask=ok, other=1.0)
     if TRAINING:
+        n = tl.load(count)
         total = tl.zeros((BT, BC), dtype=tl.float32)
-        for t0 in range(0, tiles, BT):
+        for t0 in range(0, tl.cdiv(n, tile_rows), BT):
             t = t0 + tl.arange(0, BT)
-            both = (t < tiles)[:, None] & ok[None, :]
-            count = tl.minimum(tile_rows, n - t * tile_rows).to(tl.float32)
-            total += tl.load(partial + t[:, None] * C + c[None, :], mask=both, other=0.0) * count[:, None]
+            rows = tl.maximum(tl.minimum(tile_rows, n - t * tile_rows), 0).to(tl.float32)
+            both = (rows > 0)[:, None] & ok[None, :]
+            total += tl.load(partial + t[:, None] * C + c[None, :], mask=both, other=0.0) * rows[:, None]
         now = tl.sum(total, 0) / n
         total = tl.zeros((BT, BC), dtype=tl.float32)
-        for t0 in range(0, tiles, BT):
+        for t0 in range(0, tl.cdiv(n, tile_rows), BT):
             t = t0 + tl.arange(0, BT)
-            both = (t < tiles)[:, None] & ok[None, :]
-            count = tl.minimum(tile_rows, n - t * tile_rows).to(tl.float32)
+            rows = tl.maximum(tl.minimum(tile_rows, n - t * tile_rows), 0).to(tl.float32)
+            both = (rows > 0)[:, None] & ok[None, :]
             d = tl.load(partial + t[:, None] * C + c[None, :], mask=both, other=0.0) - now[None, :]
             squares = tl.load(partial + (tiles + t[:, None]) * C + c[None, :], mask=both, other=0.0)
-            total += tl.where(both, squares + count[:, None] * d * d, 0.0)
+            total += tl.where(both, squares + rows[:, None] * d * d, 0.0)
         square = tl.sum(total, 0)
         tl.store(running_mean + c, mean + momentum * (now - mean), mask=ok)
         tl.store(running_var + c, var + momentum * (square / (n - 1) - var), mask=ok)
@@ -172,12 +177,13 @@ def norm_constants(
     tl.store(constants + 3 * C + c, tl.load(beta + c, mask=ok, other=0.0) - mean * scale, mask=ok)
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit
 def norm_apply(
-    y, constants, shortcut, z, n,
+    y, constants, shortcut, z, count,
     C: tl.constexpr, RELU: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """z = scale * y + shift + shortcut, and its positive part with RELU."""
+    n = tl.load(count)
     r, c = tl.program_id(0) * BM + tl.arange(0, BM), tl.arange(0, BC)
     ok = c < C
     at, both = r[:, None] * C + c[None, :], (r < n)[:, None] & ok[None, :]
@@ -191,12 +197,17 @@ def norm_apply(
     tl.store(z + at, v.to(z.dtype.element_ty), mask=both)
 
 
-@triton.jit(do_not_specialize=["n", "share", "shares"])
+@triton.jit
 def norm_gradient_sums(
-    dz, z, y, constants, kept, partial, n, share, shares,
-    C: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
+    dz, z, y, constants, kept, partial, count,
+    C: tl.constexpr, SHARES: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """Sums over rows of d and of d * normalised y; d is dz where z is positive (everywhere without z), put in kept."""
+    """Sums over each share of the rows of d and of d * normalised y; d is dz where z is positive, and put in kept.
+
+    Without z, d is dz everywhere.
+    """
+    n = tl.load(count)
+    share = tl.cdiv(tl.cdiv(n, BM), SHARES) * BM
     c = tl.arange(0, BC)
     ok = c < C
     mean, rstd = tl.load(constants + c, mask=ok, other=0.0), tl.load(constants + C + c, mask=ok, other=0.0)
@@ -213,23 +224,23 @@ def norm_gradient_sums(
         s0 += d
         s1 += d * ((tl.load(y + at, mask=both, other=0.0).to(tl.float32) - mean[None, :]) * rstd[None, :])
     tl.store(partial + tl.program_id(0) * C + c, tl.sum(s0, 0), mask=ok)
-    tl.store(partial + (shares + tl.program_id(0)) * C + c, tl.sum(s1, 0), mask=ok)
+    tl.store(partial + (SHARES + tl.program_id(0)) * C + c, tl.sum(s1, 0), mask=ok)
 
 
-@triton.jit(do_not_specialize=["n", "shares"])
+@triton.jit
 def norm_gradient_constants(
-    partial, constants, gradients, coefficients, n, shares,
-    C: tl.constexpr, TRAINING: tl.constexpr, BC: tl.constexpr, BT: tl.constexpr,
+    partial, constants, gradients, coefficients, count,
+    C: tl.constexpr, TRAINING: tl.constexpr, SHARES: tl.constexpr, BC: tl.constexpr, BT: tl.constexpr,
 ):  # fmt: skip
     """gradients = d gamma, d beta; dy = coefficients0 * d + coefficients1 * y + coefficients2."""
     c = tl.program_id(0) * BC + tl.arange(0, BC)
     ok = c < C
     s0, s1 = tl.zeros((BT, BC), dtype=tl.float32), tl.zeros((BT, BC), dtype=tl.float32)
-    for t0 in range(0, shares, BT):
+    for t0 in range(0, SHARES, BT):
         t = t0 + tl.arange(0, BT)
-        both = (t < shares)[:, None] & ok[None, :]
+        both = (t < SHARES)[:, None] & ok[None, :]
         s0 += tl.load(partial + t[:, None] * C + c[None, :], mask=both, other=0.0)
-        s1 += tl.load(partial + (shares + t[:, None]) * C + c[None, :], mask=both, other=0.0)
+        s1 += tl.load(partial + (SHARES + t[:, None]) * C + c[None, :], mask=both, other=0.0)
     sd, sh = tl.sum(s0, 0), tl.sum(s1, 0)
     mean, rstd = tl.load(constants + c, mask=ok, other=0.0), tl.load(constants + C + c, mask=ok, other=0.0)
     scale = tl.load(constants + 2 * C + c, mask=ok, other=0.0)
@@ -237,6 +248,7 @@ def norm_gradient_constants(
     tl.store(gradients + C + c, sd, mask=ok)
     slope, shift = tl.zeros((BC,), dtype=tl.float32), tl.zeros((BC,), dtype=tl.float32)
     if TRAINING:
+        n = tl.load(count)
         slope = -scale * rstd * sh / n
         shift = -scale * sd / n - slope * mean
     tl.store(coefficients + c, scale, mask=ok)
@@ -244,12 +256,13 @@ def norm_gradient_constants(
     tl.store(coefficients + 2 * C + c, shift, mask=ok)
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit
 def norm_gradient_apply(
-    dz, z, y, coefficients, dy, n,
+    dz, z, y, coefficients, dy, count,
     C: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """dy; d is dz where z is positive, everywhere without z."""
+    n = tl.load(count)
     r, c = tl.program_id(0) * BM + tl.arange(0, BM), tl.arange(0, BC)
     ok = c < C
     at, both = r[:, None] * C + c[None, :], (r < n)[:, None] & ok[None, :]

@@ -6,7 +6,9 @@ key without the last three bits, neighbours in space are near in memory, and the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -39,7 +41,10 @@ MAX_EXTENT = (1 << _AXIS_BITS) - 48
 
 @dataclass(frozen=True, kw_only=True)
 class GatherMap:
-    """For each of n rows that come out, the row that goes in at each of K offsets; columns padded to L."""
+    """For each of n rows that come out, the row that goes in at each of K offsets; columns padded to L.
+
+    There may be room for more than n rows: nothing is read of what lies behind.
+    """
 
     neighbours: Tensor
     """(K, L) int32; -1 for none."""
@@ -47,8 +52,10 @@ class GatherMap:
     """(L,) int32: a bit for each offset that the column has."""
     rows: Tensor
     """(L,) int32: the row that comes out of each column."""
-    count: int
-    """n"""
+    count: Tensor
+    """(1,) int32: n."""
+    room: int
+    """For so many rows that come out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +63,7 @@ class Pairs:
     """All (row in, row out) of a convolution, offset by offset; for the gradient of its weights."""
 
     sources: Tensor
-    """int32; room for as many as there can be."""
+    """int32; there may be room for more."""
     targets: Tensor
     starts: Tensor
     """(K + 1,) int32: where those of each offset begin."""
@@ -71,6 +78,126 @@ class ConvolutionMap:
     mirrored: bool
     """On the way back, offset k is where K - 1 - k was."""
     pairs: Pairs
+
+
+class StrideMaps:
+    """The maps of one stride, as tensors with names: what lies in them is made once a batch, or copied from another's.
+
+    Parameters
+    ----------
+    room: for so many voxels.
+    coarse: for so many of twice the stride; None at the coarsest.
+    stem: whether 5 x 5 x 5 is wanted.
+    """
+
+    def __init__(self, room: int, *, coarse: StrideMaps | None, stem: bool, device: torch.device) -> None:
+        self.room, self.coarse = room, coarse
+        columns = padded(room)
+        shapes: dict[str, tuple[int, ...]] = {
+            "count": (1,),
+            "alone_present": (columns,),
+            "alone_rows": (columns,),
+            "alone_starts": (2,),
+            "within": (27, columns),
+            "within_present": (columns,),
+            "within_rows": (columns,),
+            "within_sources": (27 * room,),
+            "within_targets": (27 * room,),
+            "within_starts": (28,),
+        }
+        if stem:
+            shapes |= {"stem": (STEM_OFFSETS, columns)}
+        if coarse is not None:
+            shapes |= {
+                "up": (8, columns),
+                "up_present": (columns,),
+                "up_rows": (columns,),
+                "down": (8, padded(coarse.room)),
+                "down_present": (padded(coarse.room),),
+                "down_rows": (padded(coarse.room),),
+                "fine": (room,),
+                "coarse": (room,),
+                "starts": (9,),
+            }
+        self.tensors = _in_one_piece(shapes, device=device)
+
+    def copy_(self, other: StrideMaps) -> None:
+        """Of another's, which needs no more room."""
+        for name, tensor in other.tensors.items():
+            self.tensors[name].narrow(-1, 0, tensor.shape[-1]).copy_(tensor)
+
+    @property
+    def alone(self) -> ConvolutionMap:
+        """1 x 1 x 1."""
+        t = self.tensors
+        rows = t["alone_rows"]
+        gather = self._gather(rows[None], t["alone_present"], rows)
+        pairs = Pairs(sources=rows, targets=rows, starts=t["alone_starts"])
+        return ConvolutionMap(forward=gather, backward=gather, mirrored=False, pairs=pairs)
+
+    @property
+    def within(self) -> ConvolutionMap:
+        """3 x 3 x 3."""
+        t = self.tensors
+        gather = self._gather(t["within"], t["within_present"], t["within_rows"])
+        pairs = Pairs(sources=t["within_sources"], targets=t["within_targets"], starts=t["within_starts"])
+        return ConvolutionMap(forward=gather, backward=gather, mirrored=True, pairs=pairs)
+
+    @property
+    def stem(self) -> GatherMap:
+        """5 x 5 x 5; which offsets a column has is not said: all are visited."""
+        t = self.tensors
+        return self._gather(t["stem"], t["alone_rows"], t["alone_rows"])
+
+    @property
+    def down(self) -> ConvolutionMap:
+        """2 x 2 x 2 to twice the stride."""
+        pairs = Pairs(sources=self.tensors["fine"], targets=self.tensors["coarse"], starts=self.tensors["starts"])
+        return ConvolutionMap(forward=self._to_coarse, backward=self._to_fine, mirrored=False, pairs=pairs)
+
+    @property
+    def up(self) -> ConvolutionMap:
+        """2 x 2 x 2 from twice the stride."""
+        pairs = Pairs(sources=self.tensors["coarse"], targets=self.tensors["fine"], starts=self.tensors["starts"])
+        return ConvolutionMap(forward=self._to_fine, backward=self._to_coarse, mirrored=False, pairs=pairs)
+
+    @property
+    def _to_fine(self) -> GatherMap:
+        return self._gather(self.tensors["up"], self.tensors["up_present"], self.tensors["up_rows"])
+
+    @property
+    def _to_coarse(self) -> GatherMap:
+        assert self.coarse is not None, "there is no coarser stride"
+        t = self.tensors
+        return self.coarse._gather(t["down"], t["down_present"], t["down_rows"])
+
+    def _gather(self, neighbours: Tensor, present: Tensor, rows: Tensor) -> GatherMap:
+        count = self.tensors["count"]
+        return GatherMap(neighbours=neighbours, present=present, rows=rows, count=count, room=self.room)
+
+
+def fill(maps: StrideMaps, keys: Tensor, *, level: int, parents: Tensor | None) -> None:
+    """All but ``count``, for voxels that need the whole room; ``parents`` (V,) are rows of twice the stride."""
+    t, room = maps.tensors, len(keys)
+    torch.arange(len(t["alone_rows"]), out=t["alone_rows"])
+    t["alone_present"].fill_(1)
+    t["alone_starts"][0], t["alone_starts"][1] = 0, room
+    _find_neighbours(keys, t["within"], size=3, level=level)
+    _sort_columns(t["within"], t["within_present"], t["within_rows"], room=room)
+    _list_pairs(t["within"], t["within_rows"], t["within_sources"], t["within_targets"], t["within_starts"])
+    if "stem" in t:
+        _find_neighbours(keys, t["stem"], size=5, level=level)
+    if parents is not None and maps.coarse is not None:
+        rows, slots = torch.arange(room, dtype=torch.int32, device=keys.device), keys & 7
+        t["down"][slots, parents] = rows
+        _sort_columns(t["down"], t["down_present"], t["down_rows"], room=maps.coarse.room)
+        slot, order = slots.sort(stable=True)
+        t["fine"].copy_(order)
+        torch.index_select(parents.int(), 0, order, out=t["coarse"])
+        t["up"][slot, rows.long()] = t["coarse"]
+        t["up_present"][:room] = 1 << slot
+        t["up_rows"][:room] = t["fine"]
+        t["starts"].copy_(torch.searchsorted(slot, torch.arange(9, device=keys.device)))
 
 
 def keys_of(corners: Tensor, *, batch_index: Tensor) -> Tensor:
@@ -93,10 +220,9 @@ def distinct(keys: Tensor, *, count: int) -> tuple[Tensor, Tensor]:
     return keys.new_empty(count).index_copy(0, rows, keys), rows
 
 
-def around(keys: Tensor, *, level: int, size: int) -> Tensor:
-    """(size^3, or 128 for size 5; L) int32: the row at each offset around each voxel, the first axis fastest."""
+def _find_neighbours(keys: Tensor, neighbours: Tensor, *, size: int, level: int) -> None:
+    """The row at each of size^3 offsets around each voxel, the first axis fastest."""
     count, offsets = len(keys), size**3
-    neighbours = keys.new_full((offsets if size == 3 else STEM_OFFSETS, _padded(count)), -1, dtype=torch.int32)
     neighbours[offsets // 2, :count] = torch.arange(count, dtype=torch.int32, device=keys.device)
     kernel(kernels.find_neighbours, K=offsets, BLOCK=_BLOCK)(
         (_blocks(count, _BLOCK), offsets // 2, 1),
@@ -108,100 +234,41 @@ def around(keys: Tensor, *, level: int, size: int) -> Tensor:
         _FIRST_AXIS >> 3 * level,
         count.bit_length(),
     )
-    return neighbours
 
 
-def in_order(neighbours: Tensor, *, count: int) -> GatherMap:
-    """Columns as they are; which offsets they have is not said: all are visited."""
-    rows = torch.arange(neighbours.shape[1], dtype=torch.int32, device=neighbours.device)
-    return GatherMap(neighbours=neighbours, present=rows, rows=rows, count=count)
-
-
-def sorted_by_offsets(neighbours: Tensor, *, count: int) -> GatherMap:
+def _sort_columns(neighbours: Tensor, present: Tensor, rows: Tensor, *, room: int) -> None:
     """Rows with the same offsets side by side: a tile visits only the offsets that one of its rows has."""
     offsets, columns = neighbours.shape
-    grid, ld = (_blocks(columns, _BLOCK), 1, 1), columns
+    grid = (_blocks(columns, _BLOCK), 1, 1)
     keys = torch.empty(columns, dtype=torch.int64, device=neighbours.device)
-    kernel(kernels.column_keys, K=offsets, BLOCK=_BLOCK, NEAR=NEAR)(grid, neighbours, keys, count, ld)
+    kernel(kernels.column_keys, K=offsets, BLOCK=_BLOCK, NEAR=NEAR)(grid, neighbours, keys, room, columns)
     keys, order = keys.sort(stable=True)
-    arranged, present = torch.empty_like(neighbours), neighbours.new_empty(columns)
-    rows = torch.empty_like(present)
+    as_found = neighbours.clone()
     kernel(kernels.arrange_columns, K=offsets, BLOCK=_BLOCK)(
-        grid, neighbours, order, keys, arranged, present, rows, count, ld
+        grid, as_found, order, keys, neighbours, present, rows, room, columns
     )
-    return GatherMap(neighbours=arranged, present=present, rows=rows, count=count)
 
 
-def pairs_of(gather: GatherMap, *, most: int) -> Pairs:
-    """Of a map that has at most so many."""
-    offsets, columns = gather.neighbours.shape
+def _list_pairs(neighbours: Tensor, rows: Tensor, sources: Tensor, targets: Tensor, starts: Tensor) -> None:
+    offsets, columns = neighbours.shape
     blocks = _blocks(columns, _PAIR_BLOCK)
-    counts = gather.neighbours.new_empty(offsets, blocks)
-    grid = (blocks, offsets, 1)
-    kernel(kernels.count_pairs, BLOCK=_PAIR_BLOCK)(grid, gather.neighbours, counts, blocks, columns)
+    counts, grid = neighbours.new_empty(offsets, blocks), (blocks, offsets, 1)
+    kernel(kernels.count_pairs, BLOCK=_PAIR_BLOCK)(grid, neighbours, counts, blocks, columns)
     ends = counts.flatten().cumsum(0)
-    sources, targets = counts.new_empty(most), counts.new_empty(most)
-    kernel(kernels.list_pairs, BLOCK=_PAIR_BLOCK)(
-        grid, gather.neighbours, gather.rows, ends, sources, targets, blocks, columns
-    )
-    starts = torch.nn.functional.pad(ends[blocks - 1 :: blocks], (1, 0)).int()
-    return Pairs(sources=sources, targets=targets, starts=starts)
+    kernel(kernels.list_pairs, BLOCK=_PAIR_BLOCK)(grid, neighbours, rows, ends, sources, targets, blocks, columns)
+    starts.copy_(torch.nn.functional.pad(ends[blocks - 1 :: blocks], (1, 0)))
 
 
-def within(keys: Tensor, *, level: int) -> ConvolutionMap:
-    """3 x 3 x 3 on the voxels of one stride."""
-    count = len(keys)
-    gather = sorted_by_offsets(around(keys, level=level, size=3), count=count)
-    return ConvolutionMap(forward=gather, backward=gather, mirrored=True, pairs=pairs_of(gather, most=27 * count))
+def _in_one_piece(shapes: dict[str, tuple[int, ...]], *, device: torch.device) -> dict[str, Tensor]:
+    """int32 tensors full of -1, each at a multiple of 16 bytes."""
+    sizes = [-(-math.prod(shape) // 4) * 4 for shape in shapes.values()]
+    pieces = torch.full((sum(sizes),), -1, dtype=torch.int32, device=device).split(sizes)  # type: ignore[no-untyped-call]
+    return {
+        name: piece[: math.prod(shape)].view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
+    }
 
 
-def alone(count: int, device: torch.device) -> ConvolutionMap:
-    """1 x 1 x 1."""
-    columns = torch.arange(_padded(count), dtype=torch.int32, device=device)
-    live = columns < count
-    rows = torch.where(live, columns, 0)
-    gather = GatherMap(neighbours=torch.where(live, columns, -1)[None], present=live.int(), rows=rows, count=count)
-    starts = torch.arange(0, 2 * count, count, dtype=torch.int32, device=device)
-    pairs = Pairs(sources=columns, targets=columns, starts=starts)
-    return ConvolutionMap(forward=gather, backward=gather, mirrored=False, pairs=pairs)
-
-
-def between(keys: Tensor, parents: Tensor, *, coarse: int) -> tuple[ConvolutionMap, ConvolutionMap]:
-    """2 x 2 x 2 from voxels to the ``coarse`` ones of twice the stride, and back."""
-    count, slots = len(keys), keys & 7
-    children = torch.full((8, _padded(coarse)), -1, dtype=torch.int32, device=keys.device)
-    children[slots, parents] = torch.arange(count, dtype=torch.int32, device=keys.device)
-    slot, order = slots.sort(stable=True)
-    fine, into = order.int(), parents.index_select(0, order).int()
-    columns = torch.arange(count, device=keys.device)
-    of_parent = torch.full((8, _padded(count)), -1, dtype=torch.int32, device=keys.device)
-    of_parent[slot, columns] = into
-    padding = (0, _padded(count) - count)
-    up = GatherMap(
-        neighbours=of_parent,
-        present=torch.nn.functional.pad((1 << slot).int(), padding),
-        rows=torch.nn.functional.pad(fine, padding),
-        count=count,
-    )
-    down = sorted_by_offsets(children, count=coarse)
-    starts = torch.searchsorted(slot, torch.arange(9, device=keys.device)).int()
-    return (
-        ConvolutionMap(
-            forward=down, backward=up, mirrored=False, pairs=Pairs(sources=fine, targets=into, starts=starts)
-        ),
-        ConvolutionMap(
-            forward=up, backward=down, mirrored=False, pairs=Pairs(sources=into, targets=fine, starts=starts)
-        ),
-    )
-
-
-def _spread(v: Tensor) -> Tensor:
-    """Two zero bits after each of 16."""
-    for shift, mask in _SPREADING:
-        v = (v | v << shift) & mask
-    return v
-
-
+@cache
 def _half_of_offsets(size: int, device: torch.device) -> Tensor:
     """(size^3 // 2,) keys of the offsets before the centre, the first axis fastest."""
     along = torch.arange(size, device=device) - size // 2
@@ -210,9 +277,16 @@ def _half_of_offsets(size: int, device: torch.device) -> Tensor:
     return x | y << 1 | z << 2
 
 
-def _padded(count: int) -> int:
+def padded(count: int) -> int:
     return _blocks(count, PADDING) * PADDING
 
 
 def _blocks(count: int, size: int) -> int:
     return -(-count // size)
+
+
+def _spread(v: Tensor) -> Tensor:
+    """Two zero bits after each of 16."""
+    for shift, mask in _SPREADING:
+        v = (v | v << shift) & mask
+    return v

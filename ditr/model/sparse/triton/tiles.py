@@ -14,7 +14,12 @@ from typing import Any
 
 import torch
 
+from ditr.model.sparse.triton.launch import INTERPRETED
+
 STEM_ROWS, STEM_TAPS = 64, 16
+
+PROGRAMS = 4 if INTERPRETED else 528
+"""That a sum over rows is spread over, whatever the card and however many rows: the order of the sum hangs on it."""
 
 
 @dataclass(frozen=True, kw_only=True)

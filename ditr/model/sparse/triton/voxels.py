@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +34,8 @@ def voxelise(batch: Batch, *, voxel_size_m: float) -> Voxels:
     lowest, highest = corners.amin(0), corners.amax(0)
     origin = (lowest.div(BOTTLENECK_STRIDE, rounding_mode="floor") - 1) * BOTTLENECK_STRIDE
     keys, order = maps.keys_of(corners - origin, batch_index=index).sort(stable=True)
-    counts = [1 + (keys[1:] >> 3 * level != keys[:-1] >> 3 * level).sum() for level in range(LEVELS)]
-    *counted, extent = torch.stack([*counts, (highest - lowest).amax()]).tolist()
+    counts = torch.stack([1 + (keys[1:] >> 3 * level != keys[:-1] >> 3 * level).sum() for level in range(LEVELS)])
+    *counted, extent = torch.cat([counts, (highest - lowest).amax()[None]]).tolist()
     if extent > maps.MAX_EXTENT:
         raise DitrError(
             f"the points of a batch lie {extent * voxel_size_m:,.0f} m apart, {extent:,} voxels along an axis; the "
@@ -48,45 +49,87 @@ def voxelise(batch: Batch, *, voxel_size_m: float) -> Voxels:
     ends = torch.searchsorted(row, torch.arange(counted[0] + 1, device=row.device))
     means = torch.segment_reduce(colours, "mean", offsets=ends, axis=0, unsafe=True)
     return Voxels(
-        tensor=SparseTensor(features=means, voxels=TritonVoxels(finest, counts=counted, stride=1, origin=origin)),
+        tensor=SparseTensor(features=means, voxels=_filled(finest, counts, counted, origin=origin)),
         voxel_of_point=torch.empty_like(row).index_copy(0, order, row),
         sizes=sizes,
     )
 
 
-class TritonVoxels(VoxelSet):
-    """One stride's, in Morton order; it makes the coarser ones."""
+def _filled(finest: Tensor, counts: Tensor, counted: Sequence[int], *, origin: Tensor) -> TritonVoxels:
+    """The voxels of stride 1, whose keys are given, and of all coarser strides; ``counts`` (LEVELS,) on the device."""
+    voxels = with_room(counted, device=finest.device)
+    keys, one = finest, voxels
+    while True:
+        one.maps.tensors["count"].copy_(counts[one.level : one.level + 1])
+        coarse, parents = maps.distinct(keys >> 3, count=len(one.coarser)) if one.has_coarser else (None, None)
+        maps.fill(one.maps, keys, level=one.level, parents=parents)
+        one.places = Places(keys=keys, origin=origin, parents=parents)
+        if coarse is None:
+            return voxels
+        keys, one = coarse, one.coarser
 
-    def __init__(self, keys: Tensor, *, counts: Sequence[int], stride: int, origin: Tensor) -> None:
-        """``keys`` (V,) of this stride, sorted; ``counts`` of the voxels here and at each coarser stride to make."""
-        self.stride = stride
-        self._keys, self._origin = keys, origin
-        level = stride.bit_length() - 1
-        self._within = maps.within(keys, level=level)
-        self._alone = maps.alone(counts[0], keys.device)
-        self._stem = maps.in_order(maps.around(keys, level=level, size=5), count=counts[0]) if stride == 1 else None
-        self._coarser: TritonVoxels | None = None
-        if len(counts) > 1:
-            coarse, self._parents = maps.distinct(keys >> 3, count=counts[1])
-            self._down, self._up = maps.between(keys, self._parents, coarse=counts[1])
-            self._coarser = TritonVoxels(coarse, counts=counts[1:], stride=2 * stride, origin=origin)
+
+def with_room(rooms: Sequence[int], *, device: torch.device) -> TritonVoxels:
+    """Voxels of stride 1, and of all coarser ones, whose maps are to be filled."""
+    coarser: TritonVoxels | None = None
+    for level in reversed(range(LEVELS)):
+        of_coarser = None if coarser is None else coarser.maps
+        found = maps.StrideMaps(rooms[level], coarse=of_coarser, stem=level == 0, device=device)
+        coarser = TritonVoxels(found, level=level, coarser=coarser)
+    assert coarser is not None
+    return coarser
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where V voxels lie."""
+
+    keys: Tensor
+    """(V,) int64, sorted."""
+    origin: Tensor
+    """(3,) int64: the corner of key 0, in stride-1 voxels."""
+    parents: Tensor | None
+    """(V,) int64 rows of twice the stride; None at the coarsest."""
+
+
+class TritonVoxels(VoxelSet):
+    """One stride's, in Morton order."""
+
+    places: Places | None = None
+    """None where the maps were copied: then only convolutions know the voxels."""
+
+    def __init__(self, found: maps.StrideMaps, *, level: int, coarser: TritonVoxels | None) -> None:
+        self.maps, self.level, self.stride = found, level, 2**level
+        self._coarser = coarser
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return self.maps.room
 
     @property
     def corners(self) -> Tensor:
-        index, corners = maps.corners_of(self._keys, level=self.stride.bit_length() - 1)
-        return torch.cat([index[:, None], corners * self.stride + self._origin], dim=1).int()
+        places = self._known
+        index, corners = maps.corners_of(places.keys, level=self.level)
+        return torch.cat([index[:, None], corners * self.stride + places.origin], dim=1).int()
 
     @property
-    def coarser(self) -> VoxelSet:
-        return self._next()
+    def has_coarser(self) -> bool:
+        return self._coarser is not None
+
+    @property
+    def coarser(self) -> TritonVoxels:
+        assert self._coarser is not None, f"stride {self.stride} is the coarsest that is made"
+        return self._coarser
 
     @property
     def parents(self) -> Tensor:
-        self._next()
-        return self._parents
+        parents = self._known.parents
+        assert parents is not None, f"stride {self.stride} is the coarsest that is made"
+        return parents
+
+    @property
+    def _known(self) -> Places:
+        assert self.places is not None, "these voxels are those of another batch at every step"
+        return self.places
 
     def convolve_and_norm(
         self,
@@ -108,16 +151,10 @@ class TritonVoxels(VoxelSet):
 
     def _map(self, offsets: int, *, onto: VoxelSet) -> maps.ConvolutionMap | maps.GatherMap:
         assert isinstance(onto, TritonVoxels), f"{type(onto).__name__} are another engine's"
-        found = {
-            (1, self is onto): self._alone,
-            (27, self is onto): self._within,
-            (125, self is onto): self._stem,
-            (8, self._coarser is onto): self._down if self._coarser else None,
-            (8, onto._coarser is self): onto._up if onto._coarser else None,
-        }.get((offsets, True))
-        assert found is not None, f"no kernel of {offsets} offsets leads from stride {self.stride} to {onto.stride}"
-        return found
-
-    def _next(self) -> TritonVoxels:
-        assert self._coarser is not None, f"stride {self.stride} is the coarsest that is made"
-        return self._coarser
+        if self is onto:
+            return {1: self.maps.alone, 27: self.maps.within}.get(offsets) or self.maps.stem
+        assert offsets == 8, f"no kernel of {offsets} offsets leads from stride {self.stride} to {onto.stride}"
+        if self._coarser is onto:
+            return self.maps.down
+        assert onto._coarser is self, f"strides {self.stride} and {onto.stride} are not of one batch"
+        return onto.maps.up
