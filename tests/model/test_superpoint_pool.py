@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import torch
 
+from ditr.model.segments import Segments
 from ditr.model.superpoint_pool import GeoAwarePooling, segment_max, segment_mean
 
 
@@ -18,7 +19,7 @@ def test_pooling_is_that_of_a_loop_over_superpoints() -> None:
     pool = GeoAwarePooling(6)
     features, xyz = torch.randn(60, 6), torch.randn(60, 3) * 0.3 - 1
     superpoints = torch.cat([torch.arange(7), torch.randint(0, 6, (53,))])  # number 6 has a single point
-    out = pool(features, xyz, superpoints, count=7)
+    out = pool(features, xyz, Segments(of_row=superpoints, count=7))
     for index in range(7):
         rows = (superpoints == index).nonzero().squeeze(1)
         own = xyz[rows]
