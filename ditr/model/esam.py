@@ -80,9 +80,8 @@ class EsamSingleView(nn.Module):
         voxels = self.voxelise(batch) if voxels is None else voxels
         with one_thread():
             out = self.backbone(voxels.tensor, inject=self.injector(points, voxels, statistics=statistics))
-        features, balance_loss = self._fuse(
-            out.features.index_select(0, voxels.voxel_of_point), points, voxels, statistics=statistics
-        )
+        of_points = Segments(of_row=voxels.voxel_of_point, count=len(out.features)).spread(out.features)
+        features, balance_loss = self._fuse(of_points, points, batch, statistics=statistics)
         statistics = {name: value.detach() for name, value in statistics.items()}
         return self._decode(features, batch, balance_loss=balance_loss, statistics=statistics)
 
@@ -91,7 +90,7 @@ class EsamSingleView(nn.Module):
         if self.feature_channels is None:
             return None
         maps = [_map_of(sample, channels=self.feature_channels) for sample in batch]
-        readings = [_reading(sample, tokens, mode=self.sampling) for sample, tokens in zip(batch, maps, strict=True)]
+        readings = _readings(batch, maps, mode=self.sampling)
         points = stack(maps, readings, valid=torch.cat([sample.uv_valid for sample in batch]))
         statistics["valid_ratio"] = points.valid.float().mean()
         return points
@@ -112,13 +111,11 @@ class EsamSingleView(nn.Module):
         return Injector(places, features=VoxelFeatures(points, voxels, pooling=pooling), statistics=statistics)
 
     def _fuse(
-        self, features: Tensor, points: PointFeatures | None, voxels: Voxels, *, statistics: dict[str, Tensor]
+        self, features: Tensor, points: PointFeatures | None, batch: Batch, *, statistics: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor | None]:
         if self.bifusion is None or points is None:
             return features, None
-        sizes = torch.tensor(voxels.sizes, device=features.device)
-        sample_of_point = torch.arange(len(sizes), device=features.device).repeat_interleave(sizes)
-        fused = self.bifusion(features, points, sample_of_point=sample_of_point, samples=len(sizes))
+        fused = self.bifusion(features, points, samples=_points(batch))
         statistics.update(fused.statistics)
         return fused.features, fused.balance_loss if self.training else None
 
@@ -135,7 +132,7 @@ class EsamSingleView(nn.Module):
             queries = [torch.arange(count) for count in counts]
         device = batch.samples[0].xyz.device
         layout = Layout(
-            points=Padding.of([len(sample.xyz) for sample in batch], device=device),
+            points=_points(batch),
             superpoints=Padding.of(counts, device=device),
             queries=Padding.of([len(chosen) for chosen in queries], device=device),
         )
@@ -188,8 +185,21 @@ def _map_of(sample: Sample, *, channels: int) -> Tensor:
     return tokens
 
 
-def _reading(sample: Sample, tokens: Tensor, *, mode: Literal["nearest", "bilinear"]) -> Reading:
-    return read_at(sample.uv, grid_hw=(tokens.shape[1], tokens.shape[2]), map_hw=sample.map_hw, mode=mode)
+def _readings(batch: Batch, maps: list[Tensor], *, mode: Literal["nearest", "bilinear"]) -> list[Reading]:
+    """What the points of each sample read of its own map, whose sizes may differ; all at once."""
+    points = _points(batch)
+    sizes = [(*tokens.shape[1:], *sample.map_hw) for sample, tokens in zip(batch, maps, strict=True)]
+    of_samples = sent(torch.tensor(sizes), device=points.sizes.device)
+    rows, columns, height, width = of_samples.index_select(0, points.sample_of_row).unbind(dim=1)
+    uv = torch.cat([sample.uv for sample in batch])
+    reading = read_at(uv, grid_hw=(rows, columns), map_hw=(height, width), mode=mode)
+    counts = list(points.counts)
+    parts = zip(torch.split(reading.rows, counts), torch.split(reading.weights, counts), strict=True)
+    return [Reading(rows=of_rows, weights=of_weights) for of_rows, of_weights in parts]
+
+
+def _points(batch: Batch) -> Padding:
+    return Padding.of([len(sample.xyz) for sample in batch], device=batch.samples[0].xyz.device)
 
 
 def _channels_needed(fusion: FusionSpec, feature_channels: int | None) -> int | None:
