@@ -23,6 +23,13 @@ def instances(output: ModelOutput, batch: Batch, *, spec: EvaluationSpec) -> lis
     device's sort. The host waits for the device once, at the end. Raises DitrError (run) with the frames whose output
     is not a number: they would pass for frames without instances.
     """
+    masks, scores = _found(output, batch, spec=spec)
+    on_host = masks.to("cpu", non_blocking=True), scores.cpu()  # the second waits for both
+    return _of_samples(*(tensor.numpy() for tensor in on_host), batch=batch)
+
+
+def _found(output: ModelOutput, batch: Batch, *, spec: EvaluationSpec) -> tuple[Tensor, Tensor]:
+    """(B, K, N) bool masks and (B, K) scores: -inf where there is no instance, NaN where the output is not a number."""
     head, layout = output.heads[-1], output.layout
     # Padding comes last, and as a mask that is empty it neither counts nor suppresses.
     scores = at_least_float32(head.class_logits).softmax(dim=2)[..., 0].masked_fill(~layout.queries.valid, -1)
@@ -36,9 +43,7 @@ def instances(output: ModelOutput, batch: Batch, *, spec: EvaluationSpec) -> lis
     soft, scores = matrix_nms(soft, scores)
     binary = soft > spec.mask_threshold
     kept = (scores > spec.min_score) & (binary.sum(dim=2) > spec.min_points)
-    scores = scores.masked_fill(~kept, -torch.inf).masked_fill(_not_numbers(output).unsqueeze(1), torch.nan)
-    on_host = binary.to("cpu", non_blocking=True), scores.cpu()  # the second waits for both
-    return _of_samples(*(tensor.numpy() for tensor in on_host), batch=batch)
+    return binary, scores.masked_fill(~kept, -torch.inf).masked_fill(_not_numbers(output).unsqueeze(1), torch.nan)
 
 
 def matrix_nms(masks: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +99,7 @@ def _not_numbers(output: ModelOutput) -> Tensor:
 
 
 def _of_samples(masks: np.ndarray, scores: np.ndarray, *, batch: Batch) -> list[Instances]:
-    """(B, K, N) bool and (B, K), -inf where there is no instance, NaN where the output was none."""
+    """Of what ``_found`` gives."""
     wrong = [sample.frame_id for sample, row in zip(batch, scores, strict=True) if np.isnan(row).any()]
     if wrong:
         raise DitrError(
