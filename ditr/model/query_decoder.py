@@ -69,11 +69,11 @@ class ScanNetMixQueryDecoder(nn.Module):
             x = feedforward(own(x, x, blocked=padding))
             normed.append(self.out_norm(x))
             masks.append(self._masks(normed[-1], hidden, level=level))
-        class_logits = self.out_cls(torch.stack(normed))
-        return Decoded(
-            heads=tuple(HeadOutput(class_logits=c, masks=m) for c, m in zip(class_logits.unbind(), masks, strict=True)),
-            semantic_logits=self.out_sem(normed[-1]),
-        )
+        with torch.autocast(x.device.type, enabled=False):  # half precision would make equal scores of unlike queries
+            class_logits = self.out_cls(torch.stack(normed)).unbind()
+            semantic_logits = self.out_sem(normed[-1])
+        heads = (HeadOutput(class_logits=c, masks=m) for c, m in zip(class_logits, masks, strict=True))
+        return Decoded(heads=tuple(heads), semantic_logits=semantic_logits)
 
     def _masks(self, normed: Tensor, hidden: Mapping[Level, Tensor], *, level: Level) -> Masks:
         """A mask logit is the product of a query and a mask feature. The last layer of the mask features is linear: it
