@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
@@ -58,20 +57,6 @@ class GeoAwarePooling(nn.Module):
         of_point, of_code = first.weight.chunk(2, dim=1)
         out = linear(shape, of_point, first.bias) + superpoints.spread(linear(code, of_code).to(code.dtype))
         return cast(Tensor, others(out))
-
-
-def segment_mean(values: Tensor, segments: Tensor, *, count: int) -> Tensor:
-    """(N, C) -> (count, C) mean of each segment's rows; an empty segment's is zero."""
-    total = values.new_zeros(count, values.shape[1]).index_add(0, segments, values)
-    return total / segments.bincount(minlength=count).clamp(min=1).unsqueeze(1)
-
-
-def segment_max(values: Tensor, segments: Tensor, *, count: int) -> Tensor:
-    """(N, C) -> (count, C) maximum of each segment's rows; none is empty, and equal rows share the gradient."""
-    index = segments.unsqueeze(1).expand_as(values)
-    # Not zero: where the maximum is zero as well, torch gives the start a share of the gradient.
-    start = values.new_full((count, values.shape[1]), -torch.inf)
-    return start.scatter_reduce(0, index, values, reduce="amax")
 
 
 def _normalise(xyz: Tensor, superpoints: Segments) -> Tensor:
