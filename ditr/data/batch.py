@@ -18,10 +18,10 @@ class Targets:
 
     instance_of_point: Tensor
     """(N,) int64, 0..G-1, or -1 for stuff and unannotated points."""
-    instance_masks: Tensor
-    """(G, S) bool: more than half of the superpoint's points belong to the instance."""
-    semantic_masks: Tensor
-    """(201, S) bool, one true a column; row 200 is "none or no majority"."""
+    instance_of_superpoint: Tensor
+    """(S,) int64, 0..G-1: more than half of the superpoint's points belong to the instance; -1 where to none."""
+    class_of_superpoint: Tensor
+    """(S,) int64, 0..199: the class of more than half of the superpoint's points; 200 is "none or no majority"."""
     labels: Tensor
     """(G,) int64 thing class 0..197."""
     ids: Tensor

@@ -33,21 +33,25 @@ def make_targets(
     instance_of_point = np.full(len(instance_ids), -1, dtype=np.int64)
     instance_of_point[thing] = numbers
     sizes = np.bincount(superpoints)  # (S,)
-    instance_masks = _majority(instance_of_point[thing], superpoints[thing], sizes=sizes, rows=len(ids))
-    semantic_masks = _majority(classes, superpoints, sizes=sizes, rows=NUM_CLASSES + 1)
-    semantic_masks[IGNORED] |= ~semantic_masks.any(axis=0)
+    owners = _majority(instance_of_point[thing], superpoints[thing], sizes=sizes, values=len(ids), none=-1)
+    majorities = _majority(classes, superpoints, sizes=sizes, values=NUM_CLASSES + 1, none=IGNORED)
     return Targets(
         instance_of_point=torch.from_numpy(instance_of_point),
-        instance_masks=torch.from_numpy(instance_masks),
-        semantic_masks=torch.from_numpy(semantic_masks),
+        instance_of_superpoint=torch.from_numpy(owners),
+        class_of_superpoint=torch.from_numpy(majorities),
         labels=torch.from_numpy(_labels(numbers, classes[thing], things=len(ids))),
         ids=torch.from_numpy(ids),
     )
 
 
-def _majority(values: np.ndarray, superpoints: np.ndarray, *, sizes: np.ndarray, rows: int) -> np.ndarray:
-    """(rows, S) bool: more than half of the superpoint's points have the row's value."""
-    return np.asarray(2 * _count(values, superpoints, rows=rows, columns=len(sizes)) > sizes)
+def _majority(
+    of_point: np.ndarray, superpoints: np.ndarray, *, sizes: np.ndarray, values: int, none: int
+) -> np.ndarray:
+    """(S,) int64 value, 0..values-1, that more than half of the superpoint's points have; ``none`` if there is none."""
+    value, superpoint = np.nonzero(2 * _count(of_point, superpoints, rows=values, columns=len(sizes)) > sizes)
+    found = np.full(len(sizes), none, dtype=np.int64)
+    found[superpoint] = value
+    return found
 
 
 def _labels(numbers: np.ndarray, classes: np.ndarray, *, things: int) -> np.ndarray:

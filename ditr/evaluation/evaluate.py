@@ -142,7 +142,7 @@ def _infer(
     start = time.perf_counter()
     batch = encode(batch)
     output: ModelOutput = model(batch)
-    found = instances(output.samples[0], superpoints=batch.samples[0].superpoints, spec=spec)
+    (found,) = instances(output, batch, spec=spec)
     _wait_for(device)
     return batch, found, to_floats(output.statistics), 1e3 * (time.perf_counter() - start)
 

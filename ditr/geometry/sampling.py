@@ -11,6 +11,9 @@ from torch.nn.functional import embedding_bag
 
 Mode = Literal["nearest", "bilinear"]
 
+Size = int | Tensor
+"""One for all N points, or (N,) int64, where they are of several maps."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
@@ -33,8 +36,8 @@ def mixed(tokens: Tensor, reading: Reading) -> Tensor:
     return embedding_bag(reading.rows, tokens, per_sample_weights=reading.weights, mode="sum")
 
 
-def read_at(uv: Tensor, *, grid_hw: tuple[int, int], map_hw: tuple[int, int], mode: Mode) -> Reading:
-    """What N points read of a map of Hp x Wp tokens.
+def read_at(uv: Tensor, *, grid_hw: tuple[Size, Size], map_hw: tuple[Size, Size], mode: Mode) -> Reading:
+    """What N points read of a map of Hp x Wp tokens, or of one map each.
 
     The map covers ``map_hw``, so pixel ``u`` lies at token coordinate ``(u + 0.5) * Wp / W - 0.5`` and ``v``
     alike: centres of pixels and tokens are integers on both sides. Outside the outermost token centres the border
@@ -49,21 +52,22 @@ def read_at(uv: Tensor, *, grid_hw: tuple[int, int], map_hw: tuple[int, int], mo
     """
     height, width = map_hw
     # Share of what is covered to the left of and above each pixel's centre, 0..1.
-    share = (uv.float() + 0.5) / torch.tensor([width, height], dtype=torch.float32, device=uv.device)
-    return _containing(share, grid_hw) if mode == "nearest" else _around(share, grid_hw)
+    u, v = uv.float().unbind(dim=1)
+    across, down = (u + 0.5) / width, (v + 0.5) / height
+    return _containing(across, down, grid_hw) if mode == "nearest" else _around(across, down, grid_hw)
 
 
-def _containing(share: Tensor, grid_hw: tuple[int, int]) -> Reading:
+def _containing(across: Tensor, down: Tensor, grid_hw: tuple[Size, Size]) -> Reading:
     rows, columns = grid_hw
-    column = (share[:, 0] * columns).floor().long().clamp(0, columns - 1)
-    row = (share[:, 1] * rows).floor().long().clamp(0, rows - 1)
-    return Reading(rows=(row * columns + column)[:, None], weights=share.new_ones(len(share), 1))
+    column = _within((across * columns).floor().long(), columns)
+    row = _within((down * rows).floor().long(), rows)
+    return Reading(rows=(row * columns + column)[:, None], weights=across.new_ones(len(across), 1))
 
 
-def _around(share: Tensor, grid_hw: tuple[int, int]) -> Reading:
+def _around(across: Tensor, down: Tensor, grid_hw: tuple[Size, Size]) -> Reading:
     rows, columns = grid_hw
-    left, right, to_right = _neighbours(share[:, 0], columns)
-    top, bottom, down = _neighbours(share[:, 1], rows)
+    left, right, to_right = _neighbours(across, columns)
+    top, bottom, down = _neighbours(down, rows)
     return Reading(
         rows=torch.stack(
             [top * columns + left, top * columns + right, bottom * columns + left, bottom * columns + right], dim=1
@@ -74,8 +78,13 @@ def _around(share: Tensor, grid_hw: tuple[int, int]) -> Reading:
     )
 
 
-def _neighbours(share: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+def _neighbours(share: Tensor, size: Size) -> tuple[Tensor, Tensor, Tensor]:
     """(N,) the tokens before and after along one axis, and the way from the one's centre to the other's, 0..1."""
-    at = (share * size - 0.5).clamp(0, size - 1)
+    at = _within(share * size - 0.5, size)
     before = at.floor().long()
-    return before, (before + 1).clamp(max=size - 1), at - before
+    return before, _within(before + 1, size), at - before
+
+
+def _within(at: Tensor, size: Size) -> Tensor:
+    """Between the centres of the first and the last token."""
+    return at.clamp(min=0).clamp(max=size - 1)

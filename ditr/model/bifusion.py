@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ditr.model.full_precision import LayerNorm
+from ditr.model.padding import Padding
 from ditr.model.point_features import PointFeatures
-from ditr.model.superpoint_pool import segment_mean
 from ditr.spec.models import BiFusionSpec
 
 GATE_HIDDEN = 64
@@ -29,7 +30,8 @@ class FusedPoints:
     balance_loss: Tensor
     """(): weight * (mean gate - target)^2; zero if no point has a 2D feature."""
     statistics: dict[str, Tensor]
-    """fusion_2d_ratio (mean gate over the points with a 2D feature), fusion_3d_ratio, fusion_gate_std."""
+    """fusion_2d_ratio (mean gate over the points with a 2D feature), fusion_3d_ratio, fusion_gate_std; NaN if no point
+    has one."""
 
 
 class BiFusion(nn.Module):
@@ -39,31 +41,37 @@ class BiFusion(nn.Module):
         super().__init__()
         width = spec.width
         self.spec = spec
-        self.adapt_3d = nn.Sequential(nn.Linear(channels, width), nn.LayerNorm(width))
-        self.adapt_2d = nn.Sequential(nn.Linear(feature_channels, width), nn.LayerNorm(width))
+        self.adapt_3d = nn.Sequential(nn.Linear(channels, width), LayerNorm(width))
+        self.adapt_2d = nn.Sequential(nn.Linear(feature_channels, width), LayerNorm(width))
         # One head for both, so that the gate compares like with like.
-        self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Dropout(spec.dropout), nn.LayerNorm(width))
+        self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Dropout(spec.dropout), LayerNorm(width))
         self.gate = LiteGate(width, dropout=spec.dropout)
         self.squeeze = SqueezeExcite(width)
         self.residual = nn.Linear(width, channels)
         nn.init.zeros_(self.residual.weight)
         nn.init.zeros_(self.residual.bias)
 
-    def forward(self, features: Tensor, points: PointFeatures, *, sample_of_point: Tensor, samples: int) -> FusedPoints:
-        """(N, C) 3D and the 2D features of the points of ``samples`` frames -> the fused (N, C)."""
-        rows = points.valid.nonzero().squeeze(1)
-        if len(rows) == 0:
-            return FusedPoints(features=features, balance_loss=features.new_zeros(()), statistics={})
-        in_3d = self.head(self.adapt_3d(features.index_select(0, rows)))
+    def forward(self, features: Tensor, points: PointFeatures, *, samples: Padding) -> FusedPoints:
+        """(N, C) 3D and the 2D features of the points of all samples -> the fused (N, C).
+
+        Every point goes through, and those without a 2D feature have no part in what comes out: they are few, and how
+        many there are is for the device to know.
+        """
+        in_3d = self.head(self.adapt_3d(features))
         # The layer acts on the tokens, which are fewer than points; weights that sum to 1 leave its bias as it is.
         adapt, norm = self.adapt_2d
-        in_2d = self.head(norm(points.matrix(rows) @ adapt(points.tokens)))
+        in_2d = self.head(norm(points.matrix() @ adapt(points.tokens)))
         alpha = self.gate(in_2d, in_3d)
         fused = alpha * in_2d + (1 - alpha) * in_3d
-        fused = self.squeeze(fused, sample_of_point[rows], samples=samples)
-        out = features + torch.zeros_like(features).index_copy(0, rows, self.residual(fused))
-        balance = self.spec.balance_weight * (alpha.mean() - self.spec.balance_target).square()
-        return FusedPoints(features=out, balance_loss=balance, statistics=_gate_statistics(alpha.detach()))
+        valid = points.valid.unsqueeze(1)
+        fused = self.squeeze(fused, valid, samples=samples)
+        out = features + torch.where(valid, self.residual(fused), 0)
+        off = torch.where(valid.any(), _mean(alpha, valid) - self.spec.balance_target, 0)
+        return FusedPoints(
+            features=out,
+            balance_loss=self.spec.balance_weight * off.square(),
+            statistics=_gate_statistics(alpha.detach(), valid),
+        )
 
 
 class LiteGate(nn.Module):
@@ -73,7 +81,7 @@ class LiteGate(nn.Module):
         super().__init__()
         last = nn.Linear(GATE_HIDDEN, 1)
         self.layers = nn.Sequential(
-            nn.Linear(2 * width, GATE_HIDDEN), nn.LayerNorm(GATE_HIDDEN), nn.ReLU(), nn.Dropout(dropout), last
+            nn.Linear(2 * width, GATE_HIDDEN), LayerNorm(GATE_HIDDEN), nn.ReLU(), nn.Dropout(dropout), last
         )
         for module in self.layers:
             if isinstance(module, nn.Linear):
@@ -96,16 +104,21 @@ class SqueezeExcite(nn.Module):
         hidden = max(1, width // SQUEEZE)
         self.layers = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width), nn.Sigmoid())
 
-    def forward(self, features: Tensor, sample_of_row: Tensor, *, samples: int) -> Tensor:
-        """(M, width) rows of ``samples`` frames."""
-        weights: Tensor = self.layers(segment_mean(features, sample_of_row, count=samples))
-        return features * weights.index_select(0, sample_of_row)
+    def forward(self, features: Tensor, valid: Tensor, *, samples: Padding) -> Tensor:
+        """(N, width) of the points of all samples; (N, 1) bool, which of them count in their sample's mean."""
+        counts = samples.pad(valid) & samples.valid.unsqueeze(2)  # (B, L, 1)
+        means = torch.where(counts, samples.pad(features), 0).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
+        weights: Tensor = self.layers(means)
+        return samples.pack(samples.pad(features) * weights.unsqueeze(1))
 
 
-def _gate_statistics(alpha: Tensor) -> dict[str, Tensor]:
-    mean = alpha.mean()
-    return {
-        "fusion_2d_ratio": mean,
-        "fusion_3d_ratio": 1 - mean,
-        "fusion_gate_std": alpha.std(correction=0),
-    }
+def _gate_statistics(alpha: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    mean = _mean(alpha, valid)
+    spread = _mean((alpha - mean).square(), valid).sqrt()
+    found = {"fusion_2d_ratio": mean, "fusion_3d_ratio": 1 - mean, "fusion_gate_std": spread}
+    return {name: torch.where(valid.any(), value, torch.nan) for name, value in found.items()}
+
+
+def _mean(values: Tensor, valid: Tensor) -> Tensor:
+    """() of (N, 1) over the valid ones; 0 if there are none."""
+    return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)

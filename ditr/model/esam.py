@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from ditr.data.batch import Batch, Sample
 from ditr.errors import Code, DitrError
 from ditr.geometry.sampling import Reading, read_at
+from ditr.model.attention import PointGroups
 from ditr.model.bifusion import BiFusion
 from ditr.model.injection import Injection, Injector, StemFusion
-from ditr.model.output import ModelOutput, SampleOutput
+from ditr.model.output import Layout, ModelOutput
+from ditr.model.padding import Padding, sent
 from ditr.model.point_features import PointFeatures, stack
-from ditr.model.query_decoder import PointGroups, ScanNetMixQueryDecoder, select_queries
+from ditr.model.query_decoder import Decoded, ScanNetMixQueryDecoder, select_queries
 from ditr.model.res16unet import Res16UNet
+from ditr.model.segments import Segments
 from ditr.model.sparse import Voxels, one_thread, voxelise
 from ditr.model.superpoint_pool import GeoAwarePooling, PooledSuperpoints
 from ditr.model.voxel_features import VoxelFeatures
@@ -77,21 +80,17 @@ class EsamSingleView(nn.Module):
         voxels = self.voxelise(batch) if voxels is None else voxels
         with one_thread():
             out = self.backbone(voxels.tensor, inject=self.injector(points, voxels, statistics=statistics))
-        features, balance_loss = self._fuse(
-            out.features.index_select(0, voxels.voxel_of_point), points, voxels, statistics=statistics
-        )
-        return ModelOutput(
-            samples=self._decode(features, batch),
-            balance_loss=balance_loss,
-            statistics={name: value.detach() for name, value in statistics.items()},
-        )
+        of_points = Segments(of_row=voxels.voxel_of_point, count=len(out.features)).spread(out.features)
+        features, balance_loss = self._fuse(of_points, points, batch, statistics=statistics)
+        statistics = {name: value.detach() for name, value in statistics.items()}
+        return self._decode(features, batch, balance_loss=balance_loss, statistics=statistics)
 
     def read_2d(self, batch: Batch, *, statistics: dict[str, Tensor]) -> PointFeatures | None:
         """What every point reads of its frame's map; None in the 3D-only model."""
         if self.feature_channels is None:
             return None
         maps = [_map_of(sample, channels=self.feature_channels) for sample in batch]
-        readings = [_reading(sample, tokens, mode=self.sampling) for sample, tokens in zip(batch, maps, strict=True)]
+        readings = _readings(batch, maps, mode=self.sampling)
         points = stack(maps, readings, valid=torch.cat([sample.uv_valid for sample in batch]))
         statistics["valid_ratio"] = points.valid.float().mean()
         return points
@@ -112,48 +111,59 @@ class EsamSingleView(nn.Module):
         return Injector(places, features=VoxelFeatures(points, voxels, pooling=pooling), statistics=statistics)
 
     def _fuse(
-        self, features: Tensor, points: PointFeatures | None, voxels: Voxels, *, statistics: dict[str, Tensor]
+        self, features: Tensor, points: PointFeatures | None, batch: Batch, *, statistics: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor | None]:
         if self.bifusion is None or points is None:
             return features, None
-        sizes = torch.tensor(voxels.sizes, device=features.device)
-        sample_of_point = torch.arange(len(sizes), device=features.device).repeat_interleave(sizes)
-        fused = self.bifusion(features, points, sample_of_point=sample_of_point, samples=len(sizes))
+        fused = self.bifusion(features, points, samples=_points(batch))
         statistics.update(fused.statistics)
         return fused.features, fused.balance_loss if self.training else None
 
-    def _decode(self, features: Tensor, batch: Batch) -> tuple[SampleOutput, ...]:
+    def _layout(self, batch: Batch) -> tuple[Layout, Tensor]:
+        """What is in each sample, and the (B, Q) superpoints that its queries come from."""
         counts = [sample.num_superpoints for sample in batch]
-        bounds = _offsets(counts)
-        superpoints = torch.cat([sample.superpoints + start for sample, start in zip(batch, bounds, strict=False)])
-        xyz = torch.cat([sample.xyz for sample in batch])
-        pooled: PooledSuperpoints = self.pool(features, xyz, superpoints, count=bounds[-1])
-        sizes = [len(sample.xyz) for sample in batch]
-        return tuple(
-            self._decode_one(sample, of_superpoints, of_points, weights)
-            for sample, of_superpoints, of_points, weights in zip(
-                batch,
-                torch.split(pooled.features, counts),
-                torch.split(features, sizes),
-                torch.split(pooled.point_weights, sizes),
-                strict=True,
-            )
-        )
-
-    def _decode_one(self, sample: Sample, of_superpoints: Tensor, of_points: Tensor, weights: Tensor) -> SampleOutput:
-        count = len(of_superpoints)
         if self.training:
-            seed = derive_seed(sample.seed, "queries")
-            queries = select_queries(count, fraction=self.query_fraction, seed=seed).to(of_points.device)
+            seeds = [derive_seed(sample.seed, "queries") for sample in batch]
+            queries = [
+                select_queries(count, fraction=self.query_fraction, seed=seed)
+                for count, seed in zip(counts, seeds, strict=True)
+            ]
         else:
-            queries = torch.arange(count, device=of_points.device)
-        output: SampleOutput = self.decoder(
-            of_superpoints,
-            torch.cat([sample.xyz, of_points], dim=1),
-            queries=queries,
-            groups=PointGroups(superpoints=sample.superpoints, weights=weights, count=count),
+            queries = [torch.arange(count) for count in counts]
+        device = batch.samples[0].xyz.device
+        layout = Layout(
+            points=_points(batch),
+            superpoints=Padding.of(counts, device=device),
+            queries=Padding.of([len(chosen) for chosen in queries], device=device),
         )
-        return output
+        return layout, sent(nn.utils.rnn.pad_sequence(queries, batch_first=True), device=device)
+
+    def _decode(
+        self, features: Tensor, batch: Batch, *, balance_loss: Tensor | None, statistics: dict[str, Tensor]
+    ) -> ModelOutput:
+        layout, queries = self._layout(batch)
+        points, superpoints = layout.points, layout.superpoints
+        xyz = torch.cat([sample.xyz for sample in batch])
+        starts = superpoints.starts.index_select(0, points.sample_of_row)
+        segments = Segments(
+            of_row=torch.cat([sample.superpoints for sample in batch]) + starts, count=sum(superpoints.counts)
+        )
+        pooled: PooledSuperpoints = self.pool(features, xyz, segments)
+        decoded: Decoded = self.decoder(
+            superpoints.pad(pooled.features),
+            points.pad(torch.cat([xyz, features], dim=1)),
+            queries=queries,
+            groups=PointGroups(superpoints=segments, weights=pooled.point_weights),
+            layout=layout,
+        )
+        return ModelOutput(
+            heads=decoded.heads,
+            semantic_logits=decoded.semantic_logits,
+            query_superpoints=queries,
+            layout=layout,
+            balance_loss=balance_loss,
+            statistics=statistics,
+        )
 
 
 def _map_of(sample: Sample, *, channels: int) -> Tensor:
@@ -175,8 +185,21 @@ def _map_of(sample: Sample, *, channels: int) -> Tensor:
     return tokens
 
 
-def _reading(sample: Sample, tokens: Tensor, *, mode: Literal["nearest", "bilinear"]) -> Reading:
-    return read_at(sample.uv, grid_hw=(tokens.shape[1], tokens.shape[2]), map_hw=sample.map_hw, mode=mode)
+def _readings(batch: Batch, maps: list[Tensor], *, mode: Literal["nearest", "bilinear"]) -> list[Reading]:
+    """What the points of each sample read of its own map, whose sizes may differ; all at once."""
+    points = _points(batch)
+    sizes = [(*tokens.shape[1:], *sample.map_hw) for sample, tokens in zip(batch, maps, strict=True)]
+    of_samples = sent(torch.tensor(sizes), device=points.sizes.device)
+    rows, columns, height, width = of_samples.index_select(0, points.sample_of_row).unbind(dim=1)
+    uv = torch.cat([sample.uv for sample in batch])
+    reading = read_at(uv, grid_hw=(rows, columns), map_hw=(height, width), mode=mode)
+    counts = list(points.counts)
+    parts = zip(torch.split(reading.rows, counts), torch.split(reading.weights, counts), strict=True)
+    return [Reading(rows=of_rows, weights=of_weights) for of_rows, of_weights in parts]
+
+
+def _points(batch: Batch) -> Padding:
+    return Padding.of([len(sample.xyz) for sample in batch], device=batch.samples[0].xyz.device)
 
 
 def _channels_needed(fusion: FusionSpec, feature_channels: int | None) -> int | None:
@@ -191,10 +214,3 @@ def _channels_needed(fusion: FusionSpec, feature_channels: int | None) -> int | 
             fix="name a source under `features`",
         )
     return feature_channels
-
-
-def _offsets(counts: list[int]) -> list[int]:
-    offsets = [0]
-    for count in counts:
-        offsets.append(offsets[-1] + count)
-    return offsets

@@ -29,13 +29,19 @@ class PointFeatures:
         """(N, C) what every point reads, the invalid ones too: 50 times the tokens, for looking and for tests."""
         return mixed(self.tokens, Reading(rows=self.rows, weights=self.weights))
 
-    def matrix(self, points: Tensor) -> SparseMatrix:
-        """(M, T) for M of the points, by their numbers: times anything of the tokens it is that of the points."""
-        count, width = len(points), self.rows.shape[1]
+    def matrix(self, points: Tensor | None = None) -> SparseMatrix:
+        """(M, T) for M of the points, by their numbers, or all: times anything of the tokens it is that of the points.
+
+        What it gives for a point that is not valid is no feature.
+        """
+        rows, weights = self.rows, self.weights
+        if points is not None:
+            rows, weights = rows.index_select(0, points), weights.index_select(0, points)
+        count, width = rows.shape
         return SparseMatrix(
-            columns=self.rows.index_select(0, points).flatten(),
-            values=self.weights.index_select(0, points).flatten(),
-            offsets=torch.arange(0, count * width + 1, width, device=points.device),
+            columns=rows.flatten(),
+            values=weights.flatten(),
+            offsets=torch.arange(0, count * width + 1, width, device=rows.device),
             width=len(self.tokens),
         )
 

@@ -43,11 +43,11 @@ class SparseMatrix:
     @cached_property
     def transposed(self) -> SparseMatrix:
         """(T, R)."""
-        order = self.columns.argsort(stable=True)
+        columns, order = self.columns.sort(stable=True)
         return SparseMatrix(
             columns=self.rows[order],
             values=self.values[order],
-            offsets=_offsets(self.columns.bincount(minlength=self.width)),
+            offsets=torch.searchsorted(columns, torch.arange(self.width + 1, device=columns.device)),
             width=len(self.offsets) - 1,
         )
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
-import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from ditr.model.full_precision import LayerNorm
+from ditr.model.segments import Segments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,45 +29,39 @@ class GeoAwarePooling(nn.Module):
         super().__init__()
         self.pts_proj1 = nn.Sequential(
             nn.Linear(3, channels),
-            nn.LayerNorm(channels),
+            LayerNorm(channels),
             nn.ReLU(),
             nn.Linear(channels, channels),
-            nn.LayerNorm(channels),
+            LayerNorm(channels),
         )
         self.pts_proj2 = nn.Sequential(
             nn.Linear(2 * channels, channels),
-            nn.LayerNorm(channels),
+            LayerNorm(channels),
             nn.ReLU(),
             nn.Linear(channels, 1, bias=False),
             nn.Sigmoid(),
         )
 
-    def forward(self, features: Tensor, xyz: Tensor, superpoints: Tensor, *, count: int) -> PooledSuperpoints:
-        """(N, C) features and (N, 3) metres of points in superpoints (N,) 0..count-1, none of which is empty."""
-        shape = self.pts_proj1(_normalise(xyz, superpoints, count=count))
-        code = segment_max(shape, superpoints, count=count)
-        weights = 2 * self.pts_proj2(torch.cat([shape, code.index_select(0, superpoints)], dim=1))
-        pooled = segment_mean(features * weights, superpoints, count=count) + code
+    def forward(self, features: Tensor, xyz: Tensor, superpoints: Segments) -> PooledSuperpoints:
+        """(N, C) features and (N, 3) metres of the points of all superpoints."""
+        shape = self.pts_proj1(_normalise(xyz, superpoints))
+        code = superpoints.maximum(shape)
+        weights = 2 * self._share(shape, code, superpoints).to(code.dtype)
+        pooled = superpoints.mean(features * weights) + code
         return PooledSuperpoints(features=pooled, point_weights=weights.squeeze(1))
 
-
-def segment_mean(values: Tensor, segments: Tensor, *, count: int) -> Tensor:
-    """(N, C) -> (count, C) mean of each segment's rows; an empty segment's is zero."""
-    total = values.new_zeros(count, values.shape[1]).index_add(0, segments, values)
-    return total / segments.bincount(minlength=count).clamp(min=1).unsqueeze(1)
-
-
-def segment_max(values: Tensor, segments: Tensor, *, count: int) -> Tensor:
-    """(N, C) -> (count, C) maximum of each segment's rows; none is empty, and equal rows share the gradient."""
-    index = segments.unsqueeze(1).expand_as(values)
-    # Not zero: where the maximum is zero as well, torch gives the start a share of the gradient.
-    start = values.new_full((count, values.shape[1]), -torch.inf)
-    return start.scatter_reduce(0, index, values, reduce="amax")
+    def _share(self, shape: Tensor, code: Tensor, superpoints: Segments) -> Tensor:
+        """(N, 1) ``pts_proj2`` of each point's shape beside its superpoint's code, to which its half of the first layer
+        is applied before it is spread over the points."""
+        first, others = cast(nn.Linear, self.pts_proj2[0]), self.pts_proj2[1:]
+        of_point, of_code = first.weight.chunk(2, dim=1)
+        out = linear(shape, of_point, first.bias) + superpoints.spread(linear(code, of_code).to(code.dtype))
+        return cast(Tensor, others(out))
 
 
-def _normalise(xyz: Tensor, superpoints: Tensor, *, count: int) -> Tensor:
+def _normalise(xyz: Tensor, superpoints: Segments) -> Tensor:
     """(N, 3) positions relative to the superpoint's centre, in units of its longest side."""
-    centre = segment_mean(xyz, superpoints, count=count)
-    extent = segment_max(xyz, superpoints, count=count) + segment_max(-xyz, superpoints, count=count)
+    centre = superpoints.mean(xyz)
+    extent = superpoints.maximum(xyz) + superpoints.maximum(-xyz)
     side = extent.amax(dim=1, keepdim=True)
-    return (xyz - centre.index_select(0, superpoints)) / (side.index_select(0, superpoints) + 0.01)
+    return (xyz - superpoints.spread(centre)) / (superpoints.spread(side) + 0.01)

@@ -9,14 +9,15 @@ ever held in all channels (docs/reference/fusion.md, Sparse pooling). build_pyra
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from torch import Tensor, nn
 
 from ditr.model.point_features import PointFeatures
+from ditr.model.segments import Segments
 from ditr.model.sparse import Voxels, VoxelSet
 from ditr.model.sparse_matrix import SparseMatrix, from_entries
-from ditr.model.superpoint_pool import segment_max, segment_mean
 
 MAX_CHANNELS = 128
 """Of the stride-1 features that are held at once while a maximum is taken."""
@@ -35,6 +36,11 @@ class CoveredVoxels:
     """(members,) int64, 0..M-1: where each valid point (stride 1) or covered voxel of half the stride lies."""
     members: Tensor
     """(M,) how many it has, at least 1."""
+
+    @cached_property
+    def segments(self) -> Segments:
+        """The members of each covered voxel."""
+        return Segments(of_row=self.of_member, count=len(self.rows))
 
     def spread(self, values: Tensor) -> Tensor:
         """(M, C) -> (V, C), zero where there is no feature."""
@@ -73,10 +79,9 @@ class VoxelFeatures:
 
     def pool_up(self, values: Tensor, *, stride: int) -> Tensor:
         """(M of stride 1, C) -> (M of ``stride``, C): any values of covered voxels, pooled as features are."""
-        pool = segment_max if self.pooling == "max" else segment_mean
         for exponent in range(1, stride.bit_length()):
-            covered = self.covered(2**exponent)
-            values = pool(values, covered.of_member, count=len(covered.rows))
+            members = self.covered(2**exponent).segments
+            values = members.maximum(values) if self.pooling == "max" else members.mean(values)
         return values
 
     def _is_maximum(self, stride: int) -> bool:
@@ -100,16 +105,15 @@ class VoxelFeatures:
 
     def _maximum(self, stride: int) -> Tensor:
         if stride not in self._maxima:
-            covered = self.covered(stride)
-            count = len(covered.rows)
+            members = self.covered(stride).segments
             if stride > 2:
-                values = segment_max(self._maximum(stride // 2), covered.of_member, count=count)
+                values = members.maximum(self._maximum(stride // 2))
             else:
                 finest, tokens = self._matrix(1), self._points.tokens
-                values = tokens.new_empty(count, tokens.shape[1])
+                values = tokens.new_empty(members.count, tokens.shape[1])
                 for first in range(0, tokens.shape[1], MAX_CHANNELS):
                     some = slice(first, first + MAX_CHANNELS)
-                    values[:, some] = segment_max(finest @ tokens[:, some].contiguous(), covered.of_member, count=count)
+                    values[:, some] = members.maximum(finest @ tokens[:, some].contiguous())
             self._maxima[stride] = values
         return self._maxima[stride]
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ditr.data.batch import Batch, Targets
-from ditr.model.output import HeadOutput, ModelOutput, SampleOutput
+from ditr.data.batch import Batch
+from ditr.data.classes import IGNORED
+from ditr.model.full_precision import at_least_float32
+from ditr.model.masks import joined
+from ditr.model.output import HeadOutput, ModelOutput
 from ditr.spec.esam import ESAM_AUX_DICE
 from ditr.spec.models import LossSpec
-from ditr.training.matching import Matches, match
+from ditr.training.matching import match, pair_cost
+from ditr.training.truth import Things, Truth, truth_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,10 @@ class Losses:
 
 @dataclass(frozen=True)
 class Criterion:
-    """Instance loss over all heads plus semantic loss of the last head's queries."""
+    """Instance loss over all heads plus semantic loss of the last head's queries.
+
+    All samples are one computation, of sizes that the host knows: nothing waits for the device to say what matched.
+    """
 
     spec: LossSpec
     esam_compat: bool = False
@@ -41,125 +48,101 @@ class Criterion:
 
     def __call__(self, output: ModelOutput, batch: Batch) -> Losses:
         """The loss of B samples; every mean over samples is explicit, so point counts may differ between them."""
-        truths = [_truth(s.targets, o.query_superpoints) for s, o in zip(batch, output.samples, strict=True)]
-        heads = [
-            [_head_terms(head, truth, no_object=self.spec.no_object) for head in sample.heads]
-            for sample, truth in zip(output.samples, truths, strict=True)
-        ]
-        parts = self._instance_parts(heads, valid=sum(truth.num_things > 0 for truth in truths))
-        semantic = [_semantic_loss(o, truth) for o, truth in zip(output.samples, truths, strict=True)]
-        sums = {
-            "inst_loss": torch.stack(list(parts.values())).sum(),
-            "seg_loss": self.spec.semantic * torch.stack(semantic).mean(),
-        }
+        truth = truth_of(batch, output)
+        heads = _head_terms(output.heads, truth, no_object=self.spec.no_object)
+        instances = self._instance_parts(heads, valid=sum(count > 0 for count in truth.num_things))
+        semantic, labelled = _semantic_loss(output.semantic_logits, truth.classes)
+        sums = {"inst_loss": instances.sum(), "seg_loss": self.spec.semantic * semantic.mean()}
         if output.balance_loss is not None:
             sums["balance_loss"] = output.balance_loss
-        terms = sums | parts
+        parts = {
+            f"{name}_{index}": part
+            for index, of_head in enumerate(instances.unbind())
+            for name, part in zip(("class", "bce", "dice"), of_head.unbind(), strict=True)
+        }
         return Losses(
             total=torch.stack(list(sums.values())).sum(),
-            terms={name: term.detach() for name, term in terms.items()},
-            unmatched_samples=output.samples[0].semantic_logits.new_tensor(
-                sum(
-                    truth.num_things > 0 and any(term.matched == 0 for term in of_sample)
-                    for truth, of_sample in zip(truths, heads, strict=True)
-                )
-            ),
-            unlabelled_samples=torch.stack([~truth.any_class for truth in truths]).sum(),
+            terms={name: term.detach() for name, term in (sums | parts).items()},
+            unmatched_samples=(truth.has_things & (heads.matched == 0).any(dim=0)).sum(),
+            unlabelled_samples=(labelled == 0).sum(),
         )
 
-    def _instance_parts(self, samples: list[list[_HeadTerms]], *, valid: int) -> dict[str, Tensor]:
-        """The weighted terms of each head; mask terms are means over the ``valid`` samples, those with things."""
-        parts: dict[str, Tensor] = {}
-        last = len(samples[0]) - 1
-        for index, head in enumerate(zip(*samples, strict=True)):
-            dice_factor = self.spec.dice_final if index == last else self._dice_aux(batch_size=len(samples))
-            bce = torch.stack([term.bce for term in head]).sum() / max(valid, 1)
-            dice = torch.stack([term.dice for term in head]).sum() / max(valid, 1)
-            parts[f"class_{index}"] = self.spec.classification * torch.stack([term.classes for term in head]).mean()
-            parts[f"bce_{index}"] = self.spec.mask_bce * bce
-            parts[f"dice_{index}"] = self.spec.mask_dice * dice_factor * dice
-        return parts
-
-    def _dice_aux(self, *, batch_size: int) -> float:
-        return ESAM_AUX_DICE / batch_size if self.esam_compat else self.spec.dice_aux
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Truth:
-    """What the Q queries of one sample are compared with."""
-
-    own: Tensor  # (Q, G) bool: the query's superpoint is inside the thing
-    masks: dict[Literal["superpoint", "point"], Tensor]  # (G, S) and (G, N) float
-    classes: Tensor  # (Q,) semantic class of the query's superpoint
-    no_class: int  # the class that is ignored
-    any_class: Tensor  # () bool
-
-    @property
-    def num_things(self) -> int:
-        return self.own.shape[1]
+    def _instance_parts(self, heads: _HeadTerms, *, valid: int) -> Tensor:
+        """(T, 3) weighted class, bce and dice terms; mask terms are means over the ``valid`` samples with things."""
+        bce, dice = (of_masks.sum(dim=1) / max(valid, 1) for of_masks in (heads.bce, heads.dice))
+        dice_aux = ESAM_AUX_DICE / heads.dice.shape[1] if self.esam_compat else self.spec.dice_aux
+        dice = torch.cat((dice_aux * dice[:-1], self.spec.dice_final * dice[-1:]))
+        classes = heads.classes.mean(dim=1)
+        weighted = (self.spec.classification * classes, self.spec.mask_bce * bce, self.spec.mask_dice * dice)
+        return torch.stack(weighted, dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _HeadTerms:
-    """Unweighted terms of one head of one sample, each (); mask terms are 0 without a match."""
+    """Unweighted terms of T heads for B samples, each (T, B); mask terms are 0 without a match."""
 
     classes: Tensor
     bce: Tensor
     dice: Tensor
-    matched: int
+    matched: Tensor
+    """How many things have a query."""
 
 
-def _truth(targets: Targets, query_superpoints: Tensor) -> _Truth:
-    things = torch.arange(len(targets.instance_masks), device=targets.instance_of_point.device)
-    classes = targets.semantic_masks.index_select(1, query_superpoints).to(torch.uint8).argmax(dim=0)
-    no_class = len(targets.semantic_masks) - 1
-    return _Truth(
-        own=targets.instance_masks.index_select(1, query_superpoints).T,
-        masks={
-            "superpoint": targets.instance_masks.float(),
-            "point": (targets.instance_of_point == things[:, None]).float(),
-        },
-        classes=classes,
-        no_class=no_class,
-        any_class=(classes != no_class).any(),
-    )
+def _head_terms(heads: Sequence[HeadOutput], truth: Truth, *, no_object: float) -> _HeadTerms:
+    """Heads of one level are one computation."""
+    of_head: dict[int, Tensor] = {}
+    for level in dict.fromkeys(head.masks.level for head in heads):
+        numbers = [number for number, head in enumerate(heads) if head.masks.level == level]
+        terms = _terms([heads[number] for number in numbers], truth, things=truth.things[level], no_object=no_object)
+        of_head |= zip(numbers, terms.unbind(dim=1), strict=True)
+    classes, bce, dice, matched = torch.stack([of_head[number] for number in range(len(heads))]).unbind(dim=2)
+    return _HeadTerms(classes=classes, bce=bce, dice=dice, matched=matched)
 
 
-def _head_terms(head: HeadOutput, truth: _Truth, *, no_object: float) -> _HeadTerms:
-    masks = truth.masks[head.level]
-    matches = match(head, masks=masks, own=truth.own)
-    # index_select, not indexing: its gradient is summed in a fixed order
-    logits = head.masks.index_select(0, matches.queries)  # (M, P)
-    wanted = masks.index_select(0, matches.things)
-    bce = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
-    return _HeadTerms(
-        classes=_class_loss(head.class_logits, matches, no_object=no_object),
-        # a sum over no match is 0 with a gradient of zeros: ESAM's gradient without its NaN
-        bce=bce / max(wanted.numel(), 1),
-        dice=_dice_losses(logits, wanted).sum() / max(len(matches), 1),
-        matched=len(matches),
-    )
+def _terms(heads: Sequence[HeadOutput], truth: Truth, *, things: Things, no_object: float) -> Tensor:
+    """(B, H, 4) classes, bce, dice and matched of the H heads of one level."""
+    count = len(heads)
+    class_logits = at_least_float32(torch.stack([head.class_logits for head in heads], dim=1))  # (B, H, Q, 2)
+    masks = joined([head.masks for head in heads])  # of H * Q rows
+    cost = torch.unflatten(pair_cost(class_logits.flatten(1, 2), masks, things=things), 1, (count, -1))
+    answers = match(cost, own=truth.own.unsqueeze(1))  # (B, H, G, Q)
+
+    logits = torch.unflatten(masks.chosen(answers).logits(), 1, (count, -1))  # (B, H, G, P)
+    wanted, everywhere = things.masks.unsqueeze(1), things.everywhere.unsqueeze(1)
+    pairs = answers.any(dim=3)  # (B, H, G)
+    matched = pairs.sum(dim=2)  # (B, H)
+    # a sum over no match is 0 with a gradient of zeros: ESAM's gradient without its NaN
+    bce = (_bce_losses(logits, wanted, everywhere) * pairs).sum(dim=2) / matched.clamp(min=1)
+    dice = (_dice_losses(logits, wanted, everywhere) * pairs).sum(dim=2) / matched.clamp(min=1)
+    classes = _class_loss(class_logits, answers.any(dim=2), truth.queries.unsqueeze(1), no_object=no_object)
+    return torch.stack((classes, bce, dice, matched), dim=2)
 
 
-def _class_loss(logits: Tensor, matches: Matches, *, no_object: float) -> Tensor:
-    """Weighted mean cross entropy of Q queries: class 0 where matched, else 1, "no object"."""
-    wanted = torch.ones(len(logits), dtype=torch.int64, device=logits.device).index_fill(0, matches.queries, 0)
-    weight = logits.new_tensor([1.0, no_object])
-    total = functional.cross_entropy(logits, wanted, weight=weight, reduction="sum")
-    weights = weight.index_select(0, wanted).sum()
+def _class_loss(logits: Tensor, answering: Tensor, real: Tensor, *, no_object: float) -> Tensor:
+    """(B, H) weighted mean cross entropy of (B, H, Q, 2): class 0 where the query answers, else 1, "no object"."""
+    thing, nothing = logits.log_softmax(dim=3).unbind(dim=3)
+    weights = torch.where(answering, logits.new_ones(()), no_object) * real
+    total = (weights * -torch.where(answering, thing, nothing)).sum(dim=2)
     # with no_object 0 and no match, all weights are 0, and so is the total
-    return total / weights.clamp(min=torch.finfo(weights.dtype).tiny)
+    return total / weights.sum(dim=2).clamp(min=torch.finfo(weights.dtype).tiny)
 
 
-def _dice_losses(logits: Tensor, wanted: Tensor) -> Tensor:
-    """(M,) 1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1) of M pairs."""
+def _bce_losses(logits: Tensor, wanted: Tensor, everywhere: Tensor) -> Tensor:
+    """(B, H, G) mean binary cross entropy over the positions of a mask."""
+    losses = functional.binary_cross_entropy_with_logits(logits, wanted.expand_as(logits), reduction="none")
+    return (losses * everywhere).sum(dim=3) / everywhere.sum(dim=3)
+
+
+def _dice_losses(logits: Tensor, wanted: Tensor, everywhere: Tensor) -> Tensor:
+    """(B, H, G) 1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1)."""
     p = logits.sigmoid()
-    return 1 - (2 * (p * wanted).sum(dim=1) + 1) / (p.sum(dim=1) + wanted.sum(dim=1) + 1)
+    return 1 - (2 * (p * wanted).sum(dim=3) + 1) / ((p * everywhere).sum(dim=3) + wanted.sum(dim=3) + 1)
 
 
-def _semantic_loss(output: SampleOutput, truth: _Truth) -> Tensor:
-    """() mean cross entropy over the queries with a class; 0 if none has one."""
-    logits = output.semantic_logits[:, : truth.no_class]
-    total = functional.cross_entropy(logits, truth.classes, ignore_index=truth.no_class, reduction="sum")
-    labelled = (truth.classes != truth.no_class).sum()
-    return total / labelled.clamp(min=1)
+def _semantic_loss(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """(B,) mean cross entropy over the queries with a class, 0 if none has one; (B,) how many have."""
+    losses = functional.cross_entropy(
+        at_least_float32(logits[..., :IGNORED]).flatten(0, 1), classes.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    labelled = (classes != IGNORED).sum(dim=1)
+    return losses.view_as(classes).sum(dim=1) / labelled.clamp(min=1), labelled

@@ -65,7 +65,7 @@ def train_step(
         },
         known={
             "points": sum(len(sample.xyz) for sample in batch),
-            "queries": sum(len(sample.query_superpoints) for sample in output.samples),
+            "queries": sum(output.layout.queries.counts),
             "depth_ok_ratio": sum(sample.depth_ok_ratio for sample in batch) / len(batch),
             "boundary_ok_ratio": sum(sample.boundary_ok_ratio for sample in batch) / len(batch),
         },

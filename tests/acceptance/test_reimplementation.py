@@ -30,7 +30,7 @@ from ditr.evaluation.match_table import MatchTable
 from ditr.evaluation.postprocess import matrix_nms
 from ditr.geometry.camera import project
 from ditr.model.esam import EsamSingleView
-from ditr.model.output import HeadOutput, ModelOutput, SampleOutput
+from ditr.model.output import ModelOutput, to_floats
 from ditr.model.res16unet import Branch
 from ditr.model.sparse import SparseTensor, voxelise
 from ditr.runner.inputs import fresh_model
@@ -38,9 +38,12 @@ from ditr.spec.load import load_spec
 from ditr.spec.models import FusionSpec, InjectionSpec, LossSpec, ModelSpec, ScheduleSpec, Spec
 from ditr.spec.registry import Registry
 from ditr.training.criterion import Criterion
-from ditr.training.matching import match
+from ditr.training.matching import match, pair_cost
 from ditr.training.schedule import learning_rate
+from ditr.training.truth import Things
 from ditr.weights.loading import load_weights
+from tests.reference.loop_model import LoopHead, LoopOutput
+from tests.reference.padded_outputs import masks_of, padded
 from tests.reference.pyramid import build_pyramid
 from tests.reference.slow_scannet_eval import SlowFrame, slow_scores
 
@@ -86,9 +89,7 @@ def test_03_the_first_instance_is_lost_without_background_in_compat_only_and_maj
     for esam_compat in (False, True):
         found = targets(*things, (0, wall, 3), esam_compat=esam_compat)
         assert found.instance_of_point.tolist() == [0, 0, 1, 1, 0, -1]
-        assert found.instance_masks.int().tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]], (
-            "half of superpoint 2 is no majority"
-        )
+        assert found.instance_of_superpoint.tolist() == [0, 1, -1, -1], "half of superpoint 2 is no majority"
 
 
 def test_04_the_matcher_without_own_query_with_a_tie_and_with_one_or_two_queries() -> None:
@@ -96,9 +97,11 @@ def test_04_the_matcher_without_own_query_with_a_tie_and_with_one_or_two_queries
     good, bad = [5.0, 5.0, -5.0], [-5.0, -5.0, 5.0]
 
     def pairs(masks: list[list[float]], own: list[bool]) -> list[tuple[int, int]]:
-        head = HeadOutput(class_logits=torch.zeros(len(masks), 2), masks=torch.tensor(masks), level="superpoint")
-        found = match(head, masks=torch.tensor([[1.0, 1.0, 0.0]]), own=torch.tensor(own)[:, None])
-        return list(zip(found.queries.tolist(), found.things.tolist(), strict=True))
+        thing = Things(masks=torch.tensor([[[1.0, 1.0, 0.0]]]), everywhere=torch.ones(1, 1, 3))
+        logits = masks_of(torch.tensor([masks]), level="superpoint")
+        cost = pair_cost(torch.zeros(1, len(masks), 2), logits, things=thing)
+        answers = match(cost, own=torch.tensor(own)[None, :, None])
+        return [(query, thing) for _, thing, query in answers.nonzero().tolist()]
 
     assert pairs([good, good], [False, False]) == []
     assert pairs([good, bad, [0.0] * 3], [False, True, True]) == [(2, 0)]
@@ -112,19 +115,19 @@ def test_05_dice_weighs_4_and_4_over_b_and_no_match_is_finite_with_esams_gradien
     """tests/training/test_criterion.py."""
     compat = Criterion(LossSpec(), esam_compat=True)
     plain = Criterion(LossSpec(dice_final=1.0, dice_aux=1.0))
-    output, batch = predictions(batch_size, queries=(0, 1))
-    weighted, unweighted = compat(output, batch).terms, plain(output, batch).terms
+    outputs, batch = predictions(batch_size, queries=(0, 1))
+    weighted, unweighted = (to_floats(loss(padded(outputs, batch), batch).terms) for loss in (compat, plain))
     factors = [weighted[f"dice_{head}"] / unweighted[f"dice_{head}"] for head in range(4)]
     assert factors == pytest.approx([4 / batch_size] * 3 + [4])
 
-    output, batch = predictions(batch_size, queries=(1,))  # superpoint 1 is inside no thing
-    losses = compat(output, batch)
+    outputs, batch = predictions(batch_size, queries=(1,))  # superpoint 1 is inside no thing
+    losses = compat(padded(outputs, batch), batch)
     assert math.isfinite(losses.total.item())
     assert losses.unmatched_samples == batch_size
-    masks = [head.masks for sample in output.samples for head in sample.heads]
+    masks = [head.masks for sample in outputs for head in sample.heads]
     esams = losses.total + torch.stack([logits[:0].mean() for logits in masks]).sum()  # its means over no match
     assert math.isnan(esams.item())
-    leaves = [*masks, *(head.class_logits for sample in output.samples for head in sample.heads)]
+    leaves = [*masks, *(head.class_logits for sample in outputs for head in sample.heads)]
     ours, theirs = (torch.autograd.grad(total, leaves, retain_graph=True) for total in (losses.total, esams))
     assert all(torch.equal(left, right) for left, right in zip(ours, theirs, strict=True))
 
@@ -132,7 +135,7 @@ def test_05_dice_weighs_4_and_4_over_b_and_no_match_is_finite_with_esams_gradien
 def test_06_matrix_nms_with_ties_and_the_evaluator_against_the_slow_protocol() -> None:
     """tests/evaluation/test_postprocess.py, and test_instance_ap.py: 2,300 frames and every case of the protocol."""
     masks = torch.tensor([[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0]])
-    decayed = matrix_nms(masks, torch.tensor([0.5, 0.5, 0.25]))[1]
+    (decayed,) = matrix_nms(masks[None], torch.tensor([[0.5, 0.5, 0.25]]))[1]
     # the twin is suppressed whole and suppresses nobody; IoU 1/3 with the first leaves two thirds of the third
     assert decayed.tolist() == pytest.approx([0.5, 0.25 * 2 / 3, 0.0])
 
@@ -298,7 +301,8 @@ def sample_of(*, xyz: Tensor, colour: Tensor, superpoints: Tensor | None = None,
     points = len(xyz)
     superpoints = torch.zeros(points, dtype=torch.int64) if superpoints is None else superpoints
     none = torch.zeros(0, dtype=torch.int64)
-    empty = {"instance_of_point": none, "instance_masks": none, "semantic_masks": none, "labels": none, "ids": none}
+    names = ("instance_of_point", "instance_of_superpoint", "class_of_superpoint", "labels", "ids")
+    empty = dict.fromkeys(names, none)
     return Sample(
         frame_id="scene0000_00_0",
         seed=0,
@@ -315,33 +319,32 @@ def sample_of(*, xyz: Tensor, colour: Tensor, superpoints: Tensor | None = None,
     )
 
 
-def predictions(count: int, *, queries: tuple[int, ...]) -> tuple[ModelOutput, Batch]:
+def predictions(count: int, *, queries: tuple[int, ...]) -> tuple[list[LoopOutput], Batch]:
     """Samples of six points in two superpoints; the first of these is the only thing."""
     rng = torch.Generator().manual_seed(0)
     superpoints = torch.tensor([0, 0, 0, 1, 1, 1])
-    classes = torch.tensor([7, 0])
     sample = sample_of(
         xyz=torch.zeros(6, 3),
         colour=torch.zeros(6, 3),
         superpoints=superpoints,
         instance_of_point=-superpoints,
-        instance_masks=torch.tensor([[True, False]]),
-        semantic_masks=classes == torch.arange(201)[:, None],
+        instance_of_superpoint=torch.tensor([0, -1]),
+        class_of_superpoint=torch.tensor([7, 0]),
         labels=torch.tensor([5]),
+        ids=torch.tensor([1]),
     )
 
-    def output() -> SampleOutput:
+    def output() -> LoopOutput:
         def leaf(*shape: int) -> Tensor:
             return torch.randn(len(queries), *shape, generator=rng).requires_grad_()
 
         heads = tuple(
-            HeadOutput(class_logits=leaf(2), masks=leaf(size), level=level)  # type: ignore[arg-type]
+            LoopHead(class_logits=leaf(2), masks=leaf(size), level=level)  # type: ignore[arg-type]
             for level, size in (("superpoint", 2), ("superpoint", 2), ("point", 6), ("point", 6))
         )
-        return SampleOutput(heads=heads, semantic_logits=leaf(201), query_superpoints=torch.tensor(queries))
+        return LoopOutput(heads=heads, semantic_logits=leaf(201), query_superpoints=torch.tensor(queries))
 
-    outputs = tuple(output() for _ in range(count))
-    return ModelOutput(samples=outputs, balance_loss=None, statistics={}), Batch(samples=(sample,) * count)
+    return [output() for _ in range(count)], Batch(samples=(sample,) * count)
 
 
 def random_frame(rng: np.random.Generator) -> SlowFrame:

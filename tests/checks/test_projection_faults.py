@@ -213,10 +213,13 @@ def padded(fault: Fault) -> Fault:
 
 # Reading
 
+Sizes = tuple[Tensor, Tensor]
+"""Height and width, (N,) each."""
 
-def reads(change: Callable[[Tensor, tuple[int, int], tuple[int, int]], Reading]) -> Fault:
+
+def reads(change: Callable[[Tensor, Sizes, Sizes], Reading]) -> Fault:
     def fault(world: World, patch: pytest.MonkeyPatch) -> None:
-        def other(uv: Tensor, *, grid_hw: tuple[int, int], map_hw: tuple[int, int], mode: str) -> Reading:
+        def other(uv: Tensor, *, grid_hw: Sizes, map_hw: Sizes, mode: str) -> Reading:
             return change(uv, grid_hw, map_hw)
 
         patch.setattr(esam_module, "read_at", other)
@@ -224,28 +227,28 @@ def reads(change: Callable[[Tensor, tuple[int, int], tuple[int, int]], Reading])
     return fault
 
 
-def bilinear(uv: Tensor, grid: tuple[int, int], covered: tuple[int, int]) -> Reading:
+def bilinear(uv: Tensor, grid: Sizes, covered: Sizes) -> Reading:
     return read_at(uv, grid_hw=grid, map_hw=covered, mode="bilinear")
 
 
-def transposed(uv: Tensor, grid: tuple[int, int], covered: tuple[int, int]) -> Reading:
+def transposed(uv: Tensor, grid: Sizes, covered: Sizes) -> Reading:
     """Rows of the map are taken for columns."""
     right = bilinear(uv, grid, covered)
-    row, column = right.rows // grid[1], right.rows % grid[1]
-    return replace(right, rows=column * grid[0] + row)
+    rows, columns = (size[:, None] for size in grid)
+    return replace(right, rows=right.rows % columns * rows + right.rows // columns)
 
 
-def corners_aligned(uv: Tensor, grid: tuple[int, int], covered: tuple[int, int]) -> Reading:
+def corners_aligned(uv: Tensor, grid: Sizes, covered: Sizes) -> Reading:
     """The outermost token centres lie on the outermost pixels, as ``align_corners=True`` has it."""
-    scale = torch.tensor([(grid[1] - 1) / (covered[1] - 1), (grid[0] - 1) / (covered[0] - 1)])
+    scale = torch.stack([(grid[1] - 1) / (covered[1] - 1), (grid[0] - 1) / (covered[0] - 1)], dim=1)
     return read_at(uv * scale, grid_hw=grid, map_hw=grid, mode="bilinear")
 
 
-def half_pixel_forgotten(uv: Tensor, grid: tuple[int, int], covered: tuple[int, int]) -> Reading:
-    return read_at(uv - 0.5 * covered[1] / grid[1], grid_hw=grid, map_hw=covered, mode="bilinear")
+def half_pixel_forgotten(uv: Tensor, grid: Sizes, covered: Sizes) -> Reading:
+    return read_at(uv - (0.5 * covered[1] / grid[1])[:, None], grid_hw=grid, map_hw=covered, mode="bilinear")
 
 
-def nearest_instead(uv: Tensor, grid: tuple[int, int], covered: tuple[int, int]) -> Reading:
+def nearest_instead(uv: Tensor, grid: Sizes, covered: Sizes) -> Reading:
     return read_at(uv, grid_hw=grid, map_hw=covered, mode="nearest")
 
 

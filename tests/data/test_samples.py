@@ -135,7 +135,7 @@ def test_points_off_the_image_are_marked_counted_and_hold_zero(tmp_path: Path) -
 def test_evaluation_moves_nothing(frames: FrameSet) -> None:
     sample, raw = evaluation_set(frames)[3], frames.frame(3)
     np.testing.assert_array_equal(sample.xyz.numpy(), raw.points[:, :3])
-    assert sample.num_superpoints == COUNT // 10 == sample.targets.semantic_masks.shape[1]
+    assert sample.num_superpoints == COUNT // 10 == len(sample.targets.class_of_superpoint)
 
 
 @pytest.mark.parametrize("augmentation", [None, AugmentationSpec()], ids=["evaluation", "training"])

@@ -48,7 +48,7 @@ def test_no_instance_is_lost_in_a_frame_without_background() -> None:
     assert without.instance_of_point.tolist() == [0, 0, 1, 2]
     assert with_background.instance_of_point.tolist() == [0, 0, 1, 2, -1]
     assert without.labels.tolist() == with_background.labels.tolist() == [0, 1, 2]
-    assert torch.equal(without.instance_masks, with_background.instance_masks[:, :3])
+    assert without.instance_of_superpoint.tolist() == with_background.instance_of_superpoint.tolist()[:3] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("background", [(WALL,), (FLOOR,), (NOT_A_CLASS,), (WALL, FLOOR, NOT_A_CLASS), ()])
@@ -67,10 +67,10 @@ def test_compat_is_esams_relabelling_and_the_default_differs_only_without_backgr
     fixed = make_targets(instance, semantic, superpoint)
     assert compat.instance_of_point.tolist() == esam == evaluated
     assert compat.labels.tolist() == labels
-    assert len(compat.instance_masks) == len(labels)
+    assert len(compat.ids) == len(labels)
     if background:
         assert torch.equal(fixed.instance_of_point, compat.instance_of_point)
-        assert torch.equal(fixed.instance_masks, compat.instance_masks)
+        assert torch.equal(fixed.instance_of_superpoint, compat.instance_of_superpoint)
     else:
         assert fixed.instance_of_point.tolist() == [new + 1 for new in esam]
 
@@ -81,8 +81,8 @@ def test_compat_loses_the_smallest_id_of_a_frame_without_background_and_nothing_
     fixed = targets_of(rows)
     assert targets.instance_of_point.tolist() == [0, -1, -1, 1]
     assert [THING_NAMES[label] for label in targets.labels] == ["table", "door"]
-    assert torch.equal(targets.instance_masks, fixed.instance_masks[1:])
-    assert torch.equal(targets.semantic_masks, fixed.semantic_masks), "the points keep their class"
+    assert torch.equal(targets.instance_of_superpoint, (fixed.instance_of_superpoint - 1).clamp(min=-1))
+    assert torch.equal(targets.class_of_superpoint, fixed.class_of_superpoint), "the points keep their class"
 
 
 @pytest.mark.parametrize("background", [(), (WALL,)])
@@ -100,20 +100,20 @@ def test_id_0_with_a_class_is_an_instance_in_compat_only(background: tuple[int, 
 def test_compat_leaves_nothing_of_a_frame_with_one_instance_alone() -> None:
     targets = targets_of([(5, CHAIR, 0), (5, CHAIR, 1)], esam_compat=True)
     assert targets.instance_of_point.tolist() == [-1, -1]
-    assert (targets.instance_masks.shape, targets.labels.shape) == ((0, 2), (0,))
+    assert (targets.instance_of_superpoint.tolist(), targets.labels.shape) == ([-1, -1], (0,))
 
 
 def test_a_superpoint_needs_more_than_half_of_its_points() -> None:
     half = targets_of([(1, CHAIR, 0), (2, TABLE, 0), (1, CHAIR, 1), (1, CHAIR, 1), (2, TABLE, 1)])
-    assert half.instance_masks.tolist() == [[False, True], [False, False]]
-    assert half.semantic_masks[:, 0].nonzero().flatten().tolist() == [200]
-    assert [CLASS_NAMES[row] for row in half.semantic_masks[:, 1].nonzero().flatten()] == ["chair"]
+    assert half.instance_of_superpoint.tolist() == [-1, 0]
+    assert half.class_of_superpoint[0] == 200
+    assert CLASS_NAMES[half.class_of_superpoint[1]] == "chair"
 
 
-def test_stuff_owns_its_superpoints_in_the_semantic_masks_only() -> None:
+def test_stuff_owns_its_superpoints_as_a_class_only() -> None:
     targets = targets_of([(3, FLOOR, 0), (3, FLOOR, 0), (0, 0, 1), (1, CHAIR, 2)])
-    assert targets.semantic_masks.int().argmax(dim=0).tolist() == [1, 200, 3 - 1]
-    assert targets.instance_masks.tolist() == [[False, False, True]]
+    assert targets.class_of_superpoint.tolist() == [1, 200, 3 - 1]
+    assert targets.instance_of_superpoint.tolist() == [-1, -1, 0]
 
 
 def test_an_instance_that_straddles_stuff_keeps_its_thing_points_and_its_thing_label() -> None:
@@ -124,13 +124,13 @@ def test_an_instance_that_straddles_stuff_keeps_its_thing_points_and_its_thing_l
 
 def test_a_frame_of_stuff_alone_has_no_things() -> None:
     targets = targets_of([(1, WALL, 0), (2, FLOOR, 1)])
-    assert targets.instance_masks.shape == (0, 2)
+    assert targets.instance_of_superpoint.tolist() == [-1, -1]
     assert targets.labels.shape == (0,)
     assert targets.labels.dtype == torch.int64
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_masks_equal_a_count_point_by_point(seed: int) -> None:
+def test_majorities_equal_a_count_point_by_point(seed: int) -> None:
     rng = np.random.default_rng(seed)
     superpoint = np.concatenate([np.arange(40), rng.integers(0, 40, 360)])
     instance = np.where(rng.random(400) < 0.7, superpoint // 3 * 1000 + 17, rng.integers(0, 4, 400))
@@ -142,6 +142,5 @@ def test_masks_equal_a_count_point_by_point(seed: int) -> None:
     for s in range(40):
         inside = superpoint == s
         for g in range(len(things)):
-            assert bool(targets.instance_masks[g, s]) == (np.mean(owner[inside] == g) > 0.5)
-    assert targets.semantic_masks.shape == (201, 40)
-    assert torch.equal(targets.semantic_masks.sum(dim=0), torch.ones(40, dtype=torch.int64))
+            assert bool(targets.instance_of_superpoint[s] == g) == (np.mean(owner[inside] == g) > 0.5)
+    assert targets.class_of_superpoint.shape == targets.instance_of_superpoint.shape == (40,)

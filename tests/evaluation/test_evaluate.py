@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from ditr.data.batch import Batch, Sample, Targets, as_it_is
 from ditr.data.frame_view import FrameView
 from ditr.evaluation.evaluate import Evaluation, evaluate
-from ditr.model.output import HeadOutput, ModelOutput, SampleOutput
+from ditr.model.output import ModelOutput
 from ditr.spec.models import EvaluationSpec
+from tests.reference.loop_model import LoopHead, LoopOutput
+from tests.reference.padded_outputs import padded
 
 SPEC = EvaluationSpec(min_points=10)
 CPU = torch.device("cpu")
@@ -65,8 +67,8 @@ class Frames:
             tokens=None,
             targets=Targets(
                 instance_of_point=truth,
-                instance_masks=torch.zeros(3, 12, dtype=torch.bool),
-                semantic_masks=torch.zeros(201, 12, dtype=torch.bool),
+                instance_of_superpoint=torch.full((12,), -1),
+                class_of_superpoint=torch.full((12,), 200),
                 labels=torch.tensor([0, 2, 187]),
                 ids=torch.tensor([7, 9, 12]),
             ),
@@ -88,15 +90,12 @@ class Answers(nn.Module):
         self.modes.append((self.training, torch.is_grad_enabled()))
         assert len(batch) == 1
         masks = self.masks(batch.samples[0].targets.instance_of_point)
-        head = HeadOutput(class_logits=torch.tensor([[3.0, 0.0]]).repeat(len(masks), 1), masks=masks, level="point")
-        sample = SampleOutput(
+        head = LoopHead(class_logits=torch.tensor([[3.0, 0.0]]).repeat(len(masks), 1), masks=masks, level="point")
+        sample = LoopOutput(
             heads=(head,), semantic_logits=torch.zeros(len(masks), 201), query_superpoints=torch.arange(len(masks))
         )
-        return ModelOutput(
-            samples=(sample,),
-            balance_loss=None,
-            statistics={name: torch.tensor(value) for name, value in self.reported.items()},
-        )
+        statistics = {name: torch.tensor(value) for name, value in self.reported.items()}
+        return padded([sample], batch, statistics=statistics)
 
 
 def perfect(truth: Tensor) -> Tensor:

@@ -41,7 +41,6 @@ def make_sample() -> Callable[..., Sample]:
         xyz = torch.cat([floor, wall])
         ids = torch.arange(points) % superpoints
         empty = torch.zeros(0, dtype=torch.int64)
-        masks = torch.zeros(0, superpoints, dtype=torch.bool)
         return Sample(
             frame_id=f"scene0000_00_{seed}",
             seed=seed,
@@ -55,7 +54,11 @@ def make_sample() -> Callable[..., Sample]:
             map_hw=(480, 640),
             tokens=None if channels is None else torch.randn(channels, 6, 8, generator=generator).half(),
             targets=Targets(
-                instance_of_point=empty, instance_masks=masks, semantic_masks=masks, labels=empty, ids=empty
+                instance_of_point=empty,
+                instance_of_superpoint=empty,
+                class_of_superpoint=empty,
+                labels=empty,
+                ids=empty,
             ),
         )
 

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from ditr.model.bifusion import BiFusion, FusedPoints
+from ditr.model.padding import Padding
 from ditr.model.point_features import PointFeatures
 from ditr.spec.models import BiFusionSpec
 
 SAMPLE_OF_POINT = torch.tensor([0] * 30 + [1] * 20)
+SAMPLES = Padding.of([30, 20], device=torch.device("cpu"))
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def points(points_of: Callable[..., PointFeatures]) -> PointFeatures:
 
 
 def fuse(fusion: BiFusion, features: torch.Tensor, points: PointFeatures) -> FusedPoints:
-    fused: FusedPoints = fusion(features, points, sample_of_point=SAMPLE_OF_POINT, samples=2)
+    fused: FusedPoints = fusion(features, points, samples=SAMPLES)
     return fused
 
 
@@ -95,14 +97,17 @@ def test_a_layer_on_tokens_is_that_on_points(fusion: BiFusion, features: torch.T
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_no_valid_point_is_identity_without_gate_statistics(
+def test_no_valid_point_is_identity_and_learns_nothing(
     fusion: BiFusion, features: torch.Tensor, points: PointFeatures
 ) -> None:
     nothing = replace(points, valid=torch.zeros(50, dtype=torch.bool))
+    nn.init.normal_(fusion.residual.weight)
     fused = fuse(fusion, features, nothing)
     assert torch.equal(fused.features, features)
-    assert fused.statistics == {}
+    assert all(value.isnan() for value in fused.statistics.values())
     assert fused.balance_loss == 0
+    (fused.features.sum() + fused.balance_loss).backward()
+    assert all(p.grad is None or not p.grad.any() for p in fusion.parameters())
 
 
 def test_balance_loss_pulls_the_gate_to_its_target(

@@ -7,9 +7,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, relu
 
-from ditr.model.output import HeadOutput
-from ditr.model.query_decoder import PointGroups, ScanNetMixQueryDecoder, attention_mask, select_queries
+from ditr.model.attention import PointGroups, attention_mask
+from ditr.model.output import Layout
+from ditr.model.padding import Padding
+from ditr.model.query_decoder import ScanNetMixQueryDecoder, select_queries
+from ditr.model.segments import Segments
 from ditr.spec.models import DecoderSpec
+from tests.reference.padded_outputs import CPU, masks_of
+
+
+def layout_of(*, points: int, superpoints: int, queries: int) -> Layout:
+    """Of one sample."""
+    return Layout(*(Padding.of([count], device=CPU) for count in (points, superpoints, queries)))
 
 
 def test_size_and_names_are_the_reference_s() -> None:
@@ -53,8 +62,9 @@ def test_point_level_mask_is_that_of_a_loop(seed: int) -> None:
     logits = torch.randn(5, 40, generator=generator) - 1
     logits[0] = -1.0  # a query whose mask is empty
     logits[1] = torch.where(superpoints == 2, 0.0, -1.0)  # sigmoid is 0.5 exactly: not blocked
-    head = HeadOutput(class_logits=torch.zeros(5, 2), masks=logits, level="point")
-    blocked = attention_mask(head, PointGroups(superpoints=superpoints, weights=weights, count=6))
+    groups = PointGroups(superpoints=Segments(of_row=superpoints, count=6), weights=weights)
+    layout = layout_of(points=40, superpoints=6, queries=5)
+    blocked = attention_mask(masks_of(logits[None], level="point"), groups, layout)[0]
 
     for query in range(5):
         outside = [1 / (1 + math.exp(-logit)) < 0.5 for logit in logits[query].tolist()]
@@ -73,10 +83,10 @@ def test_point_level_mask_is_that_of_a_loop(seed: int) -> None:
 
 def test_superpoint_level_mask_never_blocks_a_whole_row() -> None:
     logits = torch.tensor([[-1.0, 2.0, 0.0], [-1.0, -2.0, -0.1]], requires_grad=True)
-    head = HeadOutput(class_logits=torch.zeros(2, 2), masks=logits, level="superpoint")
-    groups = PointGroups(superpoints=torch.arange(3), weights=torch.ones(3), count=3)
-    blocked = attention_mask(head, groups)
-    assert blocked.tolist() == [[True, False, False], [False, False, False]]
+    groups = PointGroups(superpoints=Segments(of_row=torch.arange(3), count=3), weights=torch.ones(3))
+    layout = layout_of(points=3, superpoints=3, queries=2)
+    blocked = attention_mask(masks_of(logits[None], level="superpoint"), groups, layout)
+    assert blocked.tolist() == [[[True, False, False], [False, False, False]]]
     assert not blocked.requires_grad
 
 
@@ -89,9 +99,9 @@ def test_forward_is_the_written_out_decoder(levels: tuple[str, ...]) -> None:
         nn.init.normal_(parameter, std=0.4)
     superpoint_features, point_features = torch.randn(7, 5), torch.randn(50, 8)
     superpoints = torch.cat([torch.arange(7), torch.randint(0, 7, (43,))])
-    groups = PointGroups(superpoints=superpoints, weights=2 * torch.rand(50), count=7)
-    queries = torch.tensor([4, 0, 2])
-    out = decoder(superpoint_features, point_features, queries=queries, groups=groups)
+    groups = PointGroups(superpoints=Segments(of_row=superpoints, count=7), weights=2 * torch.rand(50))
+    queries, layout = torch.tensor([4, 0, 2]), layout_of(points=50, superpoints=7, queries=3)
+    out = decoder(superpoint_features[None], point_features[None], queries=queries[None], groups=groups, layout=layout)
 
     written = WrittenOut(decoder.state_dict(), heads=2)
     x = written.mlp("query_proj", superpoint_features[queries])
@@ -102,14 +112,13 @@ def test_forward_is_the_written_out_decoder(levels: tuple[str, ...]) -> None:
     }
     for index, (head, level) in enumerate(zip(out.heads, levels, strict=True)):
         if index > 0:
-            x = written.layer(index - 1, x, keys, attention_mask(out.heads[index - 1], groups))
+            x = written.layer(index - 1, x, keys, attention_mask(out.heads[index - 1].masks, groups, layout)[0])
         normed = written.norm("out_norm", x)
-        assert head.level == level
-        torch.testing.assert_close(head.class_logits, written.mlp("out_cls", normed), atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(head.masks, normed @ features[level].T, atol=1e-5, rtol=1e-4)
+        assert head.masks.level == level
+        torch.testing.assert_close(head.class_logits[0], written.mlp("out_cls", normed), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(head.masks.logits()[0], normed @ features[level].T, atol=1e-5, rtol=1e-4)
     semantic = written.linear("out_sem", written.norm("out_norm", x))
-    torch.testing.assert_close(out.semantic_logits, semantic, atol=1e-5, rtol=1e-4)
-    assert torch.equal(out.query_superpoints, queries)
+    torch.testing.assert_close(out.semantic_logits[0], semantic, atol=1e-5, rtol=1e-4)
 
 
 class WrittenOut:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from ditr.model.superpoint_pool import GeoAwarePooling, segment_max, segment_mean
+from ditr.model.segments import Segments
+from ditr.model.superpoint_pool import GeoAwarePooling
 
 
 def test_size_and_names_are_the_reference_s() -> None:
@@ -18,7 +19,7 @@ def test_pooling_is_that_of_a_loop_over_superpoints() -> None:
     pool = GeoAwarePooling(6)
     features, xyz = torch.randn(60, 6), torch.randn(60, 3) * 0.3 - 1
     superpoints = torch.cat([torch.arange(7), torch.randint(0, 6, (53,))])  # number 6 has a single point
-    out = pool(features, xyz, superpoints, count=7)
+    out = pool(features, xyz, Segments(of_row=superpoints, count=7))
     for index in range(7):
         rows = (superpoints == index).nonzero().squeeze(1)
         own = xyz[rows]
@@ -29,21 +30,3 @@ def test_pooling_is_that_of_a_loop_over_superpoints() -> None:
         torch.testing.assert_close(out.point_weights[rows], weights[:, 0])
         torch.testing.assert_close(out.features[index], (features[rows] * weights).mean(dim=0) + code)
     assert ((out.point_weights > 0) & (out.point_weights < 2)).all()
-
-
-def test_mean_of_segments_one_of_them_empty() -> None:
-    values = torch.tensor([[-3.0, 1.0], [-1.0, -4.0], [-5.0, -2.0]], requires_grad=True)
-    out = segment_mean(values, torch.tensor([1, 1, 0]), count=3)
-    assert out.tolist() == [[-5.0, -2.0], [-2.0, -1.5], [0.0, 0.0]]
-    out.sum().backward()
-    assert values.grad is not None
-    assert values.grad.tolist() == [[0.5, 0.5], [0.5, 0.5], [1.0, 1.0]]
-
-
-def test_maximum_of_segments_shares_the_gradient_among_equal_ones_even_zeros() -> None:
-    values = torch.tensor([[-3.0, 0.0], [-1.0, 0.0], [-5.0, -2.0]], requires_grad=True)
-    out = segment_max(values, torch.tensor([1, 1, 0]), count=2)
-    assert out.tolist() == [[-5.0, -2.0], [-1.0, 0.0]]
-    out.sum().backward()
-    assert values.grad is not None
-    assert values.grad.tolist() == [[0.0, 0.5], [1.0, 0.5], [1.0, 1.0]]

@@ -16,7 +16,7 @@ from ditr.data.batch import Batch, Sample, as_it_is
 from ditr.data.samples import SampleSet
 from ditr.errors import Code, DitrError
 from ditr.model.esam import EsamSingleView
-from ditr.model.output import HeadOutput, ModelOutput, SampleOutput
+from ditr.model.output import ModelOutput
 from ditr.progress import silent
 from ditr.spec.models import (
     AugmentationSpec,
@@ -33,6 +33,8 @@ from ditr.spec.models import (
 from ditr.training.fit import FETCH_EVERY_S, FitResult, fit
 from ditr.training.schedule import learning_rate
 from ditr.training.state import TrainingState
+from tests.reference.loop_model import LoopHead, LoopOutput
+from tests.reference.padded_outputs import padded
 from tests.reference.synthetic_frames import SeenFrames
 
 CPU = torch.device("cpu")
@@ -51,20 +53,20 @@ class TinyModel(nn.Module):
         self.classes, self.semantics = nn.Linear(16, 2), nn.Linear(16, 201)
 
     def forward(self, batch: Batch) -> ModelOutput:
-        samples = tuple(self._one(sample) for sample in batch)
-        return ModelOutput(samples=samples, balance_loss=None, statistics={"valid_ratio": torch.tensor(0.25)})
+        statistics = {"valid_ratio": torch.tensor(0.25)}
+        return padded([self._one(sample) for sample in batch], batch, statistics=statistics)
 
-    def _one(self, sample: Sample) -> SampleOutput:
+    def _one(self, sample: Sample) -> LoopOutput:
         features = self.points(torch.cat((sample.xyz, sample.colour), dim=1))  # (N, 16)
         count = sample.num_superpoints
         pooled = torch.zeros(count, 16).index_add(0, sample.superpoints, features)
         queries = torch.randperm(count, generator=torch.Generator().manual_seed(sample.seed))[: count - 1]
         q = pooled[queries]
         heads = (
-            HeadOutput(class_logits=self.classes(q), masks=q @ pooled.T / 16, level="superpoint"),
-            HeadOutput(class_logits=self.classes(q), masks=q @ features.T / 16, level="point"),
+            LoopHead(class_logits=self.classes(q), masks=q @ pooled.T / 16, level="superpoint"),
+            LoopHead(class_logits=self.classes(q), masks=q @ features.T / 16, level="point"),
         )
-        return SampleOutput(heads=heads, semantic_logits=self.semantics(q), query_superpoints=queries)
+        return LoopOutput(heads=heads, semantic_logits=self.semantics(q), query_superpoints=queries)
 
 
 class Log:
@@ -319,11 +321,8 @@ def test_a_number_that_is_not_finite_stops_with_the_frames(
         def forward(self, batch: Batch) -> ModelOutput:
             output = super().forward(batch)
             zero = self.classes.weight.sum() * 0
-            return ModelOutput(
-                samples=output.samples,
-                balance_loss=zero / zero if where == "loss" else zero.sqrt(),  # the root's slope at 0 is infinite
-                statistics={},
-            )
+            # the root's slope at 0 is infinite
+            return replace(output, balance_loss=zero / zero if where == "loss" else zero.sqrt())
 
     run = Training(tmp_path, lambda: make_samples(2), model=Broken)
     with pytest.raises(DitrError, match=where) as error:
@@ -460,7 +459,7 @@ class SeeingModel(TinyModel):
         super().__init__()
         self.seen = nn.Linear(3, 6)
 
-    def _one(self, sample: Sample) -> SampleOutput:
+    def _one(self, sample: Sample) -> LoopOutput:
         assert sample.tokens is not None
         assert sample.image is None
         seen = self.seen(sample.tokens.float().mean(dim=(1, 2)))

@@ -6,18 +6,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from ditr.model.output import HeadOutput
 from ditr.training.matching import match, pair_cost
+from ditr.training.truth import Things
+from tests.reference.padded_outputs import masks_of
 
 
-def head(masks: Tensor, class_logits: Tensor | None = None) -> HeadOutput:
+def cost_of(masks: Tensor, things: Tensor, class_logits: Tensor | None = None) -> Tensor:
+    """(Q, G) of one sample."""
     logits = torch.zeros(len(masks), 2) if class_logits is None else class_logits
-    return HeadOutput(class_logits=logits, masks=masks, level="superpoint")
+    everywhere = torch.ones(1, 1, masks.shape[1])
+    truth = Things(masks=things[None], everywhere=everywhere)
+    return pair_cost(logits[None], masks_of(masks[None], level="superpoint"), things=truth)[0]
 
 
-def pairs(masks: Tensor, things: Tensor, own: Tensor) -> set[tuple[int, int]]:
-    found = match(head(masks), masks=things, own=own)
-    return set(zip(found.queries.tolist(), found.things.tolist(), strict=True))
+def pairs(masks: Tensor, things: Tensor, own: Tensor, class_logits: Tensor | None = None) -> set[tuple[int, int]]:
+    answers = match(cost_of(masks, things, class_logits), own=own)
+    return {(q, g) for g, q in answers.nonzero().tolist()}
 
 
 def cost_of_one(logits: list[float], class_logits: list[float], thing: list[float]) -> float:
@@ -53,12 +57,11 @@ def test_each_thing_gets_its_cheapest_own_query(seed: int) -> None:
     owner = torch.randint(-1, things - 1, (queries,), generator=rng)  # the last thing never has a query of its own
     own = owner[:, None] == torch.arange(things)
 
-    cost = pair_cost(head(masks, class_logits), masks=truth)
+    cost = cost_of(masks, truth, class_logits)
     for q, g in [(0, 0), (3, 2), (11, 4)]:
         expected = cost_of_one(masks[q].tolist(), class_logits[q].tolist(), truth[g].tolist())
         assert cost[q, g].item() == pytest.approx(expected, rel=1e-4)
-    found = match(head(masks, class_logits), masks=truth, own=own)
-    got = set(zip(found.queries.tolist(), found.things.tolist(), strict=True))
+    got = pairs(masks, truth, own, class_logits)
     assert got == brute_force(masks, class_logits, truth, own)
     assert all(g != things - 1 for _, g in got)
 

@@ -1,0 +1,108 @@
+"""Sums, means and maxima of rows that belong together, in one fixed order on every device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import embedding_bag
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segments:
+    """N rows in M segments, none of which is empty.
+
+    torch's own sums by index are in another order on a GPU each time, or sort all that they add.
+    """
+
+    of_row: Tensor
+    """(N,) int64, 0..M-1 in any order."""
+    count: int
+    """M."""
+
+    def sum(self, values: Tensor) -> Tensor:
+        """(N, C) -> (M, C), each in the order of its rows."""
+        out: Tensor = _Sum.apply(values, self)  # type: ignore[no-untyped-call]
+        return out
+
+    def mean(self, values: Tensor) -> Tensor:
+        """(N, C) -> (M, C)."""
+        return self.sum(values) / self._offsets.diff().unsqueeze(1)
+
+    def maximum(self, values: Tensor) -> Tensor:
+        """(N, C) -> (M, C); equal rows share the gradient."""
+        out: Tensor = _Maximum.apply(values, self)  # type: ignore[no-untyped-call]
+        return out
+
+    def spread(self, values: Tensor) -> Tensor:
+        """(M, C) -> (N, C): to every row its segment's."""
+        out: Tensor = _Spread.apply(values, self)  # type: ignore[no-untyped-call]
+        return out
+
+    def _sum(self, values: Tensor) -> Tensor:
+        return embedding_bag(self._order, values, self._offsets, mode="sum", include_last_offset=True)
+
+    def _spread(self, values: Tensor) -> Tensor:
+        return values.index_select(0, self.of_row)
+
+    @cached_property
+    def _sorted(self) -> tuple[Tensor, Tensor]:
+        ids, order = self.of_row.sort(stable=True)
+        return ids, order
+
+    @property
+    def _order(self) -> Tensor:
+        """(N,) the rows of segment 0, then those of 1, ..."""
+        return self._sorted[1]
+
+    @cached_property
+    def _offsets(self) -> Tensor:
+        """(M + 1,) where each segment begins in this order, and N."""
+        return torch.searchsorted(self._sorted[0], torch.arange(self.count + 1, device=self.of_row.device))
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, segments: Segments) -> Tensor:
+        ctx.segments = segments
+        return segments._sum(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.segments._spread(gradient), None
+
+
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, segments: Segments) -> Tensor:
+        ctx.segments = segments
+        return segments._spread(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.segments._sum(gradient.contiguous()), None
+
+
+class _Maximum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, segments: Segments) -> Tensor:
+        index = segments.of_row.unsqueeze(1).expand_as(values)
+        start = values.new_full((segments.count, values.shape[1]), -torch.inf)
+        out = start.scatter_reduce(0, index, values, reduce="amax")
+        ctx.save_for_backward(values, out)
+        ctx.segments = segments
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        values, out = ctx.saved_tensors
+        segments: Segments = ctx.segments
+        hits = (values == segments._spread(out)).to(gradient.dtype)
+        return hits * segments._spread(gradient / segments._sum(hits)), None
