@@ -71,7 +71,8 @@ def run(
     registry = Registry()
     command = _command(specs, overrides=overrides or (), jobs=jobs, gpus=gpus)
     loaded = load_specs(specs, registry=registry, overrides=overrides)
-    planned = plan(loaded, registry=registry, runs=runs_dir(), force=force)
+    device = slots[0].device if slots else None
+    planned = plan(loaded, registry=registry, runs=runs_dir(), force=force, device=device)
     require_fit(planned, slots=slots)
     with open_display() as display:
         display.say(plan_table(planned))

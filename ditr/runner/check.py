@@ -17,7 +17,7 @@ from ditr.progress import Progress
 from ditr.record.folder import Record
 from ditr.record.recording import Draft, draft
 from ditr.runner.check_subject import CheckRequest, PreparedSubject, prepare_check
-from ditr.runner.inputs import pick_device
+from ditr.runner.execution import pick_device, settle_loaded
 from ditr.runner.outputs import result_of_inputs, write_provenance
 from ditr.runner.plan import PlannedRecord
 from ditr.runner.session import Host, count_weights, use_cores
@@ -70,7 +70,7 @@ def check_all(specs: Sequence[LoadedSpec], *, asked: CheckRequest, host: Host, r
         host.say(f"{loaded.spec.name}: check of {loaded.path}")
         try:
             with draft(runs, name=f"{loaded.spec.name}-check") as work:
-                checked = _Work(loaded, asked=asked, draft=work, host=host).run()
+                checked = _Work(settle_loaded(loaded), asked=asked, draft=work, host=host).run()
         except Interrupted:
             raise
         except Exception as error:
@@ -90,7 +90,7 @@ class _Work:
     def run(self) -> SpecCheck:
         spec, host = self.loaded.spec, self.host
         progress = host.stop.stopping(host.progress)
-        device = pick_device(spec.execution)
+        device = pick_device(spec, origins=self.loaded.origins)
         use_cores(device)
         prepared = prepare_check(
             spec, asked=self.asked, registry=host.registry, device=device, progress=progress, say=self.say

@@ -15,7 +15,8 @@ from ditr.record.folder import Record
 from ditr.record.provenance import code_changed
 from ditr.record.recording import Recording
 from ditr.record.views.teller import Teller
-from ditr.runner.inputs import Inputs, LoadedWeights, build_model, pick_device, prepare
+from ditr.runner.execution import pick_device
+from ditr.runner.inputs import Inputs, LoadedWeights, build_model, prepare
 from ditr.runner.outputs import write_provenance, write_result
 from ditr.runner.plan import PlannedRun
 from ditr.runner.stop import StopSignal
@@ -64,7 +65,7 @@ class Session:
         """
         spec, folder, host = self._planned.spec, self._planned.folder, self._host
         write_text(folder.spec, to_yaml(spec))
-        device = pick_device(spec.execution)
+        device = pick_device(spec)
         use_cores(device)
         seed, progress = self._planned.seed, host.stop.stopping(host.progress)
         inputs = prepare(spec, seed=seed, registry=host.registry, device=device, progress=progress, say=self._say)

@@ -24,6 +24,7 @@ from ditr.record.views.results import Results
 from ditr.record.views.teller import Teller
 from ditr.runner import evaluate_checkpoint as module
 from ditr.runner.evaluate_checkpoint import CheckpointEvaluation, evaluate_checkpoint
+from ditr.runner.execution import settle
 from ditr.runner.inputs import Selection, build_model
 from ditr.runner.plan import plan
 from ditr.runner.run import run_all
@@ -226,7 +227,7 @@ def test_one_changed_bit_of_a_runs_weights_is_noticed_wherever_they_are_taken(
             evaluate(tmp_path / "runs", checkpoint)
     start = load("fpn_inject", f"checkpoint={{kind: file, path: {damaged.weights}, format: ditr}}").spec
     with pytest.raises(DitrError, match="damaged"):
-        build_model(start, seed=0, registry=REGISTRY, feature_channels=24)
+        build_model(settle(start), seed=0, registry=REGISTRY, feature_channels=24)
 
 
 def test_weights_that_nothing_can_vouch_for_are_said_to_be_so(trained: Path, tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""Machines that this one is not: torch sees another GPU or none, and what the engines need is there or not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from ditr.model.sparse import choice
+
+Machine = Callable[..., None]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    """Pretends; MinkowskiEngine has CUDA with ``minkowski_cuda``, and ``compilers`` are the programs on PATH."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+
+    def has(
+        *,
+        gpu: bool,
+        capability: tuple[int, int] = (9, 0),
+        minkowski_cuda: bool = False,
+        triton: bool = True,
+        compilers: tuple[str, ...] = ("gcc",),
+    ) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA Example")
+        monkeypatch.setattr(choice, "minkowski_has_cuda", lambda: minkowski_cuda)
+        if not triton:
+            monkeypatch.setattr(choice, "find_spec", lambda name: None if name == "triton" else True)
+        for name in ("gcc", "clang"):
+            (tools / name).unlink(missing_ok=True)
+        for name in compilers:
+            write_tool(tools / name, "")
+        monkeypatch.setenv("PATH", f"{tools}:{Path(sys.executable).parent}")
+        monkeypatch.delenv("CC", raising=False)
+
+    return has
+
+
+def write_tool(path: Path, says: str, *, code: int = 0) -> None:
+    """A program that says it and ends."""
+    path.write_text(f"#!/bin/sh\ncat <<'END'\n{says}\nEND\nexit {code}\n")
+    path.chmod(0o755)
