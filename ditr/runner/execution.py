@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ditr.driver import hidden_gpu_here
 from ditr.errors import Code, DitrError
 from ditr.spec.execution import engine_of, on_device, possible_engines, with_engine
 from ditr.spec.load import LoadedSpec
@@ -91,8 +92,11 @@ def torch_device(execution: ExecutionSpec, *, origins: Origins = _NOWHERE) -> to
     if execution.device == "cpu" or (execution.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        fix = "Set execution.device to auto or cpu; `ditr doctor` says what is there."
-        raise _error("torch sees no CUDA device", path="execution.device", origins=origins, fix=fix)
+        what, fix = "torch sees no CUDA device", "`ditr doctor` says what is there"
+        if hidden := hidden_gpu_here():
+            what, fix = hidden.what, hidden.fix
+        fix = f"Set execution.device to auto or cpu; {fix}."
+        raise _error(what, path="execution.device", origins=origins, fix=fix)
     return torch.device("cuda")
 
 

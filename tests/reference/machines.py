@@ -44,6 +44,16 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     return has
 
 
+def nvidia_smi(folder: Path, *, driver: str = "580.95.05", cuda: str = "CUDA Version: 13.0") -> None:
+    """As the tool of a driver prints, put into ``folder``."""
+    listing = "GPU 0: NVIDIA Example 24GB (UUID: GPU-1234)\nGPU 1: NVIDIA Other (UUID: GPU-5678)"
+    head = f"| NVIDIA-SMI {driver}   Driver Version: {driver}   {cuda}     |"
+    folder.mkdir(exist_ok=True)
+    tool = folder / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\nif [ \"$1\" = -L ]; then echo '{listing}'; else echo '{head}'; fi\n")
+    tool.chmod(0o755)
+
+
 def write_tool(path: Path, says: str, *, code: int = 0) -> None:
     """A program that says it and ends."""
     path.write_text(f"#!/bin/sh\ncat <<'END'\n{says}\nEND\nexit {code}\n")
