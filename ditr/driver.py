@@ -12,7 +12,9 @@ import subprocess
 from dataclasses import dataclass
 
 OLDEST_DRIVERS = {11: "450", 12: "525", 13: "580"}
-"""By the major version of CUDA; all its minor versions run on them (NVIDIA, CUDA Compatibility)."""
+"""By the major version of CUDA; all its minor versions run on them (docs/reference/cuda.md, Drivers)."""
+_NEEDS_NEWER_BUILD = (12, 8)
+"""A card that came with it has no code in the build for 12.6 (docs/reference/cuda.md, Torch's builds)."""
 _INDEX = "https://download.pytorch.org/whl"
 
 
@@ -98,7 +100,7 @@ def _install(torch: str, driver: Driver) -> str:
         return f"TORCH=torch=={torch} make setup"
     if driver.cuda[0] < 12:
         return ""
-    build = "cu129" if driver.cuda >= (12, 8) else "cu126"  # cu126 lacks the cards that need a driver of 12.8
+    build = "cu129" if driver.cuda >= _NEEDS_NEWER_BUILD else "cu126"
     return f"PIP_EXTRA_INDEX_URL={_INDEX}/{build} TORCH=torch=={torch}+{build} make setup"
 
 

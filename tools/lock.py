@@ -18,7 +18,10 @@ from pathlib import Path
 from setup import BUILD_TOOLS, LOCK, ROOT, TORCH, TORCHVISION
 
 LEFT_OUT = re.compile(r"(torch|torchvision|triton|cuda-.*|nvidia-(?!ml-py).*|pip|setuptools|wheel|ninja)==")
-HEADER = "# Made by `make lock` from pyproject.toml; torch, torchvision, Triton and MinkowskiEngine come from tools/setup.py.\n"
+HEADER = (
+    "# Made by `make lock` from pyproject.toml; torch, torchvision, Triton and MinkowskiEngine come from"
+    " tools/setup.py.\n"
+)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from ditr.progress import Progress
 from ditr.record.folder import Record
 from ditr.record.recording import Draft, draft
 from ditr.runner.check_subject import CheckRequest, PreparedSubject, prepare_check
-from ditr.runner.execution import pick_device, settle_loaded
+from ditr.runner.execution import how, pick_device, settle_loaded
 from ditr.runner.outputs import result_of_inputs, write_provenance
 from ditr.runner.plan import PlannedRecord
 from ditr.runner.session import Host, count_weights, use_cores
@@ -92,6 +92,7 @@ class _Work:
         progress = host.stop.stopping(host.progress)
         device = pick_device(spec, origins=self.loaded.origins)
         use_cores(device)
+        self.say(f"  on {device} with {how(spec)}")
         prepared = prepare_check(
             spec, asked=self.asked, registry=host.registry, device=device, progress=progress, say=self.say
         )

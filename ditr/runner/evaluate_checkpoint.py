@@ -12,7 +12,7 @@ from ditr.errors import Code, DitrError
 from ditr.files import write_text
 from ditr.record.folder import Record
 from ditr.record.recording import Draft, draft
-from ditr.runner.execution import pick_device, settle_loaded
+from ditr.runner.execution import how, pick_device, settle_loaded
 from ditr.runner.inputs import (
     Inputs,
     LoadedWeights,
@@ -126,6 +126,7 @@ class _Work:
         progress = host.stop.stopping(host.progress)
         device = pick_device(spec, origins=self.loaded.origins)
         use_cores(device)
+        self.say(f"  on {device} with {how(spec)}")
         model, weights = self._load(checkpoint)
         inputs = prepare(
             spec, seed=0, registry=host.registry, device=device, progress=progress, say=self.say, only=selection

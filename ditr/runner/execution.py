@@ -80,6 +80,11 @@ def pick_device(spec: Spec, *, origins: Origins = _NOWHERE) -> torch.device:
     raise _error(what, path=f"execution.{field}", origins=origins, fix=fix)
 
 
+def how(spec: Spec) -> str:
+    """Engine and precision in words."""
+    return f"{spec.execution.engine} in {spec.execution.precision}"
+
+
 def torch_device(execution: ExecutionSpec, *, origins: Origins = _NOWHERE) -> torch.device:
     """Of what needs nothing but torch; auto is CUDA where torch sees a GPU.
 

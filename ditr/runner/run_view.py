@@ -13,7 +13,7 @@ from ditr.evaluation.instances import MATCH_IOU
 from ditr.progress import Progress, silent
 from ditr.record.folder import Record
 from ditr.runner.evaluate_checkpoint import given_weights, whole_model
-from ditr.runner.execution import pick_device, settle_to_look
+from ditr.runner.execution import how, pick_device, settle_to_look
 from ditr.runner.inputs import Inputs, Selection, prepare
 from ditr.runner.session import assess, use_cores
 from ditr.spec.models import Spec
@@ -86,7 +86,7 @@ def run_view(
     table = MatchTable.load(run.matches)
     spec, ran = settle_to_look(spec), spec
     if spec.execution != ran.execution:
-        say(f"  computed here with {_how(spec)}, in the run with {_how(ran)}")
+        say(f"  computed here with {how(spec)}, in the run with {how(ran)}")
     device = pick_device(spec)
     use_cores(device)
     model, _ = whole_model(spec, weights, registry=registry)
@@ -98,10 +98,6 @@ def run_view(
     (view,) = found.views
     best_score = precision_recall(table, threshold=MATCH_IOU).best_score
     return replace(view, features=_features(inputs, spec=spec, device=device)), best_score
-
-
-def _how(spec: Spec) -> str:
-    return f"{spec.execution.engine} in {spec.execution.precision}"
 
 
 def _of_one_frame(spec: Spec) -> Spec:

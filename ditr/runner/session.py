@@ -15,7 +15,7 @@ from ditr.record.folder import Record
 from ditr.record.provenance import code_changed
 from ditr.record.recording import Recording
 from ditr.record.views.teller import Teller
-from ditr.runner.execution import pick_device
+from ditr.runner.execution import how, pick_device
 from ditr.runner.inputs import Inputs, LoadedWeights, build_model, prepare
 from ditr.runner.outputs import write_provenance, write_result
 from ditr.runner.plan import PlannedRun
@@ -72,7 +72,7 @@ class Session:
         self.recording.note_steps(spec.schedule.epochs * _steps_of_an_epoch(inputs, spec))
         channels = inputs.feature_channels
         model, start = build_model(spec, seed=seed, registry=host.registry, feature_channels=channels)
-        for line in (*_start_lines(start), f"{count_weights(model) / 1e6:.2f} M weights, on {device}"):
+        for line in (*_start_lines(start), f"{count_weights(model) / 1e6:.2f} M weights, on {device} with {how(spec)}"):
             self._say(f"  {line}")
         facts = write_provenance(self._planned, inputs=inputs, weights={"start_weights": start}, device=device)
         if code_changed(facts):

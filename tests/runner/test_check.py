@@ -91,8 +91,8 @@ def test_real_stages_pass_and_are_recorded(tmp_path: Path) -> None:
     assert not (tmp_path / DRAFTS).exists()
 
     results = Results(tmp_path)
-    (row,) = results.query("select kind, name, variant, failed_checks, n_frames, split from results").rows
-    assert row == ("check", "fpn_inject", "custom", 0, 2, "train and val")
+    (row,) = results.query("select kind, name, variant, failed_checks, n_frames, split, engine from results").rows
+    assert row == ("check", "fpn_inject", "custom", 0, 2, "train and val", "minkowski")
     sql = "select stage, check_name, value, bound, passed, variant from checks where check_name = 's8_channels'"
     assert results.query(sql).rows == ((3, "s8_channels", 128.0, "= 128", True, "custom"),)
 

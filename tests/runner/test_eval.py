@@ -33,6 +33,7 @@ from ditr.runner.stop import StopSignal
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.problems import SpecErrors
 from ditr.spec.registry import Registry
+from ditr.spec.resolved_spec import read_resolved
 
 REGISTRY = Registry()
 PINNED = REGISTRY.folder / "checkpoints" / "synthrooms_res16unet_mini.safetensors"
@@ -128,6 +129,11 @@ def test_a_runs_weights_give_its_numbers_and_matches(trained: Path, tmp_path: Pa
     facts = json.loads(found.folder.provenance.read_text())
     assert facts["evaluated_weights"]["missing"] == []
     assert len(facts["evaluated_weights"]["sha256"]) == 64
+    for record in (run, found.folder):
+        execution = read_resolved(record.spec).execution
+        assert "engine: minkowski" in record.spec.read_text(), "what the spec left open is decided"
+        for said in (execution.model_dump(), record.read_result(), record.read_provenance() or {}):
+            assert (said["engine"], said["precision"]) == ("minkowski", "float32")
     sql = "select kind, ap, n_frames, step_ms is null from results"
     results = Results(tmp_path)
     assert results.query(sql).rows == (("eval", expected["ap"], 2, True),)

@@ -92,8 +92,7 @@ def minkowski_has_cuda() -> bool:
 
 
 def _compiler_lack() -> Lack | None:
-    """Triton compiles what starts its kernels as a Python module, as triton/runtime/build.py does: with CC, gcc or
-    clang, and Python's headers."""
+    """What Triton needs to compile what starts its kernels (docs/reference/cuda.md, Triton's launcher)."""
     named = os.environ.get("CC")
     if named is not None and shutil.which(named) is None:
         what = f"CC names {named!r}, which is no program, and Triton compiles what starts its kernels with it"
