@@ -22,6 +22,7 @@ from ditr.runner.outputs import result_of_inputs, write_provenance
 from ditr.runner.plan import PlannedRecord
 from ditr.runner.session import Host, count_weights, use_cores
 from ditr.spec.dump import to_yaml
+from ditr.spec.execution import in_float32
 from ditr.spec.identity import canonical_json, spec_hash, variant
 from ditr.spec.load import LoadedSpec
 
@@ -70,12 +71,17 @@ def check_all(specs: Sequence[LoadedSpec], *, asked: CheckRequest, host: Host, r
         host.say(f"{loaded.spec.name}: check of {loaded.path}")
         try:
             with draft(runs, name=f"{loaded.spec.name}-check") as work:
-                checked = _Work(settle_loaded(loaded), asked=asked, draft=work, host=host).run()
+                checked = _Work(_as_checked(loaded), asked=asked, draft=work, host=host).run()
         except Interrupted:
             raise
         except Exception as error:
             checked = SpecCheck(name=loaded.spec.name, asked=asked, error=error)
         yield checked
+
+
+def _as_checked(loaded: LoadedSpec) -> LoadedSpec:
+    """With the engine that a run has here, and in float32, of which the limits are."""
+    return settle_loaded(replace(loaded, spec=in_float32(loaded.spec)))
 
 
 @dataclass

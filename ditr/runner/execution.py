@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ditr.driver import hidden_gpu_here
 from ditr.errors import Code, DitrError
-from ditr.spec.execution import engine_of, on_device, possible_engines, with_engine
+from ditr.spec.execution import engine_of, in_float32, on_device, possible_engines, with_engine
 from ditr.spec.load import LoadedSpec
 from ditr.spec.models import Device, ExecutionSpec, Spec
 from ditr.spec.problems import Origin
@@ -50,8 +50,8 @@ def settle_to_look(spec: Spec) -> Spec:
 
     For pictures of what a run says, which another machine may have computed: nothing of them is recorded.
     """
-    free = spec.execution.model_copy(update={"engine": "auto", "precision": "float32"})
-    here = settle(spec.model_copy(update={"execution": free}))
+    free = spec.execution.model_copy(update={"engine": "auto"})
+    here = settle(in_float32(spec.model_copy(update={"execution": free})))
     if engine_of(here) == "minkowski":
         return here
     return with_engine(spec, "triton")

@@ -19,6 +19,11 @@ def with_engine(spec: Spec, engine: Engine) -> Spec:
     return spec.model_copy(update={"execution": spec.execution.model_copy(update={"engine": engine})})
 
 
+def in_float32(spec: Spec) -> Spec:
+    """The spec with what is computed in full precision."""
+    return spec.model_copy(update={"execution": spec.execution.model_copy(update={"precision": "float32"})})
+
+
 def on_device(spec: Spec, device: Device) -> Spec:
     """The spec with what its device is to be."""
     return spec.model_copy(update={"execution": spec.execution.model_copy(update={"device": device})})
