@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from ditr import paths
 from ditr.catalog import locate_checkpoint, locate_dataset, locate_weights
+from ditr.driver import hidden_gpu_here
 from ditr.errors import DitrError
 from ditr.spec.entries import FolderEntry, PrecomputedEntry, PretrainedWeights
 from ditr.spec.models import RegisteredCheckpoint
@@ -57,6 +58,7 @@ def _software() -> Iterator[DoctorLine]:
         ("Python", _python),
         ("torch", _torch),
         ("MinkowskiEngine", _minkowski_engine),
+        ("Triton", _triton),
         ("timm", _timm),
         ("mlflow", lambda: (State.OK, metadata.version("mlflow"), "")),
         ("duckdb", lambda: (State.OK, metadata.version("duckdb"), "")),
@@ -83,27 +85,41 @@ def _torch() -> tuple[State, str, str]:
         card = torch.cuda.get_device_properties(0)
         return State.OK, f"{torch.__version__} on {card.name}, {card.total_memory / 2**30:.0f} GiB", ""
     found = f"{torch.__version__} on the CPU, {os.cpu_count()} cores"
-    if gpu := gpu_name():
-        wanted = torch.__version__.split("+")[0]
-        return State.SLOW, f"{found}, though there is {gpu}", f"TORCH=torch=={wanted} make setup"
+    if hidden := hidden_gpu_here():
+        return State.SLOW, f"{found}: {hidden.what}", hidden.fix
     return State.OK, found, ""
 
 
 def _minkowski_engine() -> tuple[State, str, str]:
+    """The reference. On a GPU it is the engine only where a spec names it, or Triton cannot run there."""
     import torch
 
-    from ditr.model.sparse.minkowski import engine_has_cuda
+    from ditr.model.sparse.choice import engine_lack, minkowski_has_cuda
 
     version = metadata.version("MinkowskiEngine")
-    if engine_has_cuda():
+    if minkowski_has_cuda():
         return State.OK, f"{version} with CUDA", ""
-    fix = f"install CUDA {torch.version.cuda or 'with nvcc'} so that `nvcc` runs, remove .venv, then `make setup`"
-    if torch.cuda.is_available():
-        found = f"{version} for the CPU only, though torch sees a GPU: runs are refused"
-        return State.PROBLEM, found, f"{fix}; or set execution.device=cpu in every spec"
-    if gpu_name():
-        return State.SLOW, f"{version} for the CPU only, though there is a GPU", fix
-    return State.OK, f"{version} for the CPU", ""
+    if not torch.cuda.is_available():
+        return State.OK, f"{version} for the CPU", ""
+    if engine_lack("triton", device=torch.device("cuda")) is None:
+        return State.OK, f"{version} for the CPU; on the GPU runs are computed with Triton", ""
+    found = f"{version} for the CPU only, and no other engine can use the GPU: runs are refused"
+    fix = f"make Triton run, or install CUDA {torch.version.cuda} so that `nvcc` runs, then `make setup`"
+    return State.PROBLEM, found, f"{fix}; or set execution.device=cpu in every spec"
+
+
+def _triton() -> tuple[State, str, str]:
+    import torch
+
+    from ditr.model.sparse.choice import engine_lack
+
+    version = metadata.version("triton") if find_spec("triton") else "not installed"
+    if not torch.cuda.is_available():
+        return State.OK, f"{version}; no GPU for its kernels", ""
+    card = torch.cuda.get_device_name(0)
+    if lack := engine_lack("triton", device=torch.device("cuda")):
+        return State.SLOW, f"{version}, which cannot run on {card}: {lack.what}", lack.fix
+    return State.OK, f"{version} on {card}", ""
 
 
 def _timm() -> tuple[State, str, str]:
@@ -111,15 +127,6 @@ def _timm() -> tuple[State, str, str]:
 
     import_timm()
     return State.OK, f"{metadata.version('timm')}, torchvision {metadata.version('torchvision')}", ""
-
-
-def gpu_name() -> str:
-    """The first NVIDIA GPU as its driver names it, whatever torch can do with it; empty without one."""
-    if shutil.which("nvidia-smi") is None:
-        return ""
-    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    first = listing.stdout.partition("\n")[0]
-    return first.partition(": ")[2].partition(" (")[0] if listing.returncode == 0 else ""
 
 
 def _stores() -> Iterator[DoctorLine]:

@@ -17,7 +17,7 @@ HEAVY = {"torch", "torchvision", "timm", "mlflow", "duckdb", "MinkowskiEngine", 
 LONGEST_FILE = 400
 ONLY_IMPORTED_BY = {
     "MinkowskiEngine": "model/sparse/",
-    "MinkowskiEngineBackend": "model/sparse/choice.py",
+    "MinkowskiEngineBackend": "model/sparse/",
     "mlflow": "record/views/",
     "duckdb": "record/views/",
     "viser": "report/viewer.py",

@@ -2,8 +2,9 @@
 
     python tools/check_cuda.py specs/scannet200_sv/fpn_inject.yaml [fusion.injection.pooling=mean ...]
 
-Weights are random, also where the fusion would start at zero; frames are those of the embedded set synthrooms_tiny;
-2D features are noise. Exit code 1 if any output differs by more than the limit, relative to its largest value.
+On the CPU with MinkowskiEngine, on the GPU with the spec's engine. Weights are random, also where the fusion would
+start at zero; frames are those of the embedded set synthrooms_tiny; 2D features are noise. Exit code 1 if any output
+differs by more than the limit, relative to its largest value.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ditr.data.dataset import open_dataset
 from ditr.data.samples import SampleSet
 from ditr.model.esam import EsamSingleView
 from ditr.model.output import ModelOutput
+from ditr.model.sparse.choice import choose_engine
 from ditr.rooms import make_missing
 from ditr.spec.feature_maps import map_shape
 from ditr.spec.load import load_spec
@@ -48,6 +50,8 @@ def main(path: str, *overrides: str) -> int:
     batch = _batch(spec.model.voxel_size_m, shape=shape, registry=registry)
     with torch.no_grad():
         on_cpu = _named(model(batch))
+        model.engine = choose_engine(spec.execution.engine, device=torch.device("cuda"))
+        print(f"the GPU with {model.engine}")
         on_gpu = _named(model.to("cuda")(batch.to(torch.device("cuda"))))
     worst = 0.0
     for name, ours in on_cpu.items():

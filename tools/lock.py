@@ -2,7 +2,7 @@
 
     make lock
 
-torch, torchvision and MinkowskiEngine are left out: which build of them fits is the machine's matter, and
+torch, torchvision, Triton and MinkowskiEngine are left out: which build of them fits is the machine's matter, and
 tools/setup.py's. So are the packages that come with a CUDA build of torch.
 """
 
@@ -18,7 +18,10 @@ from pathlib import Path
 from setup import BUILD_TOOLS, LOCK, ROOT, TORCH, TORCHVISION
 
 LEFT_OUT = re.compile(r"(torch|torchvision|triton|cuda-.*|nvidia-(?!ml-py).*|pip|setuptools|wheel|ninja)==")
-HEADER = "# Made by `make lock` from pyproject.toml; torch, torchvision and MinkowskiEngine come from tools/setup.py.\n"
+HEADER = (
+    "# Made by `make lock` from pyproject.toml; torch, torchvision, Triton and MinkowskiEngine come from"
+    " tools/setup.py.\n"
+)
 
 
 def main() -> None:

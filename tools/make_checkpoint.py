@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ditr.catalog import sha256_of
 from ditr.paths import registry_dir, runs_dir
+from ditr.runner.execution import settle
 from ditr.spec.identity import run_key, spec_hash
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
@@ -30,7 +31,7 @@ def main(path: Path = Path("specs/pretrain/synthrooms_res16unet_mini.yaml")) -> 
     if done.returncode != 0:
         return done.returncode
     seed = spec.seeds[0]
-    key = run_key(spec_hash(spec, registry=registry), seed)
+    key = run_key(spec_hash(settle(spec), registry=registry), seed)
     run = runs_dir() / f"{spec.name}-s{seed}-{key}"
     weights = Path(shutil.copy(run / "checkpoints" / "model.safetensors", _folder() / f"{spec.name}.safetensors"))
     beside = _folder() / spec.name

@@ -3,7 +3,8 @@
     make setup                      (or: python3 tools/setup.py)
     TORCH=torch==2.12.1 make setup  for another torch
 
-Does nothing when nothing has changed since it last succeeded. Each step prints what it does and, once it is done, how
+Does nothing when nothing has changed since it last succeeded; a driver or a CUDA toolkit that has come since is a
+change, one that is not there (a cluster's login node) is none. Each step prints what it does and, once it is done, how
 long it took; what its programs print goes to build/setup.log, whose end is shown when one fails. Needs the standard
 library only.
 """
@@ -13,8 +14,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib.util
+import json
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -26,6 +27,7 @@ from pathlib import Path
 from minkowski import build
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # for ditr.driver, which is imported where this is a Python that can read it
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOG = ROOT / "build" / "setup.log"
@@ -33,6 +35,8 @@ LOCK = ROOT / "requirements.lock"
 STAMP = VENV / "ditr-setup.sha256"
 TORCH = "torch==2.13.0"
 TORCHVISION = "torchvision==0.28.0"
+TRITON = "triton==3.7.1"
+"""That of this torch, whose builds with CUDA bring it; others need it for tests, which interpret its kernels."""
 BUILD_TOOLS = ("pip==26.3", "setuptools==80.9.0", "wheel==0.48.0", "ninja==1.13.2")
 
 
@@ -62,14 +66,17 @@ def _set_up() -> None:
         _run(f"making .venv with Python {sys.version.split()[0]}", sys.executable, "-m", "venv", "--clear", str(VENV))
     _pip("installing pip and build tools", *BUILD_TOOLS)
     _install_torch()
+    if not _succeeds("import triton"):
+        _pip(f"installing {TRITON}, to interpret kernels without a GPU", TRITON)
     _install_minkowski_engine()
     _pip("installing the locked dependencies", "-r", str(LOCK), "-c", str(_torch_constraints()))
     _pip("installing ditr, editable", "--no-deps", "--no-build-isolation", "-e", str(ROOT))
     _run("checking that the packages fit together", str(PYTHON), "-m", "pip", "check")
     verdict = _run("trying one sparse convolution", str(PYTHON), str(ROOT / "tools" / "minkowski" / "smoke.py"))
     print(f"  {verdict.strip().splitlines()[-1]}")
-    STAMP.write_text(_fingerprint())
+    STAMP.write_text(json.dumps({"inputs": _fingerprint()} | _machine()))
     print(f"set up in {time.monotonic() - started:.0f} s; next: .venv/bin/ditr doctor", flush=True)
+    _warn_of_hidden_gpu()  # last, where it is seen
 
 
 def _check_machine() -> None:
@@ -84,8 +91,12 @@ def _check_machine() -> None:
 
 def _has_usable_venv() -> bool:
     """True for a virtual environment of this same Python version that has pip."""
-    check = f"import pip, sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
-    return PYTHON.exists() and subprocess.run([PYTHON, "-c", check], capture_output=True, check=False).returncode == 0
+    return _succeeds(f"import pip, sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})")
+
+
+def _succeeds(code: str) -> bool:
+    """In the virtual environment; False without one."""
+    return PYTHON.exists() and subprocess.run([PYTHON, "-c", code], capture_output=True, check=False).returncode == 0
 
 
 def _install_torch() -> None:
@@ -93,11 +104,16 @@ def _install_torch() -> None:
 
     torchvision goes into the same command: alone, pip would take its newest release and another torch with it.
     """
+    from ditr.driver import find_driver
+
     chosen = os.environ.get("TORCH", "").strip()
     if chosen:
         _pip(f"installing {chosen}, as TORCH says", chosen, "torchvision", "-c", str(LOCK))
-    elif gpu := _gpu_name():
-        _pip(f"installing {TORCH} for {gpu}", TORCH, TORCHVISION, "-c", str(LOCK))
+    elif driver := find_driver():
+        if _succeeds("import torch, sys; sys.exit(torch.version.cuda is not None)"):
+            # For pip, a build for the CPU is the version that is asked for.
+            _run("removing the torch for the CPU", str(PYTHON), "-m", "pip", "uninstall", "--yes", "torch")
+        _pip(f"installing {TORCH} for {driver.gpu}", TORCH, TORCHVISION, "-c", str(LOCK))
     else:
         _install_cpu_torch()
 
@@ -142,17 +158,33 @@ def _torch_constraints() -> Path:
     return path
 
 
-def _gpu_name() -> str | None:
-    """The first NVIDIA GPU as the driver names it; None without one."""
-    if shutil.which("nvidia-smi") is None:
-        return None
-    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    lines = [line for line in listing.stdout.splitlines() if line.startswith("GPU ")]
-    return lines[0].split(": ", 1)[1].split(" (", 1)[0] if listing.returncode == 0 and lines else None
+def _warn_of_hidden_gpu() -> None:
+    """Says loudly that torch does not see a GPU which is there, as with an old driver."""
+    from ditr.driver import find_driver, hidden_gpu
+
+    code = "import json, torch; print(json.dumps([torch.__version__, torch.version.cuda, torch.cuda.is_available()]))"
+    done = subprocess.run([PYTHON, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    torch, torch_cuda, sees_gpu = json.loads(done.stdout)
+    if not sees_gpu and (hidden := hidden_gpu(find_driver(), torch=torch, torch_cuda=torch_cuda)):
+        print(f"BEWARE: runs will use the CPU, many times slower: {hidden.what}\n  fix: {hidden.fix}", file=sys.stderr)
 
 
 def _is_current() -> bool:
-    return PYTHON.exists() and STAMP.is_file() and STAMP.read_text() == _fingerprint()
+    """What the machine has not, or has no more, was no reason to set up anything."""
+    try:
+        done = json.loads(STAMP.read_text())
+    except (OSError, ValueError):
+        return False
+    wanted = {"inputs": _fingerprint()} | {name: found for name, found in _machine().items() if found}
+    return PYTHON.exists() and isinstance(done, dict) and wanted.items() <= done.items()
+
+
+def _machine() -> dict[str, str]:
+    """What decides which torch and which MinkowskiEngine are installed; empty where it is not there."""
+    from ditr.driver import find_driver
+
+    driver = find_driver()
+    return {"driver": str(driver) if driver else "", "cuda": build.cuda_release()}
 
 
 def _fingerprint() -> str:

@@ -31,6 +31,7 @@ def fresh_model(subject: Subject, *, fusion: FusionSpec) -> EsamSingleView:
             feature_channels=subject.model.feature_channels if fusion.parts else None,
             sampling=subject.model.sampling,
             query_fraction=subject.model.query_fraction,
+            engine=subject.model.engine,
         ).to(subject.device)
 
 

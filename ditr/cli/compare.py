@@ -13,7 +13,7 @@ from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.paths import runs_dir
 from ditr.record.metrics import COSTS
-from ditr.spec.identity import spec_hash
+from ditr.spec.identity import run_hashes
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
@@ -94,7 +94,9 @@ def find_arms(wanted: Sequence[str]) -> Arms:
     for text in wanted:
         if text.endswith(".yaml") or ".yaml::" in text:
             loaded = load_specs([Path(text)], registry=registry, overrides=None)
-            names += [spec_hash(one.spec, registry=registry) for one in loaded]
+            for one in loaded:
+                hashes = list(run_hashes(one.spec, registry=registry).values())
+                names += [found for found in hashes if arms.has(found)] or hashes[:1]
         else:
             names.append(text)
     return arms.called(names)

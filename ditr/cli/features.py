@@ -15,13 +15,12 @@ from ditr.cli.options import Overrides
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError, ExitCode
-from ditr.spec.models import ExecutionSpec, FeatureSpec, Spec
+from ditr.runner.execution import torch_device
+from ditr.spec.models import FeatureSpec, Spec
 from ditr.spec.problems import shown_path
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
-    import torch
-
     from ditr.features.extract import Extraction
     from ditr.features.stored_maps import StoredMaps
 
@@ -96,7 +95,7 @@ def _extract(spec: Spec, *, registry: Registry, display: Display) -> None:
     if spec.features.mode == "online":
         display.say("  computes its 2D features in every step (features.mode: online): nothing to make")
         return
-    device = _device(spec.execution)
+    device = torch_device(spec.execution)
     dataset = open_screened(spec.dataset, registry=registry, progress=display.progress).dataset
     made = extract_maps(
         (dataset.train, dataset.val),
@@ -117,16 +116,6 @@ def _summary(extraction: Extraction, *, features: FeatureSpec) -> str:
         rate = extraction.made / extraction.seconds
         lines.append(f"  {extraction.seconds:.1f} s, {rate:.3g} images/s, {extraction.bytes / GIB:.3g} GiB written")
     return "\n".join(lines)
-
-
-def _device(execution: ExecutionSpec) -> torch.device:
-    """That of the spec; unlike a run's, a source needs nothing but torch."""
-    import torch
-
-    if execution.device == "cuda" and not torch.cuda.is_available():
-        fix = "Set execution.device to auto or cpu; `ditr doctor` says what is installed."
-        raise DitrError("torch sees no CUDA device", code=Code.ENVIRONMENT, where="execution.device", fix=fix)
-    return torch.device("cuda" if execution.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _row(store: StoredMaps) -> tuple[object, ...]:

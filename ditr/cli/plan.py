@@ -14,11 +14,14 @@ from ditr.cli.options import Overrides
 from ditr.cli.run import plan_table
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
+from ditr.errors import DitrError
 from ditr.paths import runs_dir
 from ditr.progress import Progress
 from ditr.runner.costs import Costs, MapCosts, alike, costs
+from ditr.runner.execution import settle_loaded
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.probe import Probe, probe, seconds_left, seconds_of_a_run
+from ditr.runner.slots import require_fit
 from ditr.spec.load import LoadedSpec
 from ditr.spec.registry import Registry
 
@@ -43,8 +46,10 @@ def show_plan(
     store. Nothing is run or made, but for --probe an embedded data set that is missing.
     """
     registry = Registry()
-    loaded = load_specs(specs, registry=registry, overrides=overrides)
+    loaded = [settle_loaded(spec) for spec in load_specs(specs, registry=registry, overrides=overrides)]
     planned = plan(loaded, registry=registry, runs=runs_dir(), force=False)
+    if measure:
+        require_fit(planned, slots=())
     found = costs([spec.spec for spec in loaded], registry=registry, make_data=measure)
     with open_display() as display:
         probes = _probes(loaded, found, progress=display.progress) if measure else []
@@ -53,7 +58,7 @@ def show_plan(
     typer.echo(_weight_table(loaded, found))
     if probes:
         typer.echo(_time_table(loaded, found, planned, probes))
-    for note in _notes(found):
+    for note in _notes(found, planned):
         typer.echo(note)
 
 
@@ -130,7 +135,11 @@ def _time_table(
     )
 
 
-def _notes(found: Sequence[Costs]) -> Iterator[str]:
+def _notes(found: Sequence[Costs], planned: Sequence[PlannedRun]) -> Iterator[str]:
+    try:
+        require_fit(planned, slots=())
+    except DitrError as error:
+        yield f"`ditr run` on this machine would be refused: {error.where}: {error.what}"
     if any(one.forward is None for one in found):
         yield "where data are not on this machine or not made yet, what depends on them is not known (-)"
     yield "GFLOP of a frame's forward pass; a training step takes about three times as many for each frame of its batch"

@@ -15,6 +15,7 @@ from ditr.cli.jobs_table import JobsTable
 from ditr.cli.options import Overrides
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
+from ditr.driver import hidden_gpu_here
 from ditr.errors import DitrError, ExitCode
 from ditr.paths import runs_dir
 from ditr.record.metrics import SCORES
@@ -71,8 +72,11 @@ def run(
     registry = Registry()
     command = _command(specs, overrides=overrides or (), jobs=jobs, gpus=gpus)
     loaded = load_specs(specs, registry=registry, overrides=overrides)
-    planned = plan(loaded, registry=registry, runs=runs_dir(), force=force)
+    device = slots[0].device if slots else None
+    planned = plan(loaded, registry=registry, runs=runs_dir(), force=force, device=device)
     require_fit(planned, slots=slots)
+    if not slots and any(run.runs and run.spec.execution.device == "auto" for run in planned):
+        typer.echo(_beside_a_gpu(), err=True, nl=False)
     with open_display() as display:
         display.say(plan_table(planned))
         require_inputs([run.spec for run in planned if run.runs], registry=registry, progress=display.progress)
@@ -83,6 +87,14 @@ def run(
     typer.echo(_result_table(outcomes), nl=False)
     typer.echo(_troubles(outcomes, command), err=True, nl=False)
     raise typer.Exit(_exit_code(outcomes))
+
+
+def _beside_a_gpu() -> str:
+    """What to know of a GPU that torch does not see; nothing where it sees one, or there is none."""
+    hidden = hidden_gpu_here()
+    if hidden is None:
+        return ""
+    return f"BEWARE: these runs are computed on the CPU, many times slower: {hidden.what}\n  fix: {hidden.fix}\n\n"
 
 
 def _command(specs: Sequence[Path], *, overrides: Sequence[str], jobs: int | None, gpus: str | None) -> str:

@@ -12,7 +12,7 @@ from ditr.cli.options import Overrides
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.spec.diff import diff
-from ditr.spec.identity import spec_hash, variant
+from ditr.spec.identity import run_hashes, spec_hash, variant
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.problems import Problem, SpecErrors, shown_path
 from ditr.spec.registry import Registry
@@ -89,7 +89,9 @@ def schema() -> None:
 
 def _headline(loaded: LoadedSpec, registry: Registry) -> str:
     spec = loaded.spec
-    return f"name {spec.name}, variant {variant(spec)}, hash {spec_hash(spec, registry=registry)[:10]}"
+    hashes = {engine: digest[:10] for engine, digest in run_hashes(spec, registry=registry).items()}
+    which = list(hashes.values()) if len(hashes) == 1 else [f"{one} with {engine}" for engine, one in hashes.items()]
+    return f"name {spec.name}, variant {variant(spec)}, hash {' or '.join(which)}"
 
 
 def _leaves(part: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -35,6 +35,8 @@ RESULT_COLUMNS: dict[str, str] = {
     "esam_compat": "BOOLEAN",
     "esam_differences": "VARCHAR",
     "wall_s": "DOUBLE",
+    "engine": "VARCHAR",
+    "precision": "VARCHAR",
     "device": "VARCHAR",
     "git": "VARCHAR",
     "dirty": "BOOLEAN",

@@ -16,7 +16,7 @@ _SHOWS_ONLY = ("cli", "report")
 """Parts of the package that change no number of a run."""
 _LARGEST_UNTRACKED = 1_000_000
 """Bytes; a larger untracked file is named in the patch, not copied into it."""
-NUMERIC_PACKAGES = ("torch", "MinkowskiEngine", "numpy", "scipy", "timm")
+NUMERIC_PACKAGES = ("torch", "MinkowskiEngine", "triton", "numpy", "scipy", "timm")
 """Those that compute numbers of a run."""
 
 

@@ -98,6 +98,10 @@ class Arms:
         self.require_some()
         return replace(self, found=_choose(self, wanted))
 
+    def has(self, spec_hash: str) -> bool:
+        """Whether there is one of a spec with this hash."""
+        return any(arm.spec_hash == spec_hash for arm in self.found)
+
     def require_some(self) -> None:
         """Raises DitrError if there are none, with the reason of those that were left out."""
         if not self.found:

@@ -10,9 +10,9 @@ from typing import Any
 
 from ditr.errors import Code, DitrError
 from ditr.report.arms import Arm
-from ditr.report.run_facts import FACTS, FEATURE_FACTS
+from ditr.report.run_facts import ENGINE_FACTS, FACTS, FEATURE_FACTS
 from ditr.spec.diff import diff
-from ditr.spec.identity import CHANGES_NO_NUMBER, is_control
+from ditr.spec.identity import CHANGES_NO_NUMBER, PLACES, is_control
 from ditr.spec.models import SeededWeights, Spec
 
 _COMPARED = {"fusion", "features"}
@@ -38,7 +38,8 @@ def caveats(arms: Sequence[Arm], *, allow: Sequence[str]) -> tuple[str, ...]:
 
     Two fused arms may differ in their fusion or in the features that it reads, not in both; 3D-only arms read none,
     whatever their specs name. A control has the features of a real arm, but for what makes it a control. Arms that name
-    the same 2D source have read the same weights, or the same precomputed maps.
+    the same 2D source have read the same weights, or the same precomputed maps; arms of one engine had one version of
+    it.
 
     Parameters
     ----------
@@ -79,7 +80,8 @@ def _in_specs(arms: Sequence[Arm]) -> Iterator[Inequality]:
 def _without_compared(spec: Spec) -> Spec:
     """With the same in every field that may differ."""
     alike = {name: Spec.model_fields[name].default for name in (_COMPARED | CHANGES_NO_NUMBER) - {"name"}}
-    return spec.model_copy(update={**alike, "name": "arm"})
+    execution = spec.execution.model_copy(update=PLACES)
+    return spec.model_copy(update={**alike, "name": "arm", "execution": execution})
 
 
 def _at(spec: Spec, path: str) -> Any:
@@ -121,14 +123,17 @@ def _in_facts(arms: Sequence[Arm]) -> Iterator[Inequality]:
         if len(unequal.values) > 1:
             yield unequal
     sources: dict[str, list[Arm]] = defaultdict(list)
+    engines: dict[str, list[Arm]] = defaultdict(list)
     for arm in arms:
+        engines[arm.spec.execution.engine].append(arm)
         if features := arm.spec.read_features:
             sources[f"{features.source} {features.weights}"].append(arm)
-    for field, fact in FEATURE_FACTS.items():
-        of_sources = [[(arm, fact(run)) for arm in named for run in arm.runs] for named in sources.values()]
-        unlike = [pair for pairs in of_sources if len({value for _, value in pairs}) > 1 for pair in pairs]
-        if unlike:
-            yield _unequal(field, unlike)
+    for facts, alike in ((FEATURE_FACTS, sources), (ENGINE_FACTS, engines)):
+        for field, fact in facts.items():
+            each = [[(arm, fact(run)) for arm in named for run in arm.runs] for named in alike.values()]
+            unlike = [pair for pairs in each if len({value for _, value in pairs}) > 1 for pair in pairs]
+            if unlike:
+                yield _unequal(field, unlike)
 
 
 def _unequal(field: str, values: Sequence[tuple[Arm, Any]]) -> Inequality:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ditr.record.provenance import NUMERIC_PACKAGES, sessions
 from ditr.report.arms import ArmRun
+from ditr.spec.execution import engine_of
 from ditr.spec.identity import canonical_json, without_prose
+from ditr.spec.models import Engine
 
 Fact = Callable[[ArmRun], str]
 """A fact of a run as text: equal where the runs are alike in it."""
 _DIGITS = 12
+_ENGINE_PACKAGES: Mapping[Engine, str] = {"minkowski": "MinkowskiEngine", "triton": "triton"}
 
 
 def _digest(run: ArmRun) -> str:
@@ -49,12 +52,19 @@ def _code(run: ArmRun) -> str:
 
 
 def _packages(run: ArmRun) -> str:
-    return _of_sessions(run, lambda session: session["packages"] and _versions(session["packages"]))
+    return _versions(run, [name for name in NUMERIC_PACKAGES if name not in _ENGINE_PACKAGES.values()])
 
 
-def _versions(packages: Mapping[str, str]) -> str:
-    installed = {name.lower(): version for name, version in packages.items()}
-    return ", ".join(f"{name} {installed.get(name.lower(), '-')}" for name in NUMERIC_PACKAGES)
+def _engine_package(run: ArmRun) -> str:
+    return _versions(run, [_ENGINE_PACKAGES[engine_of(run.spec)]])
+
+
+def _versions(run: ArmRun, names: Sequence[str]) -> str:
+    def of(packages: Mapping[str, str]) -> str:
+        installed = {name.lower(): version for name, version in packages.items()}
+        return ", ".join(f"{name} {installed.get(name.lower(), '-')}" for name in names)
+
+    return _of_sessions(run, lambda session: session["packages"] and of(session["packages"]))
 
 
 def _of_sessions(run: ArmRun, of: Callable[[Mapping[str, Any]], str | None]) -> str:
@@ -84,6 +94,9 @@ FACTS: Mapping[str, Fact] = {
     "device": lambda run: _of_sessions(run, lambda session: session["device"]),
 }
 """By what ``--allow`` calls them; every run has them."""
+
+ENGINE_FACTS: Mapping[str, Fact] = {"packages.engine": _engine_package}
+"""The same, of runs that have the same engine."""
 
 FEATURE_FACTS: Mapping[str, Fact] = {"features.digest": _digest, "features.entry": _entry}
 """The same, of runs that read 2D features."""

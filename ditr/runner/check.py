@@ -17,11 +17,12 @@ from ditr.progress import Progress
 from ditr.record.folder import Record
 from ditr.record.recording import Draft, draft
 from ditr.runner.check_subject import CheckRequest, PreparedSubject, prepare_check
-from ditr.runner.inputs import pick_device
+from ditr.runner.execution import how, pick_device, settle_loaded
 from ditr.runner.outputs import result_of_inputs, write_provenance
 from ditr.runner.plan import PlannedRecord
 from ditr.runner.session import Host, count_weights, use_cores
 from ditr.spec.dump import to_yaml
+from ditr.spec.execution import in_float32
 from ditr.spec.identity import canonical_json, spec_hash, variant
 from ditr.spec.load import LoadedSpec
 
@@ -70,12 +71,17 @@ def check_all(specs: Sequence[LoadedSpec], *, asked: CheckRequest, host: Host, r
         host.say(f"{loaded.spec.name}: check of {loaded.path}")
         try:
             with draft(runs, name=f"{loaded.spec.name}-check") as work:
-                checked = _Work(loaded, asked=asked, draft=work, host=host).run()
+                checked = _Work(_as_checked(loaded), asked=asked, draft=work, host=host).run()
         except Interrupted:
             raise
         except Exception as error:
             checked = SpecCheck(name=loaded.spec.name, asked=asked, error=error)
         yield checked
+
+
+def _as_checked(loaded: LoadedSpec) -> LoadedSpec:
+    """With the engine that a run has here, and in float32, of which the limits are."""
+    return settle_loaded(replace(loaded, spec=in_float32(loaded.spec)))
 
 
 @dataclass
@@ -90,8 +96,9 @@ class _Work:
     def run(self) -> SpecCheck:
         spec, host = self.loaded.spec, self.host
         progress = host.stop.stopping(host.progress)
-        device = pick_device(spec.execution)
+        device = pick_device(spec, origins=self.loaded.origins)
         use_cores(device)
+        self.say(f"  on {device} with {how(spec)}")
         prepared = prepare_check(
             spec, asked=self.asked, registry=host.registry, device=device, progress=progress, say=self.say
         )

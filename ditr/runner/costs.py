@@ -13,6 +13,7 @@ from ditr.catalog import locate_dataset
 from ditr.runner.feature_inputs import FeatureInputs, sample_set
 from ditr.runner.inputs import fresh_model
 from ditr.spec.entries import PrecomputedEntry, SynthRoomsEntry
+from ditr.spec.execution import with_engine
 from ditr.spec.feature_maps import map_channels, map_covers, map_shape
 from ditr.spec.models import ScheduleSpec, Spec
 from ditr.spec.registry import Registry
@@ -121,7 +122,8 @@ def stored_features(spec: Spec, *, registry: Registry) -> FeatureInputs:
 
 def _of_the_model(spec: Spec, *, dataset: Dataset | None, registry: Registry) -> tuple[dict[str, int], Flops | None]:
     features = stored_features(spec, registry=registry)
-    model = fresh_model(spec, seed=0, feature_channels=features.channels)
+    # On the CPU; a product is one with any engine.
+    model = fresh_model(with_engine(spec, "minkowski"), seed=0, feature_channels=features.channels)
     counts: Counter[str] = Counter()
     for name, weight in model.named_parameters():
         counts[name.partition(".")[0]] += weight.numel()

@@ -12,13 +12,13 @@ from ditr.errors import Code, DitrError
 from ditr.files import write_text
 from ditr.record.folder import Record
 from ditr.record.recording import Draft, draft
+from ditr.runner.execution import how, pick_device, settle_loaded
 from ditr.runner.inputs import (
     Inputs,
     LoadedWeights,
     Selection,
     fresh_model,
     load_file,
-    pick_device,
     prepare,
 )
 from ditr.runner.outputs import write_provenance, write_result
@@ -74,7 +74,7 @@ def evaluate_checkpoint(
     Interrupted: the user stopped it.
     """
     with draft(runs, name=f"{loaded.spec.name}-eval") as work:
-        return _Work(loaded, draft=work, host=host).run(checkpoint, selection)
+        return _Work(settle_loaded(loaded), draft=work, host=host).run(checkpoint, selection)
 
 
 def given_weights(checkpoint: Path) -> CheckpointFile:
@@ -124,8 +124,9 @@ class _Work:
     def run(self, checkpoint: Path, selection: Selection) -> CheckpointEvaluation:
         spec, host = self.loaded.spec, self.host
         progress = host.stop.stopping(host.progress)
-        device = pick_device(spec.execution)
+        device = pick_device(spec, origins=self.loaded.origins)
         use_cores(device)
+        self.say(f"  on {device} with {how(spec)}")
         model, weights = self._load(checkpoint)
         inputs = prepare(
             spec, seed=0, registry=host.registry, device=device, progress=progress, say=self.say, only=selection

@@ -12,7 +12,8 @@ from ditr.errors import Code, DitrError
 from ditr.progress import Progress
 from ditr.runner.feature_inputs import FeatureInputs, feature_inputs, sample_set
 from ditr.seeds import derive_seed
-from ditr.spec.models import ExecutionSpec, Spec
+from ditr.spec.execution import engine_of
+from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
@@ -74,36 +75,6 @@ class LoadedWeights:
         if self.file.pinned or self.report.checked:
             return ()
         return (f"nothing shows whether the file is damaged; what pins it is  sha256: {self.file.sha256}",)
-
-
-def pick_device(execution: ExecutionSpec) -> torch.device:
-    """The device of the spec; auto is CUDA where torch sees a GPU.
-
-    Raises
-    ------
-    DitrError: CUDA was asked for and there is none; or torch sees a GPU that MinkowskiEngine was built without, and the
-        CPU, many times slower, was not asked for.
-    """
-    import torch
-
-    from ditr.model.sparse.minkowski import engine_has_cuda
-
-    if execution.device == "cpu" or (execution.device == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        lacks, fix = (
-            "torch sees no CUDA device",
-            "Set execution.device to auto or cpu; `ditr doctor` says what is there.",
-        )
-    elif not engine_has_cuda():
-        lacks = "torch sees a GPU, and MinkowskiEngine was built without CUDA"
-        fix = (
-            "Build it with CUDA as `ditr doctor` says; or compute on the CPU, many times slower: execution.device=cpu"
-            " in the spec, or CUDA_VISIBLE_DEVICES= before the command to hide the GPU."
-        )
-    else:
-        return torch.device("cuda")
-    raise DitrError(lacks, code=Code.ENVIRONMENT, where="execution.device", fix=fix)
 
 
 def prepare(
@@ -169,7 +140,7 @@ def build_model(
 
 
 def fresh_model(spec: Spec, *, seed: int, feature_channels: int | None) -> EsamSingleView:
-    """The model on the CPU, initialised from the seed."""
+    """The model on the CPU, initialised from the seed; the spec names its engine."""
     import torch
 
     from ditr.model.esam import EsamSingleView
@@ -181,6 +152,7 @@ def fresh_model(spec: Spec, *, seed: int, feature_channels: int | None) -> EsamS
         feature_channels=feature_channels,
         sampling=spec.read_features.sampling if spec.read_features else "bilinear",
         query_fraction=spec.loss.query_fraction,
+        engine=engine_of(spec),
     )
 
 

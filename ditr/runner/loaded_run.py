@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ditr.paths import runs_dir
 from ditr.record.folder import Record
 from ditr.record.lookup import find_run
+from ditr.spec.execution import with_engine
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
 from ditr.spec.resolved_spec import read_resolved
@@ -57,7 +58,8 @@ class LoadedRun:
         from ditr.runner.evaluate_checkpoint import whole_model
         from ditr.runner.run_view import require_weights
 
-        model, _ = whole_model(self.spec, require_weights(self.record), registry=Registry())
+        spec = with_engine(self.spec, "minkowski")  # which runs on the CPU
+        model, _ = whole_model(spec, require_weights(self.record), registry=Registry())
         return model.eval()
 
     def frame(self, frame_id: str, *, say: Callable[[str], None] = lambda line: None) -> FrameView:

@@ -10,10 +10,11 @@ from typing import Literal
 from ditr.record.folder import Record, find_record
 from ditr.record.recording import Identity
 from ditr.record.state import Kind
+from ditr.runner.execution import Origins, settle_loaded
 from ditr.runner.unchanged import Present
 from ditr.spec.identity import run_key, spec_hash, variant
 from ditr.spec.load import LoadedSpec
-from ditr.spec.models import Spec
+from ditr.spec.models import Device, Spec
 from ditr.spec.registry import Registry
 
 Status = Literal["new", "resume", "again", "finished", "same", "busy"]
@@ -49,6 +50,8 @@ class PlannedRun(PlannedRecord):
     """A training of one spec with one seed."""
 
     seed: int
+    origins: Origins
+    """Where the spec's values were written, for what is wrong with one here."""
     status: Status
     """new and again start, resume goes on; finished was done before, same is another run of this plan, busy runs in
     another process now."""
@@ -60,23 +63,32 @@ class PlannedRun(PlannedRecord):
         return self.status in ("new", "resume", "again")
 
 
-def plan(specs: Sequence[LoadedSpec], *, registry: Registry, runs: Path, force: bool) -> tuple[PlannedRun, ...]:
+def plan(
+    specs: Sequence[LoadedSpec],
+    *,
+    registry: Registry,
+    runs: Path,
+    force: bool,
+    device: Device | None = None,
+) -> tuple[PlannedRun, ...]:
     """Every spec with each of its seeds, in the order given.
 
-    Two specs with the same identity are the same experiment whatever they are called: it is run once.
+    Two specs with the same identity are the same experiment whatever they are called: it is run once. A spec that
+    leaves its engine open is that of the engine it has here: with another it is another run.
 
     Parameters
     ----------
     runs: folder of the run folders.
     force: finished runs are run again, unfinished ones from the start.
+    device: where the runs go whose spec leaves it open; None as ``settle`` picks it.
 
     Raises
     ------
-    DitrError: a finished run read a file that has changed since.
+    DitrError: a finished run read a file that has changed since, or no engine can use the device.
     """
     planned: list[PlannedRun] = []
     present = Present(registry)
-    for loaded in specs:
+    for loaded in (settle_loaded(one, device=device) for one in specs):
         digest = spec_hash(loaded.spec, registry=registry)
         for seed in loaded.spec.seeds:
             first = next((run for run in planned if run.key == run_key(digest, seed)), None)
@@ -105,6 +117,7 @@ def _planned(
         spec=loaded.spec,
         source=loaded.path,
         overrides=loaded.overrides,
+        origins=loaded.origins,
         seed=seed,
         spec_hash=digest,
         key=key,

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from ditr.errors import Code, DitrError
 from ditr.progress import silent
 from ditr.runner.costs import Costs, samples_without_maps, stored_features
-from ditr.runner.inputs import fresh_model, pick_device
+from ditr.runner.execution import pick_device
+from ditr.runner.inputs import fresh_model
 from ditr.runner.plan import PlannedRun
 from ditr.runner.session import use_cores
 from ditr.spec.entries import PrecomputedEntry
@@ -101,7 +102,7 @@ def _measure(spec: Spec, *, makes_maps: bool) -> Probe:
     from ditr.training.state import TrainingState
 
     registry = Registry()
-    device = pick_device(spec.execution)
+    device = pick_device(spec)
     use_cores(device)
     make_missing(spec.dataset.name, registry=registry)
     dataset = open_dataset(spec.dataset.name, registry=registry)

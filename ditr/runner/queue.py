@@ -124,10 +124,10 @@ def job_text(run: PlannedRun) -> str:
 
 
 def job_from(text: str) -> PlannedRun:
-    """The planned run that ``job_text`` wrote."""
+    """The planned run that ``job_text`` wrote; where its values come from, whoever planned it has looked at."""
     facts: dict[str, Any] = json.loads(text)
     facts["spec"] = Spec.model_validate_json(json.dumps(facts["spec"]))
-    facts |= {"source": Path(facts["source"]), "folder": Record(Path(facts["folder"]))}
+    facts |= {"origins": {}, "source": Path(facts["source"]), "folder": Record(Path(facts["folder"]))}
     return PlannedRun(**facts | {"overrides": tuple(facts["overrides"])})
 
 

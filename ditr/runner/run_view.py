@@ -13,7 +13,8 @@ from ditr.evaluation.instances import MATCH_IOU
 from ditr.progress import Progress, silent
 from ditr.record.folder import Record
 from ditr.runner.evaluate_checkpoint import given_weights, whole_model
-from ditr.runner.inputs import Inputs, Selection, pick_device, prepare
+from ditr.runner.execution import how, pick_device, settle_to_look
+from ditr.runner.inputs import Inputs, Selection, prepare
 from ditr.runner.session import assess, use_cores
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
@@ -83,7 +84,10 @@ def run_view(
     from ditr.evaluation.match_table import MatchTable
 
     table = MatchTable.load(run.matches)
-    device = pick_device(spec.execution)
+    spec, ran = settle_to_look(spec), spec
+    if spec.execution != ran.execution:
+        say(f"  computed here with {how(spec)}, in the run with {how(ran)}")
+    device = pick_device(spec)
     use_cores(device)
     model, _ = whole_model(spec, weights, registry=registry)
     inputs = prepare(spec, seed=0, registry=registry, device=device, progress=progress, say=say, only=selection)

@@ -15,7 +15,8 @@ from ditr.record.folder import Record
 from ditr.record.provenance import code_changed
 from ditr.record.recording import Recording
 from ditr.record.views.teller import Teller
-from ditr.runner.inputs import Inputs, LoadedWeights, build_model, pick_device, prepare
+from ditr.runner.execution import how, pick_device
+from ditr.runner.inputs import Inputs, LoadedWeights, build_model, prepare
 from ditr.runner.outputs import write_provenance, write_result
 from ditr.runner.plan import PlannedRun
 from ditr.runner.stop import StopSignal
@@ -64,14 +65,14 @@ class Session:
         """
         spec, folder, host = self._planned.spec, self._planned.folder, self._host
         write_text(folder.spec, to_yaml(spec))
-        device = pick_device(spec.execution)
+        device = pick_device(spec)
         use_cores(device)
         seed, progress = self._planned.seed, host.stop.stopping(host.progress)
         inputs = prepare(spec, seed=seed, registry=host.registry, device=device, progress=progress, say=self._say)
         self.recording.note_steps(spec.schedule.epochs * _steps_of_an_epoch(inputs, spec))
         channels = inputs.feature_channels
         model, start = build_model(spec, seed=seed, registry=host.registry, feature_channels=channels)
-        for line in (*_start_lines(start), f"{count_weights(model) / 1e6:.2f} M weights, on {device}"):
+        for line in (*_start_lines(start), f"{count_weights(model) / 1e6:.2f} M weights, on {device} with {how(spec)}"):
             self._say(f"  {line}")
         facts = write_provenance(self._planned, inputs=inputs, weights={"start_weights": start}, device=device)
         if code_changed(facts):

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ditr.errors import Code, DitrError
-from ditr.runner.inputs import pick_device
+from ditr.runner.execution import pick_device
 from ditr.runner.plan import PlannedRun
+from ditr.spec.execution import on_device
+from ditr.spec.models import Device
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,7 @@ class Slot:
     """What CUDA_VISIBLE_DEVICES is to say, or None for the CPU."""
 
     @property
-    def device(self) -> str:
-        """Of ``execution.device``."""
+    def device(self) -> Device:
         return "cpu" if self.gpu is None else "cuda"
 
 
@@ -54,13 +55,11 @@ def require_fit(planned: Sequence[PlannedRun], *, slots: Sequence[Slot]) -> None
 
     Raises
     ------
-    DitrError: a run asks for another device than its place; or, without places, for one that ``pick_device`` refuses.
+    DitrError: a run asks for another device than its place, or for what ``pick_device`` refuses.
     """
-    for run in planned:
+    for run in (run for run in planned if run.runs):
         asked = run.spec.execution.device
-        if run.runs and not slots:
-            pick_device(run.spec.execution)
-        elif run.runs and asked not in ("auto", slots[0].device):
+        if slots and asked not in ("auto", slots[0].device):
             option = "--jobs runs on the CPU" if slots[0].gpu is None else "--gpus runs on GPUs"
             raise DitrError(
                 f"execution.device is {asked}, and {option}",
@@ -68,6 +67,7 @@ def require_fit(planned: Sequence[PlannedRun], *, slots: Sequence[Slot]) -> None
                 where=str(run.source),
                 fix="Set execution.device to auto, or leave the option out.",
             )
+        pick_device(on_device(run.spec, slots[0].device) if slots else run.spec, origins=run.origins)
 
 
 def _visible_gpus() -> list[str]:

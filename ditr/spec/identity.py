@@ -7,14 +7,19 @@ import json
 from typing import Any, Literal
 
 from ditr.spec.entries import SYNTHROOMS_VERSION, Entry, SynthRoomsEntry
-from ditr.spec.models import DECODER_STRIDES, RegisteredCheckpoint, SeededWeights, Spec
+from ditr.spec.execution import possible_engines, with_engine
+from ditr.spec.models import DECODER_STRIDES, Engine, ExecutionSpec, RegisteredCheckpoint, SeededWeights, Spec
 from ditr.spec.registry import Registry
 
 Variant = Literal["baseline", "bifusion", "fpn_inject", "custom"]
 
-CHANGES_NO_NUMBER = {"name", "description", "tags", "checks", "tracking", "execution", "seeds"}
+CHANGES_NO_NUMBER = {"name", "description", "tags", "checks", "tracking", "seeds"}
 """Fields of a spec that no number of a run depends on."""
-_DECIDES_EVALUATION = ("dataset", "features", "model", "fusion", "evaluation", "esam_compat")
+PLACES = {name: ExecutionSpec.model_fields[name].default for name in ("device", "workers")}
+"""Those of ``execution``, with their defaults."""
+_DECIDES_EVALUATION = ("dataset", "features", "model", "fusion", "evaluation", "esam_compat", "execution")
+FIRST_EXECUTION = {"engine": "minkowski", "precision": "float32"}
+"""What every run had before there was a choice: left out of the identity, so that its key stays."""
 _ENTRY_PROSE = {"description", "url", "licence", "licence_url", "sizes"}
 
 
@@ -24,13 +29,24 @@ def spec_hash(spec: Spec, *, registry: Registry) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def run_hashes(spec: Spec, *, registry: Registry) -> dict[Engine, str]:
+    """``spec_hash`` of a run, by the engine that it may have."""
+    engines = possible_engines(spec.execution)
+    return {engine: spec_hash(with_engine(spec, engine), registry=registry) for engine in engines}
+
+
 def identity(spec: Spec, *, registry: Registry) -> dict[str, Any]:
     """The part of the spec that decides its numbers, with registry names replaced by what the entries say.
 
-    Left out: name, description, tags, checks, tracking, execution, seeds; features if no fusion reads them; of entries
-    what is said to readers only.
+    Left out: name, description, tags, checks, tracking, seeds; device and workers of execution; features if no fusion
+    reads them; of entries what is said to readers only.
+
+    A run has the identity of a spec that names its engine: ``auto`` is another one, which is of no run, for what it
+    comes to is the machine's matter.
     """
-    result = spec.model_dump(mode="json", exclude=CHANGES_NO_NUMBER)
+    result = spec.model_dump(mode="json", exclude={**dict.fromkeys(CHANGES_NO_NUMBER, True), "execution": set(PLACES)})
+    if result["execution"] == FIRST_EXECUTION:
+        del result["execution"]
     result["dataset"]["name"] = _content(registry.dataset(spec.dataset.name))
     if features := spec.read_features:
         result["features"]["source"] = _content(registry.features(features.source))
@@ -49,7 +65,7 @@ def evaluation_hash(spec: Spec, *, registry: Registry, weights_sha256: str, spli
     frames: the first so many of the split; None all.
     """
     whole = identity(spec.model_copy(update={"checkpoint": None}), registry=registry)
-    decides = {part: whole[part] for part in _DECIDES_EVALUATION}
+    decides = {part: whole[part] for part in _DECIDES_EVALUATION if part in whole}
     decides |= {"weights": weights_sha256, "split": split, "frames": frames}
     return hashlib.sha256(canonical_json(decides).encode()).hexdigest()
 

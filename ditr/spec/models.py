@@ -332,6 +332,7 @@ class TrackingSpec(Part):
     """Frames drawn as prediction panels and kept for reports, spread evenly over those evaluated."""
 
 
+Device = Literal["cpu", "cuda"]
 Engine = Literal["minkowski", "triton"]
 Precision = Literal["float32", "bfloat16", "float16"]
 

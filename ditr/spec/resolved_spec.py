@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ditr.errors import Code, DitrError
+from ditr.spec.execution import with_engine
 from ditr.spec.explain import check
 from ditr.spec.models import Spec
 from ditr.spec.yaml_text import read_yaml
@@ -14,6 +15,8 @@ _FIX = "Run its spec again with this version of ditr, or read it with the versio
 
 def read_resolved(path: Path) -> Spec:
     """The spec of a run's ``spec.resolved.yaml``, also of older versions; no entry of the registry is looked at.
+
+    It names the run's engine. Of versions that had no other than MinkowskiEngine, it is that.
 
     Raises
     ------
@@ -28,4 +31,4 @@ def read_resolved(path: Path) -> Spec:
         each = "".join(f"\n  {problem}" for problem in problems)
         raise DitrError(f"no resolved spec of this version of ditr{each}", code=Code.RUN, where=str(path), fix=_FIX)
     assert isinstance(spec, Spec)
-    return spec
+    return with_engine(spec, "minkowski") if spec.execution.engine == "auto" else spec

@@ -34,6 +34,7 @@ from ditr.model.output import ModelOutput, to_floats
 from ditr.model.res16unet import Branch
 from ditr.model.sparse import SparseTensor, voxelise
 from ditr.runner.inputs import fresh_model
+from ditr.spec.execution import with_engine
 from ditr.spec.load import load_spec
 from ditr.spec.models import FusionSpec, InjectionSpec, LossSpec, ModelSpec, ScheduleSpec, Spec
 from ditr.spec.registry import Registry
@@ -282,7 +283,7 @@ def samples_of(frames: FrameSet | Thinned, spec: Spec, *, augmented: bool) -> Sa
 
 def trained(spec: Spec) -> EsamSingleView:
     """The spec's model with its checkpoint; what the checkpoint has not is as initialised."""
-    model = fresh_model(spec, seed=0, feature_channels=CHANNELS)
+    model = fresh_model(with_engine(spec, "minkowski"), seed=0, feature_channels=CHANNELS)
     assert spec.checkpoint is not None
     file = locate_checkpoint(spec.checkpoint, registry=Registry())
     load_weights(model, file.path, format=file.format, key_prefix=file.key_prefix, entries=file.entries)

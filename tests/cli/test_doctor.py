@@ -6,14 +6,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from ditr import environment
 from ditr.cli.main import app
 from ditr.environment import DoctorLine, State, examine
+from ditr.paths import project_dir
 from ditr.spec.registry import Registry
+from tests.reference.machines import Machine, machine, nvidia_smi  # noqa: F401
 
 
 def find(name: str) -> DoctorLine:
@@ -40,35 +42,77 @@ def test_whatever_is_not_ok_comes_with_its_fix() -> None:
 def test_a_missing_engine_is_a_problem_and_names_the_command(
     doctor: Callable[[], Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "ditr.model.sparse.minkowski", None)
+    monkeypatch.setitem(sys.modules, "MinkowskiEngineBackend", None)
     result = doctor()
     assert result.exit_code == 1
     assert "run `make setup`" in result.output
     assert result.output.endswith("1 to fix before ditr can run\n")
 
 
-def test_an_engine_without_cuda_beside_a_gpu_is_slow_not_ready_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "gpu_name", lambda: "NVIDIA Example")
-    monkeypatch.setattr("ditr.model.sparse.minkowski.engine_has_cuda", lambda: False)
-    finding = find("MinkowskiEngine")
-    assert finding.state is State.SLOW
-    assert "nvcc" in finding.fix
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+ENGINES: dict[str, tuple[dict[str, Any], tuple[State, str, str], tuple[State, str, str]]] = {
+    "a new machine": (
+        {},
+        (State.OK, "for the CPU; on the GPU runs are computed with Triton", ""),
+        (State.OK, " on NVIDIA Example", ""),
+    ),
+    "with nvcc": ({"minkowski_cuda": True}, (State.OK, "with CUDA", ""), (State.OK, " on NVIDIA Example", "")),
+    "an old card": (
+        {"capability": (7, 5)},
+        (State.PROBLEM, "no other engine can use the GPU: runs are refused", "so that `nvcc` runs, then `make setup`"),
+        (State.SLOW, "has compute capability 7.5 and Triton's kernels need 8.0", "Use a newer GPU"),
+    ),
+    "an old card with nvcc": (
+        {"capability": (7, 5), "minkowski_cuda": True},
+        (State.OK, "with CUDA", ""),
+        (State.SLOW, "has compute capability 7.5 and Triton's kernels need 8.0", "Use a newer GPU"),
+    ),
+    "no compiler": (
+        {"compilers": ()},
+        (State.PROBLEM, "runs are refused", "execution.device=cpu"),
+        (State.SLOW, "there is no C compiler", "Install gcc, or set CC to a C compiler"),
+    ),
+    "no GPU": ({"gpu": False}, (State.OK, "for the CPU", ""), (State.OK, "no GPU for its kernels", "")),
+}
+
+
+@pytest.mark.parametrize("case", ENGINES)
+def test_each_engine_is_a_line_that_says_where_it_runs(
+    machine: Machine,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    case: str,
+) -> None:
+    has, *wanted = ENGINES[case]
+    machine(**{"gpu": True, **has})
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda number: SimpleNamespace(name="Card", total_memory=0))
-    finding = find("MinkowskiEngine")
-    assert finding.state is State.PROBLEM, "execution.device auto is refused"
-    assert "nvcc" in finding.fix
-    assert "execution.device=cpu" in finding.fix
+    for name, (state, found, fix) in zip(("MinkowskiEngine", "Triton"), wanted, strict=True):
+        line = find(name)
+        assert line.state is state
+        assert found in line.found
+        assert fix in line.fix
+        assert bool(fix) == bool(line.fix)
 
 
-def test_the_driver_is_asked_for_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA Example 24GB (UUID: GPU-1234)'\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert environment.gpu_name() == "NVIDIA Example 24GB"
-    tool.write_text("#!/bin/sh\necho 'could not talk to the driver'\nexit 9\n")
-    assert environment.gpu_name() == ""
+def test_an_old_driver_is_said_by_doctor_and_by_a_run(
+    machine: Machine,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine(gpu=False)
+    nvidia_smi(tmp_path / "tools", driver="535.1", cuda="CUDA Version: 12.2")
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    monkeypatch.setattr("torch.__version__", "2.13.0+cu130")
+    line = find("torch")
+    assert line.state is State.SLOW
+    assert "the driver 535.1 of NVIDIA Example 24GB is too old for torch 2.13.0+cu130" in line.found
+    assert line.fix.endswith("TORCH=torch==2.13.0+cu126 make setup")
+    arm = [str(project_dir() / "specs/baseline.yaml"), "--set", "dataset.name=scannet200_sv"]
+    ran = CliRunner().invoke(app, ["run", *arm])  # which lacks its data
+    assert ran.stderr.startswith("BEWARE: these runs are computed on the CPU, many times slower: the driver 535.1 of")
+    assert f"  fix: {line.fix}\n" in ran.stderr
+    for options in (["--jobs", "1"], ["--set", "execution.device=cpu"]):
+        assert "BEWARE" not in CliRunner().invoke(app, ["run", *arm, *options]).stderr, "that is what was asked for"
+    ran = CliRunner().invoke(app, ["run", *arm, "--set", "execution.device=cuda"])
+    assert "is too old for torch 2.13.0+cu130" in str(ran.exception)
 
 
 def test_a_data_set_that_is_not_here_says_where_it_goes(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def test_a_run_that_goes_on_is_one_run_and_nothing_is_sent_twice(folder: Record)
         "wall_s": 7.0,
     }
     assert run.data.params["epochs"] == "4"
+    assert (run.data.params["engine"], run.data.params["precision"]) == ("minkowski", "float32"), "of before there were"
     assert run.data.params["checkpoint"] == "synthrooms_res16unet_mini"
     assert [given.dataset.digest for given in run.inputs.dataset_inputs] == ["d1" * 16]
 

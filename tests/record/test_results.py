@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -41,6 +42,22 @@ def test_a_run_is_one_row_with_its_frames_and_metrics(results: Results) -> None:
         (0, 1.0),
         (1, 0.5),
         (2, 1 / 3),
+    )
+
+
+def test_a_run_has_its_engine_and_precision_and_of_before_there_were_others_the_only_ones(
+    results: Results,
+    make_run,  # type: ignore[no-untyped-def]
+) -> None:
+    half = make_run("half", key="0000000003")
+    said = json.loads(half.result.read_text())
+    half.result.write_text(json.dumps(said | {"engine": "triton", "precision": "bfloat16"}))
+    results.tell([half, make_run("begun", key="0000000004", state="interrupted")])
+    assert results.query("select name, engine, precision from results order by run_key").rows == (
+        ("base", "minkowski", "float32"),
+        ("fpn", "minkowski", "float32"),
+        ("half", "triton", "bfloat16"),
+        ("begun", None, None),
     )
 
 

@@ -19,6 +19,7 @@ from ditr.record.state import RecordState
 from ditr.report.arms import Arms, all_arms
 from ditr.report.compare import Comparison, compare
 from ditr.spec.dump import to_yaml
+from ditr.spec.execution import possible_engines, with_engine
 from ditr.spec.identity import run_key, spec_hash, variant
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
@@ -40,7 +41,8 @@ def make(runs: Path) -> Make:
     registry = Registry(project_dir() / "registry")
 
     def write(file: str, *sets: str, chance: float = 0.5, seeds: int = 3, **facts: Any) -> None:
-        spec = load_spec(project_dir() / "specs" / file, registry=registry, overrides=sets).spec
+        loaded = load_spec(project_dir() / "specs" / file, registry=registry, overrides=sets).spec
+        spec = with_engine(loaded, possible_engines(loaded.execution)[0])
         digest = spec_hash(spec, registry=registry)
         for seed in range(seeds):
             key = run_key(digest, seed)
@@ -80,7 +82,7 @@ PROVENANCE: dict[str, Any] = {
     "threads": 1,
     "earlier_sessions": [],
     "start_weights": {"sha256": "e16"},
-    "packages": {"torch": "2.13.0", "numpy": "2.4"},
+    "packages": {"torch": "2.13.0", "numpy": "2.4", "MinkowskiEngine": "0.5.4", "triton": "3.7.1"},
 }
 RESULT = {"split": "val", "n_frames": SCENES, "device": "cpu", "params_m": 1.5, "step_ms": 100.0}
 ROWS = [

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import ditr
+from ditr.cli.compare import find_arms
 from ditr.errors import DitrError
+from ditr.paths import project_dir
 from ditr.report.arms import all_arms
 from ditr.report.compare import compare
 from tests.reference.finished_runs import (
@@ -33,6 +35,18 @@ def test_two_experiments_of_one_name_are_told_apart(runs: Path, make: Make) -> N
     assert all(label in ambiguous.value.fix for label in labels)
     (chosen,) = arms_of(runs, labels[1]).found
     assert chosen.spec.schedule.epochs == 9
+
+
+@pytest.mark.parametrize("made", [["minkowski"], ["triton"], ["minkowski", "triton"]])
+def test_a_spec_file_is_its_runs_with_any_engine(
+    runs: Path, make: Make, monkeypatch: pytest.MonkeyPatch, made: list[str]
+) -> None:
+    """They may have been made on another machine than this."""
+    monkeypatch.setenv("DITR_RUNS", str(runs))
+    for engine in made:
+        make("baseline.yaml", f"execution.engine={engine}", seeds=1)
+    found = find_arms([str(project_dir() / "specs/baseline.yaml")]).found
+    assert [arm.spec.execution.engine for arm in found] == made
 
 
 def test_unknown_names_and_names_given_twice_are_refused(runs: Path, make: Make) -> None:

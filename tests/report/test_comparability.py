@@ -11,6 +11,7 @@ from ditr.errors import Code, DitrError
 from ditr.record.provenance import session_facts
 from tests.reference.finished_runs import CONTROLS, DATASET, FEATURES, PROVENANCE, Make, compared
 
+PACKAGES = PROVENANCE["packages"]
 REFUSED: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
     "schedule": (("schedule.epochs=9",), {}, "schedule.epochs: 4 in baseline; 9 in bifusion"),
     "augmentation": (("augmentation.flip_probability=0.25",), {}, "augmentation.flip_probability: 0.5 in baseline"),
@@ -29,7 +30,17 @@ REFUSED: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
     "device": ((), {"device": "NVIDIA H100"}, "device: cpu in baseline; NVIDIA H100 in bifusion"),
     "weights": ((), {"start_weights": None}, "start_weights: e16 in baseline; none in bifusion"),
     "code": ((), {"code": "0ther"}, "code: c0de in baseline; 0ther in bifusion"),
-    "packages": ((), {"packages": {"torch": "2.12.0"}}, "torch 2.12.0, MinkowskiEngine -"),
+    "packages": ((), {"packages": PACKAGES | {"torch": "2.12.0"}}, "torch 2.12.0, numpy 2.4"),
+    "engine": (
+        ("execution.engine=triton",),
+        {},
+        "execution.engine: minkowski in baseline; triton in bifusion",
+    ),
+    "version of the engine": (
+        (),
+        {"packages": PACKAGES | {"MinkowskiEngine": "0.6"}},
+        "packages.engine: MinkowskiEngine 0.5.4 in baseline; MinkowskiEngine 0.6 in bifusion",
+    ),
 }
 
 
@@ -56,6 +67,33 @@ def test_a_whole_part_of_the_spec_can_be_allowed_and_nothing_idly(runs: Path, ma
 
 
 OTHER_SOURCE = "features.source=dinov2_vits14_reg4"
+
+
+def test_runs_in_half_precision_are_compared_when_that_is_said_to_be_meant(runs: Path, make: Make) -> None:
+    make("baseline.yaml", "execution.engine=triton")
+    make("bifusion.yaml", "execution.precision=bfloat16", "execution.device=cuda", "execution.workers=3")
+    with pytest.raises(DitrError, match=r"execution\.precision: float32 in baseline; bfloat16 in bifusion") as refused:
+        compared(runs, "baseline", "bifusion")
+    assert refused.value.fix.endswith(": --allow execution.precision"), "a device of the same name is no difference"
+    (caveat,) = compared(runs, "baseline", "bifusion", allow=("execution.precision",)).caveats
+    assert caveat.startswith("Not alike, and allowed to be: execution.precision: ")
+    make("fpn_inject.yaml", "execution.engine=minkowski")
+    allow = ("execution.precision", "execution.engine")
+    assert len(compared(runs, "baseline", "bifusion", "fpn_inject", allow=allow).caveats) == 2, "of other packages"
+
+
+def test_runs_of_versions_without_the_field_ran_on_minkowski_in_float32(runs: Path, make: Make) -> None:
+    make("baseline.yaml", seeds=1)
+    make("bifusion.yaml", seeds=1)
+    make("fpn_inject.yaml", "execution.engine=triton", seeds=1)
+    (old,) = runs.glob("bifusion-*/spec.resolved.yaml")
+    text = old.read_text()
+    old.write_text(text.replace("engine: minkowski, ", "").replace(", precision: float32", ""))
+    assert old.read_text() != text
+    assert "engine" not in old.read_text()
+    assert compared(runs, "baseline", "bifusion").caveats == ()
+    with pytest.raises(DitrError, match=r"execution\.engine: minkowski in bifusion; triton in fpn_inject"):
+        compared(runs, "bifusion", "fpn_inject")
 
 
 def test_a_question_about_fusion_refuses_other_features(runs: Path, make: Make) -> None:

@@ -91,10 +91,20 @@ def test_real_stages_pass_and_are_recorded(tmp_path: Path) -> None:
     assert not (tmp_path / DRAFTS).exists()
 
     results = Results(tmp_path)
-    (row,) = results.query("select kind, name, variant, failed_checks, n_frames, split from results").rows
-    assert row == ("check", "fpn_inject", "custom", 0, 2, "train and val")
+    (row,) = results.query("select kind, name, variant, failed_checks, n_frames, split, engine from results").rows
+    assert row == ("check", "fpn_inject", "custom", 0, 2, "train and val", "minkowski")
     sql = "select stage, check_name, value, bound, passed, variant from checks where check_name = 's8_channels'"
     assert results.query(sql).rows == ((3, "s8_channels", 128.0, "= 128", True, "custom"),)
+
+
+def test_a_spec_of_half_precision_is_checked_in_float32_and_the_record_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage_that(monkeypatch, reported("value", 1.0))
+    (checked,) = check(tmp_path, load("fpn_inject", "execution.precision=bfloat16"))
+    assert checked.folder is not None
+    assert checked.folder.read_result()["precision"] == "float32"
+    assert "engine: minkowski, precision: float32" in checked.folder.spec.read_text()
 
 
 def test_failures_are_counted_and_kept_with_what_they_were_held_against(

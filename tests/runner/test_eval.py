@@ -24,6 +24,7 @@ from ditr.record.views.results import Results
 from ditr.record.views.teller import Teller
 from ditr.runner import evaluate_checkpoint as module
 from ditr.runner.evaluate_checkpoint import CheckpointEvaluation, evaluate_checkpoint
+from ditr.runner.execution import settle
 from ditr.runner.inputs import Selection, build_model
 from ditr.runner.plan import plan
 from ditr.runner.run import run_all
@@ -32,6 +33,7 @@ from ditr.runner.stop import StopSignal
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.problems import SpecErrors
 from ditr.spec.registry import Registry
+from ditr.spec.resolved_spec import read_resolved
 
 REGISTRY = Registry()
 PINNED = REGISTRY.folder / "checkpoints" / "synthrooms_res16unet_mini.safetensors"
@@ -127,6 +129,11 @@ def test_a_runs_weights_give_its_numbers_and_matches(trained: Path, tmp_path: Pa
     facts = json.loads(found.folder.provenance.read_text())
     assert facts["evaluated_weights"]["missing"] == []
     assert len(facts["evaluated_weights"]["sha256"]) == 64
+    for record in (run, found.folder):
+        execution = read_resolved(record.spec).execution
+        assert "engine: minkowski" in record.spec.read_text(), "what the spec left open is decided"
+        for said in (execution.model_dump(), record.read_result(), record.read_provenance() or {}):
+            assert (said["engine"], said["precision"]) == ("minkowski", "float32")
     sql = "select kind, ap, n_frames, step_ms is null from results"
     results = Results(tmp_path)
     assert results.query(sql).rows == (("eval", expected["ap"], 2, True),)
@@ -226,7 +233,7 @@ def test_one_changed_bit_of_a_runs_weights_is_noticed_wherever_they_are_taken(
             evaluate(tmp_path / "runs", checkpoint)
     start = load("fpn_inject", f"checkpoint={{kind: file, path: {damaged.weights}, format: ditr}}").spec
     with pytest.raises(DitrError, match="damaged"):
-        build_model(start, seed=0, registry=REGISTRY, feature_channels=24)
+        build_model(settle(start), seed=0, registry=REGISTRY, feature_channels=24)
 
 
 def test_weights_that_nothing_can_vouch_for_are_said_to_be_so(trained: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from ditr.errors import Code, DitrError
 from ditr.paths import project_dir
 from ditr.record.recording import begin
 from ditr.runner.costs import Costs, MapCosts
+from ditr.runner.execution import settle
 from ditr.runner.plan import plan
 from ditr.runner.probe import Probe, probe, seconds_left, seconds_of_a_run
 from ditr.spec.load import LoadedSpec, load_spec
@@ -53,7 +54,7 @@ def test_what_was_done_before_is_not_estimated_again(tmp_path: Path) -> None:
 def test_a_probe_measures_and_leaves_nothing(tiny_dataset: Dataset, tmp_path: Path) -> None:
     before = sorted(tiny_dataset.root.parent.parent.rglob("*"))
     spec = load("dataset.name=synthrooms_tiny", "schedule.batch_size=1", "features.input_size=[42, 56]").spec
-    measured = probe(spec, makes_maps=True)
+    measured = probe(settle(spec), makes_maps=True)
     assert min(measured.step_ms, measured.read_ms, measured.frame_ms, measured.map_ms, measured.peak_mem_mb) > 0
     assert sorted(tiny_dataset.root.parent.parent.rglob("*")) == before
     assert not (tmp_path / "runs").exists()

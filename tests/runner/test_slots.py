@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from ditr.errors import DitrError
-from ditr.model.sparse import minkowski
 from ditr.paths import project_dir
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.slots import Slot, require_fit, slots_of
 from ditr.spec.load import load_spec
+from ditr.spec.models import Device
 from ditr.spec.registry import Registry
+from tests.reference.machines import Machine, machine  # noqa: F401
 
 REGISTRY = Registry()
 
@@ -63,18 +64,21 @@ def test_without_a_gpu_none_can_be_named(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_a_run_is_not_put_where_its_spec_does_not_want_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, slot: Slot, says: str
+    tmp_path: Path,
+    machine: Machine,  # noqa: F811
+    device: str,
+    slot: Slot,
+    says: str,
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(minkowski, "engine_has_cuda", lambda: True)
+    machine(gpu=True)
 
-    def planned(device: str) -> tuple[PlannedRun, ...]:
+    def planned(device: str, place: Device | None = None) -> tuple[PlannedRun, ...]:
         spec = load_spec(
             project_dir() / "specs/baseline.yaml", registry=REGISTRY, overrides=[f"execution.device={device}"]
         )
-        return plan([spec], registry=REGISTRY, runs=tmp_path, force=False)
+        return plan([spec], registry=REGISTRY, runs=tmp_path, force=False, device=place)
 
-    require_fit(planned("auto"), slots=[slot])
+    require_fit(planned("auto", slot.device), slots=[slot])
     require_fit(planned(device), slots=[])
     require_fit([replace(run, status="finished") for run in planned(device)], slots=[slot])
     with pytest.raises(DitrError, match=says):

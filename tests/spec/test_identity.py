@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from ditr.spec.diff import diff
 from ditr.spec.dump import to_yaml
-from ditr.spec.identity import identity, run_key, spec_hash, variant
+from ditr.spec.identity import evaluation_hash, identity, run_hashes, run_key, spec_hash, variant
 from ditr.spec.load import load_spec
 from ditr.spec.models import Spec
 from ditr.spec.problems import SpecErrors
@@ -78,6 +79,48 @@ def test_the_hash_does_not_depend_on_the_order_of_keys(data: dict[str, Any], ran
         return {key: shuffled(value[key]) for key in keys}
 
     assert hash_of(shuffled(data)) == hash_of(data)
+
+
+def test_the_engine_and_the_precision_that_a_run_had_are_part_of_it() -> None:
+    runs = [
+        {"engine": "minkowski"},
+        {"engine": "triton"},
+        {"engine": "triton", "precision": "bfloat16"},
+        {"engine": "triton", "precision": "float16"},
+    ]
+    assert len({hash_of(arm(execution=execution)) for execution in runs}) == len(runs)
+    assert len({_evaluated(execution) for execution in runs}) == len(runs)
+
+
+def test_an_engine_that_was_the_only_one_keeps_its_keys() -> None:
+    """Identities of before say nothing of it."""
+    first = identity(Spec.model_validate(arm(execution={"engine": "minkowski"})), registry=REGISTRY)
+    assert "execution" not in first
+    text = json.dumps(first, sort_keys=True, separators=(",", ":"))
+    assert hashlib.sha256(text.encode()).hexdigest() == hash_of(arm(execution={"engine": "minkowski"}))
+
+
+@pytest.mark.parametrize(
+    ("execution", "engines"),
+    [
+        ({}, ["minkowski", "triton"]),
+        ({"device": "cuda"}, ["minkowski", "triton"]),
+        ({"device": "cpu"}, ["minkowski"]),
+        ({"engine": "minkowski"}, ["minkowski"]),
+        ({"engine": "triton"}, ["triton"]),
+        ({"precision": "bfloat16"}, ["triton"]),
+    ],
+)
+def test_a_spec_that_leaves_the_engine_open_may_be_several_runs(execution: dict[str, str], engines: list[str]) -> None:
+    hashes = run_hashes(Spec.model_validate(arm(execution=execution)), registry=REGISTRY)
+    assert list(hashes) == engines
+    for engine, found in hashes.items():
+        assert found == hash_of(arm(execution={**execution, "engine": engine}))
+
+
+def _evaluated(execution: dict[str, str]) -> str:
+    spec = Spec.model_validate(arm(execution=execution))
+    return evaluation_hash(spec, registry=REGISTRY, weights_sha256="ab", split="val", frames=None)
 
 
 def hash_of(data: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ditr.errors import DitrError
 from ditr.spec.dump import to_yaml
+from ditr.spec.execution import with_engine
 from ditr.spec.load import load_spec
 from ditr.spec.problems import SpecErrors
 from ditr.spec.registry import Registry
@@ -19,13 +20,17 @@ from ditr.spec.resolved_spec import read_resolved
 
 HERE = Path(__file__).parent
 STUDY = sorted((HERE.parents[1] / "docs/study/runs").glob("*/spec.resolved.yaml"))
-TEXT = to_yaml(load_spec(HERE / "good/bifusion.yaml", registry=Registry(HERE / "registry")).spec)
+SPEC = load_spec(HERE / "good/bifusion.yaml", registry=Registry(HERE / "registry")).spec
+TEXT = to_yaml(with_engine(SPEC, "triton"))
 
 
 def test_specs_of_older_versions_are_read() -> None:
     specs = [read_resolved(file) for file in STUDY]
     assert [file.parent.name.rpartition("-s")[0] for file in STUDY] == [spec.name for spec in specs]
     assert specs
+    assert {(spec.execution.engine, spec.execution.precision) for spec in specs} == {("minkowski", "float32")}, (
+        "there was no other when they ran"
+    )
 
 
 def test_entries_that_are_gone_or_broken_do_not_matter(tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def detect(python: str, *, arch: str | None = None, cpu: bool = False) -> Target
     facts["arch"] = None if cpu else (arch or facts["arch"])
     cuda_home = _cuda_home() if facts["arch"] else None
     if facts["arch"] and (reason := _no_cuda_reason(facts["torch_cuda"], cuda_home)):
-        print(f"this machine has a GPU, but {reason}: MinkowskiEngine is built for the CPU only", file=sys.stderr)
+        what = "MinkowskiEngine is built for the CPU only; on the GPU, Triton's kernels compute"
+        print(f"this machine has a GPU, but {reason}: {what}", file=sys.stderr)
         facts["arch"] = cuda_home = None
     return Target(python=python, cuda_home=cuda_home, **facts)
 
@@ -201,14 +202,24 @@ def _cuda_home() -> Path | None:
     return None
 
 
+def cuda_release() -> str:
+    """What nvcc says of the CUDA toolkit; empty without one."""
+    home = _cuda_home()
+    return "" if home is None else f"{home}: {_nvcc_says(home)}"
+
+
+def _nvcc_says(home: Path) -> str:
+    done = subprocess.run([home / "bin" / "nvcc", "--version"], capture_output=True, text=True, check=False)
+    return done.stdout
+
+
 def _no_cuda_reason(torch_cuda: str | None, cuda_home: Path | None) -> str | None:
     """Why no CUDA engine can be built; None when one can."""
     if torch_cuda is None:
         return "this torch has no CUDA"
     if cuda_home is None:
         return f"the CUDA toolkit is missing (install CUDA {torch_cuda} with nvcc, or set CUDA_HOME)"
-    release = subprocess.run([cuda_home / "bin" / "nvcc", "--version"], capture_output=True, text=True, check=False)
-    if f"release {torch_cuda.split('.')[0]}." not in release.stdout:
+    if f"release {torch_cuda.split('.')[0]}." not in _nvcc_says(cuda_home):
         return f"torch is for CUDA {torch_cuda} and {cuda_home} is another version"
     return None
 

@@ -21,15 +21,16 @@ _ON_THE_CPU = (
     "compute on the CPU, many times slower: execution.device=cpu in the spec, or CUDA_VISIBLE_DEVICES= before the"
     " command to hide the GPU"
 )
-_BUILD = "build MinkowskiEngine with CUDA as `ditr doctor` says"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lack:
-    """Why an engine cannot run; both are parts of a sentence."""
+    """Why an engine cannot run."""
 
     what: str
+    """Part of a sentence."""
     fix: str
+    """A sentence without its point."""
 
 
 def choose_engine(wanted: Literal["auto", "minkowski", "triton"], *, device: torch.device) -> Engine:
@@ -39,43 +40,47 @@ def choose_engine(wanted: Literal["auto", "minkowski", "triton"], *, device: tor
     ------
     DitrError: what is wanted cannot run on the device; of auto, neither can.
     """
-    no_triton = triton_lack(device)
-    no_minkowski = minkowski_lack(device)
-    if wanted == "triton":
-        return _unless(no_triton, "triton")
-    if wanted == "minkowski":
-        return _unless(no_minkowski, "minkowski")
+    if wanted != "auto":
+        if lack := engine_lack(wanted, device=device):
+            fix = f"{lack.fix}; or set execution.engine to auto."
+            raise _refused(f"the engine {wanted} cannot run here: {lack.what}", fix=fix)
+        return wanted
+    no_triton = engine_lack("triton", device=device)
     if no_triton is None:
         return "triton"
+    no_minkowski = engine_lack("minkowski", device=device)
     if no_minkowski is None:
         return "minkowski"
-    raise DitrError(
-        f"torch sees a GPU that no engine can use: {no_triton.what}, and {no_minkowski.what}",
-        code=Code.ENVIRONMENT,
-        where="execution.engine",
-        fix=_sentence(f"{no_triton.fix}; or {no_minkowski.fix}; or {_ON_THE_CPU}"),
-    )
+    if device.type == "cpu":
+        raise _refused(no_minkowski.what, fix=f"{no_minkowski.fix}.")
+    what = f"torch sees a GPU that no engine can use: {no_triton.what}, and {no_minkowski.what}"
+    raise _refused(what, fix=f"{no_triton.fix}; or {_lower(no_minkowski.fix)}; or {_ON_THE_CPU}.")
 
 
-def triton_lack(device: torch.device) -> Lack | None:
-    """Why Triton's kernels cannot run on the device; None if they can."""
+def engine_lack(engine: Engine, *, device: torch.device) -> Lack | None:
+    """Why the engine cannot run on the device; None if it can."""
+    return _triton_lack(device) if engine == "triton" else _minkowski_lack(device)
+
+
+def _triton_lack(device: torch.device) -> Lack | None:
     if device.type != "cuda":
-        return Lack(what="its kernels run on GPUs alone", fix="set it to auto or minkowski")
+        return Lack(what="its kernels run on GPUs alone and the device is the CPU", fix="Run it on a GPU")
     if find_spec("triton") is None:
-        return Lack(what="Triton is not installed", fix="run `make setup`, or install the triton of your torch")
+        return Lack(what="Triton is not installed", fix="Run `make setup`, or install the triton of your torch")
     if (capability := torch.cuda.get_device_capability(device)) < OLDEST_CAPABILITY:
         has, needs = (".".join(map(str, numbers)) for numbers in (capability, OLDEST_CAPABILITY))
         what = f"{torch.cuda.get_device_name(device)} has compute capability {has} and Triton's kernels need {needs}"
-        return Lack(what=what, fix="use a newer GPU")
+        return Lack(what=what, fix="Use a newer GPU")
     return _compiler_lack()
 
 
-def minkowski_lack(device: torch.device) -> Lack | None:
-    """Why MinkowskiEngine cannot run on the device; None if it can."""
+def _minkowski_lack(device: torch.device) -> Lack | None:
     if find_spec("MinkowskiEngineBackend") is None:
-        return Lack(what="MinkowskiEngine is not installed", fix="run `make setup`")
+        return Lack(what="MinkowskiEngine is not installed", fix="Run `make setup`")
     if device.type == "cuda" and not minkowski_has_cuda():
-        return Lack(what="MinkowskiEngine was built without CUDA", fix=_BUILD)
+        return Lack(
+            what="MinkowskiEngine was built without CUDA", fix="Build MinkowskiEngine with CUDA as `ditr doctor` says"
+        )
     return None
 
 
@@ -87,19 +92,18 @@ def minkowski_has_cuda() -> bool:
 
 
 def _compiler_lack() -> Lack | None:
-    """Triton compiles what starts its kernels as a Python module, as triton/runtime/build.py does: with CC, gcc or
-    clang, and Python's headers."""
+    """What Triton needs to compile what starts its kernels (docs/reference/cuda.md, Triton's launcher)."""
     named = os.environ.get("CC")
     if named is not None and shutil.which(named) is None:
         what = f"CC names {named!r}, which is no program, and Triton compiles what starts its kernels with it"
-        return Lack(what=what, fix="set CC to a C compiler, or unset it")
+        return Lack(what=what, fix="Set CC to a C compiler, or unset it")
     if named is None and not (shutil.which("gcc") or shutil.which("clang")):
         what = "there is no C compiler, and Triton compiles what starts its kernels"
-        return Lack(what=what, fix="install gcc, or set CC to a C compiler")
+        return Lack(what=what, fix="Install gcc, or set CC to a C compiler")
     headers = _header_folder()
     if not (headers / "Python.h").is_file():
         what = f"there is no Python.h in {headers}, and Triton compiles what starts its kernels"
-        return Lack(what=what, fix="install Python's headers (python3-dev or python3-devel, of this Python)")
+        return Lack(what=what, fix="Install Python's headers (python3-dev or python3-devel, of this Python)")
     return None
 
 
@@ -108,12 +112,9 @@ def _header_folder() -> Path:
     return Path(sysconfig.get_paths("posix_prefix" if scheme == "posix_local" else scheme)["include"])
 
 
-def _unless(lack: Lack | None, engine: Engine) -> Engine:
-    if lack is None:
-        return engine
-    what = f"the engine {engine} cannot run here: {lack.what}"
-    raise DitrError(what, code=Code.ENVIRONMENT, where="execution.engine", fix=_sentence(lack.fix))
+def _refused(what: str, *, fix: str) -> DitrError:
+    return DitrError(what, code=Code.ENVIRONMENT, where="execution.engine", fix=fix)
 
 
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]

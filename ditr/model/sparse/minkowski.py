@@ -40,11 +40,6 @@ def _import_engine() -> Any:
 ME = _import_engine()
 
 
-def engine_has_cuda() -> bool:
-    """Whether this build of MinkowskiEngine can run on a GPU."""
-    return bool(ME.is_cuda_available())
-
-
 def voxelise(batch: Batch, *, voxel_size_m: float) -> Voxels:
     """Floor the coordinates to voxels and average the colours in each (docs/reference/esam.md, Voxels)."""
     corners = [torch.floor(sample.xyz / voxel_size_m) for sample in batch]

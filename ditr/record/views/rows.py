@@ -12,6 +12,7 @@ from ditr.errors import DitrError
 from ditr.record.columns import CHECK_COLUMNS, FRAME_COLUMNS, INSTANCE_COLUMNS, result_columns
 from ditr.record.folder import Record
 from ditr.record.state import RecordState, unreadable
+from ditr.spec.identity import FIRST_EXECUTION
 
 if TYPE_CHECKING:
     import duckdb
@@ -51,7 +52,10 @@ def result_row(folder: Record) -> dict[str, Any]:
     """
     state = folder.state()
     assert state is not None, "records are listed by their state"
-    return result_columns(folder.read_result()) | {
+    result = folder.read_result()
+    if result and state.kind != "imported":
+        result = FIRST_EXECUTION | result
+    return result_columns(result) | {
         "run_key": state.run_key,
         "kind": state.kind,
         "name": state.name,
