@@ -20,6 +20,7 @@ from ditr.model.query_decoder import Decoded, ScanNetMixQueryDecoder, select_que
 from ditr.model.res16unet import Res16UNet
 from ditr.model.segments import Segments
 from ditr.model.sparse import Voxels, one_thread, voxelise
+from ditr.model.sparse.triton.replay import Replay
 from ditr.model.superpoint_pool import GeoAwarePooling, PooledSuperpoints
 from ditr.model.voxel_features import VoxelFeatures
 from ditr.seeds import derive_seed
@@ -45,6 +46,8 @@ class EsamSingleView(nn.Module):
     ) -> None:
         super().__init__()
         self.engine = engine
+        self.replay: Replay | None = None
+        """Of the backbone in training, where it is captured."""
         self.voxel_size_m = spec.voxel_size_m
         self.fusion = fusion
         self.sampling = sampling
@@ -78,8 +81,11 @@ class EsamSingleView(nn.Module):
         statistics: dict[str, Tensor] = {}
         points = self.read_2d(batch, statistics=statistics)
         voxels = self.voxelise(batch) if voxels is None else voxels
-        with one_thread():
-            out = self.backbone(voxels.tensor, inject=self.injector(points, voxels, statistics=statistics))
+        if self.replay is not None and self.training:
+            out, _ = self.replay(voxels.tensor, added={}, adding=lambda *_: None)
+        else:
+            with one_thread():
+                out = self.backbone(voxels.tensor, inject=self.injector(points, voxels, statistics=statistics))
         of_points = Segments(of_row=voxels.voxel_of_point, count=len(out.features)).spread(out.features)
         features, balance_loss = self._fuse(of_points, points, batch, statistics=statistics)
         statistics = {name: value.detach() for name, value in statistics.items()}

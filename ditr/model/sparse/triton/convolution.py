@@ -54,7 +54,7 @@ def convolve_and_norm(
     relu: bool,
 ) -> Tensor:
     """(V, in) -> (n, out); see ``VoxelSet.convolve_and_norm``. A GatherMap alone is that of the stem."""
-    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else torch.float32
+    dtype = compute_dtype()
     if norm.training:
         cast(Tensor, norm.num_batches_tracked).add_(1)
     if isinstance(gather, GatherMap):
@@ -67,6 +67,11 @@ def convolve_and_norm(
         features.to(dtype).contiguous(), weights, norm.weight, norm.bias, shortcut, gather, norm, relu
     )
     return out
+
+
+def compute_dtype() -> torch.dtype:
+    """Autocast's, or float32."""
+    return torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else torch.float32
 
 
 class _ConvolutionAndNorm(torch.autograd.Function):

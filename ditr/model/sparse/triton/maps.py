@@ -181,23 +181,23 @@ def fill(maps: StrideMaps, keys: Tensor, *, level: int, parents: Tensor | None) 
     t, room = maps.tensors, len(keys)
     torch.arange(len(t["alone_rows"]), out=t["alone_rows"])
     t["alone_present"].fill_(1)
-    t["alone_starts"][0], t["alone_starts"][1] = 0, room
+    torch.arange(0, 2 * room, room, out=t["alone_starts"])
     _find_neighbours(keys, t["within"], size=3, level=level)
     _sort_columns(t["within"], t["within_present"], t["within_rows"], room=room)
     _list_pairs(t["within"], t["within_rows"], t["within_sources"], t["within_targets"], t["within_starts"])
     if "stem" in t:
         _find_neighbours(keys, t["stem"], size=5, level=level)
     if parents is not None and maps.coarse is not None:
-        rows, slots = torch.arange(room, dtype=torch.int32, device=keys.device), keys & 7
-        t["down"][slots, parents] = rows
+        rows, slots = torch.arange(room, device=keys.device), keys & 7
+        t["down"][slots, parents] = rows.int()
         _sort_columns(t["down"], t["down_present"], t["down_rows"], room=maps.coarse.room)
-        slot, order = slots.sort(stable=True)
+        slot, order = slots.to(torch.uint8).sort(stable=True)  # so few bits that one pass sorts them
         t["fine"].copy_(order)
         torch.index_select(parents.int(), 0, order, out=t["coarse"])
-        t["up"][slot, rows.long()] = t["coarse"]
-        t["up_present"][:room] = 1 << slot
+        t["up"][slot.long(), rows] = t["coarse"]
+        t["up_present"][:room] = 1 << slot.int()
         t["up_rows"][:room] = t["fine"]
-        t["starts"].copy_(torch.searchsorted(slot, torch.arange(9, device=keys.device)))
+        t["starts"].copy_(torch.searchsorted(slot, torch.arange(9, dtype=torch.uint8, device=keys.device)))
 
 
 def keys_of(corners: Tensor, *, batch_index: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +34,8 @@ def voxelise(batch: Batch, *, voxel_size_m: float) -> Voxels:
     lowest, highest = corners.amin(0), corners.amax(0)
     origin = (lowest.div(BOTTLENECK_STRIDE, rounding_mode="floor") - 1) * BOTTLENECK_STRIDE
     keys, order = maps.keys_of(corners - origin, batch_index=index).sort(stable=True)
-    counts = torch.stack([1 + (keys[1:] >> 3 * level != keys[:-1] >> 3 * level).sum() for level in range(LEVELS)])
+    at_levels = keys >> 3 * torch.arange(LEVELS, device=keys.device)[:, None]
+    counts = 1 + (at_levels[:, 1:] != at_levels[:, :-1]).sum(1)
     *counted, extent = torch.cat([counts, (highest - lowest).amax()[None]]).tolist()
     if extent > maps.MAX_EXTENT:
         raise DitrError(
@@ -110,6 +111,13 @@ class TritonVoxels(VoxelSet):
         places = self._known
         index, corners = maps.corners_of(places.keys, level=self.level)
         return torch.cat([index[:, None], corners * self.stride + places.origin], dim=1).int()
+
+    @property
+    def chain(self) -> Iterator[TritonVoxels]:
+        """These, then all that are coarser."""
+        yield self
+        if self._coarser is not None:
+            yield from self._coarser.chain
 
     @property
     def has_coarser(self) -> bool:

@@ -1,0 +1,192 @@
+"""A network's pass over voxels as two CUDA graphs, forward and backward: one launch in place of hundreds.
+
+The host takes three times as long to launch the kernels of a U-Net one by one as the GPU takes to run them. So they are
+captured once, on tensors with room for a larger batch than the first, and every batch is copied there; how many rows
+it has is read on the device, so the numbers are those of a pass that is not captured, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ditr.model.sparse.triton.convolution import compute_dtype
+from ditr.model.sparse.triton.voxels import TritonVoxels, with_room
+from ditr.model.sparse.voxels import SparseTensor
+
+Statistics = dict[str, Tensor]
+_WARM_UPS = 2
+"""Passes before the capture, in which kernels are compiled and loaded."""
+
+
+class Replay:
+    """Of one network in training mode, whose weights stay where they are.
+
+    Parameters
+    ----------
+    network: called with a tensor and ``inject``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._captured: _Captured | None = None
+
+    def __call__(
+        self,
+        x: SparseTensor,
+        *,
+        added: Mapping[Any, Tensor],
+        adding: Callable[[Mapping[Any, Tensor], Statistics], Any],
+    ) -> tuple[SparseTensor, Statistics]:
+        """What the network makes of ``x`` on the same voxels, and the statistics of that.
+
+        ``added`` are tensors on voxels that the network is given through what ``adding`` makes of them: its ``inject``,
+        which writes statistics. Of both results the next call makes others.
+        """
+        voxels = x.voxels
+        assert isinstance(voxels, TritonVoxels)
+        weights = list(self._network.parameters())
+        captured = self._captured
+        if captured is None or not captured.fits(x, added, weights):
+            rooms = [len(one) for one in voxels.chain]
+            if captured is not None:
+                rooms = [max(now, before) for now, before in zip(rooms, captured.rooms, strict=True)]
+                self._captured = captured = None  # its memory is needed
+            captured = self._captured = _capture(
+                self._network, x, added=added, adding=adding, rooms=[_larger(room) for room in rooms]
+            )
+        features, *statistics = _Replayed.apply(  # type: ignore[no-untyped-call]
+            captured, x, *added.values(), *weights
+        )
+        return x.with_features(features), dict(zip(captured.statistics, statistics, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Captured:
+    forward: Any
+    backward: Any
+    x: SparseTensor
+    added: dict[Any, Tensor]
+    out: Tensor
+    statistics: Statistics
+    of_out: Tensor
+    gradients: tuple[Tensor | None, ...]
+    """Of all that was added, then of the weights."""
+    weights: tuple[int, ...]
+    """Where they lie."""
+    dtype: torch.dtype
+
+    @property
+    def rooms(self) -> list[int]:
+        voxels = self.x.voxels
+        assert isinstance(voxels, TritonVoxels)
+        return [len(one) for one in voxels.chain]
+
+    def fits(self, x: SparseTensor, added: Mapping[Any, Tensor], weights: list[nn.Parameter]) -> bool:
+        voxels = x.voxels
+        assert isinstance(voxels, TritonVoxels)
+        return (
+            all(len(one) <= room for one, room in zip(voxels.chain, self.rooms, strict=True))
+            and added.keys() == self.added.keys()
+            and self.weights == tuple(weight.data_ptr() for weight in weights)
+            and self.dtype == compute_dtype()
+        )
+
+    def fill(self, x: SparseTensor, added: tuple[Tensor, ...]) -> None:
+        voxels, own = x.voxels, self.x.voxels
+        assert isinstance(voxels, TritonVoxels)
+        assert isinstance(own, TritonVoxels)
+        for ours, theirs in zip(own.chain, voxels.chain, strict=True):
+            ours.maps.copy_(theirs.maps)
+        self.x.features[: len(voxels)].copy_(x.features)
+        for room, given in zip(self.added.values(), added, strict=True):
+            room[: len(given)].copy_(given)
+
+
+def _capture(
+    network: nn.Module,
+    x: SparseTensor,
+    *,
+    added: Mapping[Any, Tensor],
+    adding: Callable[[Mapping[Any, Tensor], Statistics], Any],
+    rooms: list[int],
+) -> _Captured:
+    voxels, device = x.voxels, x.features.device
+    assert isinstance(voxels, TritonVoxels)
+    own = with_room(rooms, device=device)
+    by_stride = {len(one): room for one, room in zip(voxels.chain, rooms, strict=True)}
+    given = SparseTensor(features=x.features.new_zeros(rooms[0], x.features.shape[1]), voxels=own)
+    room_added = {
+        where: value.new_zeros(by_stride[len(value)], value.shape[1]).requires_grad_() for where, value in added.items()
+    }
+    for ours, theirs in zip(own.chain, voxels.chain, strict=True):
+        ours.maps.copy_(theirs.maps)
+    inputs = [*room_added.values(), *network.parameters()]
+    statistics: Statistics = {}
+    before = [buffer.clone() for buffer in network.buffers()]
+    aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    aside.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(aside):
+        for _ in range(_WARM_UPS):
+            out = network(given, inject=adding(room_added, {})).features
+            torch.autograd.grad(out, inputs, torch.zeros_like(out), allow_unused=True)
+        for buffer, value in zip(network.buffers(), before, strict=True):
+            buffer.copy_(value)
+        del out
+    torch.cuda.current_stream(device).wait_stream(aside)
+    torch.cuda.synchronize(device)
+    forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(forward, capture_error_mode="thread_local"):
+        out = network(given, inject=adding(room_added, statistics)).features
+    of_out = torch.zeros_like(out)
+    with torch.cuda.graph(backward, pool=forward.pool(), capture_error_mode="thread_local"):
+        gradients = torch.autograd.grad(out, inputs, of_out, allow_unused=True)
+    return _Captured(
+        forward=forward,
+        backward=backward,
+        x=given,
+        added=room_added,
+        out=out.detach(),
+        statistics={name: value.detach() for name, value in statistics.items()},
+        of_out=of_out,
+        gradients=gradients,
+        weights=tuple(weight.data_ptr() for weight in network.parameters()),
+        dtype=compute_dtype(),
+    )
+
+
+class _Replayed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, captured: _Captured, x: SparseTensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        added = inputs[: len(captured.added)]
+        captured.fill(x, added)
+        captured.forward.replay()
+        ctx.captured, ctx.rows = captured, [len(one) for one in added]
+        statistics = [value.clone() for value in captured.statistics.values()]
+        ctx.mark_non_differentiable(*statistics)
+        return (captured.out[: len(x.voxels)].detach(), *statistics)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_out: Tensor, *_of_statistics: Tensor) -> tuple[Tensor | None, ...]:
+        captured: _Captured = ctx.captured
+        captured.of_out[: len(of_out)].copy_(of_out)
+        captured.backward.replay()
+        count = len(ctx.rows)
+        of_added = [
+            None if gradient is None else gradient[:rows]
+            for gradient, rows in zip(captured.gradients[:count], ctx.rows, strict=True)
+        ]
+        # New tensors on the same memory, or each would be copied when it becomes a weight's gradient.
+        of_weights = [None if gradient is None else gradient.detach() for gradient in captured.gradients[count:]]
+        return (None, None, *of_added, *of_weights)
+
+
+def _larger(room: int) -> int:
+    """An eighth more, in steps that waste little memory."""
+    return -(-room * 9 // 8 // 1024) * 1024
