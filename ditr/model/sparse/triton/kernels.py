@@ -300,6 +300,7 @@ def find_neighbours(
     hit = hit & (tl.load(keys + at, mask=hit, other=-1) == q)
     tl.store(neighbours + k * ld + i, at, mask=hit)
     tl.store(neighbours + (K - 1 - k) * ld + at, i, mask=hit)
+    tl.store(neighbours + K // 2 * ld + i, i, mask=live & (k == 0))
 
 
 @triton.jit(do_not_specialize=["n"])
@@ -346,7 +347,7 @@ def count_pairs(
 
 @triton.jit(do_not_specialize=["blocks"])
 def list_pairs(
-    neighbours, rows, ends, sources, targets, blocks, ld,
+    neighbours, rows, ends, sources, targets, starts, blocks, ld,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Pairs by offset, then by column; ends[k, b] counts them up to and with block b of offset k."""
@@ -355,6 +356,66 @@ def list_pairs(
     source = tl.load(neighbours + k * ld + t, mask=t < ld, other=-1)
     here = source >= 0
     number = tl.cumsum(here.to(tl.int32), 0)
-    at = tl.load(ends + k * blocks + b).to(tl.int32) - tl.sum(here.to(tl.int32), 0) + number - 1
+    end = tl.load(ends + k * blocks + b).to(tl.int32)
+    at = end - tl.sum(here.to(tl.int32), 0) + number - 1
     tl.store(sources + at, source, mask=here)
     tl.store(targets + at, tl.load(rows + t, mask=here, other=0), mask=here)
+    if b == blocks - 1:
+        tl.store(starts + k + 1, end)
+    if (b == 0) & (k == 0):
+        tl.store(starts, 0)
+
+
+@triton.jit(do_not_specialize=["n"])
+def keep_distinct(
+    keys, rows, distinct, n,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """distinct[rows[i]] = keys[i]; equal keys have equal rows."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    live = i < n
+    tl.store(distinct + tl.load(rows + i, mask=live, other=0), tl.load(keys + i, mask=live, other=0), mask=live)
+
+
+@triton.jit(do_not_specialize=["n"])
+def place_children(
+    keys, parents, children, n, ld,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """children[slot, parent] = i; the slot of a voxel is the last three bits of its key."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    live = i < n
+    slot = (tl.load(keys + i, mask=live, other=0) & 7).to(tl.int32)
+    tl.store(children + slot * ld + tl.load(parents + i, mask=live, other=0), i, mask=live)
+
+
+@triton.jit(do_not_specialize=["n"])
+def place_parents(
+    keys, fine, coarse, neighbours, present, rows, n, ld,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """A column for each pair of a fine and a coarse voxel: it has the coarse one at the slot of the fine one alone."""
+    t = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    live = t < n
+    row = tl.load(fine + t, mask=live, other=0)
+    slot = (tl.load(keys + row, mask=live, other=0) & 7).to(tl.int32)
+    parent = tl.load(coarse + t, mask=live, other=-1)
+    for k in range(8):
+        tl.store(neighbours + k * ld + t, tl.where(live & (slot == k), parent, -1), mask=t < ld)
+    tl.store(present + t, tl.where(live, 1 << slot, 0), mask=t < ld)
+    tl.store(rows + t, row, mask=t < ld)
+
+
+@triton.jit(do_not_specialize=["n"])
+def place_alone(
+    count, present, rows, starts, n, ld,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The count of rows, and each row's column."""
+    t = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(present + t, 1, mask=t < ld)
+    tl.store(rows + t, t, mask=t < ld)
+    if tl.program_id(0) == 0:
+        tl.store(count, n)
+        tl.store(starts, 0)
+        tl.store(starts + 1, n)

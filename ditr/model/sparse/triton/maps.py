@@ -177,27 +177,31 @@ class StrideMaps:
 
 
 def fill(maps: StrideMaps, keys: Tensor, *, level: int, parents: Tensor | None) -> None:
-    """All but ``count``, for voxels that need the whole room; ``parents`` (V,) are rows of twice the stride."""
+    """With the maps of voxels that need the whole room; ``parents`` (V,) are rows of twice the stride."""
     t, room = maps.tensors, len(keys)
-    torch.arange(len(t["alone_rows"]), out=t["alone_rows"])
-    t["alone_present"].fill_(1)
-    torch.arange(0, 2 * room, room, out=t["alone_starts"])
-    _find_neighbours(keys, t["within"], size=3, level=level)
-    _sort_columns(t["within"], t["within_present"], t["within_rows"], room=room)
+    columns = len(t["alone_rows"])
+    grid = (_blocks(columns, _BLOCK), 1, 1)
+    kernel(kernels.place_alone, BLOCK=_BLOCK)(
+        grid, t["count"], t["alone_present"], t["alone_rows"], t["alone_starts"], room, columns
+    )
+    _sort_columns(
+        _neighbours(keys, torch.full_like(t["within"], -1), size=3, level=level),
+        t["within"],
+        t["within_present"],
+        t["within_rows"],
+        room=room,
+    )
     _list_pairs(t["within"], t["within_rows"], t["within_sources"], t["within_targets"], t["within_starts"])
     if "stem" in t:
-        _find_neighbours(keys, t["stem"], size=5, level=level)
+        _neighbours(keys, t["stem"].fill_(-1), size=5, level=level)
     if parents is not None and maps.coarse is not None:
-        rows, slots = torch.arange(room, device=keys.device), keys & 7
-        t["down"][slots, parents] = rows.int()
-        _sort_columns(t["down"], t["down_present"], t["down_rows"], room=maps.coarse.room)
-        slot, order = slots.to(torch.uint8).sort(stable=True)  # so few bits that one pass sorts them
-        t["fine"].copy_(order)
-        torch.index_select(parents.int(), 0, order, out=t["coarse"])
-        t["up"][slot.long(), rows] = t["coarse"]
-        t["up_present"][:room] = 1 << slot.int()
-        t["up_rows"][:room] = t["fine"]
-        t["starts"].copy_(torch.searchsorted(slot, torch.arange(9, dtype=torch.uint8, device=keys.device)))
+        children = torch.full_like(t["down"], -1)
+        kernel(kernels.place_children, BLOCK=_BLOCK)(grid, keys, parents, children, room, children.shape[1])
+        _sort_columns(children, t["down"], t["down_present"], t["down_rows"], room=maps.coarse.room)
+        _list_pairs(t["down"], t["down_rows"], t["fine"], t["coarse"], t["starts"])
+        kernel(kernels.place_parents, BLOCK=_BLOCK)(
+            grid, keys, t["fine"], t["coarse"], t["up"], t["up_present"], t["up_rows"], room, columns
+        )
 
 
 def keys_of(corners: Tensor, *, batch_index: Tensor) -> Tensor:
@@ -216,14 +220,14 @@ def corners_of(keys: Tensor, *, level: int) -> tuple[Tensor, Tensor]:
 def distinct(keys: Tensor, *, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` different ones of (N,) sorted keys, and (N,) int64 which of them each is."""
     rows = torch.nn.functional.pad((keys[1:] != keys[:-1]).cumsum(0), (1, 0))
-    # Equal keys write the same number to the same place.
-    return keys.new_empty(count).index_copy(0, rows, keys), rows
+    found = keys.new_empty(count)
+    kernel(kernels.keep_distinct, BLOCK=_BLOCK)((_blocks(len(keys), _BLOCK), 1, 1), keys, rows, found, len(keys))
+    return found, rows
 
 
-def _find_neighbours(keys: Tensor, neighbours: Tensor, *, size: int, level: int) -> None:
-    """The row at each of size^3 offsets around each voxel, the first axis fastest."""
+def _neighbours(keys: Tensor, neighbours: Tensor, *, size: int, level: int) -> Tensor:
+    """The row at each of size^3 offsets around each voxel, the first axis fastest; others stay as they are."""
     count, offsets = len(keys), size**3
-    neighbours[offsets // 2, :count] = torch.arange(count, dtype=torch.int32, device=keys.device)
     kernel(kernels.find_neighbours, K=offsets, BLOCK=_BLOCK)(
         (_blocks(count, _BLOCK), offsets // 2, 1),
         keys,
@@ -234,37 +238,38 @@ def _find_neighbours(keys: Tensor, neighbours: Tensor, *, size: int, level: int)
         _FIRST_AXIS >> 3 * level,
         count.bit_length(),
     )
+    return neighbours
 
 
-def _sort_columns(neighbours: Tensor, present: Tensor, rows: Tensor, *, room: int) -> None:
+def _sort_columns(found: Tensor, neighbours: Tensor, present: Tensor, rows: Tensor, *, room: int) -> None:
     """Rows with the same offsets side by side: a tile visits only the offsets that one of its rows has."""
-    offsets, columns = neighbours.shape
+    offsets, columns = found.shape
     grid = (_blocks(columns, _BLOCK), 1, 1)
-    keys = torch.empty(columns, dtype=torch.int64, device=neighbours.device)
-    kernel(kernels.column_keys, K=offsets, BLOCK=_BLOCK, NEAR=NEAR)(grid, neighbours, keys, room, columns)
+    keys = torch.empty(columns, dtype=torch.int64, device=found.device)
+    kernel(kernels.column_keys, K=offsets, BLOCK=_BLOCK, NEAR=NEAR)(grid, found, keys, room, columns)
     keys, order = keys.sort(stable=True)
-    as_found = neighbours.clone()
     kernel(kernels.arrange_columns, K=offsets, BLOCK=_BLOCK)(
-        grid, as_found, order, keys, neighbours, present, rows, room, columns
+        grid, found, order, keys, neighbours, present, rows, room, columns
     )
 
 
 def _list_pairs(neighbours: Tensor, rows: Tensor, sources: Tensor, targets: Tensor, starts: Tensor) -> None:
     offsets, columns = neighbours.shape
     blocks = _blocks(columns, _PAIR_BLOCK)
-    counts, grid = neighbours.new_empty(offsets, blocks), (blocks, offsets, 1)
+    counts, grid = neighbours.new_empty(offsets * blocks), (blocks, offsets, 1)
     kernel(kernels.count_pairs, BLOCK=_PAIR_BLOCK)(grid, neighbours, counts, blocks, columns)
-    ends = counts.flatten().cumsum(0)
-    kernel(kernels.list_pairs, BLOCK=_PAIR_BLOCK)(grid, neighbours, rows, ends, sources, targets, blocks, columns)
-    starts.copy_(torch.nn.functional.pad(ends[blocks - 1 :: blocks], (1, 0)))
+    kernel(kernels.list_pairs, BLOCK=_PAIR_BLOCK)(
+        grid, neighbours, rows, counts.cumsum(0), sources, targets, starts, blocks, columns
+    )
 
 
 def _in_one_piece(shapes: dict[str, tuple[int, ...]], *, device: torch.device) -> dict[str, Tensor]:
-    """int32 tensors full of -1, each at a multiple of 16 bytes."""
+    """int32 tensors, each at a multiple of 16 bytes."""
     sizes = [-(-math.prod(shape) // 4) * 4 for shape in shapes.values()]
-    pieces = torch.full((sum(sizes),), -1, dtype=torch.int32, device=device).split(sizes)  # type: ignore[no-untyped-call]
+    pieces = torch.empty(sum(sizes), dtype=torch.int32, device=device).split(sizes)  # type: ignore[no-untyped-call]
     return {
-        name: piece[: math.prod(shape)].view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
+        name: piece.view(shape) if len(piece) == math.prod(shape) else piece[: math.prod(shape)]
+        for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
     }
 
 

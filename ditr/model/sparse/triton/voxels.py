@@ -50,18 +50,17 @@ def voxelise(batch: Batch, *, voxel_size_m: float) -> Voxels:
     ends = torch.searchsorted(row, torch.arange(counted[0] + 1, device=row.device))
     means = torch.segment_reduce(colours, "mean", offsets=ends, axis=0, unsafe=True)
     return Voxels(
-        tensor=SparseTensor(features=means, voxels=_filled(finest, counts, counted, origin=origin)),
-        voxel_of_point=torch.empty_like(row).index_copy(0, order, row),
+        tensor=SparseTensor(features=means, voxels=_filled(finest, counted, origin=origin)),
+        voxel_of_point=torch.empty_like(row).scatter_(0, order, row),
         sizes=sizes,
     )
 
 
-def _filled(finest: Tensor, counts: Tensor, counted: Sequence[int], *, origin: Tensor) -> TritonVoxels:
-    """The voxels of stride 1, whose keys are given, and of all coarser strides; ``counts`` (LEVELS,) on the device."""
+def _filled(finest: Tensor, counted: Sequence[int], *, origin: Tensor) -> TritonVoxels:
+    """The voxels of stride 1, whose keys are given, and of all coarser strides."""
     voxels = with_room(counted, device=finest.device)
     keys, one = finest, voxels
     while True:
-        one.maps.tensors["count"].copy_(counts[one.level : one.level + 1])
         coarse, parents = maps.distinct(keys >> 3, count=len(one.coarser)) if one.has_coarser else (None, None)
         maps.fill(one.maps, keys, level=one.level, parents=parents)
         one.places = Places(keys=keys, origin=origin, parents=parents)
