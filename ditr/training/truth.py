@@ -32,7 +32,7 @@ class Things:
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """What the Q queries of B samples are compared with; G is the most things that a sample has."""
+    """What the Q queries of B samples are compared with; G is the most things that a sample has, at least 1."""
 
     things: Mapping[Level, Things]
     num_things: tuple[int, ...]
@@ -52,7 +52,7 @@ def truth_of(batch: Batch, output: ModelOutput) -> Truth:
     targets, layout = [sample.targets for sample in batch], output.layout
     dtype = torch.promote_types(output.semantic_logits.dtype, torch.float32)
     num_things = tuple(len(truth.ids) for truth in targets)
-    number = torch.arange(max(num_things), device=output.query_superpoints.device).unsqueeze(1)  # (G, 1)
+    number = torch.arange(max(1, *num_things), device=output.query_superpoints.device).unsqueeze(1)  # (G, 1)
 
     def things(owners: list[Tensor], positions: Padding) -> Things:
         valid = positions.valid.unsqueeze(1)
