@@ -15,6 +15,9 @@ from ditr.model.masks import Masks
 from ditr.model.output import Layout
 from ditr.model.segments import Segments
 
+ROWS = 64
+"""Queries of each sample whose points are weighed at once."""
+
 
 class Attention(nn.Module):
     """Of B samples at once, added to its input and normed.
@@ -59,9 +62,10 @@ def attention_mask(masks: Masks, groups: PointGroups, layout: Layout) -> Tensor:
     """(B, Q, S) bool, true where a query must not look: outside its own mask, unless that leaves it nothing."""
     padding = ~layout.superpoints.valid.unsqueeze(1)  # (B, 1, S)
     if masks.level == "superpoint":
-        blocked = _outside(masks.logits(), layout.superpoints.valid.unsqueeze(1))
+        blocked = _outside(masks.logits(), layout.superpoints.valid)
     else:
-        share = torch.cat([_share(part.logits(), groups, layout) for part in masks.split()], dim=1)
+        outside = masks.by_parts(lambda logits, samples, _: _outside(logits, layout.points.valid[samples]))
+        share = torch.cat([_share(some, groups, layout) for some in torch.split(outside, ROWS, dim=1)], dim=1)
         # The least blocked superpoints of a row stay open, or a row could be blocked whole.
         least = share.masked_fill(padding, torch.inf).amin(dim=2, keepdim=True)
         blocked = (share > 0.5) & (share != least)
@@ -69,14 +73,13 @@ def attention_mask(masks: Masks, groups: PointGroups, layout: Layout) -> Tensor:
 
 
 def _outside(logits: Tensor, valid: Tensor) -> Tensor:
-    """(B, R, P) bool of logits, ``valid`` (B, 1, P): outside of the mask; nowhere if that would be everywhere."""
+    """(B, R, P) bool of logits, ``valid`` (B, P): outside of the mask; nowhere if that would be everywhere."""
     outside = logits.sigmoid() < 0.5
-    return outside & (~outside & valid).any(dim=2, keepdim=True)
+    return outside & (~outside & valid.unsqueeze(1)).any(dim=2, keepdim=True)
 
 
-def _share(logits: Tensor, groups: PointGroups, layout: Layout) -> Tensor:
-    """(B, R, N) -> (B, R, S): how much of each superpoint is outside, by the weights of its points."""
-    outside = _outside(logits, layout.points.valid.unsqueeze(1))
+def _share(outside: Tensor, groups: PointGroups, layout: Layout) -> Tensor:
+    """(B, R, N) bool -> (B, R, S): how much of each superpoint is outside, by the weights of its points."""
     by_point = layout.points.pack(outside.mT.contiguous())  # (all N, R)
     by_superpoint = groups.superpoints.mean(by_point * groups.weights.unsqueeze(1))
     return layout.superpoints.pad(by_superpoint).mT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -49,14 +49,25 @@ class Masks:
         rows, offsets = (x.take_along_dim(queries.unsqueeze(2), dim=1) for x in (self.rows, self.offsets))
         return replace(self, rows=rows, offsets=offsets)
 
-    def split(self) -> Iterator[Masks]:
-        """The same in runs of rows, of few enough logits each."""
-        batch, positions, _ = self.features.shape
-        size = max(1, MAX_NUMBERS[self.rows.device.type] // (batch * positions))
-        for rows, offsets in zip(
-            torch.split(self.rows, size, dim=1), torch.split(self.offsets, size, dim=1), strict=True
-        ):
-            yield replace(self, rows=rows, offsets=offsets)
+    def by_parts(self, compute: Callable[[Tensor, slice, slice], Tensor]) -> Tensor:
+        """(B, R, ...) put together of what ``compute`` makes of the logits of some samples' and some of their rows."""
+        batch, rows, _ = self.rows.shape
+        positions, limit = self.features.shape[1], MAX_NUMBERS[self.rows.device.type]
+        samples_at_once = min(batch, max(1, limit // (rows * positions)))
+        rows_at_once = min(rows, max(1, limit // (samples_at_once * positions)))
+        whole = []
+        for samples in _runs(batch, samples_at_once):
+            parts = [compute(self._part(samples, some).logits(), samples, some) for some in _runs(rows, rows_at_once)]
+            whole.append(torch.cat(parts, dim=1))
+        return torch.cat(whole)
+
+    def _part(self, samples: slice, rows: slice) -> Masks:
+        return replace(
+            self,
+            rows=self.rows[samples, rows],
+            offsets=self.offsets[samples, rows],
+            features=self.features[samples],
+        )
 
     def of_sample(self, index: int, *, rows: int, positions: int) -> Tensor:
         """(rows, positions) the first logits of one sample."""
@@ -76,6 +87,11 @@ def joined(masks: Sequence[Masks]) -> Masks:
         rows=torch.cat([some.rows for some in masks], dim=1),
         offsets=torch.cat([some.offsets for some in masks], dim=1),
     )
+
+
+def _runs(count: int, size: int) -> Iterator[slice]:
+    for first in range(0, count, size):
+        yield slice(first, first + size)
 
 
 class _Product(torch.autograd.Function):

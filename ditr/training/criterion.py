@@ -16,7 +16,8 @@ from ditr.model.masks import joined
 from ditr.model.output import HeadOutput, ModelOutput
 from ditr.spec.esam import ESAM_AUX_DICE
 from ditr.spec.models import LossSpec
-from ditr.training.matching import match, pair_cost
+from ditr.training.mask_terms import mask_terms
+from ditr.training.matching import match, own_cost
 from ditr.training.truth import Things, Truth, truth_of
 
 
@@ -51,7 +52,7 @@ class Criterion:
         truth = truth_of(batch, output)
         heads = _head_terms(output.heads, truth, no_object=self.spec.no_object)
         instances = self._instance_parts(heads, valid=sum(count > 0 for count in truth.num_things))
-        semantic, labelled = _semantic_loss(output.semantic_logits, truth.classes)
+        semantic, labelled = _semantic_loss(output.semantic_logits, truth.query_classes)
         sums = {"inst_loss": instances.sum(), "seg_loss": self.spec.semantic * semantic.mean()}
         if output.balance_loss is not None:
             sums["balance_loss"] = output.balance_loss
@@ -101,19 +102,19 @@ def _head_terms(heads: Sequence[HeadOutput], truth: Truth, *, no_object: float) 
 
 def _terms(heads: Sequence[HeadOutput], truth: Truth, *, things: Things, no_object: float) -> Tensor:
     """(B, H, 4) classes, bce, dice and matched of the H heads of one level."""
-    count = len(heads)
     class_logits = at_least_float32(torch.stack([head.class_logits for head in heads], dim=1))  # (B, H, Q, 2)
     masks = joined([head.masks for head in heads])  # of H * Q rows
-    cost = torch.unflatten(pair_cost(class_logits.flatten(1, 2), masks, things=things), 1, (count, -1))
-    answers = match(cost, own=truth.own.unsqueeze(1))  # (B, H, G, Q)
+    query_owners = truth.query_owners.unsqueeze(1).expand(class_logits.shape[:3])  # (B, H, Q)
+    cost = own_cost(class_logits.flatten(1, 2), masks, query_owners=query_owners.flatten(1, 2), things=things)
+    answers = match(cost.view_as(query_owners), query_owners=query_owners, things=things.masks.shape[1])
 
-    logits = torch.unflatten(masks.chosen(answers).logits(), 1, (count, -1))  # (B, H, G, P)
-    wanted, everywhere = things.masks.unsqueeze(1), things.everywhere.unsqueeze(1)
     pairs = answers.any(dim=3)  # (B, H, G)
+    logits = torch.unflatten(masks.chosen(answers).logits(), 1, pairs.shape[1:])  # (B, H, G, P)
+    inside, everywhere = things.masks.unsqueeze(1), things.everywhere.unsqueeze(1)
+    losses = mask_terms(logits, inside=inside, everywhere=everywhere)
     matched = pairs.sum(dim=2)  # (B, H)
     # a sum over no match is 0 with a gradient of zeros: ESAM's gradient without its NaN
-    bce = (_bce_losses(logits, wanted, everywhere) * pairs).sum(dim=2) / matched.clamp(min=1)
-    dice = (_dice_losses(logits, wanted, everywhere) * pairs).sum(dim=2) / matched.clamp(min=1)
+    bce, dice = ((loss * pairs).sum(dim=2) / matched.clamp(min=1) for loss in losses)
     classes = _class_loss(class_logits, answers.any(dim=2), truth.queries.unsqueeze(1), no_object=no_object)
     return torch.stack((classes, bce, dice, matched), dim=2)
 
@@ -125,18 +126,6 @@ def _class_loss(logits: Tensor, answering: Tensor, real: Tensor, *, no_object: f
     total = (weights * -torch.where(answering, thing, nothing)).sum(dim=2)
     # with no_object 0 and no match, all weights are 0, and so is the total
     return total / weights.sum(dim=2).clamp(min=torch.finfo(weights.dtype).tiny)
-
-
-def _bce_losses(logits: Tensor, wanted: Tensor, everywhere: Tensor) -> Tensor:
-    """(B, H, G) mean binary cross entropy over the positions of a mask."""
-    losses = functional.binary_cross_entropy_with_logits(logits, wanted.expand_as(logits), reduction="none")
-    return (losses * everywhere).sum(dim=3) / everywhere.sum(dim=3)
-
-
-def _dice_losses(logits: Tensor, wanted: Tensor, everywhere: Tensor) -> Tensor:
-    """(B, H, G) 1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1)."""
-    p = logits.sigmoid()
-    return 1 - (2 * (p * wanted).sum(dim=3) + 1) / ((p * everywhere).sum(dim=3) + wanted.sum(dim=3) + 1)
 
 
 def _semantic_loss(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:

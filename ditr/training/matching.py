@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ditr.model.masks import Masks
+from ditr.training.mask_terms import mask_terms
 from ditr.training.truth import Things
 
 CLASS_COST, BCE_COST, DICE_COST = 0.5, 1.0, 1.0
@@ -17,35 +17,34 @@ OUTSIDE = 1e8
 
 
 @torch.no_grad()
-def match(cost: Tensor, *, own: Tensor) -> Tensor:
+def match(cost: Tensor, *, query_owners: Tensor, things: int) -> Tensor:
     """(..., G, Q) bool: each thing's cheapest query among those that came from its own superpoints, at most one.
 
-    cost: (..., Q, G) of ``pair_cost``; own: (..., Q, G) bool, the query's superpoint is inside the thing. A pair
-    matches iff it costs strictly less than the second-smallest cost of the thing. So a thing without a query of its own
-    gets none, one whose two cheapest queries tie exactly gets none (as in ESAM), and a lone query counts as cheapest.
-    Superpoints belong to at most one thing, hence a query answers for at most one.
+    cost: (..., Q) of each query for the thing that it came from, ``query_owners`` (..., Q), which is -1 for none. A
+    pair matches iff it costs strictly less than the second-smallest cost of the thing. So a thing without a query of
+    its own gets none, one whose two cheapest queries tie exactly gets none (as in ESAM), and a lone query counts as
+    cheapest. Superpoints belong to at most one thing, hence a query answers for at most one.
     """
-    cost = cost.masked_fill(~own, OUTSIDE)
-    beyond = torch.full_like(cost[..., :1, :], OUTSIDE)  # stands in for the second query where there is only one
-    second = torch.cat((cost, beyond), dim=-2).topk(2, dim=-2, largest=False).values[..., 1:, :]
-    return (cost < second).mT
+    number = torch.arange(things, device=cost.device).unsqueeze(1)
+    costs = torch.where(query_owners.unsqueeze(-2) == number, cost.unsqueeze(-2), OUTSIDE)  # (..., G, Q)
+    beyond = torch.full_like(costs[..., :1], OUTSIDE)  # stands in for the second query where there is only one
+    second = torch.cat((costs, beyond), dim=-1).topk(2, dim=-1, largest=False).values[..., 1:]
+    return costs < second
 
 
 @torch.no_grad()
-def pair_cost(class_logits: Tensor, masks: Masks, *, things: Things) -> Tensor:
-    """(B, R, G) cost of each of R queries, with class logits (B, R, 2), for each thing."""
-    thing = class_logits.softmax(dim=2)[:, :, :1]  # (B, R, 1)
-    of_masks = [_mask_cost(part.logits(), things) for part in masks.split()]
-    return torch.cat(of_masks, dim=1) - CLASS_COST * thing
+def own_cost(class_logits: Tensor, masks: Masks, *, query_owners: Tensor, things: Things) -> Tensor:
+    """(B, R) cost of each of R queries, with class logits (B, R, 2), for the thing of its own superpoint, (B, R).
 
+    For one that came from no thing the number means nothing.
+    """
+    batch, count, _ = things.masks.shape
+    starts = torch.arange(0, batch * count, count, device=query_owners.device).unsqueeze(1)
+    of_all = starts + query_owners.clamp(min=0)  # (B, R) into the things of the whole batch
 
-def _mask_cost(logits: Tensor, things: Things) -> Tensor:
-    """(B, R, G) of logits (B, R, P), by matrix products, which need no (B, R, G, P) tensor."""
-    inside, everywhere = things.masks, things.everywhere
-    # Mean binary cross entropy: -log p inside the thing, -log (1 - p) = x - log p outside.
-    log_p = functional.logsigmoid(logits)
-    bce = (logits @ (everywhere - inside).mT - log_p @ everywhere.mT) / things.positions
-    # 1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1)
-    p = logits.sigmoid()
-    dice = 1 - (2 * p @ inside.mT + 1) / (p @ everywhere.mT + inside.sum(dim=2).unsqueeze(1) + 1)
-    return BCE_COST * bce + DICE_COST * dice
+    def cost(logits: Tensor, samples: slice, rows: slice) -> Tensor:
+        inside = things.masks.flatten(0, 1).index_select(0, of_all[samples, rows].flatten()).view_as(logits)
+        bce, dice = mask_terms(logits, inside=inside, everywhere=things.everywhere[samples])
+        return BCE_COST * bce + DICE_COST * dice
+
+    return masks.by_parts(cost) - CLASS_COST * class_logits.softmax(dim=2)[..., 0]

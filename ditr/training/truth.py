@@ -24,15 +24,10 @@ class Things:
     everywhere: Tensor
     """(B, 1, P) float: 1, and 0 at padding."""
 
-    @property
-    def positions(self) -> Tensor:
-        """(B, 1, 1) how many there are."""
-        return self.everywhere.sum(dim=2, keepdim=True)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """What the Q queries of B samples are compared with; G is the most things that a sample has."""
+    """What the Q queries of B samples are compared with; G is the most things that a sample has, at least 1."""
 
     things: Mapping[Level, Things]
     num_things: tuple[int, ...]
@@ -41,10 +36,10 @@ class Truth:
     """(B,) bool: some."""
     queries: Tensor
     """(B, Q) bool: no padding."""
-    own: Tensor
-    """(B, Q, G) bool: the query's superpoint is inside the thing; false at padding."""
-    classes: Tensor
-    """(B, Q) int64 class of the query's superpoint; ``IGNORED`` where it has none, and at padding."""
+    query_owners: Tensor
+    """(B, Q) int64: the thing that the query's superpoint belongs to; -1 where it is none, and at padding."""
+    query_classes: Tensor
+    """(B, Q) int64: the class of the query's superpoint; ``IGNORED`` where it has none, and at padding."""
 
 
 def truth_of(batch: Batch, output: ModelOutput) -> Truth:
@@ -52,29 +47,21 @@ def truth_of(batch: Batch, output: ModelOutput) -> Truth:
     targets, layout = [sample.targets for sample in batch], output.layout
     dtype = torch.promote_types(output.semantic_logits.dtype, torch.float32)
     num_things = tuple(len(truth.ids) for truth in targets)
-    number = torch.arange(max(num_things), device=output.query_superpoints.device).unsqueeze(1)  # (G, 1)
+    number = torch.arange(max(1, *num_things), device=output.semantic_logits.device).unsqueeze(1)  # (G, 1)
 
-    def things(owners: list[Tensor], positions: Padding) -> Things:
+    def things(owners: Tensor, positions: Padding) -> Things:
         valid = positions.valid.unsqueeze(1)
-        inside = (positions.pad(torch.cat(owners)).unsqueeze(1) == number) & valid
-        return Things(masks=inside.to(dtype), everywhere=valid.to(dtype))
+        return Things(masks=((owners.unsqueeze(1) == number) & valid).to(dtype), everywhere=valid.to(dtype))
 
-    owner, kind = (
-        layout.superpoints.pad(torch.cat(values)).gather(1, output.query_superpoints)  # (B, Q)
-        for values in (
-            [truth.instance_of_superpoint for truth in targets],
-            [truth.class_of_superpoint for truth in targets],
-        )
-    )
-    real = layout.queries.valid
+    of_points = layout.points.pad(torch.cat([truth.instance_of_point for truth in targets]))
+    of_superpoints = layout.superpoints.pad(torch.cat([truth.instance_of_superpoint for truth in targets]))
+    classes = layout.superpoints.pad(torch.cat([truth.class_of_superpoint for truth in targets]))
+    queries = layout.queries.valid
     return Truth(
-        things={
-            "superpoint": things([truth.instance_of_superpoint for truth in targets], layout.superpoints),
-            "point": things([truth.instance_of_point for truth in targets], layout.points),
-        },
+        things={"superpoint": things(of_superpoints, layout.superpoints), "point": things(of_points, layout.points)},
         num_things=num_things,
-        has_things=sent(torch.tensor(num_things), device=number.device) > 0,
-        queries=real,
-        own=(owner.unsqueeze(2) == number.squeeze(1)) & real.unsqueeze(2),
-        classes=kind.masked_fill(~real, IGNORED),
+        has_things=sent(torch.tensor(num_things), device=queries.device) > 0,
+        queries=queries,
+        query_owners=of_superpoints.gather(1, output.query_superpoints).masked_fill(~queries, -1),
+        query_classes=classes.gather(1, output.query_superpoints).masked_fill(~queries, IGNORED),
     )

@@ -39,7 +39,7 @@ from ditr.spec.load import load_spec
 from ditr.spec.models import FusionSpec, InjectionSpec, LossSpec, ModelSpec, ScheduleSpec, Spec
 from ditr.spec.registry import Registry
 from ditr.training.criterion import Criterion
-from ditr.training.matching import match, pair_cost
+from ditr.training.matching import match, own_cost
 from ditr.training.schedule import learning_rate
 from ditr.training.truth import Things
 from ditr.weights.loading import load_weights
@@ -100,8 +100,9 @@ def test_04_the_matcher_without_own_query_with_a_tie_and_with_one_or_two_queries
     def pairs(masks: list[list[float]], own: list[bool]) -> list[tuple[int, int]]:
         thing = Things(masks=torch.tensor([[[1.0, 1.0, 0.0]]]), everywhere=torch.ones(1, 1, 3))
         logits = masks_of(torch.tensor([masks]), level="superpoint")
-        cost = pair_cost(torch.zeros(1, len(masks), 2), logits, things=thing)
-        answers = match(cost, own=torch.tensor(own)[None, :, None])
+        owners = torch.tensor([own]).int() - 1  # 0 is the only thing
+        cost = own_cost(torch.zeros(1, len(masks), 2), logits, query_owners=owners, things=thing)
+        answers = match(cost, query_owners=owners, things=1)
         return [(query, thing) for _, thing, query in answers.nonzero().tolist()]
 
     assert pairs([good, good], [False, False]) == []

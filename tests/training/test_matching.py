@@ -6,21 +6,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from ditr.training.matching import match, pair_cost
+from ditr.training.matching import match, own_cost
 from ditr.training.truth import Things
 from tests.reference.padded_outputs import masks_of
 
 
-def cost_of(masks: Tensor, things: Tensor, class_logits: Tensor | None = None) -> Tensor:
-    """(Q, G) of one sample."""
+def cost_of(masks: Tensor, things: Tensor, owners: Tensor, class_logits: Tensor | None = None) -> Tensor:
+    """(Q,) cost of each query of one sample for its own thing."""
     logits = torch.zeros(len(masks), 2) if class_logits is None else class_logits
-    everywhere = torch.ones(1, 1, masks.shape[1])
-    truth = Things(masks=things[None], everywhere=everywhere)
-    return pair_cost(logits[None], masks_of(masks[None], level="superpoint"), things=truth)[0]
+    truth = Things(masks=things[None], everywhere=torch.ones(1, 1, masks.shape[1]))
+    (cost,) = own_cost(logits[None], masks_of(masks[None], level="superpoint"), query_owners=owners[None], things=truth)
+    return cost
 
 
 def pairs(masks: Tensor, things: Tensor, own: Tensor, class_logits: Tensor | None = None) -> set[tuple[int, int]]:
-    answers = match(cost_of(masks, things, class_logits), own=own)
+    """Of (Q, G) bool: which thing, at most one, each query is of."""
+    owners = torch.where(own.any(dim=1), own.int().argmax(dim=1), -1)
+    cost = cost_of(masks, things, owners, class_logits)
+    answers = match(cost, query_owners=owners, things=len(things))
     return {(q, g) for g, q in answers.nonzero().tolist()}
 
 
@@ -57,10 +60,10 @@ def test_each_thing_gets_its_cheapest_own_query(seed: int) -> None:
     owner = torch.randint(-1, things - 1, (queries,), generator=rng)  # the last thing never has a query of its own
     own = owner[:, None] == torch.arange(things)
 
-    cost = cost_of(masks, truth, class_logits)
-    for q, g in [(0, 0), (3, 2), (11, 4)]:
+    cost = cost_of(masks, truth, owner, class_logits)
+    for q, g in enumerate(owner.tolist()):
         expected = cost_of_one(masks[q].tolist(), class_logits[q].tolist(), truth[g].tolist())
-        assert cost[q, g].item() == pytest.approx(expected, rel=1e-4)
+        assert g == -1 or cost[q].item() == pytest.approx(expected, rel=1e-4)
     got = pairs(masks, truth, own, class_logits)
     assert got == brute_force(masks, class_logits, truth, own)
     assert all(g != things - 1 for _, g in got)
@@ -103,4 +106,5 @@ def test_two_queries() -> None:
 
 
 def test_no_thing_matches_nothing() -> None:
-    assert pairs(torch.tensor([GOOD, BAD]), torch.zeros(0, 3), torch.zeros(2, 0, dtype=torch.bool)) == set()
+    nothing = torch.full((2,), -1)
+    assert not match(torch.zeros(2), query_owners=nothing, things=1).any()
