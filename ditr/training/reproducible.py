@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +30,8 @@ def reproducible(device: torch.device, *, engine: Engine) -> Iterator[None]:
     filling.fill_uninitialized_memory = False  # no step reads memory that it did not write
     if device.type == "cpu":
         torch.set_num_threads(1)
+    else:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which torch refuses to multiply
     try:
         yield
     finally:
