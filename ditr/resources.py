@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -66,9 +67,20 @@ def memory_meter(device: torch.device) -> MemoryMeter:
 
 
 @contextmanager
-def watching(meter: MemoryMeter, model: torch.nn.Module) -> Iterator[None]:
-    """Looks at the memory each time a part of ``model`` has run: then its maps and its output are alive."""
-    hooks = [part.register_forward_hook(lambda *_: meter.look()) for part in model.children()]
+def watching(meter: MemoryMeter, model: torch.nn.Module, *, every_s: float = 0.0) -> Iterator[None]:
+    """Looks at the memory when a part of ``model`` has run: then its maps and its output are alive.
+
+    Not again before ``every_s`` have passed: a look asks the driver, and the device waits for the host meanwhile.
+    """
+    looked = -every_s
+
+    def look(*_: object) -> None:
+        nonlocal looked
+        if (now := time.monotonic()) - looked >= every_s:
+            looked = now
+            meter.look()
+
+    hooks = [part.register_forward_hook(look) for part in model.children()]
     try:
         yield
     finally:

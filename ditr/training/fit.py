@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -15,13 +15,13 @@ from torch import nn
 from ditr.data.batch import Batch
 from ditr.data.loading import batches
 from ditr.data.samples import SampleSet
+from ditr.model.moments import Moment, moment
 from ditr.model.prefetch import Prefetcher, engine_of
 from ditr.progress import Progress
 from ditr.resources import memory_meter, watching
 from ditr.seeds import derive_seed
 from ditr.spec.models import ScheduleSpec, Spec
 from ditr.training.criterion import Criterion
-from ditr.training.moments import Moment, moment
 from ditr.training.pending import PendingSteps, Span
 from ditr.training.reproducible import reproducible
 from ditr.training.schedule import learning_rate
@@ -107,8 +107,7 @@ def fit(
     def step(batch: Batch, *, lr: float, idle_since: Moment) -> Moment:
         began = moment(device)
         torch.manual_seed(derive_seed(seed, "step", at.epoch, at.step))  # so that no generator's state needs keeping
-        look = nullcontext() if pending else watching(memory, model)
-        with reproducible(device, engine=engine), look:
+        with reproducible(device, engine=engine):
             numbers = train_step(
                 model,
                 prefetcher.ready(batch),
@@ -132,11 +131,12 @@ def fit(
         what = f"epoch {at.epoch + 1}/{schedule.epochs}"
         progress(what, at.step, steps)
         idle_since = moment(device)
-        for batch in islice(feed, steps - at.step):
-            if should_stop():
-                return False
-            idle_since = step(batch, lr=lr, idle_since=idle_since)
-            progress(what, at.step, steps)
+        with watching(memory, model, every_s=1.0):
+            for batch in islice(feed, steps - at.step):
+                if should_stop():
+                    return False
+                idle_since = step(batch, lr=lr, idle_since=idle_since)
+                progress(what, at.step, steps)
         return True
 
     train.set_epoch(at.epoch)
