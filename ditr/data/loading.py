@@ -109,7 +109,7 @@ class _Told(Dataset[Sample | _Mistake]):
             return _Mistake(error.what, error.code, error.where, error.fix)
 
 
-def _collate(read: list[Sample | _Mistake]) -> Block | _Mistake:
+def _collate(read: list[Sample | _Mistake]) -> Block[Sample] | _Mistake:
     mistakes = [one for one in read if isinstance(one, _Mistake)]
     return mistakes[0] if mistakes else Block.of([one for one in read if isinstance(one, Sample)])
 
