@@ -23,7 +23,8 @@ from ditr.evaluation.scorebook import Row, Scorebook
 from ditr.model.moments import moment, ms_between
 from ditr.model.output import ModelOutput
 from ditr.model.precision import computing_in
-from ditr.model.prefetch import Prefetcher
+from ditr.model.prefetch import Prefetcher, engine_of
+from ditr.model.reproducible import reproducible
 from ditr.model.statistics import floats_of_samples
 from ditr.progress import Progress, silent
 from ditr.resources import memory_meter, watching
@@ -88,6 +89,7 @@ def evaluate(
     with (
         closing(feed),
         _evaluating(model),
+        reproducible(device, engine=engine_of(model)),
         watching(memory, model, every_s=1.0),
         ThreadPoolExecutor(max_workers=1) as beside,
     ):

@@ -17,13 +17,13 @@ from ditr.data.loading import batches
 from ditr.data.samples import SampleSet
 from ditr.model.moments import Moment, moment
 from ditr.model.prefetch import Prefetcher, engine_of
+from ditr.model.reproducible import reproducible
 from ditr.progress import Progress
 from ditr.resources import memory_meter, watching
 from ditr.seeds import derive_seed
 from ditr.spec.models import ScheduleSpec, Spec
 from ditr.training.criterion import Criterion
 from ditr.training.pending import PendingSteps, Span
-from ditr.training.reproducible import reproducible
 from ditr.training.schedule import learning_rate
 from ditr.training.state import Ledger, TrainingState
 from ditr.training.step import train_step

@@ -14,7 +14,7 @@ from ditr.spec.models import Engine
 
 @contextmanager
 def reproducible(device: torch.device, *, engine: Engine) -> Iterator[None]:
-    """A step in here gives the same bits whenever it is made with so many threads.
+    """What is computed in here has the same bits whenever it is computed with so many threads.
 
     Otherwise torch adds gradients of indexed rows in the order in which its threads come; and so does MinkowskiEngine,
     which is why the model voxelises and convolves on one (``sparse.one_thread``). On a GPU nothing orders the sums of
