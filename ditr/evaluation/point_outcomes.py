@@ -10,8 +10,6 @@ import numpy as np
 
 from ditr.data.frame_view import FrameView
 
-ROUNDING = 1e-5
-"""Of scores, relative."""
 SHOWN_OF_NONE = 8
 """Predictions of a frame in pictures of a run of which none is right about anything."""
 
@@ -84,7 +82,6 @@ def least_shown(scores: np.ndarray, *, best_score: float) -> float:
     """The score from which on pictures show a frame's predictions, by their scores (K,), best first.
 
     ``best_score`` is that from which on the run's precision and recall are in best balance. It is inf if nothing of the
-    run matches anything; the frame's best are shown then. A prediction of just that score is shown also where its frame
-    is computed anew: alone rather than in its batch, which rounds its score otherwise.
+    run matches anything; the frame's best are shown then.
     """
-    return best_score * (1 - ROUNDING) if isfinite(best_score) else float(scores[:SHOWN_OF_NONE].min(initial=1))
+    return best_score if isfinite(best_score) else float(scores[:SHOWN_OF_NONE].min(initial=1))

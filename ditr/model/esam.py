@@ -98,8 +98,10 @@ class EsamSingleView(nn.Module):
         maps = [_map_of(sample, channels=self.feature_channels) for sample in batch]
         readings = _readings(batch, maps, mode=self.sampling)
         points = stack(maps, readings, valid=torch.cat([sample.uv_valid for sample in batch]))
-        ratios = torch.stack([sample.uv_valid.float().mean() for sample in batch])
-        statistics["valid_ratio"] = points.valid.float().mean() if self.training else ratios
+        if self.training:
+            statistics["valid_ratio"] = points.valid.float().mean()
+        else:
+            statistics["valid_ratio"] = torch.stack([sample.uv_valid.float().mean() for sample in batch])
         return points
 
     def injector(
