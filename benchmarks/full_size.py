@@ -34,6 +34,8 @@ from ditr.features.sources import load_source
 from ditr.features.store import FeatureStore
 from ditr.geometry.camera import SCANNET_SV_INTRINSICS
 from ditr.model.esam import EsamSingleView
+from ditr.model.prefetch import Prefetcher, engine_of
+from ditr.model.reproducible import reproducible
 from ditr.progress import silent
 from ditr.resources import memory_meter, watching
 from ditr.rooms import make
@@ -44,7 +46,7 @@ from ditr.spec.load import load_spec
 from ditr.spec.models import SeededWeights, Spec
 from ditr.spec.registry import Registry
 from ditr.training.criterion import Criterion
-from ditr.training.fit import _reproducible_on_cpu, _train_step
+from ditr.training.step import train_step
 
 ROOT = Path(__file__).resolve().parents[1]
 SPECS = tuple(ROOT / "specs" / "scannet200_sv" / f"{arm}.yaml" for arm in ("baseline", "bifusion", "fpn_inject"))
@@ -167,27 +169,30 @@ def _train(
     criterion = Criterion(spec.loss, esam_compat=spec.esam_compat)
     schedule = spec.schedule
     optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
+    prefetcher = Prefetcher(device, encode=encode, model=model)
     memory = memory_meter(device)
     times = []
     beside_torch = []
-    metrics: dict[str, float] = {}
+    loss = float("nan")
     model.train()
     memory.begin()
     for step in range(steps):
-        with _reproducible_on_cpu(device), watching(memory, model):
+        with reproducible(device, engine=engine_of(model)), watching(memory, model):
             began = time.perf_counter()
-            metrics = _train_step(
+            said = train_step(
                 model,
-                encode(batches[step % len(batches)].to(device)),
+                prefetcher.ready(batches[step % len(batches)]),
                 criterion=criterion,
                 optimizer=optimizer,
                 clip=schedule.grad_clip_norm,
+                precision=spec.execution.precision,
             )
             times.append(_ms_since(began, device=device))
+            loss = said.loss.item()
         if device.type == "cuda" and (step + 1) % max(steps // 10, 1) == 0:
             free, total = torch.cuda.mem_get_info(device)
             beside_torch.append((total - free - torch.cuda.memory_reserved(device)) / 2**20)
-    return _median(times), memory.peak_mb(), memory.of, tuple(beside_torch), metrics["loss"]
+    return _median(times), memory.peak_mb(), memory.of, tuple(beside_torch), loss
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ run.frame("scene0012_00_200").predicted.scores           # of its predictions, b
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from ditr.report.notebook import ComparisonView, ResultsView
     from ditr.runner.loaded_run import LoadedRun
     from ditr.spec.models import Spec
+
+# Read when torch is imported. Threads that spin while they wait for others take ten times as long as one thread where
+# other processes want the same cores, as those that read data do.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __all__ = ["__version__", "compare", "load_run", "load_spec", "open_dataset", "results"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -17,7 +17,8 @@ from ditr.checks.tables import COSTS, GATES, OUTPUTS, PASSES
 from ditr.data.batch import Batch
 from ditr.errors import DitrError
 from ditr.model.esam import EsamSingleView
-from ditr.model.output import ModelOutput, SampleOutput, to_floats
+from ditr.model.output import ModelOutput, SampleOutput
+from ditr.model.statistics import floats_of_samples
 from ditr.progress import Progress
 from ditr.resources import memory_meter, watching
 from ditr.seeds import derive_seed
@@ -54,10 +55,10 @@ def measure_forward(subject: Subject, *, indices: Sequence[int], progress: Progr
             continue
         costs.take("forward_s", time.perf_counter() - began, frame)
         costs.take("forward_mb", meter.peak_mb(), frame, note=meter.of)
-        statistics = to_floats(output.statistics)
+        (statistics,) = floats_of_samples(output.statistics, samples=1)
         for gate in GATES:
             gates.take(gate.name, statistics.get(gate.name, math.nan), frame)
-        if wrong := _not_finite(output):
+        if wrong := _not_finite(output, statistics):
             passes.take("forward_not_finite", 1, frame, note=wrong)
     progress("forward passes", len(indices), len(indices))
     yield passes
@@ -75,9 +76,9 @@ def _output(model: EsamSingleView, batch: Batch) -> ModelOutput:
     return output
 
 
-def _not_finite(output: ModelOutput) -> str:
+def _not_finite(output: ModelOutput, statistics: Mapping[str, float]) -> str:
     """What of the output has NaN or infinity; empty if nothing."""
-    wrong = [name for name, value in to_floats(output.statistics).items() if not math.isfinite(value)]
+    wrong = [name for name, value in statistics.items() if not math.isfinite(value)]
     for number, head in enumerate(output.samples[0].heads):
         wrong += [
             f"{what} of head {number}"

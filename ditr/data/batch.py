@@ -71,12 +71,12 @@ class Batch:
     """B samples."""
 
     samples: tuple[Sample, ...]
-    block: Block | None = field(default=None, repr=False, compare=False)
+    block: Block[Sample] | None = field(default=None, repr=False, compare=False)
     """What the samples' tensors are views of, where they lie in one piece of memory."""
 
     @classmethod
-    def of(cls, block: Block) -> Batch:
-        return cls(samples=block.samples(), block=block)
+    def of(cls, block: Block[Sample]) -> Batch:
+        return cls(samples=block.items(), block=block)
 
     def __len__(self) -> int:
         return len(self.samples)

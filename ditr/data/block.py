@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from ditr.data.batch import Sample
-
+T = TypeVar("T")
 _ALIGNMENT = 64
 """Bytes; every tensor begins at a multiple, as those do that torch allocates: sums on the CPU may differ by where."""
 
@@ -32,16 +30,16 @@ class _Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
-    """The tensors of some samples, one behind the other, and all else that they hold."""
+class Block(Generic[T]):
+    """The tensors of some dataclasses, one behind the other, and all else that they hold."""
 
     memory: Tensor
     """(bytes,) uint8."""
     layout: tuple[Any, ...]
-    """The samples, with a place for each tensor."""
+    """The dataclasses, with a place for each tensor."""
 
     @classmethod
-    def of(cls, samples: Sequence[Sample]) -> Block:
+    def of(cls, items: Sequence[T]) -> Block[T]:
         """Copies the tensors, which are on one device."""
         tensors: list[tuple[_Place, Tensor]] = []
         size = 0
@@ -53,23 +51,24 @@ class Block:
             size += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
             return found
 
-        layout = tuple(_with(sample, kind=Tensor, change=place) for sample in samples)
-        memory = torch.empty(size, dtype=torch.uint8, device=samples[0].xyz.device)
+        layout = tuple(_with(item, kind=Tensor, change=place) for item in items)
+        memory = torch.empty(size, dtype=torch.uint8, device=tensors[0][1].device)
         for where, tensor in tensors:
             where.of(memory).copy_(tensor)
         return cls(memory=memory, layout=layout)
 
-    def to(self, device: torch.device) -> Block:
+    def to(self, device: torch.device) -> Block[T]:
         """The host does not wait for a copy to a GPU if the memory is pinned."""
-        return Block(memory=self.memory.to(device, non_blocking=True), layout=self.layout)
+        memory = self.memory.to(device, non_blocking=device.type == "cuda")
+        return Block(memory=memory, layout=self.layout)
 
-    def pin_memory(self) -> Block:
+    def pin_memory(self) -> Block[T]:
         """In memory that a GPU reads by itself; the name is that which torch's loader calls."""
         return Block(memory=self.memory.pin_memory(), layout=self.layout)
 
-    def samples(self) -> tuple[Sample, ...]:
+    def items(self) -> tuple[T, ...]:
         """Their tensors are views of the memory."""
-        return tuple(_with(sample, kind=_Place, change=lambda place: place.of(self.memory)) for sample in self.layout)
+        return tuple(_with(item, kind=_Place, change=lambda place: place.of(self.memory)) for item in self.layout)
 
 
 def _with(item: Any, *, kind: type, change: Callable[[Any], Any]) -> Any:

@@ -18,6 +18,7 @@ from ditr.data.batch import Batch, Sample
 from ditr.data.block import Block
 from ditr.data.samples import SampleSet
 from ditr.errors import Code, DitrError
+from ditr.resources import keep_freed_memory
 from ditr.seeds import derive_seed
 
 
@@ -48,6 +49,7 @@ def batches(
         num_workers=workers,
         collate_fn=_collate,
         multiprocessing_context=worker_context() if workers else None,
+        worker_init_fn=_begin_worker if workers else None,
         pin_memory=pinned,
     )
     for block in loader:
@@ -107,9 +109,13 @@ class _Told(Dataset[Sample | _Mistake]):
             return _Mistake(error.what, error.code, error.where, error.fix)
 
 
-def _collate(read: list[Sample | _Mistake]) -> Block | _Mistake:
+def _collate(read: list[Sample | _Mistake]) -> Block[Sample] | _Mistake:
     mistakes = [one for one in read if isinstance(one, _Mistake)]
     return mistakes[0] if mistakes else Block.of([one for one in read if isinstance(one, Sample)])
+
+
+def _begin_worker(number: int) -> None:
+    keep_freed_memory()
 
 
 def allow_open_files() -> None:

@@ -29,7 +29,7 @@ def make_targets(
         thing &= instance_ids != 0
     elif thing.all():
         thing = instance_ids != instance_ids.min()
-    ids, numbers = np.unique(instance_ids[thing], return_inverse=True)
+    ids, numbers = _numbered(instance_ids[thing])
     instance_of_point = np.full(len(instance_ids), -1, dtype=np.int64)
     instance_of_point[thing] = numbers
     sizes = np.bincount(superpoints)  # (S,)
@@ -42,6 +42,14 @@ def make_targets(
         labels=torch.from_numpy(_labels(numbers, classes[thing], things=len(ids))),
         ids=torch.from_numpy(ids),
     )
+
+
+def _numbered(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different ids, ascending, and the number of each of ``ids`` among them; by a table where that is short."""
+    if ids.max(initial=-1) >= len(ids):
+        return np.unique(ids, return_inverse=True)
+    present = np.bincount(ids) > 0
+    return np.flatnonzero(present), (np.cumsum(present) - 1)[ids]
 
 
 def _majority(

@@ -49,18 +49,20 @@ def instance_rows(sample: Sample, *, best_iou: np.ndarray, texture_ids: Collecti
     texture_ids: instance ids on disk of those that differ from a neighbour in texture only; None where nobody knows.
     """
     points, instance_of_point = sample.xyz.numpy(), sample.targets.instance_of_point.numpy()
+    valid = sample.uv_valid.numpy()
     distance = np.linalg.norm(points - sample.camera.numpy(), axis=1)
     facts = zip(sample.targets.ids.tolist(), sample.targets.labels.tolist(), best_iou.tolist(), strict=True)
     for instance, (id_on_disk, label, iou) in enumerate(facts):
-        mine = instance_of_point == instance
+        mine = np.flatnonzero(instance_of_point == instance)
+        own = points.take(mine, axis=0)
         name = THING_NAMES[label]
         yield {
             "frame_id": sample.frame_id,
             "instance": instance,
-            "n_points": int(mine.sum()),
-            "size_m": float(np.linalg.norm(np.ptp(points[mine], axis=0))),
-            "distance_m": float(np.median(distance[mine])),
-            "valid_ratio": float(sample.uv_valid.numpy()[mine].mean()),
+            "n_points": len(mine),
+            "size_m": float(np.linalg.norm(np.ptp(own, axis=0))),
+            "distance_m": float(np.median(distance.take(mine))),
+            "valid_ratio": float(valid.take(mine).mean()),
             "class_name": name,
             "frequency": FREQUENCIES[name],
             "texture_only": None if texture_ids is None else id_on_disk in texture_ids,

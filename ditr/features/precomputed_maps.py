@@ -15,6 +15,7 @@ import xxhash
 from torch import Tensor
 
 from ditr.errors import Code, DitrError
+from ditr.features.store import finite_halves
 from ditr.spec.entries import PrecomputedEntry
 from ditr.weights.archive import require_checksums
 from ditr.weights.file import reason_of
@@ -65,7 +66,7 @@ class PrecomputedMaps:
             what = f"the precomputed map is {tuple(tokens.shape)}, not {self.shape} as its registry entry says"
             raise self._unusable(frame_id, what)
         half = tokens.detach().to(torch.float16).contiguous()
-        if not torch.isfinite(half).all():
+        if not finite_halves(half.numpy()):
             raise self._unusable(frame_id, "the precomputed map holds values that are not finite in float16")
         return half
 

@@ -74,7 +74,7 @@ class FeatureStore:
             what = f"the 2D feature map is damaged: its digest is {found}, that of what was written {known}"
             raise self._unusable(frame_id, what)
         tokens = self._tokens(frame_id, raw)
-        if known is None and not _finite(tokens):
+        if known is None and not finite_halves(tokens):
             raise self._not_finite(frame_id)
         return torch.from_numpy(tokens)
 
@@ -86,7 +86,7 @@ class FeatureStore:
         if tuple(tokens.shape) != self.shape:
             raise ValueError(f"a map of shape {tuple(tokens.shape)} for a store of {self.shape}")
         half = tokens.detach().to(device="cpu", dtype=torch.float16).contiguous().numpy()
-        if not _finite(half):
+        if not finite_halves(half):
             raise DitrError(
                 "the 2D source gave values that are not finite in float16",
                 code=Code.FEATURES,
@@ -144,7 +144,7 @@ class FeatureStore:
         for frame_id in frame_ids:
             if self.digest(frame_id) is None and self.path(frame_id).is_file():
                 raw = self._bytes(frame_id)
-                if not _finite(self._tokens(frame_id, raw)):
+                if not finite_halves(self._tokens(frame_id, raw)):
                     raise self._not_finite(frame_id)
                 self._journal.append(self.path(frame_id).name, xxhash.xxh3_128_hexdigest(raw))
         self._digests = None
@@ -194,8 +194,8 @@ def _manifest_path(folder: Path) -> Path:
     return folder / "manifest.json"
 
 
-def _finite(tokens: np.ndarray) -> bool:
-    """Of float16; by bits, for numpy has no fast arithmetic of that type."""
+def finite_halves(tokens: np.ndarray) -> bool:
+    """Whether all of an array of float16 is finite; by bits, for nobody has fast arithmetic of that type on a CPU."""
     return bool((tokens.view(np.uint16) & _INFINITE).max() < _INFINITE)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ditr.model.full_precision import LayerNorm
 from ditr.model.padding import Padding
 from ditr.model.point_features import PointFeatures
+from ditr.model.statistics import OfSamples, mean_of
 from ditr.spec.models import BiFusionSpec
 
 GATE_HIDDEN = 64
@@ -30,8 +31,8 @@ class FusedPoints:
     balance_loss: Tensor
     """(): weight * (mean gate - target)^2; zero if no point has a 2D feature."""
     statistics: dict[str, Tensor]
-    """fusion_2d_ratio (mean gate over the points with a 2D feature), fusion_3d_ratio, fusion_gate_std; NaN if no point
-    has one."""
+    """fusion_2d_ratio (mean gate over the points with a 2D feature), fusion_3d_ratio, fusion_gate_std; in training of
+    all samples together, in evaluation of each; NaN if no point has a feature."""
 
 
 class BiFusion(nn.Module):
@@ -70,7 +71,7 @@ class BiFusion(nn.Module):
         return FusedPoints(
             features=out,
             balance_loss=self.spec.balance_weight * off.square(),
-            statistics=_gate_statistics(alpha.detach(), valid),
+            statistics=_gate_statistics(alpha.detach(), points.valid, None if self.training else samples),
         )
 
 
@@ -112,11 +113,14 @@ class SqueezeExcite(nn.Module):
         return samples.pack(samples.pad(features) * weights.unsqueeze(1))
 
 
-def _gate_statistics(alpha: Tensor, valid: Tensor) -> dict[str, Tensor]:
-    mean = _mean(alpha, valid)
-    spread = _mean((alpha - mean).square(), valid).sqrt()
-    found = {"fusion_2d_ratio": mean, "fusion_3d_ratio": 1 - mean, "fusion_gate_std": spread}
-    return {name: torch.where(valid.any(), value, torch.nan) for name, value in found.items()}
+def _gate_statistics(alpha: Tensor, valid: Tensor, samples: Padding | None) -> dict[str, Tensor]:
+    """Of (N, 1) gates, of which the (N,) valid ones count: of all, or of each sample."""
+    each = None if samples is None else OfSamples(samples.sample_of_row, len(samples.counts))
+    alpha = alpha.squeeze(1)
+    mean = mean_of(alpha, each, counts=valid)
+    apart = alpha - (mean if each is None else each.spread(mean))
+    spread = mean_of(apart.square(), each, counts=valid).sqrt()
+    return {"fusion_2d_ratio": mean, "fusion_3d_ratio": 1 - mean, "fusion_gate_std": spread}
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:

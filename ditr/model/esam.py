@@ -98,7 +98,10 @@ class EsamSingleView(nn.Module):
         maps = [_map_of(sample, channels=self.feature_channels) for sample in batch]
         readings = _readings(batch, maps, mode=self.sampling)
         points = stack(maps, readings, valid=torch.cat([sample.uv_valid for sample in batch]))
-        statistics["valid_ratio"] = points.valid.float().mean()
+        if self.training:
+            statistics["valid_ratio"] = points.valid.float().mean()
+        else:
+            statistics["valid_ratio"] = torch.stack([sample.uv_valid.float().mean() for sample in batch])
         return points
 
     def injector(
@@ -114,7 +117,12 @@ class EsamSingleView(nn.Module):
         if points is None or not places:
             return None
         pooling = self.fusion.injection.pooling if self.fusion.injection is not None else "mean"
-        return Injector(places, features=VoxelFeatures(points, voxels, pooling=pooling), statistics=statistics)
+        return Injector(
+            places,
+            features=VoxelFeatures(points, voxels, pooling=pooling),
+            statistics=statistics,
+            samples=None if self.training else len(voxels.sizes),
+        )
 
     def _fuse(
         self, features: Tensor, points: PointFeatures | None, batch: Batch, *, statistics: dict[str, Tensor]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ditr.errors import Code, DitrError
 from ditr.model.res16unet import Branch, skip_widths, up_widths
 from ditr.model.sparse import SparseTensor, VoxelSet, require_same_voxels
+from ditr.model.statistics import OfSamples, mean_of, norm_of
 from ditr.model.voxel_features import VoxelFeatures
 from ditr.spec.models import BOTTLENECK_STRIDE, DECODER_STRIDES, BackboneSpec, InjectionSpec, StemSpec
 
@@ -102,12 +103,23 @@ class StemFusion(nn.Module):
 
 
 class Injector:
-    """What the backbone calls, for one batch; it writes each place's coverage and strength to ``statistics``."""
+    """What the backbone calls, for one batch; it writes each place's coverage and strength to ``statistics``.
 
-    def __init__(self, places: Places, *, features: VoxelFeatures, statistics: dict[str, Tensor]) -> None:
+    ``samples`` says of how many samples each; None takes the batch as one.
+    """
+
+    def __init__(
+        self,
+        places: Places,
+        *,
+        features: VoxelFeatures,
+        statistics: dict[str, Tensor],
+        samples: int | None = None,
+    ) -> None:
         self.places = places
         self._features = features
         self._statistics = statistics
+        self._samples = samples
 
     def __call__(self, branch: Branch, stride: int, tensor: SparseTensor) -> SparseTensor:
         """Adds the place's projected features; where there is no place, nothing changes."""
@@ -116,14 +128,18 @@ class Injector:
             return tensor
         covered = self._features.covered(stride)
         require_same_voxels(tensor.voxels, covered.voxels, what=f"injection at {branch} of stride {stride}")
-        self._statistics[f"injection_{place.statistic}_empty_ratio"] = 1 - covered.mask.float().mean()
+        name, each = f"injection_{place.statistic}", self._each(covered.voxels)
+        self._statistics[f"{name}_empty_ratio"] = 1 - mean_of(covered.mask.float(), each)
         if len(covered.rows) == 0:
-            self._statistics[f"injection_{place.statistic}_relative_norm"] = tensor.features.new_zeros(())
+            self._statistics[f"{name}_relative_norm"] = tensor.features.new_zeros(())
             return tensor
         added = covered.spread(self._added(place, stride=stride))
-        strength = added.detach().norm() / tensor.features.detach().norm().clamp(min=1e-12)
-        self._statistics[f"injection_{place.statistic}_relative_norm"] = strength
+        before = norm_of(tensor.features.detach(), each).clamp(min=1e-12)
+        self._statistics[f"{name}_relative_norm"] = norm_of(added.detach(), each) / before
         return tensor.with_features(tensor.features + added)
+
+    def _each(self, voxels: VoxelSet) -> OfSamples | None:
+        return None if self._samples is None else OfSamples(voxels.corners[:, 0].long(), self._samples)
 
     def voxels(self, stride: int) -> VoxelSet:
         """Those that ``mask`` and ``features`` are of: the backbone's own."""

@@ -49,7 +49,8 @@ class ModelOutput:
     balance_loss: Tensor | None
     """() the gate's balance term, weighted; None without BiFusion or in evaluation."""
     statistics: dict[str, Tensor]
-    """Coverage and fusion numbers to log, each () and detached: valid_ratio, fusion_2d_ratio, fusion_3d_ratio, ..."""
+    """Coverage and fusion numbers to log, detached: valid_ratio, fusion_2d_ratio, fusion_3d_ratio, ...; each () of the
+    batch in training, and (B,) of each sample in evaluation."""
 
     @property
     def samples(self) -> tuple[SampleOutput, ...]:

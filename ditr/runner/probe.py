@@ -134,7 +134,16 @@ def _measure(spec: Spec, *, makes_maps: bool) -> Probe:
             )
         began = time.perf_counter()
         samples = samples_without_maps(spec, val, features=features)
-        evaluate(model, samples, spec=spec.evaluation, device=device, encode=features.encode, workers=0)
+        evaluate(
+            model,
+            samples,
+            spec=spec.evaluation,
+            device=device,
+            encode=features.encode,
+            workers=0,
+            batch_size=spec.schedule.batch_size,
+            precision=spec.execution.precision,
+        )
     except torch.OutOfMemoryError as error:
         raise _too_large(spec, f"the GPU has no memory left ({error})") from error
     return Probe(

@@ -23,6 +23,9 @@ from ditr.spec.resolved_spec import read_resolved
 if TYPE_CHECKING:
     import torch
 
+ROUNDING = 1e-5
+"""Relative, of scores."""
+
 
 def require_weights(run: Record) -> CheckpointFile:
     """Of the trained model; DitrError if the run has left none, before any data is opened."""
@@ -68,7 +71,7 @@ def run_view(
     """What the run's weights make of the one frame of ``selection``, in the way in which every model is evaluated.
 
     With it the score from which on the run's precision and recall are in best balance; inf where none of its
-    predictions matches anything.
+    predictions matches anything; less by ``ROUNDING``, for the frame was one of a batch then and is alone here.
 
     Parameters
     ----------
@@ -97,7 +100,7 @@ def run_view(
     found = assess(model.to(device), inputs, spec=_of_one_frame(spec), device=device, progress=progress)
     (view,) = found.views
     best_score = precision_recall(table, threshold=MATCH_IOU).best_score
-    return replace(view, features=_features(inputs, spec=spec, device=device)), best_score
+    return replace(view, features=_features(inputs, spec=spec, device=device)), best_score * (1 - ROUNDING)
 
 
 def _of_one_frame(spec: Spec) -> Spec:

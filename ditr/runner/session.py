@@ -166,6 +166,8 @@ def assess(
         device=device,
         encode=inputs.encode,
         workers=spec.execution.workers,
+        batch_size=spec.schedule.batch_size,
+        precision=spec.execution.precision,
         progress=progress,
         keep=0 if scores_only else spec.tracking.panels,
         facts=not scores_only,

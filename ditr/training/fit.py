@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -15,15 +15,15 @@ from torch import nn
 from ditr.data.batch import Batch
 from ditr.data.loading import batches
 from ditr.data.samples import SampleSet
+from ditr.model.moments import Moment, moment
 from ditr.model.prefetch import Prefetcher, engine_of
+from ditr.model.reproducible import reproducible
 from ditr.progress import Progress
 from ditr.resources import memory_meter, watching
 from ditr.seeds import derive_seed
 from ditr.spec.models import ScheduleSpec, Spec
 from ditr.training.criterion import Criterion
-from ditr.training.moments import Moment, moment
 from ditr.training.pending import PendingSteps, Span
-from ditr.training.reproducible import reproducible
 from ditr.training.schedule import learning_rate
 from ditr.training.state import Ledger, TrainingState
 from ditr.training.step import train_step
@@ -48,7 +48,8 @@ class FitResult:
 
     step_ms: float
     """Mean milliseconds of a step (copy to the device, 2D features if online, forward, loss, backward, update), without
-    waiting for data; the first steps, which warm up, count."""
+    waiting for data; the first steps, which warm up, count. On a GPU from when it was free for the step until it had
+    done it: what is made ready beside the step before takes no time."""
     peak_mem_mb: float
     """Most MiB in use during a step, as a ``MemoryMeter`` counts; validations apart."""
     epochs_done: int
@@ -74,14 +75,12 @@ def fit(
 
     AdamW decays all parameters, norms and biases too, as ESAM does. ``encode`` gets each batch on the device and gives
     it its 2D feature maps if they are computed online. ``validate`` gets the number of epochs done. Logged are train/*
-    after each step, epoch/* (means over the steps) after each epoch and val/* after each validation. On the CPU a
-    training gives the same bits every time, stopped or not. Raises DitrError (run) for a loss or gradient that is not
-    finite, with the frames of the step; no step is ever skipped.
+    of each step, in order, as its numbers come from the device; epoch/* (means over the steps) after each epoch and
+    val/* after each validation. A training gives the same bits every time, stopped or not, but on a GPU with
+    MinkowskiEngine. Raises DitrError (run) for a loss or gradient that is not finite, with the frames of the first such
+    step, before anything is saved of it; no step is ever skipped.
     """
-    schedule, engine = spec.schedule, engine_of(model)
-    steps = math.ceil(len(train) / schedule.batch_size)
-    plan = {"seed": seed, "epochs": schedule.epochs, "batch_size": schedule.batch_size, "samples": len(train)}
-    criterion = Criterion(spec.loss, esam_compat=spec.esam_compat)
+    schedule = spec.schedule
     model.to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(),
@@ -89,123 +88,155 @@ def fit(
         weight_decay=schedule.weight_decay,
         fused=device.type == "cuda",
     )
+    plan = {"seed": seed, "epochs": schedule.epochs, "batch_size": schedule.batch_size, "samples": len(train)}
     at = state.restore(model=model, optimizer=optimizer, plan=plan)
-    memory = memory_meter(device)
-    prefetcher = Prefetcher(device, encode=encode, model=model)
-    pending = PendingSteps(every_s=FETCH_EVERY_S[device.type])
-
-    def fetch() -> None:
-        if pending:
-            at.peak_mem_mb = max(at.peak_mem_mb, memory.peak_mb())
-        for step, metrics in pending.fetch():
-            at.add(metrics)
-            sink.log(step, {f"train/{name}": value for name, value in metrics.items()})
-
-    def save() -> None:
-        state.save(at, model=model, optimizer=optimizer, plan=plan)
-
-    def step(batch: Batch, *, lr: float, idle_since: Moment) -> Moment:
-        began = moment(device)
-        torch.manual_seed(derive_seed(seed, "step", at.epoch, at.step))  # so that no generator's state needs keeping
-        look = nullcontext() if pending else watching(memory, model)
-        with reproducible(device, engine=engine), look:
-            numbers = train_step(
-                model,
-                prefetcher.ready(batch),
-                criterion=criterion,
-                optimizer=optimizer,
-                clip=schedule.grad_clip_norm,
-                precision=spec.execution.precision,
-            )
-        span = Span(idle_since=idle_since, began=began, ended=moment(device))
-        at.step += 1
-        pending.add(at.epoch * steps + at.step, numbers, lr=lr, frames=batch.frame_ids, span=span)
-        if pending.due:
-            fetch()
-        return span.ended
-
-    def rest_of_epoch(feed: Iterator[Batch]) -> bool:
-        """Whether it came to its end, and was not stopped."""
-        model.train()
-        lr = _set_learning_rate(optimizer, learning_rate(schedule, at.epoch, esam_compat=spec.esam_compat))
-        memory.begin()
-        what = f"epoch {at.epoch + 1}/{schedule.epochs}"
-        progress(what, at.step, steps)
-        idle_since = moment(device)
-        for batch in islice(feed, steps - at.step):
-            if should_stop():
-                return False
-            idle_since = step(batch, lr=lr, idle_since=idle_since)
-            progress(what, at.step, steps)
-        return True
-
     train.set_epoch(at.epoch)
-    pinned, left = device.type == "cuda", schedule.epochs - at.epoch
-    with closing(
-        batches(
-            train,
-            batch_size=schedule.batch_size,
-            shuffle=True,
-            workers=spec.execution.workers,
-            epochs=left,
-            first_batch=at.step,
-            pinned=pinned,
-        )
-    ) as feed:
-        while True:
-            if at.epoch > at.validated and _validation_due(schedule, epochs_done=at.epoch):
-                if should_stop():
-                    return _result(at, finished=False)
-                sink.log(at.epoch * steps, {f"val/{name}": value for name, value in validate(at.epoch).items()})
-                at.validated = at.epoch
-                save()
-            if at.epoch == schedule.epochs:
-                return _result(at, finished=True)
-            with _fetching_what_an_error_leaves(fetch):
-                ended = rest_of_epoch(feed)
-                fetch()
-            if not ended:
-                save()
-                return _result(at, finished=False)
-            means = {f"epoch/{name}": value for name, value in _epoch_means(at, device).items()}
-            sink.log(at.epoch * steps + steps, means)
-            at.begin_epoch()
-            save()
-            if device.type == "cuda" and engine == "minkowski":
-                torch.cuda.empty_cache()  # gives torch's cache back to the sparse library, which allocates beside it
-
-
-@contextmanager
-def _fetching_what_an_error_leaves(fetch: Callable[[], None]) -> Iterator[None]:
-    """What the steps before an error said is not lost; and if one of them diverged, that is the error to be told."""
-    try:
-        yield
-    except Exception:
-        fetch()
-        raise
-
-
-def _validation_due(schedule: ScheduleSpec, *, epochs_done: int) -> bool:
-    return epochs_done % schedule.validate_every == 0 or epochs_done == schedule.epochs
-
-
-def _set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> float:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    return lr
-
-
-def _epoch_means(at: Ledger, device: torch.device) -> dict[str, float]:
-    means = at.means() | {"peak_mem_mb": at.peak_mem_mb}
-    if device.type == "cuda":
-        means["peak_mem_torch_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
-    return means
-
-
-def _result(at: Ledger, *, finished: bool) -> FitResult:
+    feed = batches(
+        train,
+        batch_size=schedule.batch_size,
+        shuffle=True,
+        workers=spec.execution.workers,
+        epochs=schedule.epochs - at.epoch,
+        first_batch=at.step,
+        pinned=device.type == "cuda",
+    )
+    training = _Training(
+        at=at,
+        model=model,
+        optimizer=optimizer,
+        spec=spec,
+        seed=seed,
+        device=device,
+        steps=math.ceil(len(train) / schedule.batch_size),
+        sink=sink,
+        prefetcher=Prefetcher(device, encode=encode, model=model),
+        save=lambda: state.save(at, model=model, optimizer=optimizer, plan=plan),
+        validate=validate,
+        progress=progress,
+        should_stop=should_stop,
+    )
+    with closing(feed):
+        finished = training.run(feed)
     return FitResult(
         step_ms=at.timed_ms / max(at.timed_steps, 1),
         peak_mem_mb=at.peak_mem_mb,
         epochs_done=at.epoch,
         finished=finished,
     )
+
+
+@dataclass(kw_only=True)
+class _Training:
+    at: Ledger
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    spec: Spec
+    seed: int
+    device: torch.device
+    steps: int
+    """Of an epoch."""
+    sink: MetricSink
+    prefetcher: Prefetcher
+    save: Callable[[], None]
+    validate: Callable[[int], Mapping[str, float]]
+    progress: Progress
+    should_stop: Callable[[], bool]
+
+    def __post_init__(self) -> None:
+        self.criterion = Criterion(self.spec.loss, esam_compat=self.spec.esam_compat)
+        self.engine = engine_of(self.model)
+        self.memory = memory_meter(self.device)
+        self.pending = PendingSteps(every_s=FETCH_EVERY_S[self.device.type])
+
+    def run(self, feed: Iterator[Batch]) -> bool:
+        """Whether it came to its end, and was not stopped."""
+        at, schedule = self.at, self.spec.schedule
+        while True:
+            if at.epoch > at.validated and _validation_due(schedule, epochs_done=at.epoch):
+                if self.should_stop():
+                    return False
+                self._log("val", self.validate(at.epoch))
+                at.validated = at.epoch
+                self.save()
+            if at.epoch == schedule.epochs:
+                return True
+            if not self._rest_of_epoch(feed):
+                self.save()
+                return False
+            self._end_epoch()
+
+    def _rest_of_epoch(self, feed: Iterator[Batch]) -> bool:
+        """Whether it came to its end, and was not stopped."""
+        at, what = self.at, f"epoch {self.at.epoch + 1}/{self.spec.schedule.epochs}"
+        self.model.train()
+        self.memory.begin()
+        lr = _set_learning_rate(self.optimizer, self.spec, epoch=at.epoch)
+        self.progress(what, at.step, self.steps)
+        idle_since = moment(self.device)
+        with watching(self.memory, self.model, every_s=1.0), self._fetching():
+            for batch in islice(feed, self.steps - at.step):
+                if self.should_stop():
+                    return False
+                idle_since = self._step(batch, lr=lr, idle_since=idle_since)
+                self.progress(what, at.step, self.steps)
+        return True
+
+    def _step(self, batch: Batch, *, lr: float, idle_since: Moment) -> Moment:
+        """When it will have ended."""
+        at, began = self.at, moment(self.device)
+        torch.manual_seed(derive_seed(self.seed, "step", at.epoch, at.step))  # so no generator's state needs keeping
+        with reproducible(self.device, engine=self.engine):
+            said = train_step(
+                self.model,
+                self.prefetcher.ready(batch),
+                criterion=self.criterion,
+                optimizer=self.optimizer,
+                clip=self.spec.schedule.grad_clip_norm,
+                precision=self.spec.execution.precision,
+            )
+        span = Span(idle_since=idle_since, began=began, ended=moment(self.device))
+        at.step += 1
+        self.pending.add(at.epoch * self.steps + at.step, said, lr=lr, frames=batch.frame_ids, span=span)
+        if self.pending.due:
+            self._fetch()
+        return span.ended
+
+    @contextmanager
+    def _fetching(self) -> Iterator[None]:
+        """Fetches what is pending at the end, and after an error: if a step before diverged, that is the cause."""
+        try:
+            yield
+        finally:
+            self._fetch()
+
+    def _fetch(self) -> None:
+        if self.pending:
+            self.at.peak_mem_mb = max(self.at.peak_mem_mb, self.memory.peak_mb())
+        for step, metrics in self.pending.fetch():
+            self.at.add(metrics)
+            self.sink.log(step, {f"train/{name}": value for name, value in metrics.items()})
+
+    def _end_epoch(self) -> None:
+        means = self.at.means() | {"peak_mem_mb": self.at.peak_mem_mb}
+        if self.device.type == "cuda":
+            means["peak_mem_torch_mb"] = torch.cuda.max_memory_allocated(self.device) / 2**20
+        self.at.begin_epoch()
+        self._log("epoch", means)
+        self.save()
+        if self.device.type == "cuda" and self.engine == "minkowski":
+            torch.cuda.empty_cache()  # gives torch's cache back to the sparse library, which allocates beside it
+
+    def _log(self, group: str, metrics: Mapping[str, float]) -> None:
+        """Of all epochs that are done."""
+        self.sink.log(self.at.epoch * self.steps, {f"{group}/{name}": value for name, value in metrics.items()})
+
+
+def _validation_due(schedule: ScheduleSpec, *, epochs_done: int) -> bool:
+    return epochs_done % schedule.validate_every == 0 or epochs_done == schedule.epochs
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, spec: Spec, *, epoch: int) -> float:
+    lr = learning_rate(spec.schedule, epoch, esam_compat=spec.esam_compat)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    return lr

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ditr.errors import Code, DitrError
-from ditr.training.moments import Moment, ms_between
+from ditr.model.moments import Moment, ms_between
 from ditr.training.step import StepNumbers
 
 

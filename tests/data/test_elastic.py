@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.ndimage import map_coordinates, uniform_filter1d
 
 from ditr.data.elastic import elastic_shift
 
@@ -39,6 +40,23 @@ def trilinear(field: np.ndarray, axes: list[np.ndarray], point: np.ndarray) -> f
         weight = math.prod(s if up else 1 - s for s, up in zip(share, corner, strict=True))
         total += weight * float(field[tuple(node + up for node, up in zip(lower, corner, strict=True))])
     return total
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_shift_has_the_bits_of_scipys_interpolation(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    granularity = float(rng.choice([1.0, 3.5, 6.0, 20.0]))
+    xyz = rng.normal(size=(400, 3)) * rng.choice([0.01, 1.0, 30.0, 100.0])
+    if seed % 3 == 0:  # points on nodes
+        xyz = np.round(xyz / granularity) * granularity
+    size = (np.floor(np.abs(xyz).max(axis=0)) // granularity).astype(np.int64) + 3
+    noise = np.random.default_rng(1).standard_normal((3, *size), dtype=np.float32)
+    for axis in (0, 1, 2, 0, 1, 2):
+        noise = uniform_filter1d(noise, size=3, axis=1 + axis, mode="constant")
+    nodes = (xyz / (2 * granularity) + (size - 1) / 2).T
+    scipys = np.stack([map_coordinates(field, nodes, order=1, output=np.float64) for field in noise], axis=1) * 40.0
+    ours = elastic_shift(xyz, granularity=granularity, magnitude=40.0, rng=np.random.default_rng(1))
+    np.testing.assert_array_equal(ours, scipys)
 
 
 @pytest.mark.parametrize(("granularity", "magnitude"), [(6.0, 40.0), (20.0, 160.0), (3.5, 7.0)])

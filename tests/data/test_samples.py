@@ -295,6 +295,6 @@ def test_a_batch_in_one_piece_of_memory_holds_what_its_samples_hold(frames: Fram
         image=torch.zeros(0, 5, 3, dtype=torch.uint8),
     )
     block = Block.of(samples)
-    assert [values(sample) for sample in block.samples()] == [values(sample) for sample in samples]
+    assert [values(sample) for sample in block.items()] == [values(sample) for sample in samples]
     samples[0].xyz.zero_()
-    assert block.samples()[0].xyz.any(), "a copy"
+    assert block.items()[0].xyz.any(), "a copy"

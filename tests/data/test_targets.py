@@ -122,6 +122,14 @@ def test_an_instance_that_straddles_stuff_keeps_its_thing_points_and_its_thing_l
     assert [THING_NAMES[label] for label in targets.labels] == ["table"]
 
 
+def test_how_large_ids_are_changes_their_values_alone() -> None:
+    ids, semantic, superpoint = np.arange(60) % 9, np.full(60, CHAIR), np.arange(60) // 4
+    small, large = (make_targets(ids * factor, semantic, superpoint) for factor in (1, 10**12))
+    assert torch.equal(large.ids, small.ids * 10**12)
+    for name in ("instance_of_point", "instance_of_superpoint", "labels"):
+        assert torch.equal(getattr(large, name), getattr(small, name)), name
+
+
 def test_a_frame_of_stuff_alone_has_no_things() -> None:
     targets = targets_of([(1, WALL, 0), (2, FLOOR, 1)])
     assert targets.instance_of_superpoint.tolist() == [-1, -1]

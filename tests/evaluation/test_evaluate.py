@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.memory import samples, small_model
 from ditr.data.batch import Batch, Sample, Targets, as_it_is
 from ditr.data.frame_view import FrameView
 from ditr.evaluation.evaluate import Evaluation, evaluate
@@ -44,6 +45,9 @@ class Frames:
     def __init__(self, count: int) -> None:
         self.count = count
         self.frames = OnDisk()
+
+    def set_epoch(self, epoch: int) -> None:
+        assert epoch == self.epoch
 
     def __len__(self) -> int:
         return self.count
@@ -186,7 +190,7 @@ def test_frames_all_over_the_split_are_kept_for_pictures(monkeypatch: pytest.Mon
         image, uv, valid = np.zeros((4, 4, 3), dtype=np.uint8), np.zeros((60, 2), dtype=np.float32), np.arange(60) < 45
         return FrameView(frame_id=f"frame {index}", image=image, uv=uv, uv_valid=valid, instance_of_point=truth)
 
-    monkeypatch.setattr("ditr.evaluation.evaluate.view_of", view_of)
+    monkeypatch.setattr("ditr.evaluation.scorebook.view_of", view_of)
     found = run(perfect, keep=2)
     assert [kept.frame_id for kept in found.views] == ["frame 0", "frame 2"]
     kept = found.views[0]
@@ -228,6 +232,52 @@ def test_each_frame_is_encoded_alone_before_the_model_and_in_the_models_time() -
     assert encoded == ["scene0000_00_0", "scene0000_00_1"]
     assert seen == [99, 99], "the model gets what was encoded"
     assert found.infer_ms > 50
+
+
+def test_frames_in_batches_are_the_frames_one_by_one() -> None:
+    """Statistics of the fusion, matches and scores, too; batch norm is that of evaluation, so only rounding differs."""
+    model, frames = small_model(), samples(5, points=400, augmented=False)
+    for parameter in model.parameters():  # parts that start at zero shall say something
+        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(parameter.numel()))
+
+    def found(batch_size: int) -> Evaluation:
+        spec = EvaluationSpec(min_points=5)
+        return evaluate(
+            model, frames, spec=spec, batch_size=batch_size, device=CPU, encode=as_it_is, workers=0, facts=True
+        )
+
+    alone, together = found(1), found(4)
+    assert len(alone.frames) == 5
+    assert any(len(frame.scores) for frame in alone.table.frames)
+    for one, other in zip(alone.table.frames, together.table.frames, strict=True):
+        for name, value in vars(one).items():
+            close = np.testing.assert_allclose if name == "scores" else np.testing.assert_array_equal
+            close(vars(other)[name], value, **({"rtol": 1e-4} if name == "scores" else {}))
+    for row, other_row in zip(alone.frames, together.frames, strict=True):
+        assert row.keys() == other_row.keys()
+        for name in row.keys() - {"infer_ms", "frame_id", "scene"}:
+            assert other_row[name] == pytest.approx(row[name], rel=1e-4), name
+        assert other_row["frame_id"] == row["frame_id"]
+        assert row["injection_s2_relative_norm"] > 0
+    assert len({row["fusion_2d_ratio"] for row in together.frames}) == 5, "each frame's own"
+    assert alone.instances == together.instances
+    assert alone.scores == together.scores
+    assert together.infer_ms > 0
+
+
+def test_progress_counts_whole_batches() -> None:
+    calls: list[int] = []
+    evaluate(
+        small_model(),
+        samples(3, points=300, augmented=False),
+        spec=EvaluationSpec(),
+        batch_size=2,
+        device=CPU,
+        encode=as_it_is,
+        workers=0,
+        progress=lambda what, done, total: calls.append(done),
+    )
+    assert calls == [0, 2, 3]
 
 
 def test_progress_ends_at_the_total() -> None:

@@ -44,8 +44,9 @@ def test_starts_as_identity_with_a_gate_that_leans_to_2d(
 ) -> None:
     fused = fuse(fusion.eval(), features, points)
     assert torch.equal(fused.features, features)
-    assert 0.55 < fused.statistics["fusion_2d_ratio"] < 0.9  # sigmoid(1) = 0.73
-    assert fused.statistics["fusion_2d_ratio"] + fused.statistics["fusion_3d_ratio"] == pytest.approx(1)
+    for in_2d, in_3d in zip(*(fused.statistics[f"fusion_{one}_ratio"].tolist() for one in ("2d", "3d")), strict=True):
+        assert 0.55 < in_2d < 0.9  # sigmoid(1) = 0.73
+        assert in_2d + in_3d == pytest.approx(1)
 
 
 def test_output_is_the_formula_and_points_without_a_feature_are_untouched(
@@ -68,8 +69,9 @@ def test_output_is_the_formula_and_points_without_a_feature_are_untouched(
     assert torch.equal(fused.features[~points.valid], features[~points.valid])
 
     gate = torch.cat(gates)
-    assert fused.statistics["fusion_2d_ratio"].item() == pytest.approx(gate.mean().item(), rel=1e-5)
-    assert fused.statistics["fusion_gate_std"].item() == pytest.approx(gate.std(correction=0).item(), rel=1e-4)
+    ratio, spread = (fused.statistics[f"fusion_{name}"].tolist() for name in ("2d_ratio", "gate_std"))
+    assert ratio == pytest.approx([one.mean().item() for one in gates], rel=1e-5)
+    assert spread == pytest.approx([one.std(correction=0).item() for one in gates], rel=1e-4)
     assert fused.balance_loss.item() == pytest.approx(2 * (gate.mean().item() - 0.4) ** 2, rel=1e-4)
 
 

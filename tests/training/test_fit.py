@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch import Tensor, nn
@@ -239,6 +240,26 @@ def test_being_killed_repeats_steps_with_the_same_numbers(training: Callable[[st
         run.start()
     run.log.log = log  # type: ignore[method-assign]
     assert run.start().finished
+    assert_equal_bits(whole.weights(), run.weights())
+    assert run.log.numbers() == whole.log.numbers()
+
+
+def test_reading_by_other_processes_changes_no_bit_and_they_end_with_the_training(
+    tmp_path: Path, make_samples: MakeSamples
+) -> None:
+    def readers() -> set[int]:
+        return {one.pid for one in psutil.Process().children(recursive=True) if "forkserver" in " ".join(one.cmdline())}
+
+    spec = make_spec()
+    helped = spec.model_copy(update={"execution": ExecutionSpec(workers=2)})
+    whole = Training(tmp_path / "alone", lambda: make_samples(5), spec=spec)
+    run = Training(tmp_path / "helped", lambda: make_samples(5), spec=helped)
+    whole.start()
+    assert not run.start(stop_after=5).finished  # in the second epoch: they have read on into it
+    servers = readers()  # the one that workers come from stays
+    assert run.start().finished
+    assert readers() == servers
+    assert len(servers) <= 1
     assert_equal_bits(whole.weights(), run.weights())
     assert run.log.numbers() == whole.log.numbers()
 
@@ -509,14 +530,25 @@ def test_maps_computed_online_of_augmented_images_are_the_same_after_a_stop(tmp_
 
 def test_steps_on_the_cpu_sum_in_a_fixed_order(tmp_path: Path, make_samples: MakeSamples) -> None:
     """The races this prevents show only now and then, so the guard itself is looked at."""
-    seen = set()
+    filling = torch.utils.deterministic
 
-    class Observed(TinyModel):
-        def forward(self, batch: Batch) -> ModelOutput:
-            seen.add((torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()))
-            return super().forward(batch)
+    def settings() -> tuple[int, bool, bool]:
+        return torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), filling.fill_uninitialized_memory
 
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    Training(tmp_path, lambda: make_samples(2), spec=make_spec(epochs=1), model=Observed).start()
-    assert seen == {(1, True)}
-    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+    seen, convolving = set(), set()
+
+    def observed() -> EsamSingleView:
+        model = small_esam()
+        model.register_forward_pre_hook(lambda *_: seen.add(settings()))
+        model.backbone.register_forward_pre_hook(lambda *_: convolving.add(torch.get_num_threads()))
+        return model
+
+    before, threads = settings(), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        Training(tmp_path, lambda: make_samples(2), spec=make_spec(epochs=1), model=observed).start()
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == {(2, True, False)}
+    assert convolving == {1}, "MinkowskiEngine lists pairs in the order in which threads come"
+    assert settings() == before
