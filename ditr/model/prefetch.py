@@ -51,19 +51,21 @@ class Prefetcher:
             self._voxelise = model.voxelise
         self._stream = _stream_of_its_own(device)
         self._queued: torch.cuda.Event | None = None  # behind all work on the batch before the last
-        self._given: deque[Ready] = deque(maxlen=2)
+        self._given: deque[Ready] = deque()
 
     def ready(self, batch: Batch) -> Ready:
         """The batch, for what the current stream is given from now on."""
         if self._stream is None:
             return self._make(batch)
         current = torch.cuda.current_stream(self._device)
-        # Memory of the batch before the last is used again on this stream: not before the work on it is done.
+        # What the batch before the last gives back is used again on this stream: not before the work on it is done.
         if self._queued is None:
             self._stream.wait_stream(current)
         else:
             self._stream.wait_event(self._queued)
         self._queued = current.record_event()
+        if len(self._given) == 2:
+            self._given.popleft()
         with torch.cuda.stream(self._stream):
             self._given.append(self._make(batch))
         current.wait_stream(self._stream)
