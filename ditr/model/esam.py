@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +22,13 @@ from ditr.model.query_decoder import Decoded, ScanNetMixQueryDecoder, select_que
 from ditr.model.res16unet import Res16UNet
 from ditr.model.segments import Segments
 from ditr.model.sparse import Voxels, one_thread, voxelise
-from ditr.model.sparse.triton.replay import Replay
 from ditr.model.superpoint_pool import GeoAwarePooling, PooledSuperpoints
 from ditr.model.voxel_features import VoxelFeatures
 from ditr.seeds import derive_seed
 from ditr.spec.models import Engine, FusionSpec, ModelSpec
+
+if TYPE_CHECKING:
+    from ditr.model.sparse.triton.replay import Replay
 
 
 class EsamSingleView(nn.Module):
@@ -46,8 +50,7 @@ class EsamSingleView(nn.Module):
     ) -> None:
         super().__init__()
         self.engine = engine
-        self.replay: Replay | None = None
-        """Of the backbone in training, where it is captured."""
+        self._replay: Replay | None = None
         self.voxel_size_m = spec.voxel_size_m
         self.fusion = fusion
         self.sampling = sampling
@@ -68,6 +71,20 @@ class EsamSingleView(nn.Module):
         if self.feature_channels is not None and fusion.stem is not None:
             self.stem = StemFusion(fusion.stem, backbone=spec.backbone, feature_channels=self.feature_channels)
 
+    @contextmanager
+    def replaying(self) -> Iterator[None]:
+        """While entered, training passes of the backbone are captured once and launched again: the same numbers with
+        less work for the host. Only the triton engine's are, on a GPU; hooks inside the backbone are not called then.
+        """
+        if self.engine == "triton" and next(self.parameters()).is_cuda:
+            from ditr.model.sparse.triton.replay import Replay
+
+            self._replay = Replay(self.backbone)
+        try:
+            yield
+        finally:
+            self._replay = None
+
     def voxelise(self, batch: Batch) -> Voxels:
         """May be called before ``forward``, beside the step of another batch."""
         with one_thread():
@@ -81,8 +98,8 @@ class EsamSingleView(nn.Module):
         statistics: dict[str, Tensor] = {}
         points = self.read_2d(batch, statistics=statistics)
         voxels = self.voxelise(batch) if voxels is None else voxels
-        if self.replay is not None and self.training:
-            out, _ = self.replay(voxels.tensor, added={}, adding=lambda *_: None)
+        if self._replay is not None and self.training:
+            out, _ = self._replay(voxels.tensor, added={}, adding=lambda *_: None)
         else:
             with one_thread():
                 out = self.backbone(voxels.tensor, inject=self.injector(points, voxels, statistics=statistics))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +80,11 @@ class Prefetcher:
 def engine_of(model: nn.Module) -> Engine:
     """What computes its sparse convolutions."""
     return model.engine if isinstance(model, EsamSingleView) else "minkowski"
+
+
+def replaying(model: nn.Module) -> AbstractContextManager[None]:
+    """While entered, what can be captured of a training pass is (``EsamSingleView.replaying``)."""
+    return model.replaying() if isinstance(model, EsamSingleView) else nullcontext()
 
 
 def _stream_of_its_own(device: torch.device) -> torch.cuda.Stream | None:

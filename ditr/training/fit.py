@@ -16,7 +16,7 @@ from ditr.data.batch import Batch
 from ditr.data.loading import batches
 from ditr.data.samples import SampleSet
 from ditr.model.moments import Moment, moment
-from ditr.model.prefetch import Prefetcher, engine_of
+from ditr.model.prefetch import Prefetcher, engine_of, replaying
 from ditr.model.reproducible import reproducible
 from ditr.progress import Progress
 from ditr.resources import memory_meter, watching
@@ -115,7 +115,7 @@ def fit(
         progress=progress,
         should_stop=should_stop,
     )
-    with closing(feed):
+    with closing(feed), replaying(model):
         finished = training.run(feed)
     return FitResult(
         step_ms=at.timed_ms / max(at.timed_steps, 1),

@@ -19,7 +19,8 @@ from ditr.model.sparse.triton.convolution import compute_dtype
 from ditr.model.sparse.triton.voxels import TritonVoxels, with_room
 from ditr.model.sparse.voxels import SparseTensor
 
-Statistics = dict[str, Tensor]
+OfRows = dict[Any, Tensor]
+"""(V,) a number for each voxel where something is added."""
 _WARM_UPS = 2
 """Passes before the capture, in which kernels are compiled and loaded."""
 
@@ -41,12 +42,12 @@ class Replay:
         x: SparseTensor,
         *,
         added: Mapping[Any, Tensor],
-        adding: Callable[[Mapping[Any, Tensor], Statistics], Any],
-    ) -> tuple[SparseTensor, Statistics]:
-        """What the network makes of ``x`` on the same voxels, and the statistics of that.
+        adding: Callable[[Mapping[Any, Tensor], OfRows], Any],
+    ) -> tuple[SparseTensor, OfRows]:
+        """What the network makes of ``x`` on the same voxels, and numbers of rows that it met on its way.
 
-        ``added`` are tensors on voxels that the network is given through what ``adding`` makes of them: its ``inject``,
-        which writes statistics. Of both results the next call makes others.
+        ``added`` are tensors on voxels of some stride. What ``adding`` makes of them is the network's ``inject``; it
+        writes numbers under the same names. The next call overwrites both results.
         """
         voxels = x.voxels
         assert isinstance(voxels, TritonVoxels)
@@ -60,10 +61,10 @@ class Replay:
             captured = self._captured = _capture(
                 self._network, x, added=added, adding=adding, rooms=[_larger(room) for room in rooms]
             )
-        features, *statistics = _Replayed.apply(  # type: ignore[no-untyped-call]
+        features, *of_rows = _Replayed.apply(  # type: ignore[no-untyped-call]
             captured, x, *added.values(), *weights
         )
-        return x.with_features(features), dict(zip(captured.statistics, statistics, strict=True))
+        return x.with_features(features), dict(zip(captured.of_rows, of_rows, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ class _Captured:
     x: SparseTensor
     added: dict[Any, Tensor]
     out: Tensor
-    statistics: Statistics
+    of_rows: OfRows
     of_out: Tensor
     gradients: tuple[Tensor | None, ...]
     """Of all that was added, then of the weights."""
@@ -113,7 +114,7 @@ def _capture(
     x: SparseTensor,
     *,
     added: Mapping[Any, Tensor],
-    adding: Callable[[Mapping[Any, Tensor], Statistics], Any],
+    adding: Callable[[Mapping[Any, Tensor], OfRows], Any],
     rooms: list[int],
 ) -> _Captured:
     voxels, device = x.voxels, x.features.device
@@ -127,7 +128,7 @@ def _capture(
     for ours, theirs in zip(own.chain, voxels.chain, strict=True):
         ours.maps.copy_(theirs.maps)
     inputs = [*room_added.values(), *network.parameters()]
-    statistics: Statistics = {}
+    of_rows: OfRows = {}
     before = [buffer.clone() for buffer in network.buffers()]
     aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream(device))
@@ -142,7 +143,7 @@ def _capture(
     torch.cuda.synchronize(device)
     forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
     with torch.cuda.graph(forward, capture_error_mode="thread_local"):
-        out = network(given, inject=adding(room_added, statistics)).features
+        out = network(given, inject=adding(room_added, of_rows)).features
     of_out = torch.zeros_like(out)
     with torch.cuda.graph(backward, pool=forward.pool(), capture_error_mode="thread_local"):
         gradients = torch.autograd.grad(out, inputs, of_out, allow_unused=True)
@@ -152,7 +153,7 @@ def _capture(
         x=given,
         added=room_added,
         out=out.detach(),
-        statistics={name: value.detach() for name, value in statistics.items()},
+        of_rows={where: value.detach() for where, value in of_rows.items()},
         of_out=of_out,
         gradients=gradients,
         weights=tuple(weight.data_ptr() for weight in network.parameters()),
@@ -167,13 +168,14 @@ class _Replayed(torch.autograd.Function):
         captured.fill(x, added)
         captured.forward.replay()
         ctx.captured, ctx.rows = captured, [len(one) for one in added]
-        statistics = [value.clone() for value in captured.statistics.values()]
-        ctx.mark_non_differentiable(*statistics)
-        return (captured.out[: len(x.voxels)].detach(), *statistics)
+        rows = dict(zip(captured.added, ctx.rows, strict=True))
+        of_rows = [value[: rows[where]].detach() for where, value in captured.of_rows.items()]
+        ctx.mark_non_differentiable(*of_rows)
+        return (captured.out[: len(x.voxels)].detach(), *of_rows)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_out: Tensor, *_of_statistics: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, of_out: Tensor, *_of_rows: Tensor) -> tuple[Tensor | None, ...]:
         captured: _Captured = ctx.captured
         captured.of_out[: len(of_out)].copy_(of_out)
         captured.backward.replay()
