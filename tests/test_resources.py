@@ -72,6 +72,26 @@ def test_what_lives_only_while_the_model_runs_counts_and_others_do_not() -> None
     assert meter.peak_mb() == 410, "looked at without being asked"
 
 
+def test_the_driver_is_asked_once_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, asked = 100.0, 0
+
+    class Counting(GpuMeter):
+        def look(self) -> None:
+            nonlocal asked
+            asked += 1
+
+    meter, model = Counting(FakeGpu()), torch.nn.Sequential(torch.nn.Identity(), torch.nn.Identity())
+    monkeypatch.setattr("ditr.resources.time.monotonic", lambda: now)
+    asked = 0
+    with watching(meter, model, every_s=1.0):
+        for _ in range(5):
+            model(torch.zeros(1))
+        assert asked == 1
+        now += 1.5
+        model(torch.zeros(1))
+    assert asked == 2
+
+
 def test_what_others_take_later_on_a_shared_gpu_is_not_this_processs() -> None:
     gpu = FakeGpu()
     meter = GpuMeter(gpu)

@@ -93,7 +93,7 @@ class LiteGate(nn.Module):
     def forward(self, in_2d: Tensor, in_3d: Tensor) -> Tensor:
         """(M, width) twice."""
         both = torch.cat([nn.functional.normalize(in_2d, dim=1), nn.functional.normalize(in_3d, dim=1)], dim=1)
-        gate: Tensor = self.layers(both).sigmoid()
+        gate: Tensor = self.layers(both).to(both.dtype).sigmoid()
         return gate
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
+from ditr.model.full_precision import at_least_float32
+
 
 @dataclass(frozen=True, kw_only=True)
 class SparseMatrix:
@@ -29,8 +31,8 @@ class SparseMatrix:
     """T."""
 
     def __matmul__(self, dense: Tensor) -> Tensor:
-        """(T, C) float32 -> (R, C)."""
-        out: Tensor = _Product.apply(dense, self)  # type: ignore[no-untyped-call]
+        """(T, C) -> (R, C), in float32 also of half precision."""
+        out: Tensor = _Product.apply(at_least_float32(dense), self)  # type: ignore[no-untyped-call]
         return out
 
     @property

@@ -112,6 +112,19 @@ def test_no_valid_point_is_identity_and_learns_nothing(
     assert all(p.grad is None or not p.grad.any() for p in fusion.parameters())
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_near_and_the_gate_is_in_float32(
+    fusion: BiFusion, features: torch.Tensor, points: PointFeatures, half: torch.dtype
+) -> None:
+    nn.init.normal_(fusion.residual.weight)
+    exact = fuse(fusion.eval(), features, points)
+    with torch.autocast("cpu", dtype=half):
+        found = fuse(fusion, features, points)
+    torch.testing.assert_close(found.features, exact.features, atol=0.1, rtol=0.02)
+    torch.testing.assert_close(found.balance_loss, exact.balance_loss, atol=1e-3, rtol=0.02)
+    assert {value.dtype for value in (*found.statistics.values(), found.balance_loss)} == {torch.float32}
+
+
 def test_balance_loss_pulls_the_gate_to_its_target(
     fusion: BiFusion, features: torch.Tensor, points: PointFeatures
 ) -> None:
