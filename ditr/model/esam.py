@@ -79,8 +79,10 @@ class EsamSingleView(nn.Module):
         points = self.read_2d(batch, statistics=statistics)
         voxels = self.voxelise(batch) if voxels is None else voxels
         with one_thread():
-            out = self.backbone(voxels.tensor, inject=self.injector(points, voxels, statistics=statistics))
-        of_points = Segments(of_row=voxels.voxel_of_point, count=len(out.features)).spread(out.features)
+            injector = self.injector(points, voxels)
+            inject = None if injector is None else injector.adder(statistics=statistics)
+            out = self.backbone(voxels.tensor, inject=inject)
+        of_points = voxels.of_points.spread(out.features)
         features, balance_loss = self._fuse(of_points, points, batch, statistics=statistics)
         statistics = {name: value.detach() for name, value in statistics.items()}
         return self._decode(features, batch, balance_loss=balance_loss, statistics=statistics)
@@ -95,10 +97,8 @@ class EsamSingleView(nn.Module):
         statistics["valid_ratio"] = points.valid.float().mean()
         return points
 
-    def injector(
-        self, points: PointFeatures | None, voxels: Voxels, *, statistics: dict[str, Tensor]
-    ) -> Injector | None:
-        """What the backbone calls for one batch; None if no part of the fusion acts in it."""
+    def injector(self, points: PointFeatures | None, voxels: Voxels) -> Injector | None:
+        """What is to be added inside the backbone for one batch; None if no part of the fusion acts in it."""
         places = {
             where: place
             for part in (self.injection, self.stem)
@@ -108,7 +108,7 @@ class EsamSingleView(nn.Module):
         if points is None or not places:
             return None
         pooling = self.fusion.injection.pooling if self.fusion.injection is not None else "mean"
-        return Injector(places, features=VoxelFeatures(points, voxels, pooling=pooling), statistics=statistics)
+        return Injector(places, features=VoxelFeatures(points, voxels, pooling=pooling))
 
     def _fuse(
         self, features: Tensor, points: PointFeatures | None, batch: Batch, *, statistics: dict[str, Tensor]

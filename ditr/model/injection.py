@@ -12,9 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
+import torch
 from torch import Tensor, nn
 
 from ditr.errors import Code, DitrError
+from ditr.model.full_precision import at_least_float32
+from ditr.model.masked_norm import masked_batch_norm
 from ditr.model.res16unet import Branch, skip_widths, up_widths
 from ditr.model.sparse import SparseTensor, VoxelSet, require_same_voxels
 from ditr.model.voxel_features import VoxelFeatures
@@ -35,21 +38,21 @@ class Projection(nn.Module):
             nn.init.zeros_(self.linear.weight if self.norm is None else self.norm.weight)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.finish(self.linear(features))
+        """Of voxels that all have a feature."""
+        return self.finish(self.linear(features), mask=features.new_ones(len(features), dtype=torch.bool))
 
-    def finish(self, out: Tensor) -> Tensor:
-        """What follows the linear layer."""
-        if self.norm is not None and self.activation is not None:
-            out = self.activation(self.norm(out))
-        return out
+    def finish(self, out: Tensor, *, mask: Tensor) -> Tensor:
+        """What follows the linear layer; the norm is over the masked rows, and the others stay zero."""
+        if self.norm is None or self.activation is None:
+            return out
+        normalised: Tensor = self.activation(masked_batch_norm(out, mask, self.norm))
+        return normalised.masked_fill(~mask.unsqueeze(1), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """Where 2D features enter, and how."""
 
-    field: str
-    """Of the spec."""
     statistic: str
     """How its statistics are called: injection_<this>_..."""
     projection: Projection
@@ -59,6 +62,9 @@ class Place:
 
 Places = Mapping[tuple[Branch, int], Place]
 """By branch and stride."""
+
+NORMALISED_VOXELS = "_normalised_voxels"
+"""Ends the name of the statistic that ``require_two_voxels`` looks at."""
 
 
 class Injection(nn.Module):
@@ -81,7 +87,6 @@ class Injection(nn.Module):
         for stride in self.spec.scales:
             branch: Branch = "bottleneck" if stride == BOTTLENECK_STRIDE else self.spec.target
             places[branch, stride] = Place(
-                field=f"fusion.injection.scales: {stride}",
                 statistic=f"s{stride}",
                 projection=cast(Projection, self.projections[f"stride{stride}"]),
                 project_first=self.spec.order == "project_then_pool",
@@ -97,63 +102,123 @@ class StemFusion(nn.Module):
         self.projection = Projection(feature_channels, backbone.stem_channels, kind=spec.projection, init=spec.init)
 
     def places(self) -> Places:
-        place = Place(field="fusion.stem", statistic="stem", projection=self.projection, project_first=False)
+        place = Place(statistic="stem", projection=self.projection, project_first=False)
         return {("stem", 1): place}
 
 
 class Injector:
-    """What the backbone calls, for one batch; it writes each place's coverage and strength to ``statistics``."""
+    """What 2D features add inside the backbone for one batch: known before the backbone runs."""
 
-    def __init__(self, places: Places, *, features: VoxelFeatures, statistics: dict[str, Tensor]) -> None:
+    def __init__(self, places: Places, *, features: VoxelFeatures) -> None:
         self.places = places
         self._features = features
+
+    def additions(self) -> dict[tuple[Branch, int], Tensor]:
+        """By place, (V, width) in the precision of its linear layer; zero where there is no feature."""
+        return {(branch, stride): self._added(place, stride=stride) for (branch, stride), place in self.places.items()}
+
+    def coverage(self) -> dict[str, Tensor]:
+        """Statistics: of each place the share of voxels without a feature, and in training how many a norm was over."""
+        found = {}
+        for (_, stride), place in self.places.items():
+            found[f"injection_{place.statistic}_empty_ratio"] = 1 - self.mask(stride).float().mean()
+            norm = place.projection.norm
+            if norm is not None and norm.training:
+                count = self.mask(self._projected_at(place, stride=stride)).sum()
+                found[f"injection_{place.statistic}{NORMALISED_VOXELS}"] = count
+        return found
+
+    def adder(self, *, statistics: dict[str, Tensor]) -> Adder:
+        """What the backbone calls; ``statistics`` get the coverage now and each place's strength when it is called."""
+        statistics.update(self.coverage())
+        return Adder(self.additions(), places=self.places, voxels=self.voxels(1), statistics=statistics, injector=self)
+
+    def voxels(self, stride: int) -> VoxelSet:
+        """Those that ``mask`` and ``features`` are of: the backbone's own."""
+        return self._features.coverage(stride).voxels
+
+    def mask(self, stride: int) -> Tensor:
+        """(V,) bool: the voxel has a 2D feature; in the row order of the backbone's tensors of this stride."""
+        return self._features.coverage(stride).mask
+
+    def features(self, stride: int) -> Tensor:
+        """(V, C): the pooled 2D features, zero outside the mask; for looking at, the model never holds stride 1's."""
+        return self._features.pooled(stride)
+
+    def _added(self, place: Place, *, stride: int) -> Tensor:
+        """(V, width)."""
+        at, projection = self._projected_at(place, stride=stride), place.projection
+        out = self._features.projected(at, projection.linear)
+        values = projection.finish(out, mask=self.mask(at))
+        if at < stride:
+            values = self._features.pool_up(at_least_float32(values), stride=stride)
+        return values.to(out.dtype)
+
+    def _projected_at(self, place: Place, *, stride: int) -> int:
+        """A linear layer and a mean commute: only what does not is worth its pass at stride 1."""
+        commutes = self._features.pooling == "mean" and place.projection.norm is None
+        return 1 if place.project_first and not commutes else stride
+
+
+class Adder:
+    """What the backbone calls: adds what was made for its places, and writes how strong each is to ``statistics``.
+
+    Nothing in it waits for the device, and it knows nothing of a batch but these tensors and voxels.
+
+    Parameters
+    ----------
+    additions: (V, width) by place.
+    voxels: of stride 1; additions of coarser strides are on the coarser ones of these.
+    injector: where the additions are from; None where they are copies.
+    """
+
+    def __init__(
+        self,
+        additions: Mapping[tuple[Branch, int], Tensor],
+        *,
+        places: Places,
+        voxels: VoxelSet,
+        statistics: dict[str, Tensor],
+        injector: Injector | None = None,
+    ) -> None:
+        self.injector = injector
+        self._additions = additions
+        self._places = places
+        self._voxels = voxels
         self._statistics = statistics
 
     def __call__(self, branch: Branch, stride: int, tensor: SparseTensor) -> SparseTensor:
-        """Adds the place's projected features; where there is no place, nothing changes."""
-        place = self.places.get((branch, stride))
+        """Where there is no place, nothing changes."""
+        place = self._places.get((branch, stride))
         if place is None:
             return tensor
-        covered = self._features.covered(stride)
-        require_same_voxels(tensor.voxels, covered.voxels, what=f"injection at {branch} of stride {stride}")
-        self._statistics[f"injection_{place.statistic}_empty_ratio"] = 1 - covered.mask.float().mean()
-        if len(covered.rows) == 0:
-            self._statistics[f"injection_{place.statistic}_relative_norm"] = tensor.features.new_zeros(())
-            return tensor
-        added = covered.spread(self._added(place, stride=stride))
+        require_same_voxels(tensor.voxels, self._of_stride(stride), what=f"injection at {branch} of stride {stride}")
+        added = self._additions[branch, stride].to(tensor.features.dtype)
         strength = added.detach().norm() / tensor.features.detach().norm().clamp(min=1e-12)
         self._statistics[f"injection_{place.statistic}_relative_norm"] = strength
         return tensor.with_features(tensor.features + added)
 
-    def voxels(self, stride: int) -> VoxelSet:
-        """Those that ``mask`` and ``features`` are of: the backbone's own."""
-        return self._features.covered(stride).voxels
+    def _of_stride(self, stride: int) -> VoxelSet:
+        voxels = self._voxels
+        while voxels.stride < stride:
+            voxels = voxels.coarser
+        return voxels
 
-    def mask(self, stride: int) -> Tensor:
-        """(V,) bool: the voxel has a 2D feature; in the row order of the backbone's tensors of this stride."""
-        return self._features.covered(stride).mask
 
-    def features(self, stride: int) -> Tensor:
-        """(V, C): the pooled 2D features, zero outside the mask; for looking at, the model never holds stride 1's."""
-        return self._features.covered(stride).spread(self._features.pooled(stride))
+def require_two_voxels(statistics: Mapping[str, float], *, where: str) -> None:
+    """Of one step, in numbers.
 
-    def _added(self, place: Place, *, stride: int) -> Tensor:
-        """(M, width) of the covered voxels."""
-        features, projection = self._features, place.projection
-        # A linear layer and a mean commute: only what does not is worth its pass at stride 1.
-        commutes = features.pooling == "mean" and projection.norm is None
-        at = 1 if place.project_first and not commutes else stride
-        self._require_two(place, stride=at)
-        values = projection.finish(features.projected(at, projection.linear))
-        return values if at == stride else features.pool_up(values, stride=stride)
-
-    def _require_two(self, place: Place, *, stride: int) -> None:
-        norm = place.projection.norm
-        if norm is not None and norm.training and len(self._features.covered(stride).rows) == 1:
+    Raises
+    ------
+    DitrError: a batch normalisation was over a single voxel, whose variance is none.
+    """
+    for name, value in statistics.items():
+        if name.endswith(NORMALISED_VOXELS) and value == 1:
             raise DitrError(
-                f"only one voxel of stride {stride} has a 2D feature in this batch, and batch normalisation needs two",
+                f"only one voxel of the batch has a 2D feature at {name.removesuffix(NORMALISED_VOXELS)}, and batch "
+                "normalisation needs two",
                 code=Code.FEATURES,
-                where=place.field,
+                where=where,
                 fix="check that the points of these frames project into their images, or use projection: linear",
             )
 
