@@ -6,11 +6,11 @@ from typing import Any, cast
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ditr.data.batch import Batch
 from ditr.errors import Code, DitrError
-from ditr.model.injection import Injection, Injector, Places, Projection, StemFusion, require_two_voxels
+from ditr.model.injection import Adder, Injection, Injector, Places, Projection, StemFusion, require_two_voxels
 from ditr.model.output import to_floats
 from ditr.model.point_features import PointFeatures
 from ditr.model.res16unet import Branch, Res16UNet
@@ -208,6 +208,40 @@ def test_a_tensor_on_other_voxels_is_refused(
     features = VoxelFeatures(points, voxels, pooling="mean")
     with pytest.raises(AssertionError, match=r"injection at up of stride 2: .*different voxels"):
         Injector(injection.places(), features=features).adder(statistics={})("up", 2, voxels.tensor)
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("order", ["pool_then_project", "project_then_pool"])
+@pytest.mark.parametrize("pooling", ["max", "mean"])
+@pytest.mark.parametrize("projection", ["linear", "linear_bn_gelu"])
+def test_in_half_precision_additions_are_near_those_of_float32(
+    half: torch.dtype,
+    order: Any,
+    pooling: Any,
+    projection: Any,
+    small_backbone: BackboneSpec,
+    points: PointFeatures,
+    voxels: Voxels,
+) -> None:
+    """And come in that precision; gradients are float32, and so is what the additions are added to where it is."""
+    spec = InjectionSpec(scales=(4, 1), order=order, pooling=pooling, projection=projection, init="random")
+    torch.manual_seed(0)
+    injection = Injection(spec, backbone=small_backbone, feature_channels=3)
+    found: list[Tensor] = []
+    for dtype in (torch.float32, half):
+        injector = Injector(injection.places(), features=VoxelFeatures(points, voxels, pooling=pooling))
+        injection.zero_grad()
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            additions = injector.additions()
+            assert {added.dtype for added in additions.values()} == {dtype}
+            adder = Adder(additions, places=injector.places, voxels=injector.voxels(1), statistics={})
+            before = voxels.tensor.with_features(torch.zeros(len(injector.mask(1)), small_backbone.planes[7]))
+            assert adder("up", 1, before).features.dtype == torch.float32
+        sum(added.float().square().sum() for added in additions.values()).backward()  # type: ignore[union-attr]
+        gradients = [p.grad.flatten() for p in injection.parameters() if p.grad is not None]
+        found.append(torch.cat([*(added.detach().float().flatten() for added in additions.values()), *gradients]))
+    exact, rounded = found
+    assert float((rounded - exact).norm() / exact.norm()) < 0.02
 
 
 @pytest.mark.parametrize("pooling", ["max", "mean"])
