@@ -15,7 +15,7 @@ from ditr.data.batch import Batch
 from ditr.data.samples import SampleSet
 from ditr.model.bifusion import FusedPoints
 from ditr.model.esam import EsamSingleView
-from ditr.model.injection import Injector
+from ditr.model.injection import Adder, Injector
 from ditr.model.output import ModelOutput
 from ditr.model.res16unet import Branch
 from ditr.model.sparse import SparseTensor
@@ -59,7 +59,7 @@ class ForwardTrace:
     """What one forward pass did."""
 
     injector: Injector | None = None
-    """What the model gave its backbone; None if it gave nothing, or something else."""
+    """Of what the model gave its backbone; None if it gave nothing, or something else."""
     additions: list[Addition] = field(default_factory=list)
     """In the order of the forward pass; none if the backbone was given nothing."""
     gate: GateCall | None = None
@@ -110,7 +110,7 @@ def tracing(model: EsamSingleView) -> Iterator[ForwardTrace]:
 
     def wrap(_: nn.Module, arguments: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         given = named.get("inject")
-        trace.injector = given if isinstance(given, Injector) else None
+        trace.injector = given.injector if isinstance(given, Adder) else None
 
         def spy(branch: Branch, stride: int, before: SparseTensor) -> SparseTensor:
             after, why = before, ""

@@ -14,14 +14,14 @@ from ditr.errors import Code, DitrError
 from ditr.geometry.sampling import Reading, read_at
 from ditr.model.attention import PointGroups
 from ditr.model.bifusion import BiFusion
-from ditr.model.injection import Injection, Injector, StemFusion
+from ditr.model.injection import Adder, Additions, Injection, Injector, RowSquares, StemFusion
 from ditr.model.output import Layout, ModelOutput
 from ditr.model.padding import Padding, sent
 from ditr.model.point_features import PointFeatures, stack
 from ditr.model.query_decoder import Decoded, ScanNetMixQueryDecoder, select_queries
 from ditr.model.res16unet import Res16UNet
 from ditr.model.segments import Segments
-from ditr.model.sparse import Voxels, one_thread, voxelise
+from ditr.model.sparse import SparseTensor, Voxels, VoxelSet, one_thread, voxelise
 from ditr.model.superpoint_pool import GeoAwarePooling, PooledSuperpoints
 from ditr.model.voxel_features import VoxelFeatures
 from ditr.seeds import derive_seed
@@ -98,15 +98,29 @@ class EsamSingleView(nn.Module):
         statistics: dict[str, Tensor] = {}
         points = self.read_2d(batch, statistics=statistics)
         voxels = self.voxelise(batch) if voxels is None else voxels
-        if self._replay is not None and self.training:
-            out, _ = self._replay(voxels.tensor, added={}, adding=lambda *_: None)
-        else:
-            with one_thread():
-                out = self.backbone(voxels.tensor, inject=self.injector(points, voxels, statistics=statistics))
-        of_points = Segments(of_row=voxels.voxel_of_point, count=len(out.features)).spread(out.features)
+        injector = self.injector(points, voxels)
+        added = {} if injector is None else injector.additions()
+        out, met = self._run_backbone(voxels.tensor, added, injector=injector)
+        if injector is not None:
+            statistics.update(injector.statistics(added, met=met))
+        of_points = voxels.of_points.spread(out.features)
         features, balance_loss = self._fuse(of_points, points, batch, statistics=statistics)
         statistics = {name: value.detach() for name, value in statistics.items()}
         return self._decode(features, batch, balance_loss=balance_loss, statistics=statistics)
+
+    def _run_backbone(
+        self, x: SparseTensor, added: Additions, *, injector: Injector | None
+    ) -> tuple[SparseTensor, RowSquares]:
+        """What comes out, and what additions met."""
+
+        def inject(additions: Additions, voxels: VoxelSet, met: RowSquares) -> Adder | None:
+            return Adder(additions, voxels=voxels, met=met, injector=injector) if additions else None
+
+        if self._replay is not None and self.training:
+            return self._replay(x, added=added, inject=inject)
+        met: RowSquares = {}
+        with one_thread():
+            return self.backbone(x, inject=inject(added, x.voxels, met)), met
 
     def read_2d(self, batch: Batch, *, statistics: dict[str, Tensor]) -> PointFeatures | None:
         """What every point reads of its frame's map; None in the 3D-only model."""
@@ -121,10 +135,8 @@ class EsamSingleView(nn.Module):
             statistics["valid_ratio"] = torch.stack([sample.uv_valid.float().mean() for sample in batch])
         return points
 
-    def injector(
-        self, points: PointFeatures | None, voxels: Voxels, *, statistics: dict[str, Tensor]
-    ) -> Injector | None:
-        """What the backbone calls for one batch; None if no part of the fusion acts in it."""
+    def injector(self, points: PointFeatures | None, voxels: Voxels) -> Injector | None:
+        """What is to be added inside the backbone for one batch; None if no part of the fusion acts in it."""
         places = {
             where: place
             for part in (self.injection, self.stem)
@@ -134,12 +146,8 @@ class EsamSingleView(nn.Module):
         if points is None or not places:
             return None
         pooling = self.fusion.injection.pooling if self.fusion.injection is not None else "mean"
-        return Injector(
-            places,
-            features=VoxelFeatures(points, voxels, pooling=pooling),
-            statistics=statistics,
-            samples=None if self.training else len(voxels.sizes),
-        )
+        samples = None if self.training else len(voxels.sizes)
+        return Injector(places, features=VoxelFeatures(points, voxels, pooling=pooling), samples=samples)
 
     def _fuse(
         self, features: Tensor, points: PointFeatures | None, batch: Batch, *, statistics: dict[str, Tensor]

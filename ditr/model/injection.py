@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
+import torch
 from torch import Tensor, nn
 
 from ditr.errors import Code, DitrError
+from ditr.model.full_precision import at_least_float32
+from ditr.model.masked_norm import masked_batch_norm
 from ditr.model.res16unet import Branch, skip_widths, up_widths
 from ditr.model.sparse import SparseTensor, VoxelSet, require_same_voxels
-from ditr.model.statistics import OfSamples, mean_of, norm_of
+from ditr.model.statistics import OfSamples, mean_of, total_of
 from ditr.model.voxel_features import VoxelFeatures
 from ditr.spec.models import BOTTLENECK_STRIDE, DECODER_STRIDES, BackboneSpec, InjectionSpec, StemSpec
 
@@ -36,21 +39,21 @@ class Projection(nn.Module):
             nn.init.zeros_(self.linear.weight if self.norm is None else self.norm.weight)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.finish(self.linear(features))
+        """Of voxels that all have a feature."""
+        return self.finish(self.linear(features), mask=features.new_ones(len(features), dtype=torch.bool))
 
-    def finish(self, out: Tensor) -> Tensor:
-        """What follows the linear layer."""
-        if self.norm is not None and self.activation is not None:
-            out = self.activation(self.norm(out))
-        return out
+    def finish(self, out: Tensor, *, mask: Tensor) -> Tensor:
+        """What follows the linear layer; the norm is over the masked rows, and the others stay zero."""
+        if self.norm is None or self.activation is None:
+            return out
+        normalised: Tensor = self.activation(masked_batch_norm(out, mask, self.norm))
+        return normalised.masked_fill(~mask.unsqueeze(1), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """Where 2D features enter, and how."""
 
-    field: str
-    """Of the spec."""
     statistic: str
     """How its statistics are called: injection_<this>_..."""
     projection: Projection
@@ -60,6 +63,15 @@ class Place:
 
 Places = Mapping[tuple[Branch, int], Place]
 """By branch and stride."""
+
+Additions = Mapping[tuple[Branch, int], Tensor]
+"""By place: (V, width), zero where there is no feature."""
+
+RowSquares = dict[tuple[Branch, int], Tensor]
+"""By place: (V,) squared length of each row of what was there before."""
+
+NORMALISED_VOXELS = "_normalised_voxels"
+"""Ends the name of the statistic that ``require_two_voxels`` looks at."""
 
 
 class Injection(nn.Module):
@@ -82,7 +94,6 @@ class Injection(nn.Module):
         for stride in self.spec.scales:
             branch: Branch = "bottleneck" if stride == BOTTLENECK_STRIDE else self.spec.target
             places[branch, stride] = Place(
-                field=f"fusion.injection.scales: {stride}",
                 statistic=f"s{stride}",
                 projection=cast(Projection, self.projections[f"stride{stride}"]),
                 project_first=self.spec.order == "project_then_pool",
@@ -98,78 +109,122 @@ class StemFusion(nn.Module):
         self.projection = Projection(feature_channels, backbone.stem_channels, kind=spec.projection, init=spec.init)
 
     def places(self) -> Places:
-        place = Place(field="fusion.stem", statistic="stem", projection=self.projection, project_first=False)
+        place = Place(statistic="stem", projection=self.projection, project_first=False)
         return {("stem", 1): place}
 
 
 class Injector:
-    """What the backbone calls, for one batch; it writes each place's coverage and strength to ``statistics``.
+    """What 2D features add inside the backbone for one batch: known before the backbone runs."""
 
-    ``samples`` says of how many samples each; None takes the batch as one.
-    """
-
-    def __init__(
-        self,
-        places: Places,
-        *,
-        features: VoxelFeatures,
-        statistics: dict[str, Tensor],
-        samples: int | None = None,
-    ) -> None:
+    def __init__(self, places: Places, *, features: VoxelFeatures, samples: int | None = None) -> None:
+        """Statistics are of each of ``samples``, or of the batch as one."""
         self.places = places
         self._features = features
-        self._statistics = statistics
         self._samples = samples
 
-    def __call__(self, branch: Branch, stride: int, tensor: SparseTensor) -> SparseTensor:
-        """Adds the place's projected features; where there is no place, nothing changes."""
-        place = self.places.get((branch, stride))
-        if place is None:
-            return tensor
-        covered = self._features.covered(stride)
-        require_same_voxels(tensor.voxels, covered.voxels, what=f"injection at {branch} of stride {stride}")
-        name, each = f"injection_{place.statistic}", self._each(covered.voxels)
-        self._statistics[f"{name}_empty_ratio"] = 1 - mean_of(covered.mask.float(), each)
-        if len(covered.rows) == 0:
-            self._statistics[f"{name}_relative_norm"] = tensor.features.new_zeros(())
-            return tensor
-        added = covered.spread(self._added(place, stride=stride))
-        before = norm_of(tensor.features.detach(), each).clamp(min=1e-12)
-        self._statistics[f"{name}_relative_norm"] = norm_of(added.detach(), each) / before
-        return tensor.with_features(tensor.features + added)
+    def additions(self) -> Additions:
+        """In the precision of each place's linear layer."""
+        return {(branch, stride): self._added(place, stride=stride) for (branch, stride), place in self.places.items()}
+
+    def statistics(self, additions: Additions, *, met: RowSquares) -> dict[str, Tensor]:
+        """Of each place: the share of voxels without a feature, how strong what was added is beside what it ``met``,
+        and in training how many voxels a norm was over."""
+        found = {}
+        for (branch, stride), place in self.places.items():
+            name, coverage = f"injection_{place.statistic}", self._features.coverage(stride)
+            each = self._each(coverage.voxels)
+            found[f"{name}_empty_ratio"] = 1 - mean_of(coverage.mask.float(), each)
+            of_added = total_of(_row_squares(additions[branch, stride]), each)
+            found[f"{name}_relative_norm"] = (of_added / total_of(met[branch, stride], each).clamp(min=1e-24)).sqrt()
+            norm = place.projection.norm
+            if norm is not None and norm.training:
+                found[f"{name}{NORMALISED_VOXELS}"] = self.mask(self._projected_at(place, stride=stride)).sum()
+        return found
 
     def _each(self, voxels: VoxelSet) -> OfSamples | None:
         return None if self._samples is None else OfSamples(voxels.corners[:, 0].long(), self._samples)
 
     def voxels(self, stride: int) -> VoxelSet:
         """Those that ``mask`` and ``features`` are of: the backbone's own."""
-        return self._features.covered(stride).voxels
+        return self._features.coverage(stride).voxels
 
     def mask(self, stride: int) -> Tensor:
         """(V,) bool: the voxel has a 2D feature; in the row order of the backbone's tensors of this stride."""
-        return self._features.covered(stride).mask
+        return self._features.coverage(stride).mask
 
     def features(self, stride: int) -> Tensor:
         """(V, C): the pooled 2D features, zero outside the mask; for looking at, the model never holds stride 1's."""
-        return self._features.covered(stride).spread(self._features.pooled(stride))
+        return self._features.pooled(stride)
 
     def _added(self, place: Place, *, stride: int) -> Tensor:
-        """(M, width) of the covered voxels."""
-        features, projection = self._features, place.projection
-        # A linear layer and a mean commute: only what does not is worth its pass at stride 1.
-        commutes = features.pooling == "mean" and projection.norm is None
-        at = 1 if place.project_first and not commutes else stride
-        self._require_two(place, stride=at)
-        values = projection.finish(features.projected(at, projection.linear))
-        return values if at == stride else features.pool_up(values, stride=stride)
+        """(V, width)."""
+        at, projection = self._projected_at(place, stride=stride), place.projection
+        out = self._features.projected(at, projection.linear)
+        values = projection.finish(out, mask=self.mask(at))
+        if at < stride:
+            values = self._features.pool_up(at_least_float32(values), stride=stride)
+        return values.to(out.dtype)
 
-    def _require_two(self, place: Place, *, stride: int) -> None:
-        norm = place.projection.norm
-        if norm is not None and norm.training and len(self._features.covered(stride).rows) == 1:
+    def _projected_at(self, place: Place, *, stride: int) -> int:
+        """A linear layer and a mean commute: only what does not is worth its pass at stride 1."""
+        commutes = self._features.pooling == "mean" and place.projection.norm is None
+        return 1 if place.project_first and not commutes else stride
+
+
+class Adder:
+    """What the backbone calls: it adds what was made for its places.
+
+    Nothing in it waits for the device, and it knows nothing of a batch but these tensors and voxels.
+
+    Parameters
+    ----------
+    additions: by place.
+    voxels: of stride 1; additions of coarser strides are on the coarser ones of these.
+    met: where the row squares of what each place adds to are written.
+    injector: where the additions are from.
+    """
+
+    def __init__(
+        self, additions: Additions, *, voxels: VoxelSet, met: RowSquares, injector: Injector | None = None
+    ) -> None:
+        self.injector = injector
+        self._additions, self._voxels, self._met = additions, voxels, met
+
+    def __call__(self, branch: Branch, stride: int, tensor: SparseTensor) -> SparseTensor:
+        """Where there is no place, nothing changes."""
+        added = self._additions.get((branch, stride))
+        if added is None:
+            return tensor
+        require_same_voxels(tensor.voxels, self._of_stride(stride), what=f"injection at {branch} of stride {stride}")
+        self._met[branch, stride] = _row_squares(tensor.features)
+        return tensor.with_features(tensor.features + added.to(tensor.features.dtype))
+
+    def _of_stride(self, stride: int) -> VoxelSet:
+        voxels = self._voxels
+        while voxels.stride < stride:
+            voxels = voxels.coarser
+        return voxels
+
+
+def _row_squares(values: Tensor) -> Tensor:
+    """(V,) float32 squared length of each row."""
+    return values.detach().float().square().sum(dim=1)
+
+
+def require_two_voxels(statistics: Mapping[str, float], *, where: str) -> None:
+    """Of one step, in numbers.
+
+    Raises
+    ------
+    DitrError: a batch normalisation was over a single voxel, whose variance is none.
+    """
+    for name, value in statistics.items():
+        if name.endswith(NORMALISED_VOXELS) and value == 1:
             raise DitrError(
-                f"only one voxel of stride {stride} has a 2D feature in this batch, and batch normalisation needs two",
+                f"only one voxel of the batch has a 2D feature at {name.removesuffix(NORMALISED_VOXELS)}, and batch "
+                "normalisation needs two",
                 code=Code.FEATURES,
-                where=place.field,
+                where=where,
                 fix="check that the points of these frames project into their images, or use projection: linear",
             )
 

@@ -14,7 +14,7 @@ from torch.nn.functional import embedding_bag
 
 @dataclass(frozen=True, kw_only=True)
 class Segments:
-    """N rows in M segments, none of which is empty.
+    """N rows in M segments; of an empty one there is a sum, and neither a mean nor a maximum.
 
     torch's own sums by index are in another order on a GPU each time, or sort all that they add.
     """
@@ -31,7 +31,7 @@ class Segments:
 
     def mean(self, values: Tensor) -> Tensor:
         """(N, C) -> (M, C)."""
-        return self.sum(values) / self._offsets.diff().unsqueeze(1)
+        return self.sum(values) / self.offsets.diff().unsqueeze(1)
 
     def maximum(self, values: Tensor) -> Tensor:
         """(N, C) -> (M, C); equal rows share the gradient."""
@@ -44,7 +44,7 @@ class Segments:
         return out
 
     def _sum(self, values: Tensor) -> Tensor:
-        return embedding_bag(self._order, values, self._offsets, mode="sum", include_last_offset=True)
+        return embedding_bag(self.order, values, self.offsets, mode="sum", include_last_offset=True)
 
     def _spread(self, values: Tensor) -> Tensor:
         return values.index_select(0, self.of_row)
@@ -55,12 +55,12 @@ class Segments:
         return ids, order
 
     @property
-    def _order(self) -> Tensor:
+    def order(self) -> Tensor:
         """(N,) the rows of segment 0, then those of 1, ..."""
         return self._sorted[1]
 
     @cached_property
-    def _offsets(self) -> Tensor:
+    def offsets(self) -> Tensor:
         """(M + 1,) where each segment begins in this order, and N."""
         return torch.searchsorted(self._sorted[0], torch.arange(self.count + 1, device=self.of_row.device))
 

@@ -37,9 +37,9 @@ def mean_of(values: Tensor, each: OfSamples | None, *, counts: Tensor | None = N
     return values.sum() / ones.sum() if each is None else each.sum(values) / each.sum(ones)
 
 
-def norm_of(values: Tensor, each: OfSamples | None) -> Tensor:
-    """(R, C) -> (B,) Euclidean norm of the rows of each sample; without samples () of all."""
-    return values.norm() if each is None else each.sum(values.square().sum(dim=1)).sqrt()
+def total_of(values: Tensor, each: OfSamples | None) -> Tensor:
+    """(R,) -> (B,) sum over the rows of each sample; without samples () over all."""
+    return values.sum() if each is None else each.sum(values)
 
 
 def floats_of_samples(statistics: Mapping[str, Tensor], *, samples: int) -> list[dict[str, float]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ditr.errors import Code, DitrError
+from ditr.model.injection import require_two_voxels
 from ditr.model.moments import Moment, ms_between
 from ditr.training.step import StepNumbers
 
@@ -81,7 +82,8 @@ class PendingSteps:
 
         Raises
         ------
-        DitrError: the loss or the gradient of a step is not finite; of the first such step, after all before it.
+        DitrError: the loss or the gradient of a step is not finite, or a norm of 2D features was over one voxel; of the
+            first such step, after all before it.
         """
         steps, self._steps = self._steps, []
         if not steps:
@@ -89,6 +91,7 @@ class PendingSteps:
         values = iter(torch.cat([step.values for step in steps]).tolist())
         for step in steps:
             metrics = {name: next(values) for name in step.names}
+            require_two_voxels(metrics, where=", ".join(step.frames))
             _require_finite(step, metrics)
             span = step.span
             data_ms, step_ms = ms_between(span.idle_since, span.began), ms_between(span.began, span.ended)

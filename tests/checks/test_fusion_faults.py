@@ -16,10 +16,11 @@ from ditr.checks.stages import run_stage
 from ditr.model import esam, voxel_features
 from ditr.model.bifusion import BiFusion, LiteGate
 from ditr.model.esam import EsamSingleView
-from ditr.model.injection import Injection, Injector, Projection
+from ditr.model.injection import Adder, Injection, Injector, Projection
+from ditr.model.segments import Segments
 from ditr.model.sparse import VoxelSet
 from ditr.model.sparse.minkowski import MinkowskiVoxels
-from ditr.model.voxel_features import CoveredVoxels, VoxelFeatures
+from ditr.model.voxel_features import Coverage, VoxelFeatures
 from ditr.progress import silent
 from ditr.spec.models import BiFusionSpec, FusionSpec, InjectionSpec
 from tests.reference.fused_subject import fused_subject
@@ -47,14 +48,14 @@ def failing(stage: int, fusion: FusionSpec, **of_subject: Any) -> dict[str, Chec
 
 
 def features_of_half_the_stride(patch: Patch) -> None:
-    honest = VoxelFeatures.covered
+    honest = VoxelFeatures.coverage
     patch.setattr(Injector, "voxels", lambda self, stride: honest(self._features, max(1, stride // 2)).voxels)
     patch.setattr(Injector, "mask", lambda self, stride: honest(self._features, max(1, stride // 2)).mask)
 
 
 def rows_in_another_order(patch: Patch) -> None:
-    honest = CoveredVoxels.spread
-    patch.setattr(CoveredVoxels, "spread", lambda self, values: honest(self, values).roll(1, 0))
+    honest = VoxelFeatures.pooled
+    patch.setattr(VoxelFeatures, "pooled", lambda self, stride: honest(self, stride).roll(1, 0))
 
 
 def voxels_made_a_second_time(patch: Patch) -> None:
@@ -70,24 +71,19 @@ def voxels_made_a_second_time(patch: Patch) -> None:
 
 def zeros_in_the_maximum(patch: Patch) -> None:
     """Of voxels some of whose children have no feature."""
-    honest = VoxelFeatures._maximum
 
-    def maximum(self: VoxelFeatures, stride: int) -> Tensor:
-        values = honest(self, stride)
-        parents = self.covered(stride // 2).voxels.parents
-        covered = self.covered(stride)
-        some_without = parents.bincount(minlength=len(covered.mask))[covered.rows] > covered.members
-        return torch.where(some_without.unsqueeze(1), values.clamp(min=0), values)
+    def pool(self: VoxelFeatures, values: Tensor, *, stride: int) -> Tensor:
+        return self.coverage(stride).members.maximum(values)
 
-    patch.setattr(VoxelFeatures, "_maximum", maximum)
+    patch.setattr(VoxelFeatures, "_pool", pool)
 
 
 def empty_children_in_the_mean(patch: Patch) -> None:
     honest = voxel_features._cover
 
-    def cover(voxels: VoxelSet, voxel_of_member: Tensor) -> CoveredVoxels:
-        covered = honest(voxels, voxel_of_member)
-        return replace(covered, members=covered.members + 1)
+    def cover(voxels: VoxelSet, members: Segments, with_feature: Tensor, **named: Any) -> Coverage:
+        wrong = honest(voxels, members, torch.ones_like(with_feature), **named)
+        return replace(wrong, mask=honest(voxels, members, with_feature, **named).mask)
 
     patch.setattr(voxel_features, "_cover", cover)
 
@@ -154,13 +150,13 @@ def projection_never_called(patch: Patch) -> None:
 
 
 def projection_thrown_away(patch: Patch) -> None:
-    honest = Injector.__call__
+    honest = Adder.__call__
 
-    def call(self: Injector, branch: Any, stride: int, tensor: Any) -> Any:
+    def call(self: Adder, branch: Any, stride: int, tensor: Any) -> Any:
         honest(self, branch, stride, tensor)
         return tensor
 
-    patch.setattr(Injector, "__call__", call)
+    patch.setattr(Adder, "__call__", call)
 
 
 @pytest.mark.parametrize(
@@ -207,13 +203,13 @@ def test_rows_in_another_order_are_called_that(monkeypatch: Patch) -> None:
 
 
 def base_replaced(patch: Patch) -> None:
-    honest = Injector.__call__
+    honest = Adder.__call__
 
-    def call(self: Injector, branch: Any, stride: int, tensor: Any) -> Any:
+    def call(self: Adder, branch: Any, stride: int, tensor: Any) -> Any:
         after = honest(self, branch, stride, tensor)
         return after if after is tensor else tensor.with_features(after.features - tensor.features)
 
-    patch.setattr(Injector, "__call__", call)
+    patch.setattr(Adder, "__call__", call)
 
 
 def targets_swapped(patch: Patch) -> None:
@@ -225,16 +221,18 @@ def targets_swapped(patch: Patch) -> None:
 
 
 def something_for_voxels_without_a_feature(patch: Patch) -> None:
-    def spread(self: CoveredVoxels, values: Tensor) -> Tensor:
-        out = values.new_full((len(self.mask), values.shape[1]), 1e-3)
-        return out.index_copy(0, self.rows, values)
+    honest = Injector.additions
 
-    patch.setattr(CoveredVoxels, "spread", spread)
+    def additions(self: Injector) -> dict[Any, Tensor]:
+        found = honest(self)
+        return {at: torch.where(self.mask(at[1])[:, None], added, 1e-3) for at, added in found.items()}
+
+    patch.setattr(Injector, "additions", additions)
 
 
 def a_bias_after_the_projection(patch: Patch) -> None:
     honest = Projection.finish
-    patch.setattr(Projection, "finish", lambda self, out: honest(self, out) + 1e-3)
+    patch.setattr(Projection, "finish", lambda self, out, *, mask: honest(self, out, mask=mask) + 1e-3)
 
 
 def norm_after_a_zero_layer(patch: Patch) -> None:
@@ -261,7 +259,7 @@ def frozen_projection(patch: Patch) -> None:
 
 def projection_outside_of_the_graph(patch: Patch) -> None:
     honest = Projection.finish
-    patch.setattr(Projection, "finish", lambda self, out: honest(self, out).detach())
+    patch.setattr(Projection, "finish", lambda self, out, *, mask: honest(self, out, mask=mask).detach())
 
 
 def other_3d_weights(patch: Patch) -> None:

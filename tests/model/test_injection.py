@@ -6,11 +6,21 @@ from typing import Any, cast
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ditr.data.batch import Batch
 from ditr.errors import Code, DitrError
-from ditr.model.injection import Injection, Injector, Places, Projection, StemFusion
+from ditr.model.injection import (
+    Adder,
+    Injection,
+    Injector,
+    Places,
+    Projection,
+    RowSquares,
+    StemFusion,
+    require_two_voxels,
+)
+from ditr.model.output import to_floats
 from ditr.model.point_features import PointFeatures
 from ditr.model.res16unet import Branch, Res16UNet
 from ditr.model.sparse import SparseTensor, Voxels, voxelise
@@ -40,14 +50,15 @@ def inject_once(
     part: Injection | StemFusion, points: PointFeatures, voxels: Voxels, *, stride: int, pooling: Any = "max"
 ) -> tuple[SparseTensor, SparseTensor, dict[str, Any]]:
     """Noise on the voxels of one stride, what the part makes of it, and the statistics."""
-    statistics: dict[str, Any] = {}
     places = part.places()
-    injector = Injector(places, features=VoxelFeatures(points, voxels, pooling=pooling), statistics=statistics)
+    injector = Injector(places, features=VoxelFeatures(points, voxels, pooling=pooling))
+    additions, met = injector.additions(), RowSquares()
     levels = build_pyramid(points, voxels, strides=(stride,), pooling=pooling)
     width = places[branch_at(places, stride), stride].projection.linear.out_features
     torch.manual_seed(5)
     before = levels[stride].tensor.with_features(torch.randn(len(levels[stride].mask), width))
-    return before, injector(branch_at(places, stride), stride, before), statistics
+    after = Adder(additions, voxels=injector.voxels(1), met=met)(branch_at(places, stride), stride, before)
+    return before, after, injector.statistics(additions, met=met)
 
 
 @pytest.mark.parametrize(("target", "count"), [("up", 1024 * (256 + 128 + 96 + 96)), ("skip", 1024 * 256)])
@@ -77,12 +88,13 @@ def test_only_the_target_s_branches_change(
     injection = Injection(spec, backbone=small_backbone, feature_channels=3)
     stem = StemFusion(StemSpec(init="random"), backbone=small_backbone, feature_channels=3)
     places = {**injection.places(), **stem.places()}
-    statistics: dict[str, Any] = {}
-    injector = Injector(places, features=VoxelFeatures(points, voxels, pooling="max"), statistics=statistics)
+    injector = Injector(places, features=VoxelFeatures(points, voxels, pooling="max"))
+    additions, met = injector.additions(), RowSquares()
+    adder = Adder(additions, voxels=injector.voxels(1), met=met)
     changed = set()
 
     def spy(branch: Branch, stride: int, before: SparseTensor) -> SparseTensor:
-        after = injector(branch, stride, before)
+        after = adder(branch, stride, before)
         if after is not before:
             assert not torch.equal(after.features, before.features)
             changed.add((branch, stride))
@@ -90,7 +102,7 @@ def test_only_the_target_s_branches_change(
 
     Res16UNet(small_backbone)(voxels.tensor, inject=spy)
     assert changed == {*expected, ("stem", 1)}
-    assert set(statistics) == {
+    assert set(injector.statistics(additions, met=met)) == {
         f"injection_{where}_{what}"
         for where in ("stem", "s16", "s8", "s4", "s2", "s1")
         for what in ("empty_ratio", "relative_norm")
@@ -147,13 +159,15 @@ def test_a_norm_sees_only_rows_with_a_feature(
 ) -> None:
     spec = InjectionSpec(scales=(2,), order=order, projection="linear_bn_gelu", init="random")
     injection = Injection(spec, backbone=small_backbone, feature_channels=3)
-    seen = []
-    norm = cast(Projection, injection.projections["stride2"]).norm
-    assert norm is not None
-    norm.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
-    inject_once(injection, points, voxels, stride=2)
-    masks = {s: level.mask for s, level in build_pyramid(points, voxels, strides=(2, 1), pooling="max").items()}
-    assert seen == [int(masks[2 if order == "pool_then_project" else 1].sum())]
+    projection = cast(Projection, injection.projections["stride2"])
+    assert projection.norm is not None
+    norm = nn.BatchNorm1d(projection.norm.num_features)
+    _, _, statistics = inject_once(injection, points, voxels, stride=2)
+    level = build_pyramid(points, voxels, strides=(2, 1), pooling="max")[2 if order == "pool_then_project" else 1]
+    norm(level.tensor.features[level.mask] @ projection.linear.weight.T)
+    for name, value in norm.named_buffers():
+        torch.testing.assert_close(projection.norm.get_buffer(name), value)
+    assert statistics["injection_s2_normalised_voxels"] == level.mask.sum()
 
 
 @pytest.mark.parametrize("pooling", ["max", "mean"])
@@ -166,23 +180,36 @@ def test_no_valid_point_adds_nothing_and_is_counted(
     injection = Injection(spec, backbone=small_backbone, feature_channels=3)
     before, after, statistics = inject_once(injection, nothing, voxels, stride=stride, pooling=pooling)
     assert torch.equal(before.features, after.features)
-    assert statistics == {f"injection_s{stride}_empty_ratio": 1, f"injection_s{stride}_relative_norm": 0}
+    for name, buffer in nn.BatchNorm1d(before.features.shape[1]).named_buffers():
+        assert torch.equal(injection.get_buffer(f"projections.stride{stride}.norm.{name}"), buffer)
+    assert statistics == {
+        f"injection_s{stride}_empty_ratio": 1,
+        f"injection_s{stride}_normalised_voxels": 0,
+        f"injection_s{stride}_relative_norm": 0,
+    }
+    require_two_voxels(to_floats(statistics), where="nothing is normalised")
 
 
 def test_one_row_cannot_be_normalised(small_backbone: BackboneSpec, points: PointFeatures, voxels: Voxels) -> None:
+    """Which is said when the step's numbers are there; until then what is added is no number."""
     valid = torch.zeros(1050, dtype=torch.bool)
     valid[3] = True
     one = replace(points, valid=valid)
-    spec = InjectionSpec(scales=(1,), projection="linear_bn_gelu")
-    injection = Injection(spec, backbone=small_backbone, feature_channels=3)
-    with pytest.raises(DitrError, match="only one voxel of stride 1") as caught:
-        inject_once(injection, one, voxels, stride=1)
-    assert (caught.value.code, caught.value.where) == (Code.FEATURES, "fusion.injection.scales: 1")
-    inject_once(injection.eval(), one, voxels, stride=1)
+    injection = Injection(
+        InjectionSpec(scales=(1,), projection="linear_bn_gelu"), backbone=small_backbone, feature_channels=3
+    )
     stem = StemFusion(StemSpec(projection="linear_bn_gelu"), backbone=small_backbone, feature_channels=3)
-    with pytest.raises(DitrError, match="only one voxel of stride 1") as caught:
-        inject_once(stem, one, voxels, stride=1)
-    assert caught.value.where == "fusion.stem"
+    for part, name in ((injection, "injection_s1"), (stem, "injection_stem")):
+        _, after, statistics = inject_once(part, one, voxels, stride=1)
+        assert after.features.isnan().any()
+        with pytest.raises(DitrError, match=f"only one voxel of the batch has a 2D feature at {name},") as caught:
+            require_two_voxels(to_floats(statistics), where="scene0000_00_1")
+        assert (caught.value.code, caught.value.where) == (Code.FEATURES, "scene0000_00_1")
+        _, after, statistics = inject_once(part.eval(), one, voxels, stride=1)
+        assert after.features.isfinite().all()
+        require_two_voxels(to_floats(statistics), where="evaluation")
+    linear = Injection(InjectionSpec(scales=(1,)), backbone=small_backbone, feature_channels=3)
+    require_two_voxels(to_floats(inject_once(linear, one, voxels, stride=1)[2]), where="without a norm")
 
 
 def test_a_tensor_on_other_voxels_is_refused(
@@ -190,8 +217,44 @@ def test_a_tensor_on_other_voxels_is_refused(
 ) -> None:
     injection = Injection(InjectionSpec(scales=(2,)), backbone=small_backbone, feature_channels=3)
     features = VoxelFeatures(points, voxels, pooling="mean")
+    injector = Injector(injection.places(), features=features)
+    adder = Adder(injector.additions(), voxels=injector.voxels(1), met={})
     with pytest.raises(AssertionError, match=r"injection at up of stride 2: .*different voxels"):
-        Injector(injection.places(), features=features, statistics={})("up", 2, voxels.tensor)
+        adder("up", 2, voxels.tensor)
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("order", ["pool_then_project", "project_then_pool"])
+@pytest.mark.parametrize("pooling", ["max", "mean"])
+@pytest.mark.parametrize("projection", ["linear", "linear_bn_gelu"])
+def test_in_half_precision_additions_are_near_those_of_float32(
+    half: torch.dtype,
+    order: Any,
+    pooling: Any,
+    projection: Any,
+    small_backbone: BackboneSpec,
+    points: PointFeatures,
+    voxels: Voxels,
+) -> None:
+    """And come in that precision; gradients are float32, and so is what the additions are added to where it is."""
+    spec = InjectionSpec(scales=(4, 1), order=order, pooling=pooling, projection=projection, init="random")
+    torch.manual_seed(0)
+    injection = Injection(spec, backbone=small_backbone, feature_channels=3)
+    found: list[Tensor] = []
+    for dtype in (torch.float32, half):
+        injector = Injector(injection.places(), features=VoxelFeatures(points, voxels, pooling=pooling))
+        injection.zero_grad()
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            additions = injector.additions()
+            assert {added.dtype for added in additions.values()} == {dtype}
+            adder = Adder(additions, voxels=injector.voxels(1), met={})
+            before = voxels.tensor.with_features(torch.zeros(len(injector.mask(1)), small_backbone.planes[7]))
+            assert adder("up", 1, before).features.dtype == torch.float32
+        sum(added.float().square().sum() for added in additions.values()).backward()  # type: ignore[union-attr]
+        gradients = [p.grad.flatten() for p in injection.parameters() if p.grad is not None]
+        found.append(torch.cat([*(added.detach().float().flatten() for added in additions.values()), *gradients]))
+    exact, rounded = found
+    assert float((rounded - exact).norm() / exact.norm()) < 0.02
 
 
 @pytest.mark.parametrize("pooling", ["max", "mean"])
@@ -199,7 +262,7 @@ def test_masks_and_features_to_look_at_are_those_of_the_pyramid(
     pooling: Any, small_backbone: BackboneSpec, points: PointFeatures, voxels: Voxels
 ) -> None:
     injection = Injection(InjectionSpec(scales=(4,)), backbone=small_backbone, feature_channels=3)
-    injector = Injector(injection.places(), features=VoxelFeatures(points, voxels, pooling=pooling), statistics={})
+    injector = Injector(injection.places(), features=VoxelFeatures(points, voxels, pooling=pooling))
     for stride, level in build_pyramid(points, voxels, strides=(16, 4, 1), pooling=pooling).items():
         assert torch.equal(injector.mask(stride), level.mask)
         torch.testing.assert_close(injector.features(stride), level.tensor.features, atol=1e-5, rtol=1e-5)

@@ -27,6 +27,7 @@ from ditr.spec.models import (
     ExecutionSpec,
     FusionSpec,
     ImageAugmentationSpec,
+    InjectionSpec,
     ModelSpec,
     ScheduleSpec,
     Spec,
@@ -39,6 +40,7 @@ from tests.reference.padded_outputs import padded
 from tests.reference.synthetic_frames import SeenFrames
 
 CPU = torch.device("cpu")
+PLAIN = FusionSpec()
 STEPS, EPOCHS = 3, 3  # 5 samples in batches of 2, validated after epochs 2 and 3
 PLAN = {"seed": 5, "epochs": EPOCHS, "batch_size": 2, "samples": 5}
 
@@ -441,14 +443,16 @@ def test_the_tiny_model_learns(tmp_path: Path, make_samples: MakeSamples) -> Non
     assert all(math.isfinite(value) for row in rows.values() for value in row.values())
 
 
-def small_esam() -> EsamSingleView:
+def small_esam(fusion: FusionSpec = PLAIN, *, feature_channels: int | None = None) -> EsamSingleView:
     torch.manual_seed(11)
     spec = ModelSpec(
         voxel_size_m=0.05,
         backbone=BackboneSpec(planes=(8, 8, 16, 16, 16, 16, 8, 8), layers=(1,) * 8, stem_channels=8),
         decoder=DecoderSpec(width=32, heads=2, feedforward=32),
     )
-    return EsamSingleView(spec, fusion=FusionSpec(), feature_channels=None, sampling="bilinear", query_fraction=0.5)
+    return EsamSingleView(
+        spec, fusion=fusion, feature_channels=feature_channels, sampling="bilinear", query_fraction=0.5
+    )
 
 
 def test_the_real_model_learns_and_stopping_it_changes_no_bit(tmp_path: Path, make_samples: MakeSamples) -> None:
@@ -471,6 +475,29 @@ def test_the_real_model_learns_and_stopping_it_changes_no_bit(tmp_path: Path, ma
     assert_equal_bits(whole.weights(), run.weights())
     assert run.log.numbers() == whole.log.numbers()
     assert whole.log.rows[6]["epoch/loss"] < 0.9 * whole.log.rows[1]["epoch/loss"]
+
+
+def with_one_feature(batch: Batch) -> Batch:
+    """The first point of the first sample reads one; no other point does."""
+    samples = []
+    for index, sample in enumerate(batch):
+        valid = torch.arange(len(sample.xyz)) == -index
+        samples.append(replace(sample, uv_valid=valid, tokens=torch.ones(3, 2, 2).half()))
+    return Batch(samples=tuple(samples))
+
+
+def test_a_norm_over_one_voxel_is_an_error_that_names_the_frames(tmp_path: Path, make_samples: MakeSamples) -> None:
+    fusion = FusionSpec(injection=InjectionSpec(scales=(2,), projection="linear_bn_gelu"))
+    run = Training(
+        tmp_path,
+        lambda: make_samples(2),
+        model=lambda: small_esam(fusion, feature_channels=3),
+        encode=with_one_feature,
+    )
+    with pytest.raises(DitrError, match="only one voxel of the batch has a 2D feature at injection_s2") as error:
+        run.start()
+    assert error.value.code is Code.FEATURES
+    assert sorted(error.value.where.split(", ")) == sorted(make_samples(2).frames.ids)
 
 
 class SeeingModel(TinyModel):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -17,14 +18,19 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from ditr.data.batch import Batch
 from ditr.evaluation.postprocess import _found
 from ditr.model.esam import EsamSingleView
+from ditr.model.injection import Adder, RowSquares
+from ditr.model.sparse import SparseTensor, Voxels, VoxelSet
 from ditr.spec.models import (
+    BOTTLENECK_STRIDE,
     BackboneSpec,
     BiFusionSpec,
     DecoderSpec,
     EvaluationSpec,
     FusionSpec,
+    InjectionSpec,
     LossSpec,
     ModelSpec,
+    StemSpec,
 )
 from ditr.training.criterion import Criterion
 from tests.reference.labelled_frames import labelled_frame
@@ -37,13 +43,11 @@ def batch() -> Batch:
     return Batch(samples=tuple(replace(s, tokens=tokens) for s, tokens in zip(samples, maps, strict=True)))
 
 
-@pytest.fixture
-def model() -> EsamSingleView:
+def make_model(fusion: FusionSpec) -> EsamSingleView:
     spec = ModelSpec(
         backbone=BackboneSpec(planes=(4,) * 8, layers=(1,) * 8, stem_channels=4),
         decoder=DecoderSpec(width=16, heads=4, feedforward=24, mask_levels=("point", "superpoint", "point")),
     )
-    fusion = FusionSpec(bifusion=BiFusionSpec(width=16))
     return EsamSingleView(spec, fusion=fusion, feature_channels=6, sampling="bilinear", query_fraction=0.5)
 
 
@@ -62,8 +66,9 @@ def test_the_device_would_notice(ask: Callable[[Tensor], object]) -> None:
         ask(torch.ones(1, dtype=torch.int64))
 
 
-def test_a_step_of_the_heads(model: EsamSingleView, batch: Batch) -> None:
+def test_a_step_of_the_heads(batch: Batch) -> None:
     """From the features of points to the gradients of all parameters, and the instances of an evaluation."""
+    model = make_model(FusionSpec(bifusion=BiFusionSpec(width=16)))
     known = model._layout(batch)  # drawn by the host
     count = sum(len(sample.xyz) for sample in batch)
     features = torch.randn(count, model.backbone.out_channels).requires_grad_()
@@ -76,3 +81,45 @@ def test_a_step_of_the_heads(model: EsamSingleView, batch: Batch) -> None:
         assert all(p.grad is not None for n, p in model.named_parameters() if not n.startswith("backbone."))
         masks, scores = _found(output, batch, spec=EvaluationSpec())
     assert (masks.shape[0], scores.shape[0]) == (4, 4)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+@pytest.mark.parametrize("projection", ["linear", "linear_bn_gelu"])
+@pytest.mark.parametrize("order", ["pool_then_project", "project_then_pool"])
+def test_a_step_of_the_injection(batch: Batch, pooling: Any, projection: Any, order: Any) -> None:
+    """From the maps to what is added to the backbone, and back to the projections; in training and in evaluation."""
+    injection = InjectionSpec(scales=(16, 8, 4, 2, 1), pooling=pooling, projection=projection, order=order)
+    model = make_model(FusionSpec(injection=injection, stem=StemSpec(projection=projection)))
+    for training in (True, False):
+        voxels = model.voxelise(batch)
+        of_stride = strides_of(voxels)  # as the engine makes them
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            statistics: dict[str, Tensor] = {}
+            injector = model.train(training).injector(model.read_2d(batch, statistics=statistics), voxels)
+            assert injector is not None
+            additions, met = injector.additions(), RowSquares()
+            adder = Adder(additions, voxels=injector.voxels(1), met=met)
+            outputs = []
+            for branch, stride in injector.places:
+                on = of_stride[stride]
+                features = torch.randn(len(on), model.backbone.out_channels)
+                outputs.append(adder(branch, stride, SparseTensor(features=features, voxels=on)).features)
+            sum(out.sum() for out in outputs).backward()  # type: ignore[union-attr]
+            if training:
+                statistics |= injector.statistics(additions, met=met)
+        added = [p for n, p in model.named_parameters() if n.startswith(("injection.", "stem."))]
+        assert all(p.grad is not None for p in added)
+        assert all(value.shape == (() if training else (len(batch),)) for value in statistics.values())
+        of_place = 3 if projection == "linear_bn_gelu" else 2
+        assert len(statistics) == 1 + (len(injector.places) * of_place if training else 0)
+        model.zero_grad()
+
+
+def strides_of(voxels: Voxels) -> dict[int, VoxelSet]:
+    one = voxels.tensor.voxels
+    found = {one.stride: one}
+    while one.stride < BOTTLENECK_STRIDE:
+        assert one.parents.dtype == torch.int64
+        one = one.coarser
+        found[one.stride] = one
+    return found

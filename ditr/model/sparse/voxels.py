@@ -10,9 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+
+from ditr.model.segments import Segments
 
 
 class VoxelSet(ABC):
@@ -86,6 +89,11 @@ class Voxels:
     """(N,) int64 row of each point's voxel, points in the order of the batch."""
     sizes: tuple[int, ...]
     """Points of each sample; they sum to N."""
+
+    @cached_property
+    def of_points(self) -> Segments:
+        """The points of each voxel."""
+        return Segments(of_row=self.voxel_of_point, count=len(self.tensor.voxels))
 
 
 def concatenate(first: SparseTensor, second: SparseTensor) -> SparseTensor:

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from ditr.model.sparse.triton.convolution import compute_dtype
 from ditr.model.sparse.triton.voxels import TritonVoxels, with_room
-from ditr.model.sparse.voxels import SparseTensor
+from ditr.model.sparse.voxels import SparseTensor, VoxelSet
 
 OfRows = dict[Any, Tensor]
 """(V,) a number for each voxel where something is added."""
@@ -42,12 +42,12 @@ class Replay:
         x: SparseTensor,
         *,
         added: Mapping[Any, Tensor],
-        adding: Callable[[Mapping[Any, Tensor], OfRows], Any],
+        inject: Callable[[Mapping[Any, Tensor], VoxelSet, OfRows], Any],
     ) -> tuple[SparseTensor, OfRows]:
         """What the network makes of ``x`` on the same voxels, and numbers of rows that it met on its way.
 
-        ``added`` are tensors on voxels of some stride. What ``adding`` makes of them is the network's ``inject``; it
-        writes numbers under the same names. The next call overwrites both results.
+        ``added`` are tensors on voxels of some stride. What ``inject`` makes of them the network calls; it writes
+        numbers of rows under the same names. The next call overwrites both results.
         """
         voxels = x.voxels
         assert isinstance(voxels, TritonVoxels)
@@ -59,7 +59,7 @@ class Replay:
                 rooms = [max(now, before) for now, before in zip(rooms, captured.rooms, strict=True)]
                 self._captured = captured = None  # its memory is needed
             captured = self._captured = _capture(
-                self._network, x, added=added, adding=adding, rooms=[_larger(room) for room in rooms]
+                self._network, x, added=added, inject=inject, rooms=[_larger(room) for room in rooms]
             )
         features, *of_rows = _Replayed.apply(  # type: ignore[no-untyped-call]
             captured, x, *added.values(), *weights
@@ -114,7 +114,7 @@ def _capture(
     x: SparseTensor,
     *,
     added: Mapping[Any, Tensor],
-    adding: Callable[[Mapping[Any, Tensor], OfRows], Any],
+    inject: Callable[[Mapping[Any, Tensor], VoxelSet, OfRows], Any],
     rooms: list[int],
 ) -> _Captured:
     voxels, device = x.voxels, x.features.device
@@ -134,7 +134,7 @@ def _capture(
     aside.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(aside):
         for _ in range(_WARM_UPS):
-            out = network(given, inject=adding(room_added, {})).features
+            out = network(given, inject=inject(room_added, own, {})).features
             torch.autograd.grad(out, inputs, torch.zeros_like(out), allow_unused=True)
         for buffer, value in zip(network.buffers(), before, strict=True):
             buffer.copy_(value)
@@ -143,7 +143,7 @@ def _capture(
     torch.cuda.synchronize(device)
     forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
     with torch.cuda.graph(forward, capture_error_mode="thread_local"):
-        out = network(given, inject=adding(room_added, of_rows)).features
+        out = network(given, inject=inject(room_added, own, of_rows)).features
     of_out = torch.zeros_like(out)
     with torch.cuda.graph(backward, pool=forward.pool(), capture_error_mode="thread_local"):
         gradients = torch.autograd.grad(out, inputs, of_out, allow_unused=True)
