@@ -23,8 +23,8 @@ from ditr.spec.resolved_spec import read_resolved
 if TYPE_CHECKING:
     import torch
 
-ROUNDING = 1e-5
-"""Relative, of scores."""
+ROUNDING = 1e-4
+"""Relative, of scores: how far a frame alone is from the same frame in a batch, with the points that change sides."""
 
 
 def require_weights(run: Record) -> CheckpointFile:

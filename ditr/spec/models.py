@@ -275,6 +275,7 @@ class ScheduleSpec(Part):
 
     epochs: Count = 128
     batch_size: Count = 16
+    """Frames of a step, and of a forward pass of an evaluation, where it changes rounding alone."""
     learning_rate: Rate = 1e-4
     weight_decay: NonNegative = 0.05
     grad_clip_norm: Positive = 10.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from ditr.record.folder import Record
 from ditr.runner.inputs import Selection
 from ditr.runner.run_view import require_weights, run_view
 from ditr.spec.load import load_spec
-from tests.runner.test_eval import REGISTRY, run_of, trained  # noqa: F401
+from tests.runner.test_eval import REGISTRY, evaluate, run_of, trained  # noqa: F401
 
 
 def see(
@@ -39,25 +40,37 @@ def see_with_score(
     return run_view(run, weights=weights, spec=spec, selection=selection, registry=REGISTRY, progress=silent, say=say)
 
 
+@pytest.fixture(scope="module")
+def one_by_one(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Record:  # noqa: F811
+    """The run's weights evaluated frame by frame, as a view does; in batches rounding differs, and what hangs on it."""
+    return evaluate(tmp_path_factory.mktemp("eval"), run_of(trained).path, "schedule.batch_size=1").folder
+
+
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_seen_frame_is_what_the_evaluation_found(trained: Path, tiny_dataset: Dataset, index: int) -> None:  # noqa: F811
+def test_a_seen_frame_is_what_the_evaluation_found(
+    trained: Path,  # noqa: F811
+    one_by_one: Record,
+    tiny_dataset: Dataset,
+    index: int,
+) -> None:
     run, frame_id = run_of(trained), tiny_dataset.val.ids[index]
     seen, best_score = see_with_score(run, frame_id)
     table = MatchTable.load(run.matches)
-    (expected,) = table.subset([frame_id]).frames
-    # The frame was one of a batch then, and is alone now: scores differ by rounding, and nothing else does.
-    np.testing.assert_allclose(seen.predicted.scores, expected.scores, rtol=1e-5)
+    (in_batch,) = table.subset([frame_id]).frames
+    np.testing.assert_allclose(seen.predicted.scores, in_batch.scores, rtol=1e-3)
+    (expected,) = MatchTable.load(one_by_one.matches).subset([frame_id]).frames
+    np.testing.assert_array_equal(seen.predicted.scores, expected.scores)
     right_about = {int(gt) for gt in seen.predicted.partner if gt >= 0}
     assert right_about == set(np.flatnonzero(expected.best_iou() > 0.5).tolist())
-    kept = load_views(run.kept)[frame_id]
-    np.testing.assert_array_equal(seen.predicted.of_point, kept.predicted.of_point)
-    np.testing.assert_array_equal(seen.predicted.partner, kept.predicted.partner)
+    kept = load_views(one_by_one.kept)[frame_id]
+    for field in fields(kept.predicted):
+        np.testing.assert_array_equal(getattr(seen.predicted, field.name), getattr(kept.predicted, field.name))
     np.testing.assert_array_equal(seen.instance_of_point, kept.instance_of_point)
     np.testing.assert_array_equal(seen.image, kept.image)
     assert len(seen.predicted.scores)
     best = precision_recall(table, threshold=0.5).best_score
     assert best_score <= best, "rounding hides no prediction"
-    assert best_score == pytest.approx(best, rel=1e-4)
+    assert best_score == pytest.approx(best, rel=1e-3)
     assert seen.frame_id == frame_id
 
 
