@@ -13,7 +13,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ditr.model.sparse.triton import kernels
+from ditr.model.sparse.triton import map_kernels
 from ditr.model.sparse.triton.launch import kernel
 
 PADDING = 128
@@ -181,7 +181,7 @@ def fill(maps: StrideMaps, keys: Tensor, *, level: int, parents: Tensor | None) 
     t, room = maps.tensors, len(keys)
     columns = len(t["alone_rows"])
     grid = (_blocks(columns, _BLOCK), 1, 1)
-    kernel(kernels.place_alone, BLOCK=_BLOCK)(
+    kernel(map_kernels.place_alone, BLOCK=_BLOCK)(
         grid, t["count"], t["alone_present"], t["alone_rows"], t["alone_starts"], room, columns
     )
     _sort_columns(
@@ -196,10 +196,10 @@ def fill(maps: StrideMaps, keys: Tensor, *, level: int, parents: Tensor | None) 
         _neighbours(keys, t["stem"].fill_(-1), size=5, level=level)
     if parents is not None and maps.coarse is not None:
         children = torch.full_like(t["down"], -1)
-        kernel(kernels.place_children, BLOCK=_BLOCK)(grid, keys, parents, children, room, children.shape[1])
+        kernel(map_kernels.place_children, BLOCK=_BLOCK)(grid, keys, parents, children, room, children.shape[1])
         _sort_columns(children, t["down"], t["down_present"], t["down_rows"], room=maps.coarse.room)
         _list_pairs(t["down"], t["down_rows"], t["fine"], t["coarse"], t["starts"])
-        kernel(kernels.place_parents, BLOCK=_BLOCK)(
+        kernel(map_kernels.place_parents, BLOCK=_BLOCK)(
             grid, keys, t["fine"], t["coarse"], t["up"], t["up_present"], t["up_rows"], room, columns
         )
 
@@ -221,14 +221,14 @@ def distinct(keys: Tensor, *, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` different ones of (N,) sorted keys, and (N,) int64 which of them each is."""
     rows = torch.nn.functional.pad((keys[1:] != keys[:-1]).cumsum(0), (1, 0))
     found = keys.new_empty(count)
-    kernel(kernels.keep_distinct, BLOCK=_BLOCK)((_blocks(len(keys), _BLOCK), 1, 1), keys, rows, found, len(keys))
+    kernel(map_kernels.keep_distinct, BLOCK=_BLOCK)((_blocks(len(keys), _BLOCK), 1, 1), keys, rows, found, len(keys))
     return found, rows
 
 
 def _neighbours(keys: Tensor, neighbours: Tensor, *, size: int, level: int) -> Tensor:
     """The row at each of size^3 offsets around each voxel, the first axis fastest; others stay as they are."""
     count, offsets = len(keys), size**3
-    kernel(kernels.find_neighbours, K=offsets, BLOCK=_BLOCK)(
+    kernel(map_kernels.find_neighbours, K=offsets, BLOCK=_BLOCK)(
         (_blocks(count, _BLOCK), offsets // 2, 1),
         keys,
         _half_of_offsets(size, keys.device),
@@ -246,9 +246,9 @@ def _sort_columns(found: Tensor, neighbours: Tensor, present: Tensor, rows: Tens
     offsets, columns = found.shape
     grid = (_blocks(columns, _BLOCK), 1, 1)
     keys = torch.empty(columns, dtype=torch.int64, device=found.device)
-    kernel(kernels.column_keys, K=offsets, BLOCK=_BLOCK, NEAR=NEAR)(grid, found, keys, room, columns)
+    kernel(map_kernels.column_keys, K=offsets, BLOCK=_BLOCK, NEAR=NEAR)(grid, found, keys, room, columns)
     keys, order = keys.sort(stable=True)
-    kernel(kernels.arrange_columns, K=offsets, BLOCK=_BLOCK)(
+    kernel(map_kernels.arrange_columns, K=offsets, BLOCK=_BLOCK)(
         grid, found, order, keys, neighbours, present, rows, room, columns
     )
 
@@ -257,8 +257,8 @@ def _list_pairs(neighbours: Tensor, rows: Tensor, sources: Tensor, targets: Tens
     offsets, columns = neighbours.shape
     blocks = _blocks(columns, _PAIR_BLOCK)
     counts, grid = neighbours.new_empty(offsets * blocks), (blocks, offsets, 1)
-    kernel(kernels.count_pairs, BLOCK=_PAIR_BLOCK)(grid, neighbours, counts, blocks, columns)
-    kernel(kernels.list_pairs, BLOCK=_PAIR_BLOCK)(
+    kernel(map_kernels.count_pairs, BLOCK=_PAIR_BLOCK)(grid, neighbours, counts, blocks, columns)
+    kernel(map_kernels.list_pairs, BLOCK=_PAIR_BLOCK)(
         grid, neighbours, rows, counts.cumsum(0), sources, targets, starts, blocks, columns
     )
 
