@@ -33,7 +33,7 @@ class DeviceWork:
     """Name, milliseconds and number of the kernels that took longest together."""
 
 
-def device_work(step: Callable[[int], object], *, steps: int = 3) -> DeviceWork:
+def device_work(step: Callable[[int], object], *, steps: int = 2) -> DeviceWork:
     """``step`` is called with the numbers from 0 on."""
     own = _profiled(step, steps=0)
     events = _profiled(step, steps=steps)
