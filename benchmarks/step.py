@@ -18,7 +18,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from benchmarks.device_work import DeviceWork, device_work
 from benchmarks.frames import generated_frames
-from benchmarks.long_run import long_run
+from benchmarks.long_run import Look, long_run
 from benchmarks.parts import backbone_ms, forward_ms, parts_of_step
 from benchmarks.subject import (
     Arm,
@@ -83,6 +83,25 @@ class Cost:
     """Of the last step."""
 
 
+@dataclass(kw_only=True)
+class Found:
+    """All that was measured so far."""
+
+    machine: str
+    torch: str
+    batch: int
+    steps: int
+    data_ms: dict[str, float] = field(default_factory=dict)
+    """Of each arm: a frame read and augmented on one core, with its stored map."""
+    costs: list[Cost] = field(default_factory=list)
+    long: dict[str, list[Look]] = field(default_factory=dict)
+
+    def write(self, path: Path | None) -> None:
+        """As JSON, if a file is wanted."""
+        if path is not None:
+            path.write_text(json.dumps(asdict(self), indent=1))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
@@ -98,9 +117,7 @@ def main() -> None:
     print(f"{machine(device)}, torch {torch.__version__}, batch {size}, {arguments.steps} steps", flush=True)
     if device.type == "cpu":
         print("left out: device work and memory of tensors, which are a GPU's", flush=True)
-    costs: list[Cost] = []
-    long_runs: list[dict[str, object]] = []
-    data_ms: dict[str, float] = {}
+    found = Found(machine=machine(device), torch=str(torch.__version__), batch=size, steps=arguments.steps)
     with tempfile.TemporaryDirectory() as folder:
         frames = generated_frames(Path(folder) / "rooms", count=arguments.frames, workers=arguments.workers)
         for name in arguments.arms:
@@ -111,17 +128,15 @@ def main() -> None:
                     looks = long_run(
                         arm, variant, steps=arguments.long, size=size, workers=arguments.workers, device=device
                     )
-                    long_runs.append({"arm": name, "variant": str(variant), "looks": [asdict(look) for look in looks]})
+                    found.long[f"{name}, {variant}"] = looks
+                    found.write(arguments.out)
                 continue
-            ready, data_ms[name] = _batches(arm, size=size, device=device)
-            print(f"{name}: a frame is read and augmented in {data_ms[name]:.1f} ms on one core", flush=True)
+            ready, found.data_ms[name] = _batches(arm, size=size, device=device)
+            print(f"{name}: a frame is read and augmented in {found.data_ms[name]:.1f} ms on one core", flush=True)
             for variant in variants:
-                costs.append(measure(arm, variant, ready, steps=arguments.steps, device=device))
-                report(costs[-1], costs)
-    if arguments.out is not None:
-        setting = {"machine": machine(device), "torch": torch.__version__, "batch": size, "steps": arguments.steps}
-        found = {"data_ms": data_ms, "costs": [asdict(cost) for cost in costs], "long": long_runs}
-        arguments.out.write_text(json.dumps(setting | found, indent=1))
+                found.costs.append(measure(arm, variant, ready, steps=arguments.steps, device=device))
+                report(found.costs[-1], found.costs)
+                found.write(arguments.out)
 
 
 def measure(arm: Arm, variant: Variant, ready: list[Batch], *, steps: int, device: torch.device) -> Cost:
