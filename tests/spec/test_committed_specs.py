@@ -67,7 +67,7 @@ def test_the_sweep_of_learning_rates_is_of_the_arms_and_runs_none_of_them_twice(
 def test_no_arm_trains_from_scratch(registry: Registry) -> None:
     for file in FILES:
         if file.stem in ARMS:
-            assert load_spec(file, registry=registry).spec.checkpoint is not None
+            assert all(loaded.spec.checkpoint is not None for loaded in load_all(file, registry=registry))
 
 
 def test_every_registry_entry_is_valid(registry: Registry) -> None:
