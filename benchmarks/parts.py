@@ -14,7 +14,7 @@ from benchmarks.subject import Arm, Times, Training, in_one_piece, wait_for
 from ditr.data.batch import Batch
 from ditr.model.precision import computing_in
 from ditr.model.reproducible import reproducible
-from ditr.model.sparse import Voxels, one_thread
+from ditr.model.sparse import Voxels
 
 Result = TypeVar("Result")
 
@@ -86,9 +86,5 @@ def forward_ms(training: Training, arm: Arm, *, repetitions: int) -> Times:
 
 def _backbone(training: Training, batch: Batch, voxels: Voxels) -> Tensor:
     """As ``EsamSingleView.forward`` calls it in training."""
-    model, statistics = training.model, dict[str, Tensor]()
-    if model.replay is not None:
-        return model.replay(voxels.tensor, added={}, adding=lambda *_: None)[0].features
-    points = model.read_2d(batch, statistics=statistics)
-    with one_thread():
-        return model.backbone(voxels.tensor, inject=model.injector(points, voxels, statistics=statistics)).features
+    model = training.model
+    return model.run_backbone(model.read_2d(batch, statistics={}), voxels, statistics={}).features

@@ -6,6 +6,7 @@ import argparse
 import multiprocessing
 import statistics
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -21,7 +22,6 @@ from ditr.data.scannet_sv import FrameSet
 from ditr.model.prefetch import Prefetcher
 from ditr.model.reproducible import reproducible
 from ditr.model.sparse.choice import engine_lack
-from ditr.model.sparse.triton.replay import Replay
 from ditr.runner.feature_inputs import FeatureInputs, sample_set
 from ditr.runner.inputs import fresh_model
 from ditr.spec.load import load_spec
@@ -97,9 +97,8 @@ class Training:
         spec = arm.in_variant(variant)
         self.clip = spec.schedule.grad_clip_norm
         self.model = fresh_model(spec, seed=0, feature_channels=arm.inputs.channels).to(device).train()
-        acts_in_backbone = self.model.injection is not None or self.model.stem is not None
-        if device.type == "cuda" and variant.engine == "triton" and not acts_in_backbone:
-            self.model.replay = Replay(self.model.backbone)
+        self._replaying = ExitStack()
+        self._replaying.enter_context(self.model.replaying())
         self.criterion = Criterion(spec.loss, esam_compat=spec.esam_compat)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),

@@ -98,29 +98,31 @@ class EsamSingleView(nn.Module):
         statistics: dict[str, Tensor] = {}
         points = self.read_2d(batch, statistics=statistics)
         voxels = self.voxelise(batch) if voxels is None else voxels
-        injector = self.injector(points, voxels)
-        added = {} if injector is None else injector.additions()
-        out, met = self._run_backbone(voxels.tensor, added, injector=injector)
-        if injector is not None:
-            statistics.update(injector.statistics(added, met=met))
+        out = self.run_backbone(points, voxels, statistics=statistics)
         of_points = voxels.of_points.spread(out.features)
         features, balance_loss = self._fuse(of_points, points, batch, statistics=statistics)
         statistics = {name: value.detach() for name, value in statistics.items()}
         return self._decode(features, batch, balance_loss=balance_loss, statistics=statistics)
 
-    def _run_backbone(
-        self, x: SparseTensor, added: Additions, *, injector: Injector | None
-    ) -> tuple[SparseTensor, RowSquares]:
-        """What comes out, and what additions met."""
+    def run_backbone(
+        self, points: PointFeatures | None, voxels: Voxels, *, statistics: dict[str, Tensor]
+    ) -> SparseTensor:
+        """With what the fusion adds inside it."""
+        injector = self.injector(points, voxels)
+        added = {} if injector is None else injector.additions()
 
-        def inject(additions: Additions, voxels: VoxelSet, met: RowSquares) -> Adder | None:
-            return Adder(additions, voxels=voxels, met=met, injector=injector) if additions else None
+        def inject(additions: Additions, on: VoxelSet, met: RowSquares) -> Adder | None:
+            return None if injector is None else Adder(additions, voxels=on, met=met, injector=injector)
 
-        if self._replay is not None and self.training:
-            return self._replay(x, added=added, inject=inject)
         met: RowSquares = {}
-        with one_thread():
-            return self.backbone(x, inject=inject(added, x.voxels, met)), met
+        if self._replay is not None and self.training:
+            out, met = self._replay(voxels.tensor, added=added, inject=inject)
+        else:
+            with one_thread():
+                out = self.backbone(voxels.tensor, inject=inject(added, voxels.tensor.voxels, met))
+        if injector is not None:
+            statistics.update(injector.statistics(added, met=met))
+        return out
 
     def read_2d(self, batch: Batch, *, statistics: dict[str, Tensor]) -> PointFeatures | None:
         """What every point reads of its frame's map; None in the 3D-only model."""
