@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from ditr.model.sparse.triton.convolution import compute_dtype
 from ditr.model.sparse.triton.voxels import TritonVoxels, with_room
-from ditr.model.sparse.voxels import SparseTensor
+from ditr.model.sparse.voxels import SparseTensor, require_two
 
 Statistics = dict[str, Tensor]
 _WARM_UPS = 2
@@ -47,9 +47,15 @@ class Replay:
 
         ``added`` are tensors on voxels that the network is given through what ``adding`` makes of them: its ``inject``,
         which writes statistics. Of both results the next call makes others.
+
+        Raises
+        ------
+        DitrError: the batch has only one voxel of a stride.
         """
         voxels = x.voxels
         assert isinstance(voxels, TritonVoxels)
+        for one in voxels.chain:  # layers see how many there is room for
+            require_two(one)
         weights = list(self._network.parameters())
         captured = self._captured
         if captured is None or not captured.fits(x, added, weights):
