@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ditr.data.batch import Batch, Sample, Targets
-from ditr.model.sparse import VoxelSet, Voxels, voxelise
+from ditr.model.sparse import Voxels, VoxelSet, voxelise
 from ditr.spec.models import Engine
 
 VOXEL_SIZE_M = 0.05

@@ -1,4 +1,4 @@
-"""A convolution and its norm with given numbers, by an engine and by dense torch: out, gradients, running statistics."""
+"""A convolution and the norm after it, by an engine and by dense torch: out, gradients, running statistics."""
 
 from __future__ import annotations
 

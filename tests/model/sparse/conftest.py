@@ -27,3 +27,10 @@ def by_engine(three_samples: Batch) -> dict[Engine, Voxels]:
         "triton": voxels_of(three_samples, engine="triton"),
         "minkowski": voxels_of(three_samples, engine="minkowski"),
     }
+
+
+@pytest.fixture(scope="session")
+def one_voxel() -> dict[Engine, Voxels]:
+    """Of every stride."""
+    batch = batch_of([torch.tensor([[-7, 20, 33]])])
+    return {"triton": voxels_of(batch, engine="triton"), "minkowski": voxels_of(batch, engine="minkowski")}

@@ -8,14 +8,12 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from ditr.data.batch import Batch
 from ditr.model.sparse import Voxels
 from ditr.model.sparse.triton import TritonVoxels, maps
 from ditr.model.sparse.triton.maps import ConvolutionMap, GatherMap
 from ditr.spec.models import Engine
-from tests.reference.clouds import VOXEL_SIZE_M, batch_of, cloud, level_of, places, points_of, voxels_of
+from tests.reference.clouds import VOXEL_SIZE_M, cloud, level_of, places, points_of, voxels_of
 
 Corner = tuple[int, ...]
 Connected = set[tuple[int, Corner, Corner]]

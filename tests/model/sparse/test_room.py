@@ -93,7 +93,6 @@ def test_voxels_of_copied_maps_know_no_place() -> None:
         _ = with_room(ROOMS, device=torch.device("cpu")).corners
 
 
-def test_one_voxel_of_a_stride_is_refused_whatever_room_there_is() -> None:
-    x = voxels_of(batch_of([torch.tensor([[0, 0, 0], [1, 1, 1]])]), engine="triton").tensor
-    with pytest.raises(DitrError, match="only one voxel of stride 2"):
-        Replay(EveryKernel())(x, added={}, adding=lambda *_: None)
+def test_one_voxel_is_refused_whatever_room_there_is(one_voxel: dict[Engine, Voxels]) -> None:
+    with pytest.raises(DitrError, match="only one voxel of stride 1"):
+        Replay(EveryKernel())(one_voxel["triton"].tensor, added={}, adding=lambda *_: None)
