@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ditr.model.sparse.voxels import SparseTensor, VoxelSet, require_same_voxels
+from ditr.model.sparse.voxels import SparseTensor, VoxelSet, require_same_voxels, require_two
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +52,15 @@ class BatchNorm(nn.Module):
         self._relu = relu
 
     def forward(self, convolved: Convolved, *, shortcut: SparseTensor | None = None) -> SparseTensor:
-        """(V, in) -> (W, out); a shortcut is added to what is normalised."""
+        """(V, in) -> (W, out); a shortcut is added to what is normalised.
+
+        Raises
+        ------
+        DitrError: one voxel alone in training.
+        """
         x, onto = convolved.of, convolved.onto
+        if self.bn.training:
+            require_two(onto)
         if shortcut is not None:
             require_same_voxels(onto, shortcut.voxels, what="shortcut")
         features = x.voxels.convolve_and_norm(

@@ -15,6 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from ditr.errors import Code, DitrError
 from ditr.model.segments import Segments
 
 
@@ -107,6 +108,22 @@ def require_same_voxels(ours: VoxelSet, theirs: VoxelSet, *, what: str) -> None:
     if ours is not theirs:
         sets = f"{len(ours)} of stride {ours.stride} and {len(theirs)} of stride {theirs.stride}"
         raise AssertionError(f"{what}: the two tensors lie on different voxels, {sets}")
+
+
+def require_two(voxels: VoxelSet) -> None:
+    """One alone has no variance, and a norm would make it its bias.
+
+    Raises
+    ------
+    DitrError: the batch has only one voxel of this stride.
+    """
+    if len(voxels) == 1:
+        raise DitrError(
+            f"this batch has only one voxel of stride {voxels.stride}, and batch normalisation needs two",
+            code=Code.DATASET,
+            where="schedule.batch_size",
+            fix="put more frames into a batch, or look with `ditr data show` for frames of very few points",
+        )
 
 
 @contextmanager

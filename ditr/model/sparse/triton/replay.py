@@ -17,7 +17,11 @@ from torch.autograd.function import once_differentiable
 
 from ditr.model.sparse.triton.convolution import compute_dtype
 from ditr.model.sparse.triton.voxels import TritonVoxels, with_room
+<<<<<<< HEAD
 from ditr.model.sparse.voxels import SparseTensor, VoxelSet
+=======
+from ditr.model.sparse.voxels import SparseTensor, require_two
+>>>>>>> tests
 
 OfRows = dict[Any, Tensor]
 """(V,) a number for each voxel where something is added."""
@@ -46,11 +50,22 @@ class Replay:
     ) -> tuple[SparseTensor, OfRows]:
         """What the network makes of ``x`` on the same voxels, and numbers of rows that it met on its way.
 
+<<<<<<< HEAD
         ``added`` are tensors on voxels of some stride. What ``inject`` makes of them the network calls; it writes
         numbers of rows under the same names. The next call overwrites both results.
+=======
+        ``added`` are tensors on voxels that the network is given through what ``adding`` makes of them: its ``inject``,
+        which writes statistics. Of both results the next call makes others.
+
+        Raises
+        ------
+        DitrError: the batch has only one voxel of a stride.
+>>>>>>> tests
         """
         voxels = x.voxels
         assert isinstance(voxels, TritonVoxels)
+        for one in voxels.chain:  # layers see how many there is room for
+            require_two(one)
         weights = list(self._network.parameters())
         captured = self._captured
         if captured is None or not captured.fits(x, added, weights):
