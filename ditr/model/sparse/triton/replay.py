@@ -17,13 +17,12 @@ from torch.autograd.function import once_differentiable
 
 from ditr.model.sparse.triton.convolution import compute_dtype
 from ditr.model.sparse.triton.voxels import TritonVoxels, with_room
-<<<<<<< HEAD
-from ditr.model.sparse.voxels import SparseTensor, VoxelSet
-=======
-from ditr.model.sparse.voxels import SparseTensor, require_two
->>>>>>> tests
+from ditr.model.sparse.voxels import SparseTensor, VoxelSet, require_two
 
-OfRows = dict[Any, Tensor]
+Place = tuple[Any, int]
+"""Where something is added: a name, and the stride."""
+
+OfRows = dict[Place, Tensor]
 """(V,) a number for each voxel where something is added."""
 _WARM_UPS = 2
 """Passes before the capture, in which kernels are compiled and loaded."""
@@ -45,22 +44,17 @@ class Replay:
         self,
         x: SparseTensor,
         *,
-        added: Mapping[Any, Tensor],
-        inject: Callable[[Mapping[Any, Tensor], VoxelSet, OfRows], Any],
+        added: Mapping[Place, Tensor],
+        inject: Callable[[Mapping[Place, Tensor], VoxelSet, OfRows], Any],
     ) -> tuple[SparseTensor, OfRows]:
         """What the network makes of ``x`` on the same voxels, and numbers of rows that it met on its way.
 
-<<<<<<< HEAD
         ``added`` are tensors on voxels of some stride. What ``inject`` makes of them the network calls; it writes
         numbers of rows under the same names. The next call overwrites both results.
-=======
-        ``added`` are tensors on voxels that the network is given through what ``adding`` makes of them: its ``inject``,
-        which writes statistics. Of both results the next call makes others.
 
         Raises
         ------
         DitrError: the batch has only one voxel of a stride.
->>>>>>> tests
         """
         voxels = x.voxels
         assert isinstance(voxels, TritonVoxels)
@@ -87,7 +81,7 @@ class _Captured:
     forward: Any
     backward: Any
     x: SparseTensor
-    added: dict[Any, Tensor]
+    added: dict[Place, Tensor]
     out: Tensor
     of_rows: OfRows
     of_out: Tensor
@@ -103,7 +97,7 @@ class _Captured:
         assert isinstance(voxels, TritonVoxels)
         return [len(one) for one in voxels.chain]
 
-    def fits(self, x: SparseTensor, added: Mapping[Any, Tensor], weights: list[nn.Parameter]) -> bool:
+    def fits(self, x: SparseTensor, added: Mapping[Place, Tensor], weights: list[nn.Parameter]) -> bool:
         voxels = x.voxels
         assert isinstance(voxels, TritonVoxels)
         return (
@@ -128,17 +122,18 @@ def _capture(
     network: nn.Module,
     x: SparseTensor,
     *,
-    added: Mapping[Any, Tensor],
-    inject: Callable[[Mapping[Any, Tensor], VoxelSet, OfRows], Any],
+    added: Mapping[Place, Tensor],
+    inject: Callable[[Mapping[Place, Tensor], VoxelSet, OfRows], Any],
     rooms: list[int],
 ) -> _Captured:
     voxels, device = x.voxels, x.features.device
     assert isinstance(voxels, TritonVoxels)
     own = with_room(rooms, device=device)
-    by_stride = {len(one): room for one, room in zip(voxels.chain, rooms, strict=True)}
+    room_of = {one.stride: room for one, room in zip(voxels.chain, rooms, strict=True)}
     given = SparseTensor(features=x.features.new_zeros(rooms[0], x.features.shape[1]), voxels=own)
     room_added = {
-        where: value.new_zeros(by_stride[len(value)], value.shape[1]).requires_grad_() for where, value in added.items()
+        (branch, stride): value.new_zeros(room_of[stride], value.shape[1]).requires_grad_()
+        for (branch, stride), value in added.items()
     }
     for ours, theirs in zip(own.chain, voxels.chain, strict=True):
         ours.maps.copy_(theirs.maps)
