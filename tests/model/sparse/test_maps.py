@@ -186,7 +186,6 @@ def test_more_voxels_than_a_block_lists_or_sorts(monkeypatch: pytest.MonkeyPatch
     corners = cloud(1100, seed=2, within=12, lowest=0)
     keys = maps.keys_of(corners + 16, batch_index=torch.zeros(len(corners), dtype=torch.int64)).sort().values
     found = maps.StrideMaps(len(keys), coarse=None, stem=False, device=keys.device)
-    found.tensors["count"].fill_(len(keys))
     maps.fill(found, keys, level=0, parents=None)
     at = [tuple(row) for row in torch.nn.functional.pad(maps.corners_of(keys, level=0)[1], (1, 0)).tolist()]
     expected = around(at, size=3, stride=1)

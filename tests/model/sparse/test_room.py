@@ -95,4 +95,4 @@ def test_voxels_of_copied_maps_know_no_place() -> None:
 
 def test_one_voxel_is_refused_whatever_room_there_is(one_voxel: dict[Engine, Voxels]) -> None:
     with pytest.raises(DitrError, match="only one voxel of stride 1"):
-        Replay(EveryKernel())(one_voxel["triton"].tensor, added={}, adding=lambda *_: None)
+        Replay(EveryKernel())(one_voxel["triton"].tensor, added={}, inject=lambda *_: None)

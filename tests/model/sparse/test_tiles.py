@@ -28,7 +28,7 @@ TABLE: dict[str, dict[str, dict[str, int]]] = json.loads(
     resources.files("ditr.model.sparse.triton").joinpath("tiles.json").read_text()
 )
 SHARED_KIB = {"sm_90": 227, "any": 99}
-"""Of a block (docs of CUDA, Compute capabilities): of the card, and the least since Ampere."""
+"""Of shared memory that a block may have: on the card, and the least since Ampere (sm_86)."""
 GPU = torch.device("cuda", 0)
 CHANNELS = [3, 5, 16, 17, 32, 48, 64, 96, 128, 192, 256, 384, 512]
 
