@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import conv3d, conv_transpose3d
 
-ALIGNMENT = 4
-"""Volumes begin and end at a multiple, so that no coarser voxel is cut: of strides up to 4."""
-
 
 @dataclass(frozen=True)
 class Places:
@@ -24,9 +21,10 @@ def convolve(values: Tensor, kernel: Tensor, *, at: Places, onto: Places) -> Ten
     """(V, in) -> (W, out); the kernel is (offsets, in, out), the first spatial axis fastest, or (in, out)."""
     if kernel.dim() == 2:
         return values @ kernel
+    unit = max(at.stride, onto.stride)  # volumes begin and end at a multiple, so that no coarser voxel is cut
     low, high = (at.corners[:, 1:].amin(0), at.corners[:, 1:].amax(0))
-    low = low.div(ALIGNMENT, rounding_mode="floor") * ALIGNMENT
-    extent = (high - low + ALIGNMENT) // ALIGNMENT * ALIGNMENT
+    low = low.div(unit, rounding_mode="floor") * unit
+    extent = (high - low + unit) // unit * unit
     shape = [int(at.corners[:, 0].max()) + 1, *(extent // at.stride).tolist(), values.shape[1]]
     volume = values.new_zeros(shape).index_put(_index(at, low), values).permute(0, 4, 1, 2, 3)
     size = round(len(kernel) ** (1 / 3))

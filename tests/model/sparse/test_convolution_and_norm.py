@@ -63,6 +63,10 @@ def test_as_many_voxels_as_a_tile_has_rows_or_one_more_or_fewer(count: int, coar
     assert (len(level_of(voxels, stride=1)), len(level_of(voxels, stride=2))) == (count, coarser)
     for kernel in (KERNELS[0], replace(KERNELS[3], stride=2, onto=1), KERNELS[5]):
         check(replace(kernel, channels=(3, 5)), [voxels])
+    assert len(level_of(voxels, stride=16)) == 1
+    for stride, onto in ((8, 16), (16, 16), (16, 8)):
+        offsets = 8 if stride != onto else 27
+        check(Case(offsets=offsets, channels=(3, 5), stride=stride, onto=onto, training=onto == 8), [voxels])
 
 
 def in_cells(count: int, coarser: int) -> Tensor:

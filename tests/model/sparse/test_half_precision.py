@@ -65,6 +65,9 @@ def test_only_products_are_rounded(case: Case, by_engine: dict[Engine, Voxels]) 
     moved = deviations(found, of_dense(inputs, at=at, onto=onto))
     assert step / 16 < moved["out"] < 4 * step
     assert max(moved.values()) < 8 * step, moved
+    for name in ("kernel", "gamma", "beta"):
+        gradient = found[f"gradient of {name}"]
+        assert not torch.equal(gradient, gradient.half().float()), f"{name}'s gradient was rounded"
 
     # The running statistics are those of the rounded sums, to float32's precision.
     of_at, of_onto = (dense.Places(torch.tensor(places(one)), one.stride) for one in (at, onto))
