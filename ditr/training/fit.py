@@ -32,6 +32,8 @@ FETCH_EVERY_S = {"cpu": 0.0, "cuda": 1.0}
 """How long numbers of steps may stay on a device: a look waits for all that a GPU was told to do, and on the CPU for
 nothing."""
 
+_COMPILING = "compile the engine's kernels"
+
 
 class MetricSink(Protocol):
     """Where numbers go as they arise; ``step`` counts the optimizer's steps over the whole training, from 1.
@@ -48,8 +50,8 @@ class FitResult:
 
     step_ms: float
     """Mean milliseconds of a step (copy to the device, 2D features if online, forward, loss, backward, update), without
-    waiting for data; the first steps, which warm up, count. On a GPU from when it was free for the step until it had
-    done it: what is made ready beside the step before takes no time."""
+    waiting for data; first steps count, but for one in which kernels are compiled, and NaN if none is left. On a GPU
+    from when it was free for the step until it had done it: what is made ready beside the step before takes no time."""
     peak_mem_mb: float
     """Most MiB in use during a step, as a ``MemoryMeter`` counts; validations apart."""
     epochs_done: int
@@ -118,7 +120,7 @@ def fit(
     with closing(feed), replaying(model):
         finished = training.run(feed)
     return FitResult(
-        step_ms=at.timed_ms / max(at.timed_steps, 1),
+        step_ms=at.timed_ms / at.timed_steps if at.timed_steps else math.nan,
         peak_mem_mb=at.peak_mem_mb,
         epochs_done=at.epoch,
         finished=finished,
@@ -147,6 +149,8 @@ class _Training:
         self.engine = engine_of(self.model)
         self.memory = memory_meter(self.device)
         self.pending = PendingSteps(every_s=FETCH_EVERY_S[self.device.type])
+        self.compiling = self.at.epoch * self.steps + self.at.step + 1 if self.engine == "triton" else None
+        """The step in which the engine's kernels are compiled: minutes, when a machine sees them for the first time."""
 
     def run(self, feed: Iterator[Batch]) -> bool:
         """Whether it came to its end, and was not stopped."""
@@ -171,13 +175,20 @@ class _Training:
         self.model.train()
         self.memory.begin()
         lr = _set_learning_rate(self.optimizer, self.spec, epoch=at.epoch)
-        self.progress(what, at.step, self.steps)
+        compiling = at.epoch * self.steps + at.step + 1 == self.compiling
+        if compiling:
+            self.progress(_COMPILING, 0, 1)
+        else:
+            self.progress(what, at.step, self.steps)
         idle_since = moment(self.device)
         with watching(self.memory, self.model, every_s=1.0), self._fetching():
             for batch in islice(feed, self.steps - at.step):
                 if self.should_stop():
                     return False
                 idle_since = self._step(batch, lr=lr, idle_since=idle_since)
+                if compiling:
+                    self.progress(_COMPILING, 1, 1)
+                    compiling = False
                 self.progress(what, at.step, self.steps)
         return True
 
@@ -213,7 +224,7 @@ class _Training:
         if self.pending:
             self.at.peak_mem_mb = max(self.at.peak_mem_mb, self.memory.peak_mb())
         for step, metrics in self.pending.fetch():
-            self.at.add(metrics)
+            self.at.add(metrics, timed=step != self.compiling)
             self.sink.log(step, {f"train/{name}": value for name, value in metrics.items()})
 
     def _end_epoch(self) -> None:

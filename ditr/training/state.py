@@ -30,16 +30,17 @@ class Ledger:
     """Of the epoch under way, by metric: sum and count."""
     timed_ms: float = 0.0
     timed_steps: int = 0
-    """Over the whole training."""
+    """Over the whole training, but for the steps in which kernels were compiled."""
     peak_mem_mb: float = 0.0
 
-    def add(self, metrics: Mapping[str, float]) -> None:
+    def add(self, metrics: Mapping[str, float], *, timed: bool) -> None:
         """What a step of the epoch under way said; a metric need not be in every step."""
         for name, value in metrics.items():
             total, count = self.sums.get(name, (0.0, 0.0))
             self.sums[name] = [total + value, count + 1]
-        self.timed_ms += metrics["step_ms"]
-        self.timed_steps += 1
+        if timed:
+            self.timed_ms += metrics["step_ms"]
+            self.timed_steps += 1
 
     def begin_epoch(self) -> None:
         """Close the epoch under way."""

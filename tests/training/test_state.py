@@ -27,8 +27,8 @@ def test_weights_buffers_optimizer_and_ledger_come_back_exactly(tmp_path: Path) 
     state = TrainingState(tmp_path / "deep" / "state.pt")
     model, optimizer = trained(0)
     ledger = Ledger(epoch=2, validated=2, peak_mem_mb=17.5)
-    ledger.add({"loss": 0.1, "step_ms": 3.0})
-    ledger.add({"loss": 0.2, "step_ms": 5.0, "rare": 1.0})
+    ledger.add({"loss": 0.1, "step_ms": 3.0}, timed=True)
+    ledger.add({"loss": 0.2, "step_ms": 5.0, "rare": 1.0}, timed=True)
     state.save(ledger, model=model, optimizer=optimizer, plan=PLAN)
 
     other, other_optimizer = trained(1)
@@ -43,9 +43,10 @@ def test_weights_buffers_optimizer_and_ledger_come_back_exactly(tmp_path: Path) 
 
 def test_ledger_means_are_over_the_steps_that_had_the_metric() -> None:
     ledger = Ledger()
-    ledger.add({"loss": 1.0, "step_ms": 2.0})
-    ledger.add({"loss": 4.0, "step_ms": 2.0, "rare": 7.0})
-    assert ledger.means() == {"loss": 2.5, "step_ms": 2.0, "rare": 7.0}
+    ledger.add({"loss": 1.0, "step_ms": 2.0}, timed=True)
+    ledger.add({"loss": 4.0, "step_ms": 8.0, "rare": 7.0}, timed=False)
+    assert ledger.means() == {"loss": 2.5, "step_ms": 5.0, "rare": 7.0}
+    assert (ledger.timed_ms, ledger.timed_steps) == (2.0, 1), "a step in which kernels are compiled is not timed"
 
 
 def test_without_a_file_training_starts_fresh(tmp_path: Path) -> None:
