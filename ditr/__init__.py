@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # Read when torch is imported. Threads that spin while they wait for others take ten times as long as one thread where
 # other processes want the same cores, as those that read data do.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read when torch first uses a GPU. Batches differ in size, and pieces of fixed size would leave a tenth of it unused.
+os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 __all__ = ["__version__", "compare", "load_run", "load_spec", "open_dataset", "results"]
 
