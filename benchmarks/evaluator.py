@@ -82,7 +82,7 @@ def compare(size: Size, *, count: int) -> None:
     with fast:
         found = scores(table, thresholds=ESAM_THRESHOLDS)
     with slow:
-        expected = slow_scores_of(associated, min_points=MIN_POINTS)
+        expected = slow_scores_of(associated)
     np.testing.assert_allclose((found.ap, found.ap50, found.ap25), expected, atol=1e-9)
     for what, watch in (("slow transcription", slow), ("match table + AP", fast)):
         print(f"{what:>20}: {1e3 * watch.seconds / count:8.3f} ms a frame")
