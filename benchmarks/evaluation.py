@@ -57,7 +57,7 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--frames", type=int, default=160)
     arguments = parser.parse_args()
-    device = torch.device(arguments.device)
+    device: torch.device = arguments.device
     print(
         f"{machine(device)}, torch {torch.__version__}, batch {arguments.batch}, {arguments.workers} workers",
         flush=True,

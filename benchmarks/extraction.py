@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from benchmarks.devices import add_device
 from ditr.data.dataset import Dataset
 from ditr.data.info_pickle import FrameInfo, InfoFile
 from ditr.data.scannet_sv import FrameSet, read_image
@@ -50,7 +51,6 @@ from ditr.spec.registry import Registry
 
 SEEDED = SeededWeights(kind="seeded", seed=0)
 HEIGHT, WIDTH = 480, 640
-GPU = torch.cuda.is_available()
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(420, 560))
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--naive", type=int, default=60, help="images of the loop")
-    parser.add_argument("--device", default="cuda" if GPU else "cpu")
+    add_device(parser)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("extraction.json"))
     options = parser.parse_args()
@@ -72,7 +72,7 @@ def main() -> None:
     spec = FeatureSpec(source=options.source, input_size=tuple(options.size), dtype="bfloat16")
     with tempfile.TemporaryDirectory(prefix="ditr-extraction-") as work:
         os.environ["DITR_CACHE"] = f"{work}/cache"
-        bench = Bench(spec, entry, torch.device(options.device), options.out)
+        bench = Bench(spec, entry, options.device, options.out)
         bench.run(Path(work), images=options.images, naive=options.naive)
     print(bench.table())
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.devices import add_device
 from ditr.data.batch import Batch
 from ditr.model.esam import EsamSingleView
 from ditr.model.precision import computing_in
@@ -59,11 +60,11 @@ def main() -> None:
     parser.add_argument("spec", nargs="?", type=Path, default=SPEC)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
-    device = torch.device(arguments.device)
+    device: torch.device = arguments.device
     spec = load_spec(arguments.spec, registry=Registry(), overrides=arguments.set).spec
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False

@@ -20,6 +20,7 @@ from typing import cast
 import psutil
 import torch
 
+from benchmarks.devices import add_device
 from ditr.data.batch import as_it_is
 from ditr.data.samples import SampleSet
 from ditr.data.scannet_sv import FrameSet
@@ -53,9 +54,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--every", type=int, default=100, help="steps between two lines")
     parser.add_argument("--points", type=int, default=500)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     arguments = parser.parse_args()
-    device = torch.device(arguments.device)
+    device: torch.device = arguments.device
     watch = Watch(device, every=arguments.every)
     train(arguments.steps, points=arguments.points, device=device, watch=watch)
     watch.conclude()

@@ -37,8 +37,12 @@ def main() -> None:
     arms = {arm.label: arm for arm in all_arms(runs_dir()).found}
     by_arm = {
         name: [arms[f"{name}_{variant}"] for variant in VARIANTS if f"{name}_{variant}" in arms]
-        for name in sorted({label.rpartition("_")[0] for label in arms})
+        for name in sorted({label.rpartition("_")[0] for label in arms if label.rpartition("_")[2] in VARIANTS})
     }
+    if not by_arm:
+        parser.error(
+            f"no finished run in {runs_dir()} is of specs/precision/; `ditr run specs/precision/*.yaml` makes them"
+        )
     text = scores_table(by_arm, metric=arguments.metric) + "\n" + differences_table(by_arm, metric=arguments.metric)
     print(text, end="")
     if arguments.out is not None:

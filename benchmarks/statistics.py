@@ -25,6 +25,8 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--predictions", type=int, default=30, help="of a frame")
     options = parser.parse_args()
+    if options.predictions < INSTANCES:
+        parser.error(f"--predictions: at least {INSTANCES}, one for each instance of a frame")
     arms = [[random_table(options.predictions, seed=10 * arm + seed) for seed in range(3)] for arm in range(2)]
     metrics: tuple[Metric, ...] = ("ap50", "ap")
     print(

@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=16, help="generated rooms")
     parser.add_argument("--long", type=int, help="so many steps of the training's loader, and the memory meanwhile")
     arguments = parser.parse_args()
-    device = torch.device(arguments.device)
+    device: torch.device = arguments.device
     if arguments.long and device.type != "cuda":
         parser.error("--long is about the memory of a GPU")
     variants = possible(arguments.variants, device=device)

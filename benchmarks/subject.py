@@ -14,6 +14,7 @@ from typing import get_args
 import numpy as np
 import torch
 
+from benchmarks.devices import add_device
 from benchmarks.frames import noise_inputs
 from ditr.data.batch import Batch
 from ditr.data.block import Block
@@ -152,7 +153,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="field of every spec=its value")
     parser.add_argument("--batch", type=int, default=16, help="frames a step")
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count(), help="processes that read frames")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     parser.add_argument("--out", type=Path, help="a JSON file for all numbers")
 
 

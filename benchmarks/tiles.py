@@ -25,6 +25,7 @@ from benchmarks.frames import generated_batch
 from ditr.data.batch import Batch
 from ditr.model.res16unet import Res16UNet
 from ditr.model.sparse import BatchNorm, Convolved, voxelise
+from ditr.model.sparse.choice import engine_lack
 from ditr.model.sparse.triton import convolution
 from ditr.model.sparse.triton.maps import ConvolutionMap
 from ditr.model.sparse.triton.tiles import (
@@ -82,6 +83,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=14)
     parser.add_argument("--out", type=Path, default=TABLE)
     arguments = parser.parse_args()
+    if lack := engine_lack("triton", device=torch.device("cuda" if torch.cuda.is_available() else "cpu")):
+        parser.error(f"tiles are of Triton's kernels, which cannot run here: {lack.what}")
     batch = generated_batch(arguments.batch)
     tasks = list(_tasks(batch))
     shares = [tasks[first :: arguments.processes] for first in range(arguments.processes)]
