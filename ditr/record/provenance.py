@@ -34,12 +34,12 @@ def collect() -> dict[str, Any]:
 
 
 def code_digest(package: Path = _CHECKOUT / "ditr") -> str:
-    """sha256 over the names and texts of the package's modules, but those that only show results.
+    """sha256 over the names and texts of the package's modules and tables, but those that only show results.
 
     Equal for two commits between which nothing changed that decides a number, and known outside a git checkout too.
     """
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted(path for kind in ("*.py", "*.json") for path in package.rglob(kind)):
         name = path.relative_to(package)
         if name.parts[0] not in _SHOWS_ONLY:
             text = path.read_bytes()

@@ -65,8 +65,8 @@ def test_outside_a_checkout_there_is_no_git_state(tmp_path: Path, monkeypatch: p
 
 def test_the_code_digest_follows_what_decides_numbers_and_nothing_else(tmp_path: Path) -> None:
     package = tmp_path / "ditr"
-    for name in ("model/net.py", "cli/main.py", "report/page.py"):
-        (package / name).parent.mkdir(parents=True)
+    for name in ("model/net.py", "model/tiles.json", "cli/main.py", "report/page.py"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_text("one")
     before = code_digest(package)
     (package / "cli/main.py").write_text("two")
@@ -76,7 +76,9 @@ def test_the_code_digest_follows_what_decides_numbers_and_nothing_else(tmp_path:
     (package / "model/net.py").write_text("two")
     changed = code_digest(package)
     (package / "model/net.py").rename(package / "model/other.py")
-    assert len({before, changed, code_digest(package)}) == 3
+    renamed = code_digest(package)
+    (package / "model/tiles.json").write_text("two")
+    assert len({before, changed, renamed, code_digest(package)}) == 4
 
 
 CLEAN, DIRTY = {"commit": "a", "dirty": False}, {"commit": "a", "dirty": True, "patch_sha256": "1"}
