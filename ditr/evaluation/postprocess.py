@@ -92,10 +92,11 @@ def _soft_iou(masks: Tensor) -> Tensor:
 
 
 def _not_numbers(output: ModelOutput) -> Tensor:
-    """(B,) bool: whether anything is NaN of what the last head's classes and masks are made of."""
+    """(B,) bool: whether a class probability is NaN, or what masks are products of, of which inf makes NaN as well."""
     head = output.heads[-1]
-    parts = (head.class_logits, head.masks.rows, head.masks.offsets, head.masks.features)
-    return torch.stack([part.isnan().flatten(1).any(dim=1) for part in parts]).any(dim=0)
+    factors = (head.masks.rows, head.masks.offsets, head.masks.features)
+    wrong = [at_least_float32(head.class_logits).softmax(dim=2).isnan(), *(~factor.isfinite() for factor in factors)]
+    return torch.stack([part.flatten(1).any(dim=1) for part in wrong]).any(dim=0)
 
 
 def _of_samples(masks: np.ndarray, scores: np.ndarray, *, batch: Batch) -> list[Instances]:
