@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import increment_version
 
 from ditr.model.sparse.triton.convolution import compute_dtype
 from ditr.model.sparse.triton.voxels import TritonVoxels, with_room
@@ -50,7 +51,8 @@ class Replay:
         """What the network makes of ``x`` on the same voxels, and numbers of rows that it met on its way.
 
         ``added`` are tensors on voxels of some stride. What ``inject`` makes of them the network calls; it writes
-        numbers of rows under the same names. The next call overwrites both results.
+        numbers of rows under the same names. The next call overwrites both results, after which autograd refuses the
+        way back of this one; and the next way back overwrites the gradients of the weights, which have to be None then.
 
         Raises
         ------
@@ -177,7 +179,10 @@ class _Replayed(torch.autograd.Function):
         added = inputs[: len(captured.added)]
         captured.fill(x, added)
         captured.forward.replay()
+        increment_version(captured.out)  # a graph writes without autograd's knowing
+        ctx.save_for_backward(captured.out)
         ctx.captured, ctx.rows = captured, [len(one) for one in added]
+        ctx.weights = inputs[len(added) :]
         rows = dict(zip(captured.added, ctx.rows, strict=True))
         of_rows = [value[: rows[where]].detach() for where, value in captured.of_rows.items()]
         ctx.mark_non_differentiable(*of_rows)
@@ -187,6 +192,8 @@ class _Replayed(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, of_out: Tensor, *_of_rows: Tensor) -> tuple[Tensor | None, ...]:
         captured: _Captured = ctx.captured
+        _ = ctx.saved_tensors  # refused where another pass has been replayed since
+        assert all(weight.grad is None for weight in ctx.weights), "gradients of the pass before would be overwritten"
         captured.of_out[: len(of_out)].copy_(of_out)
         captured.backward.replay()
         count = len(ctx.rows)
