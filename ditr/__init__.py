@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Read when torch first uses a GPU. Batches differ in size, and pieces of fixed size would leave a tenth of it unused.
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+# Read when a stream first multiplies. What a product is made of hangs on how much memory it may use: a training that
+# has just computed its 2D maps and one that goes on after a stop have the same; and torch refuses to promise the same
+# bits without it.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 __all__ = ["__version__", "compare", "load_run", "load_spec", "open_dataset", "results"]
 

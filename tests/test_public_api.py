@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,14 @@ def test_the_surface_is_this() -> None:
 def test_importing_it_imports_nothing_heavy() -> None:
     code = "import ditr, sys; assert {'torch', 'mlflow', 'duckdb', 'pydantic', 'numpy'}.isdisjoint(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=project_dir())
+
+
+def test_products_on_a_gpu_have_the_same_memory_from_the_first_one_on() -> None:
+    """cuBLAS keeps what a stream had when it first multiplied, such as for 2D maps before a training."""
+    name = "CUBLAS_WORKSPACE_CONFIG"
+    code = f"import ditr, os, sys; assert os.environ['{name}'] == ':4096:8' and 'torch' not in sys.modules"
+    environment = {key: value for key, value in os.environ.items() if key != name}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=project_dir(), env=environment)
 
 
 def test_a_spec_is_loaded_with_overrides_and_checked() -> None:
