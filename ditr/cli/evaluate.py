@@ -52,7 +52,7 @@ def evaluate(
     """Evaluate weights without training: a row of results beside those of runs (`kind` is eval).
 
     Asked again for the same weights, frames and spec, it evaluates again and replaces the row. What the spec says about
-    training (checkpoint, schedule, seeds) takes no part.
+    training (checkpoint, seeds, schedule but for its batch_size) takes no part.
     """
     registry = Registry()
     loaded = load_spec(spec, registry=registry, overrides=tuple(overrides or ()))

@@ -20,6 +20,8 @@ PLACES = {name: ExecutionSpec.model_fields[name].default for name in ("device", 
 _DECIDES_EVALUATION = ("dataset", "features", "model", "fusion", "evaluation", "esam_compat", "execution")
 FIRST_EXECUTION = {"engine": "minkowski", "precision": "float32"}
 """What every run had before there was a choice: left out of the identity, so that its key stays."""
+_FIRST_EVALUATION_BATCH = 1
+"""Frames at once of every evaluation before there was a choice: left out as well."""
 _ENTRY_PROSE = {"description", "url", "licence", "licence_url", "sizes"}
 
 
@@ -60,6 +62,8 @@ def identity(spec: Spec, *, registry: Registry) -> dict[str, Any]:
 def evaluation_hash(spec: Spec, *, registry: Registry, weights_sha256: str, split: str, frames: int | None) -> str:
     """64 hex digits of what decides an evaluation of given weights; how these came about takes no part.
 
+    Of the schedule ``batch_size`` does: it changes sums by their rounding, in half precision more than in float32.
+
     Parameters
     ----------
     frames: the first so many of the split; None all.
@@ -67,6 +71,8 @@ def evaluation_hash(spec: Spec, *, registry: Registry, weights_sha256: str, spli
     whole = identity(spec.model_copy(update={"checkpoint": None}), registry=registry)
     decides = {part: whole[part] for part in _DECIDES_EVALUATION if part in whole}
     decides |= {"weights": weights_sha256, "split": split, "frames": frames}
+    if (batch_size := spec.schedule.batch_size) != _FIRST_EVALUATION_BATCH:
+        decides["batch_size"] = batch_size
     return hashlib.sha256(canonical_json(decides).encode()).hexdigest()
 
 

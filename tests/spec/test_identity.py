@@ -118,8 +118,18 @@ def test_a_spec_that_leaves_the_engine_open_may_be_several_runs(execution: dict[
         assert found == hash_of(arm(execution={**execution, "engine": engine}))
 
 
-def _evaluated(execution: dict[str, str]) -> str:
-    spec = Spec.model_validate(arm(execution=execution))
+def test_an_evaluation_is_another_with_other_batches_and_whatever_else_the_schedule_says() -> None:
+    """Its batches are the schedule's; those that older versions recorded were of single frames."""
+
+    def evaluated(**schedule: int) -> str:
+        return _evaluated({}, schedule=schedule)
+
+    assert evaluated(batch_size=4) != evaluated(batch_size=8)
+    assert evaluated(batch_size=4) == evaluated(batch_size=4, epochs=77)
+
+
+def _evaluated(execution: dict[str, str], **parts: Any) -> str:
+    spec = Spec.model_validate(arm(execution=execution, **parts))
     return evaluation_hash(spec, registry=REGISTRY, weights_sha256="ab", split="val", frames=None)
 
 
