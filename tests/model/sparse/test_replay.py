@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ditr.model.sparse import SparseTensor, Voxels
-from ditr.model.sparse.triton import TritonVoxels
-from ditr.model.sparse.triton.replay import _Captured, _Replayed
+from ditr.model.sparse.triton import TritonVoxels, replay
+from ditr.model.sparse.triton.replay import Replay, _Captured, _Replayed
 from ditr.model.sparse.triton.voxels import with_room
 from ditr.spec.models import Engine
 
@@ -92,3 +93,22 @@ def test_gradients_that_would_be_overwritten_are_not_added_to(replayed: Callable
     replayed(1.0).backward()  # type: ignore[no-untyped-call]
     with pytest.raises(AssertionError, match="would be overwritten"):
         replayed(2.0).backward()  # type: ignore[no-untyped-call]
+
+
+def test_a_batch_that_is_too_large_makes_no_room_where_there_is_enough(
+    captured: _Captured, by_engine: dict[Engine, Voxels], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would grow with every such batch."""
+    asked: list[list[int]] = []
+
+    def capture(*_: object, rooms: list[int], **__: Any) -> _Captured:
+        asked.append(rooms)
+        return captured
+
+    monkeypatch.setattr(replay, "_capture", capture)
+    network = Replay(nn.Linear(1, 1))
+    for rooms in ((16, 4096, 4096, 4096, 4096), (1024, 8, 4096, 2048, 4096)):
+        voxels = with_room(rooms, device=torch.device("cpu"))
+        network._captured = replace(captured, x=SparseTensor(features=torch.zeros(rooms[0], 3), voxels=voxels))
+        network(by_engine["triton"].tensor, added={}, inject=lambda *_: None)
+    assert asked == [[1024, 4096, 4096, 4096, 4096], [1024, 1024, 4096, 2048, 4096]]

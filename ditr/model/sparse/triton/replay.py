@@ -65,13 +65,11 @@ class Replay:
         weights = list(self._network.parameters())
         captured = self._captured
         if captured is None or not captured.fits(x, added, weights):
-            rooms = [len(one) for one in voxels.chain]
+            rooms = [_larger(len(one)) for one in voxels.chain]
             if captured is not None:
                 rooms = [max(now, before) for now, before in zip(rooms, captured.rooms, strict=True)]
                 self._captured = captured = None  # its memory is needed
-            captured = self._captured = _capture(
-                self._network, x, added=added, inject=inject, rooms=[_larger(room) for room in rooms]
-            )
+            captured = self._captured = _capture(self._network, x, added=added, inject=inject, rooms=rooms)
         features, *of_rows = _Replayed.apply(  # type: ignore[no-untyped-call]
             captured, x, *added.values(), *weights
         )
