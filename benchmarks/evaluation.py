@@ -1,6 +1,6 @@
 """How long the evaluation of a whole validation split takes.
 
-    python -m benchmarks.evaluation [--frames 160] [--variants triton:float16 ...] [--arms 3d_only] [--batch 16]
+    python -m benchmarks.evaluation [--frames 96] [--variants triton:float16 ...] [--arms 3d_only] [--batch 16]
         [--workers 6] [--device cuda] [--out evaluation.json]
 
 ``ditr.evaluation.evaluate.evaluate`` with reading, post-processing and matching, as a run calls it at its end, on
@@ -55,7 +55,7 @@ class Cost:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--frames", type=int, default=160)
+    parser.add_argument("--frames", type=int, default=96)
     arguments = parser.parse_args()
     device: torch.device = arguments.device
     print(
