@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
+from ditr.model.linear_map import apply_linear
+
 
 @dataclass(frozen=True, kw_only=True)
 class Segments:
@@ -26,8 +28,7 @@ class Segments:
 
     def sum(self, values: Tensor) -> Tensor:
         """(N, C) -> (M, C), each in the order of its rows."""
-        out: Tensor = _Sum.apply(values, self)  # type: ignore[no-untyped-call]
-        return out
+        return apply_linear(values, self._sum, back=self._spread)
 
     def mean(self, values: Tensor) -> Tensor:
         """(N, C) -> (M, C)."""
@@ -40,8 +41,7 @@ class Segments:
 
     def spread(self, values: Tensor) -> Tensor:
         """(M, C) -> (N, C): to every row its segment's."""
-        out: Tensor = _Spread.apply(values, self)  # type: ignore[no-untyped-call]
-        return out
+        return apply_linear(values, self._spread, back=self._sum)
 
     def _sum(self, values: Tensor) -> Tensor:
         return embedding_bag(self.order, values, self.offsets, mode="sum", include_last_offset=True)
@@ -63,30 +63,6 @@ class Segments:
     def offsets(self) -> Tensor:
         """(M + 1,) where each segment begins in this order, and N."""
         return torch.searchsorted(self._sorted[0], torch.arange(self.count + 1, device=self.of_row.device))
-
-
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, segments: Segments) -> Tensor:
-        ctx.segments = segments
-        return segments._sum(values)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.segments._spread(gradient), None
-
-
-class _Spread(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, segments: Segments) -> Tensor:
-        ctx.segments = segments
-        return segments._spread(values)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.segments._sum(gradient.contiguous()), None
 
 
 class _Maximum(torch.autograd.Function):

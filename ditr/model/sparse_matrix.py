@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
 from ditr.model.full_precision import at_least_float32
+from ditr.model.linear_map import apply_linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +50,4 @@ class SparseMatrix:
 
     def __matmul__(self, dense: Tensor) -> Tensor:
         """(T, C) -> (R, C)."""
-        out: Tensor = _Product.apply(dense, self)  # type: ignore[no-untyped-call]
-        return out
-
-
-class _Product(torch.autograd.Function):
-    """torch's own backward of ``embedding_bag`` adds in the order in which threads come; a second product does not."""
-
-    @staticmethod
-    def forward(ctx: Any, dense: Tensor, matrix: SparseMatrix) -> Tensor:
-        ctx.transposed = matrix.transposed
-        return matrix.entries.mix(dense)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.transposed().mix(gradient.contiguous()), None
+        return apply_linear(dense, self.entries.mix, back=lambda gradient: self.transposed().mix(gradient))

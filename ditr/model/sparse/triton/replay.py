@@ -58,14 +58,13 @@ class Replay:
         ------
         DitrError: the batch has only one voxel of a stride.
         """
-        voxels = x.voxels
-        assert isinstance(voxels, TritonVoxels)
-        for one in voxels.chain:  # layers see how many there is room for
+        chain = _chain(x)
+        for one in chain:  # layers see how many there is room for
             require_two(one)
         weights = list(self._network.parameters())
         captured = self._captured
         if captured is None or not captured.fits(x, added, weights):
-            rooms = [_larger(len(one)) for one in voxels.chain]
+            rooms = [_larger(len(one)) for one in chain]
             if captured is not None:
                 rooms = [max(now, before) for now, before in zip(rooms, captured.rooms, strict=True)]
                 self._captured = captured = None  # its memory is needed
@@ -93,27 +92,20 @@ class _Captured:
 
     @property
     def rooms(self) -> list[int]:
-        voxels = self.x.voxels
-        assert isinstance(voxels, TritonVoxels)
-        return [len(one) for one in voxels.chain]
+        return [len(one) for one in _chain(self.x)]
 
     def fits(self, x: SparseTensor, added: Mapping[Place, Tensor], weights: list[nn.Parameter]) -> bool:
-        voxels = x.voxels
-        assert isinstance(voxels, TritonVoxels)
         return (
-            all(len(one) <= room for one, room in zip(voxels.chain, self.rooms, strict=True))
+            all(len(one) <= room for one, room in zip(_chain(x), self.rooms, strict=True))
             and added.keys() == self.added.keys()
             and self.weights == tuple(weight.data_ptr() for weight in weights)
             and self.dtype == compute_dtype()
         )
 
     def fill(self, x: SparseTensor, added: tuple[Tensor, ...]) -> None:
-        voxels, own = x.voxels, self.x.voxels
-        assert isinstance(voxels, TritonVoxels)
-        assert isinstance(own, TritonVoxels)
-        for ours, theirs in zip(own.chain, voxels.chain, strict=True):
+        for ours, theirs in zip(_chain(self.x), _chain(x), strict=True):
             ours.maps.copy_(theirs.maps)
-        self.x.features[: len(voxels)].copy_(x.features)
+        self.x.features[: len(x.voxels)].copy_(x.features)
         for room, given in zip(self.added.values(), added, strict=True):
             room[: len(given)].copy_(given)
 
@@ -126,16 +118,15 @@ def _capture(
     inject: Callable[[Mapping[Place, Tensor], VoxelSet, OfRows], Any],
     rooms: list[int],
 ) -> _Captured:
-    voxels, device = x.voxels, x.features.device
-    assert isinstance(voxels, TritonVoxels)
+    chain, device = _chain(x), x.features.device
     own = with_room(rooms, device=device)
-    room_of = {one.stride: room for one, room in zip(voxels.chain, rooms, strict=True)}
+    room_of = {one.stride: room for one, room in zip(chain, rooms, strict=True)}
     given = SparseTensor(features=x.features.new_zeros(rooms[0], x.features.shape[1]), voxels=own)
     room_added = {
         (branch, stride): value.new_zeros(room_of[stride], value.shape[1]).requires_grad_()
         for (branch, stride), value in added.items()
     }
-    for ours, theirs in zip(own.chain, voxels.chain, strict=True):
+    for ours, theirs in zip(own.chain, chain, strict=True):
         ours.maps.copy_(theirs.maps)
     inputs = [*room_added.values(), *network.parameters()]
     of_rows: OfRows = {}
@@ -202,6 +193,12 @@ class _Replayed(torch.autograd.Function):
         # New tensors on the same memory, or each would be copied when it becomes a weight's gradient.
         of_weights = [None if gradient is None else gradient.detach() for gradient in captured.gradients[count:]]
         return (None, None, *of_added, *of_weights)
+
+
+def _chain(x: SparseTensor) -> list[TritonVoxels]:
+    """Its voxels, then all that are coarser."""
+    assert isinstance(x.voxels, TritonVoxels), f"{type(x.voxels).__name__} are another engine's"
+    return list(x.voxels.chain)
 
 
 def _larger(room: int) -> int:

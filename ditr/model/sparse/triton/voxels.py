@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -59,14 +60,13 @@ def voxelise(batch: Batch, *, voxel_size_m: float) -> Voxels:
 def _filled(finest: Tensor, counted: Sequence[int], *, origin: Tensor) -> TritonVoxels:
     """The voxels of stride 1, whose keys are given, and of all coarser strides."""
     voxels = with_room(counted, device=finest.device)
-    keys, one = finest, voxels
-    while True:
-        coarse, parents = maps.distinct(keys >> 3, count=len(one.coarser)) if one.has_coarser else (None, None)
+    keys, chain = finest, list(voxels.chain)
+    for one, coarser in zip_longest(chain, chain[1:]):
+        coarse, parents = (keys, None) if coarser is None else maps.distinct(keys >> 3, count=len(coarser))
         maps.fill(one.maps, keys, level=one.level, parents=parents)
         one.places = Places(keys=keys, origin=origin, parents=parents)
-        if coarse is None:
-            return voxels
-        keys, one = coarse, one.coarser
+        keys = coarse
+    return voxels
 
 
 def with_room(rooms: Sequence[int], *, device: torch.device) -> TritonVoxels:
@@ -119,10 +119,6 @@ class TritonVoxels(VoxelSet):
             yield from self._coarser.chain
 
     @property
-    def has_coarser(self) -> bool:
-        return self._coarser is not None
-
-    @property
     def coarser(self) -> TritonVoxels:
         assert self._coarser is not None, f"stride {self.stride} is the coarsest that is made"
         return self._coarser
@@ -158,8 +154,12 @@ class TritonVoxels(VoxelSet):
 
     def _map(self, offsets: int, *, onto: VoxelSet) -> maps.ConvolutionMap | maps.GatherMap:
         assert isinstance(onto, TritonVoxels), f"{type(onto).__name__} are another engine's"
-        if self is onto:
-            return {1: self.maps.alone, 27: self.maps.within}.get(offsets) or self.maps.stem
+        if self is onto and offsets == 1:
+            return self.maps.alone
+        if self is onto and offsets == 27:
+            return self.maps.within
+        if self is onto and offsets == 125:
+            return self.maps.stem
         assert offsets == 8, f"no kernel of {offsets} offsets leads from stride {self.stride} to {onto.stride}"
         if self._coarser is onto:
             return self.maps.down
