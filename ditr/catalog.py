@@ -61,7 +61,7 @@ def locate_checkpoint(checkpoint: Checkpoint, *, registry: Registry) -> Checkpoi
             own, found, checkpoint.format, key_prefix=checkpoint.key_prefix, pinned=checkpoint.sha256 is not None
         )
     entry = registry.checkpoint(checkpoint.name)
-    folders = (registry.folder / "checkpoints", paths.weights_dir())
+    folders = (registry.file("checkpoints", checkpoint.name).parent, paths.weights_dir())
     path = next((folder / entry.file for folder in folders if (folder / entry.file).is_file()), None)
     if path is None:
         raise DitrError(
@@ -110,7 +110,8 @@ def locate_weights(weights: PretrainedWeights | HubWeights | FileWeights) -> Pat
     if isinstance(weights, FileWeights):
         places = [paths.project_dir() / weights.path]
     else:
-        places = [folder / weights.file for folder in (paths.registry_dir() / "features", paths.weights_dir())]
+        beside = [folder / "features" for folder in paths.registry_dirs()]
+        places = [folder / weights.file for folder in (*beside, paths.weights_dir())]
     path = next((place for place in places if place.is_file()), None)
     if path is not None and weights.sha256 is not None and (found := sha256_of(path)) != weights.sha256:
         url = weights.url if isinstance(weights, PretrainedWeights) else ""

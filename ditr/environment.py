@@ -131,7 +131,6 @@ def _timm() -> tuple[State, str, str]:
 
 def _stores() -> Iterator[DoctorLine]:
     stores = {
-        "registry": (paths.registry_dir(), "DITR_REGISTRY"),
         "runs": (paths.runs_dir(), "DITR_RUNS"),
         "cache": (paths.cache_dir(), "DITR_CACHE"),
         "data": (paths.data_dir(), "DITR_DATA"),
@@ -144,8 +143,6 @@ def _stores() -> Iterator[DoctorLine]:
 
 def _store(folder: Path, *, variable: str, written: bool) -> tuple[State, str, str]:
     """``written``: ditr makes the folder itself when it is first needed; the others are only read."""
-    if not folder.exists() and variable == "DITR_REGISTRY":
-        return State.PROBLEM, f"{folder} does not exist", f"run from the checkout, or set {variable} to its registry/"
     standing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free_gb = shutil.disk_usage(standing).free / 1e9
     found = f"{folder}, {free_gb:.0f} GB free" + ("" if folder.exists() else ", not made yet")

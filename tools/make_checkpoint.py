@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from ditr.catalog import sha256_of
-from ditr.paths import registry_dir, runs_dir
+from ditr.paths import registry_dirs, runs_dir
 from ditr.runner.execution import settle
 from ditr.spec.identity import run_key, spec_hash
 from ditr.spec.load import load_spec
@@ -46,7 +46,7 @@ def main(path: Path = Path("specs/pretrain/synthrooms_res16unet_mini.yaml")) -> 
 
 
 def _folder() -> Path:
-    return registry_dir() / "checkpoints"
+    return registry_dirs()[0] / "checkpoints"
 
 
 def _pinned(text: str, *, sha256: str, ap50: float) -> str:

@@ -65,7 +65,7 @@ SETTINGS = Settings(
 def main(folder: Path | None = None, *, settings: Settings = SETTINGS) -> int:
     registry = Registry()
     assert not settings.scenes & scenes_of_registered_sets(registry), "a room of a data set is a room of the source"
-    folder = folder or registry.folder / "features"
+    folder = folder or registry.folders[0] / "features"
     (folder / NAME).mkdir(parents=True, exist_ok=True)
     entry = registry.features(NAME)
     assert isinstance(entry, VitEntry), f"{NAME} is a vision transformer"
@@ -80,7 +80,7 @@ def main(folder: Path | None = None, *, settings: Settings = SETTINGS) -> int:
     made = {"command": "python -m tools.make_source", "machine": _machine(device), "settings": asdict(settings)}
     _write(folder / NAME / "settings.json", made)
     _write(folder / NAME / "probe.json", {name: asdict(score) for name, score in scores.items()})
-    text = (registry.folder / "features" / f"{NAME}.yaml").read_text()
+    text = registry.file("features", NAME).read_text()
     (folder / f"{NAME}.yaml").write_text(_pinned(text, sha256=sha256_of(weights), scores=scores))
     return 0
 

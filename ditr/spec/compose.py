@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ditr import paths
 from ditr.spec.locations import DISCRIMINATORS
 from ditr.spec.overrides import first_clash, read_override
 from ditr.spec.problems import Origin, Problem, did_you_mean, shown_path
 from ditr.spec.yaml_text import Value, read_yaml
+
+BUILTIN = "ditr:"
+"""Before the name of a spec in ``extends``: it is one of those that come with ditr."""
 
 
 @dataclass
@@ -90,10 +94,12 @@ def _parent(path: Path, extends: Value, *, chain: tuple[Path, ...]) -> tuple[Pat
     """The file that ``extends`` names, or what is wrong with it."""
     name = extends.data
     if not isinstance(name, str) or not name:
-        return None, "must be the path of one file, relative to this one, such as _base.yaml"
-    if Path(name).is_absolute():
+        return None, f"must be the path of one file, relative to this one, such as _base.yaml or {BUILTIN}_base.yaml"
+    own = name.removeprefix(BUILTIN)
+    if Path(own).is_absolute():
         return None, "must be relative to this file"
-    parent = Path(os.path.normpath(path.parent / name))  # not resolve(): messages name files as the user does
+    folder = path.parent if own == name else paths.builtin_dir() / "specs"
+    parent = Path(os.path.normpath(folder / own))  # not resolve(): messages name files as the user does
     if parent in chain:
         names = [shown_path(file) for file in (*chain[chain.index(parent) :], parent)]
         return None, f"a cycle: {' -> '.join(names)}"

@@ -16,14 +16,14 @@ Kind = Literal["datasets", "features", "checkpoints"]
 
 
 class Registry:
-    """The entries of one registry folder, each parsed once.
+    """The entries of one or more folders, each parsed once; a name in an earlier folder hides that in a later one.
 
-    A broken entry raises ``SpecErrors`` with every mistake as file:line:col, an unknown name a ``DitrError``;
-    both have the code ``registry``.
+    Without folders: those of the project, then the built-in ones. A broken entry raises ``SpecErrors`` with every
+    mistake as file:line:col, an unknown name a ``DitrError``; both have the code ``registry``.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = paths.registry_dir() if folder is None else folder
+    def __init__(self, *folders: Path) -> None:
+        self.folders = folders or paths.registry_dirs()
         self._entries: dict[tuple[Kind, str], Any] = {}
 
     def dataset(self, name: str) -> SynthRoomsEntry | FolderEntry:
@@ -37,14 +37,27 @@ class Registry:
 
     def names(self, kind: Kind) -> tuple[str, ...]:
         """The names of all entries, sorted; nothing is parsed."""
-        return tuple(sorted(file.stem for file in (self.folder / kind).glob("*.yaml")))
+        return tuple(sorted({file.stem for folder in self.folders for file in (folder / kind).glob("*.yaml")}))
+
+    def file(self, kind: Kind, name: str) -> Path:
+        """The file of an entry that there is."""
+        return self._files(kind, name)[0]
+
+    def hidden(self, kind: Kind, name: str) -> Path | None:
+        """The built-in entry that the project's of this name stands in place of; None if there is none."""
+        own, *others = self._files(kind, name)
+        return next((other for other in others if not other.samefile(own)), None)
+
+    def _files(self, kind: Kind, name: str) -> list[Path]:
+        files = [folder / kind / f"{name}.yaml" for folder in self.folders]
+        return [file for file in files if file.is_file()]
 
     def unknown(self, kind: Kind, name: str) -> str:
         """What to say about a name that is not in the registry; empty if it is."""
         names = self.names(kind)
         if name in names:
             return ""
-        return f"'{name}' is not in {shown_path(self.folder / kind)}{allowed(name, names, label='there')}"
+        return f"'{name}' is not in {shown_path(self.folders[0] / kind)}{allowed(name, names, label='there')}"
 
     def _entry(self, kind: Kind, name: str, annotation: Any) -> Any:
         if (kind, name) not in self._entries:
@@ -54,7 +67,7 @@ class Registry:
     def _read(self, kind: Kind, name: str, annotation: Any) -> Any:
         if what := self.unknown(kind, name):
             raise DitrError(what, code=Code.REGISTRY, fix="Use one of these names, or add an entry.")
-        source = read_yaml(self.folder / kind / f"{name}.yaml")
+        source = read_yaml(self.file(kind, name))
         if source.value is None:
             raise SpecErrors(source.problems, code=Code.REGISTRY)
         entry, problems = check(source.value, annotation)

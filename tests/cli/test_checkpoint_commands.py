@@ -20,7 +20,7 @@ from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
 from tests.reference.esam_checkpoint import backbone_state, mask3d_left_overs, write_lightning
 
-MINI = paths.registry_dir() / "checkpoints" / "synthrooms_res16unet_mini.safetensors"
+MINI = paths.registry_dirs()[0] / "checkpoints" / "synthrooms_res16unet_mini.safetensors"
 
 
 @pytest.fixture

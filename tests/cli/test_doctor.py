@@ -130,15 +130,6 @@ def test_a_store_that_is_a_file_is_a_problem(tmp_path: Path, monkeypatch: pytest
     assert "DITR_RUNS" in finding.fix
 
 
-def test_a_missing_registry_is_a_problem_not_a_traceback(
-    doctor: Callable[[], Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DITR_REGISTRY", str(tmp_path / "nowhere"))
-    result = doctor()
-    assert result.exit_code == 1
-    assert "set DITR_REGISTRY" in result.output
-
-
 def test_examining_makes_no_folder(tmp_path: Path) -> None:
     examine(Registry())
     assert not (tmp_path / "runs").exists()

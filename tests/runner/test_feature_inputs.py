@@ -37,7 +37,7 @@ Write = Callable[[str], None]
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
     folder = tmp_path / "registry"
-    shutil.copytree(paths.registry_dir(), folder)
+    shutil.copytree(paths.registry_dirs()[0], folder)
     (folder / "features" / "foreign.yaml").write_text(ENTRY.format(path=tmp_path / "maps"))
     return Registry(folder)
 
@@ -118,7 +118,7 @@ def test_an_evaluation_with_mean_features_needs_no_map_of_the_training(
 
 
 def test_shuffled_features_are_those_of_another_scene_of_the_split(registry: Registry, write: Write) -> None:
-    (registry.folder / "datasets" / "pairs.yaml").write_text(
+    (registry.folders[0] / "datasets" / "pairs.yaml").write_text(
         "{kind: synthrooms, seed: 0, first_scene: 9100, train: {scenes: 2, frames: 1}, val: {scenes: 2, frames: 2},"
         " texture_share: 0.4}"
     )

@@ -48,7 +48,7 @@ def test_a_registry_checkpoint_is_said_and_recorded_by_group() -> None:
 
 def test_the_entrys_count_and_prefix_reach_the_loader(tmp_path: Path) -> None:
     folder = tmp_path / "registry"
-    shutil.copytree(paths.registry_dir(), folder)
+    shutil.copytree(paths.registry_dirs()[0], folder)
     entry = folder / "checkpoints" / f"{MINI}.yaml"
     text = entry.read_text()
     for changed, message in (
@@ -64,7 +64,7 @@ def test_the_entrys_count_and_prefix_reach_the_loader(tmp_path: Path) -> None:
 def test_a_file_that_is_not_pinned_is_said_with_the_line_that_pins_it(tmp_path: Path) -> None:
     registry = Registry()
     own = tmp_path / "own.safetensors"
-    shutil.copyfile(paths.registry_dir() / "checkpoints" / f"{MINI}.safetensors", own)
+    shutil.copyfile(paths.registry_dirs()[0] / "checkpoints" / f"{MINI}.safetensors", own)
     spec = spec_of("baseline", registry)
     line = f"sha256: {sha256_of(own)}"
     for pin, said in ((None, True), (sha256_of(own), False)):

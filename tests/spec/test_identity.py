@@ -215,7 +215,7 @@ def test_features_count_only_where_a_fusion_reads_them() -> None:
 def test_an_edited_entry_changes_the_hash_and_its_prose_does_not(tmp_path: Path) -> None:
     spec = Spec.model_validate(arm(checkpoint={"kind": "registry", "name": "unet34c"}))
     before = spec_hash(spec, registry=REGISTRY)
-    shutil.copytree(REGISTRY.folder, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(REGISTRY.folders[0], tmp_path, dirs_exist_ok=True)
     for entry in ("datasets/rooms", "checkpoints/unet34c", "features/vit14"):
         file = tmp_path / f"{entry}.yaml"
         original = file.read_text()
@@ -229,7 +229,7 @@ def test_an_edited_entry_changes_the_hash_and_its_prose_does_not(tmp_path: Path)
 
 def test_what_an_entry_tells_readers_alone_changes_no_hash(tmp_path: Path) -> None:
     spec = Spec.model_validate(arm())
-    shutil.copytree(REGISTRY.folder, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(REGISTRY.folders[0], tmp_path, dirs_exist_ok=True)
     file = tmp_path / "features/vit14.yaml"
     told = "sizes: [[420, 560]]\nlicence_url: https://example.org/terms\n"
     file.write_text(file.read_text() + told)
@@ -238,7 +238,7 @@ def test_what_an_entry_tells_readers_alone_changes_no_hash(tmp_path: Path) -> No
 
 def test_what_a_precomputed_map_covers_is_part_of_the_identity(tmp_path: Path) -> None:
     spec = Spec.model_validate(arm(features={"source": "clip_maps"}))
-    shutil.copytree(REGISTRY.folder, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(REGISTRY.folders[0], tmp_path, dirs_exist_ok=True)
     file = tmp_path / "features/clip_maps.yaml"
     file.write_text(file.read_text().replace("covers: [480, 640]", "covers: [490, 644]"))
     assert spec_hash(spec, registry=Registry(tmp_path)) != spec_hash(spec, registry=REGISTRY)

@@ -210,7 +210,7 @@ def test_the_committed_weights_tell_textures_apart_that_neither_colours_nor_rand
 
 
 def test_the_committed_settings_are_those_of_the_tool() -> None:
-    beside = Registry().folder / "features" / NAME
+    beside = Registry().folders[0] / "features" / NAME
     made = json.loads((beside / "settings.json").read_text())
     assert made["settings"] == json.loads(json.dumps(asdict(SETTINGS)))
     rows = (beside / "log.jsonl").read_text().splitlines()

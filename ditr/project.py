@@ -1,0 +1,77 @@
+"""A project: the folder of a user's own specs, registry, data and runs, marked by its ``ditr.toml``."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ditr.errors import Code, DitrError
+
+PROJECT_FILE = "ditr.toml"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Folders(_Table):
+    """Where the project's things lie, relative to ``ditr.toml`` or absolute; null takes the place by default."""
+
+    runs: Path = Path("runs")
+    data: Path = Path("data")
+    weights: Path = Path("weights")
+    cache: Path | None = None
+
+
+class _Settings(_Table):
+    """All that a ``ditr.toml`` can say."""
+
+    folders: Folders = Folders()
+    fusion: dict[
+        Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")],
+        Annotated[str, Field(pattern=r"^[\w.]+:\w+$")],
+    ] = Field(default={})
+    """The project's own fusion parts: name -> ``module:Class``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """One folder and what its ``ditr.toml`` says."""
+
+    folder: Path
+    folders: Folders
+    fusion: dict[str, str]
+    """Name of a fusion part -> ``module:Class``."""
+
+
+def find_project(start: Path | None = None) -> Project | None:
+    """That of the nearest folder at or above ``start`` (the working directory) with a ``ditr.toml``; None without.
+
+    Raises
+    ------
+    DitrError: the file cannot be read, or says what it cannot say.
+    """
+    start = Path.cwd() if start is None else start
+    for folder in (start, *start.parents):
+        if (folder / PROJECT_FILE).is_file():
+            return _read(folder)
+    return None
+
+
+def _read(folder: Path) -> Project:
+    file = folder / PROJECT_FILE
+    try:
+        settings = _Settings.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        known = f"its tables are {', '.join(_Settings.model_fields)}, and folders are {', '.join(Folders.model_fields)}"
+        raise DitrError(f"{key}: {first['msg']}", code=Code.ENVIRONMENT, where=str(file), fix=known) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        what = f"it cannot be read: {error}"
+        raise DitrError(what, code=Code.ENVIRONMENT, where=str(file), fix="mend it; an empty file is fine") from None
+    return Project(folder=folder, folders=settings.folders, fusion=settings.fusion)

@@ -1,0 +1,108 @@
+"""A project of the user's own: where its things lie, its registry over the built-in one, code that it brings."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ditr import paths, plugins
+from ditr.errors import DitrError
+from ditr.project import find_project
+from ditr.spec.load import load_spec
+from ditr.spec.problems import SpecErrors
+from ditr.spec.registry import Registry
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project that is the working directory, with no store set by the environment."""
+    for variable in ("DITR_RUNS", "DITR_DATA", "DITR_WEIGHTS", "DITR_CACHE", "DITR_REGISTRY"):
+        monkeypatch.delenv(variable, raising=False)
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "ditr.toml").touch()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    return folder
+
+
+def test_stores_are_the_projects_from_any_folder_of_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "specs" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(project / "specs" / "deep")
+    assert (paths.runs_dir(), paths.data_dir()) == (project / "runs", project / "data")
+    (project / "ditr.toml").write_text('[folders]\ndata = "/mnt/scans"\ncache = "made"\n')
+    assert (paths.data_dir(), paths.cache_dir()) == (Path("/mnt/scans"), project / "made")
+    monkeypatch.setenv("DITR_DATA", str(project / "other"))
+    assert paths.data_dir() == project / "other"
+
+
+def test_without_a_project_stores_are_the_users_and_never_ditrs_own_folder(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert find_project() is None
+    assert paths.runs_dir() == tmp_path / "share" / "ditr" / "runs"
+    assert paths.cache_dir() == tmp_path / "cache" / "ditr"
+    assert "synthrooms" in Registry().names("datasets")
+
+
+@pytest.mark.parametrize(
+    "text", ["[folders]\nrun = 'x'\n", "[fusion]\nfilm = 'film.py'\n", "[folders", "[folder]\n", "\xff"]
+)
+def test_a_wrong_project_file_is_named(project: Path, text: str) -> None:
+    (project / "ditr.toml").write_text(text, encoding="latin-1")
+    with pytest.raises(DitrError) as raised:
+        find_project()
+    assert raised.value.where == str(project / "ditr.toml")
+
+
+def test_an_entry_of_the_project_stands_over_the_built_in_one_and_hides_no_other(project: Path) -> None:
+    own = project / "registry" / "datasets" / "synthrooms_tiny.yaml"
+    own.parent.mkdir(parents=True)
+    built_in = paths.builtin_dir() / "registry" / "datasets" / "synthrooms_tiny.yaml"
+    own.write_text(built_in.read_text().replace("seed: ", "seed: 7"))
+    registry = Registry()
+    assert registry.dataset("synthrooms_tiny") != Registry(paths.builtin_dir() / "registry").dataset("synthrooms_tiny")
+    assert registry.hidden("datasets", "synthrooms_tiny") == built_in
+    assert registry.hidden("datasets", "synthrooms") is None
+    assert set(registry.names("datasets")) == set(Registry(paths.builtin_dir() / "registry").names("datasets"))
+
+
+def test_a_spec_extends_one_that_comes_with_ditr(project: Path) -> None:
+    (project / "mine.yaml").write_text("extends: ditr:fpn_inject.yaml\nname: mine\n")
+    spec = load_spec(project / "mine.yaml", registry=Registry()).spec
+    assert spec.fusion.injection is not None
+    (project / "mine.yaml").write_text("extends: ditr:fpn_injekt.yaml\nname: mine\n")
+    with pytest.raises(SpecErrors, match=r"mine.yaml:1:10: extends: .*did you mean 'fpn_inject.yaml'"):
+        load_spec(project / "mine.yaml", registry=Registry())
+
+
+def test_code_of_the_project_is_loaded_and_its_digest_follows_what_it_imports(project: Path) -> None:
+    package = project / "radio"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "encoder.py").write_text("from . import parts\nimport numpy\nclass Encoder: width = parts.WIDTH\n")
+    (package / "parts.py").write_text("WIDTH = 3\n")
+    (package / "other.py").write_text("")
+    assert plugins.load("radio.encoder:Encoder", where="entry").width == 3
+    before = plugins.code_digest("radio.encoder:Encoder")
+    (package / "other.py").write_text("# nobody imports this")
+    assert plugins.code_digest("radio.encoder:Encoder") == before
+    (package / "parts.py").write_text("WIDTH = 4\n")
+    assert plugins.code_digest("radio.encoder:Encoder") != before
+
+
+def test_code_that_cannot_be_loaded_is_said_with_its_place(project: Path) -> None:
+    (project / "broken.py").write_text("x = 1\ny = 1 / 0\n")
+    with pytest.raises(DitrError, match=r"cannot import broken: ZeroDivisionError.*broken.py:2"):
+        plugins.load("broken:Encoder", where="entry")
+    with pytest.raises(DitrError, match="No module named 'absent'"):
+        plugins.load("absent:Encoder", where="entry")
+    (project / "empty.py").write_text("class Encodr: pass\n")
+    with pytest.raises(DitrError, match="has no Encoder; it has Encodr"):
+        plugins.load("empty:Encoder", where="entry")
