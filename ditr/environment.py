@@ -16,13 +16,15 @@ from ditr import paths
 from ditr.catalog import locate_checkpoint, locate_dataset, locate_weights
 from ditr.driver import hidden_gpu_here
 from ditr.errors import DitrError
+from ditr.project import find_project
 from ditr.spec.entries import FolderEntry, PrecomputedEntry, PretrainedWeights
-from ditr.spec.models import RegisteredCheckpoint
-from ditr.spec.registry import Registry
+from ditr.spec.models import RegisteredCheckpoint, Spec
+from ditr.spec.registry import Kind, Registry
 
 _OLDEST_PYTHON = (3, 11)
 _LOW_DISK_GB = 5.0
-_SET_UP = "run `make setup`; its log is build/setup.log"
+_Check = Callable[[str, Registry], tuple["State", str, str]]
+_SET_UP = "install ditr again, in a checkout with `make setup` (its log is build/setup.log)"
 
 
 class State(StrEnum):
@@ -50,7 +52,37 @@ class DoctorLine:
 
 def examine(registry: Registry) -> tuple[DoctorLine, ...]:
     """Every check, in the order they are read; none of them raises, downloads, or makes a file."""
-    return (*_software(), *_stores(), *_registered(registry))
+    return (*_project(registry), *_software(), *_stores(), *_registered(registry))
+
+
+def lacks(spec: Spec, registry: Registry) -> Iterator[DoctorLine]:
+    """What a spec names that is not on this machine: its data set, weights of its 2D source, its checkpoint."""
+    asked: list[tuple[str, str, _Check]] = [("data set", spec.dataset.name, _dataset)]
+    if spec.read_features is not None and spec.read_features.weights is None:
+        asked.append(("2D weights", spec.read_features.source, _weights))
+    if isinstance(spec.checkpoint, RegisteredCheckpoint):
+        asked.append(("checkpoint", spec.checkpoint.name, _checkpoint))
+    for group, name, check in asked:
+        line = _line(group, name, check, registry)
+        if line.state is not State.OK:
+            yield line
+
+
+def _project(registry: Registry) -> Iterator[DoctorLine]:
+    def line(name: str, found: str) -> DoctorLine:
+        return DoctorLine(group="project", name=name, state=State.OK, found=found)
+
+    project = find_project()
+    if project is None:
+        yield line("folder", "none: runs, data and weights lie in folders of your user; `ditr init` makes a project")
+    else:
+        yield line("folder", str(project.folder))
+        for name, reference in project.fusion.items():
+            yield line("fusion part", f"{name}, {reference}")
+    for group in _CHECKS:
+        for name in registry.names(group):
+            if hidden := registry.hidden(group, name):
+                yield line("registry", f"{registry.file(group, name)} stands in place of {hidden}")
 
 
 def _software() -> Iterator[DoctorLine]:
@@ -96,12 +128,22 @@ def _minkowski_engine() -> tuple[State, str, str]:
 
     from ditr.model.sparse.choice import engine_lack, minkowski_has_cuda
 
+    triton_runs = torch.cuda.is_available() and engine_lack("triton", device=torch.device("cuda")) is None
+    build = "build it here: ditr setup-engine"
+    if find_spec("MinkowskiEngine") is None:
+        if triton_runs:
+            return (
+                State.ABSENT,
+                "not installed; on the GPU runs are computed with Triton",
+                f"for runs on the CPU {build}",
+            )
+        return State.PROBLEM, "not installed, and without it the CPU has no engine", build
     version = metadata.version("MinkowskiEngine")
     if minkowski_has_cuda():
         return State.OK, f"{version} with CUDA", ""
     if not torch.cuda.is_available():
         return State.OK, f"{version} for the CPU", ""
-    if engine_lack("triton", device=torch.device("cuda")) is None:
+    if triton_runs:
         return State.OK, f"{version} for the CPU; on the GPU runs are computed with Triton", ""
     found = f"{version} for the CPU only, and no other engine can use the GPU: runs are refused"
     fix = f"make Triton run, or install CUDA {torch.version.cuda} so that `nvcc` runs, then `make setup`"
@@ -155,17 +197,17 @@ def _store(folder: Path, *, variable: str, written: bool) -> tuple[State, str, s
 
 def _registered(registry: Registry) -> Iterator[DoctorLine]:
     """Which of the things that specs can name are on this machine."""
-    for group, names, check in (
-        ("data sets", registry.names("datasets"), _dataset),
-        ("2D weights", registry.names("features"), _weights),
-        ("checkpoints", registry.names("checkpoints"), _checkpoint),
-    ):
-        for name in names:
-            try:
-                state, found, fix = check(name, registry)
-            except DitrError as error:
-                state, found, fix = State.ABSENT, error.what, error.fix
-            yield DoctorLine(group=group, name=name, state=state, found=found, fix=fix)
+    for kind, (group, check) in _CHECKS.items():
+        for name in registry.names(kind):
+            yield _line(group, name, check, registry)
+
+
+def _line(group: str, name: str, check: _Check, registry: Registry) -> DoctorLine:
+    try:
+        state, found, fix = check(name, registry)
+    except DitrError as error:
+        state, found, fix = State.ABSENT, error.what, error.fix
+    return DoctorLine(group=group, name=name, state=state, found=found, fix=fix)
 
 
 def _dataset(name: str, registry: Registry) -> tuple[State, str, str]:
@@ -198,6 +240,16 @@ def _weights(name: str, registry: Registry) -> tuple[State, str, str]:
 def _checkpoint(name: str, registry: Registry) -> tuple[State, str, str]:
     file = locate_checkpoint(RegisteredCheckpoint(kind="registry", name=name), registry=registry)
     return State.OK, f"{file.path}, sha256 {file.sha256[:12]}", ""
+
+
+_CHECKS: dict[Kind, tuple[str, _Check]] = {
+    "datasets": ("data sets", _dataset),
+    "features": ("2D weights", _weights),
+    "checkpoints": ("checkpoints", _checkpoint),
+}
+
+OPTIONAL = tuple(group for group, _ in _CHECKS.values())
+"""Groups of lines about what only specs that name it need."""
 
 
 def _first_line(error: Exception) -> str:

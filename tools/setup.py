@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from minkowski import build
+from minkowski import build, install
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for ditr.driver, which is imported where this is a Python that can read it
@@ -132,21 +132,8 @@ def _install_cpu_torch() -> None:
 def _install_minkowski_engine() -> None:
     """From the machine's wheel cache; a wheel that is not there yet is built first, which takes minutes, once."""
     target = build.detect(str(PYTHON))
-    folder = _wheel_cache() / target.key
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / "lock"):
-        wheel = next(folder.glob("*.whl"), None)
-        if wheel is None:
-            with _timed(f"building {target.key} (takes minutes, once a machine)"):
-                wheel = build.build(target, out=folder, jobs=os.cpu_count())
+    wheel = install.kept_wheel(target, building=_timed)
     _pip(f"installing {target.key}", "--no-deps", "--force-reinstall", str(wheel))
-
-
-def _wheel_cache() -> Path:
-    """Wheels built on this machine, shared by all checkouts (DITR_WHEELS, default ~/.cache/ditr/wheels)."""
-    chosen = os.environ.get("DITR_WHEELS")
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(chosen).expanduser().resolve() if chosen else Path(caches) / "ditr" / "wheels"
 
 
 def _torch_constraints() -> Path:

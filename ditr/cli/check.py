@@ -11,6 +11,7 @@ import typer
 from ditr.cli import features
 from ditr.cli.host import in_words, open_host
 from ditr.cli.options import Overrides
+from ditr.cli.spec_files import SpecFiles
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError, ExitCode, Interrupted
@@ -27,7 +28,6 @@ STOPPED = "stopped: nothing of this spec was recorded; a check of before stays"
 STOPPING = b"\nstopping at the next frame, nothing of this spec will be recorded; once more stops at once\n"
 _COLUMNS = ("stage", "check", "value", "limit", "result", "detail")
 
-Specs = Annotated[list[Path], typer.Argument(metavar="SPEC", help="Spec files.", show_default=False)]
 Frames = Annotated[int, typer.Option(min=1, help="How many frames are looked at, spread over train and val.")]
 
 
@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    specs: Specs,
+    specs: SpecFiles,
     frames: Frames = 10,
     stage: Annotated[str, typer.Option(help="Which stages, such as 3 or 1,2.")] = "1,2,3,4",
     overrides: Overrides = None,
@@ -51,7 +51,7 @@ def check(
     _check(specs, asked=CheckRequest(stages=_stages(stage), frames=frames), overrides=overrides)
 
 
-def check_features(specs: Specs, frames: Frames = 10, overrides: Overrides = None) -> None:
+def check_features(specs: SpecFiles, frames: Frames = 10, overrides: Overrides = None) -> None:
     """Check the stored maps of specs: every map is looked at, and those of some frames are computed again.
 
     None is made. It is stage 1 of `ditr check`, which looks at some maps only; exit code 1 if a check failed.

@@ -10,6 +10,7 @@ import typer
 
 from ditr.cli.host import in_words, open_host
 from ditr.cli.options import Overrides
+from ditr.cli.spec_files import SpecFile
 from ditr.cli.tables import text_table
 from ditr.errors import DitrError, ExitCode, Interrupted
 from ditr.paths import runs_dir
@@ -37,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="Spec file.", show_default=False)],
+    spec: SpecFile,
     checkpoint: Annotated[
         Path,
         typer.Option(

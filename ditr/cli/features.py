@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +11,7 @@ import typer
 from ditr.cli import features_show
 from ditr.cli.display import Display, open_display
 from ditr.cli.options import Overrides
+from ditr.cli.spec_files import SpecFiles
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError, ExitCode
@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 
 def extract(
-    specs: Annotated[list[Path], typer.Argument(metavar="SPEC", help="Spec files.", show_default=False)],
+    specs: SpecFiles,
     overrides: Overrides = None,
 ) -> None:
     """Make the feature maps of specs now; runs make theirs when they first need them.

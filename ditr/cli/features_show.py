@@ -9,6 +9,7 @@ import typer
 
 from ditr.cli.display import open_display
 from ditr.cli.options import Overrides
+from ditr.cli.spec_files import SpecFile
 from ditr.errors import Code, DitrError
 from ditr.spec.load import load_spec
 from ditr.spec.models import FeatureSpec
@@ -25,7 +26,7 @@ def register(group: typer.Typer) -> None:
 
 
 def show(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A spec file.", show_default=False)],
+    spec: SpecFile,
     frame: Annotated[
         str,
         typer.Argument(

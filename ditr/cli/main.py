@@ -17,11 +17,13 @@ from ditr.cli import (
     evaluate,
     features,
     import_log,
+    init,
     plan,
     remove,
     report,
     results,
     run,
+    setup_engine,
     spec,
     ui,
     view,
@@ -37,11 +39,11 @@ app = typer.Typer(
         "Stores: DITR_RUNS, DITR_CACHE, DITR_DATA and DITR_WEIGHTS choose folders; `ditr doctor` shows them."
     ),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
 for group in (
+    init,
     run,
     plan,
     evaluate,
@@ -58,6 +60,7 @@ for group in (
     features,
     checkpoint,
     doctor,
+    setup_engine,
 ):
     group.register(app)
 

@@ -12,6 +12,7 @@ import typer
 from ditr.cli.display import duration, open_display
 from ditr.cli.options import Overrides
 from ditr.cli.run import plan_table
+from ditr.cli.spec_files import SpecFiles
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.errors import DitrError
@@ -34,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 
 def show_plan(
-    specs: Annotated[list[Path], typer.Argument(metavar="SPEC", help="Spec files.", show_default=False)],
+    specs: SpecFiles,
     overrides: Overrides = None,
     measure: Annotated[
         bool, typer.Option("--probe", help="Measure two steps of each spec here, and estimate times and memory.")

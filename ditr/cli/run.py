@@ -13,6 +13,7 @@ from ditr.cli.display import open_display
 from ditr.cli.host import in_words, make_runs_folder, open_host, open_teller
 from ditr.cli.jobs_table import JobsTable
 from ditr.cli.options import Overrides
+from ditr.cli.spec_files import SpecFiles
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.driver import hidden_gpu_here
@@ -46,7 +47,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    specs: Annotated[list[Path], typer.Argument(metavar="SPEC", help="Spec files.", show_default=False)],
+    specs: SpecFiles,
     overrides: Overrides = None,
     force: Annotated[bool, typer.Option("--force", help="Run finished runs again, and unfinished ones anew.")] = False,
     jobs: Annotated[

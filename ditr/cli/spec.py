@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from ditr.cli.host import warn
 from ditr.cli.options import Overrides
+from ditr.cli.spec_files import SpecFile, SpecFiles
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
+from ditr.environment import lacks
 from ditr.spec.diff import diff
 from ditr.spec.identity import run_hashes, spec_hash, variant
 from ditr.spec.load import LoadedSpec, load_spec
@@ -28,24 +30,27 @@ def register(app: typer.Typer) -> None:
 
 
 def validate(
-    files: Annotated[list[Path], typer.Argument(metavar="SPEC", help="Spec files.", show_default=False)],
+    files: SpecFiles,
     overrides: Overrides = None,
 ) -> None:
     """Check spec files and say everything that is wrong with them.
 
     A file whose name starts with `_` is a base: its keys and values are checked, and the rest in the specs that
-    extend it.
+    extend it. What a spec names and this machine has not, is a warning.
     """
     registry = Registry()
 
     def told(loaded: LoadedSpec) -> None:
         typer.echo(f"{shown_path(loaded.path)}: ok, {_headline(loaded, registry)}")
 
-    load_specs(files, registry=registry, overrides=overrides, loaded=told)
+    specs = load_specs(files, registry=registry, overrides=overrides, loaded=told)
+    found = {str(line): line for loaded in specs for line in lacks(loaded.spec, registry)}
+    for line in found.values():
+        warn(f"{line.group} {line.name} is not here: {line.found}\n  fix: {line.fix}")
 
 
 def show(
-    file: Annotated[Path, typer.Argument(metavar="SPEC", help="Spec file.", show_default=False)],
+    file: SpecFile,
     overrides: Overrides = None,
 ) -> None:
     """Print every value of a spec and where it came from."""
@@ -60,8 +65,8 @@ def show(
 
 
 def diff_specs(
-    first: Annotated[Path, typer.Argument(metavar="A", help="Spec file.", show_default=False)],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Spec file.", show_default=False)],
+    first: SpecFile,
+    second: SpecFile,
 ) -> None:
     """Print what differs between two specs, defaults included, and nothing else."""
     registry = Registry()

@@ -25,7 +25,9 @@ def surface_text() -> str:
 
 def _commands(command: Any, name: str) -> Iterator[list[str]]:
     """Of a command and of all below it, in the order of their help."""
-    yield [name, *(_parameter(parameter, command.callback) for parameter in command.params)]
+    own = get_type_hints(inspect.unwrap(command.callback)) if command.callback else {}
+    parameters = [parameter for parameter in command.params if parameter.name in own]  # without those Typer adds
+    yield [name, *(_parameter(parameter, command.callback) for parameter in parameters)]
     for below, child in getattr(command, "commands", {}).items():
         yield from _commands(child, f"{name} {below}")
 

@@ -45,7 +45,7 @@ def test_a_missing_engine_is_a_problem_and_names_the_command(
     monkeypatch.setitem(sys.modules, "MinkowskiEngineBackend", None)
     result = doctor()
     assert result.exit_code == 1
-    assert "run `make setup`" in result.output
+    assert "with `make setup`" in result.output
     assert result.output.endswith("1 to fix before ditr can run\n")
 
 

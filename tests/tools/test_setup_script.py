@@ -36,7 +36,8 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
     monkeypatch.setenv("PATH", f"{tmp_path / 'tools'}:/bin:/usr/bin")
     monkeypatch.setattr(module.build, "_cuda_home", lambda: None)
     yield module
-    sys.modules.pop("minkowski.build", None)
+    for name in ("minkowski.build", "minkowski.install"):
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture
