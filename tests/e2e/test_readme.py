@@ -73,20 +73,25 @@ def test_every_command_of_the_readme_does_what_it_says(
     commands = printed_commands(readme)
     assert any(words[0] == "run" for words in commands), "the README shows how to run an experiment"
     stores = {"DITR_RUNS": str(tmp_path / "runs"), "DITR_CACHE": str(session_cache)}
+    at = project_dir()
     for words in commands:
         small = made_small(words, frame=tiny_dataset.val.ids[0], out=tmp_path)
         if small[0] == "ui":
             open_ui(os.environ | stores)
+        elif small[0] == "init" and not small[1].startswith("-"):  # and from there on in that project
+            succeeds(small, os.environ | stores, at=tmp_path)
+            at = tmp_path / small[1]
         else:
-            succeeds(small, os.environ | stores)
+            succeeds(small, os.environ | stores, at=at)
     (code,) = PYTHON.findall(readme)
     code = re.sub(r"scene\d{4}_\d\d_\d+", tiny_dataset.val.ids[0], code.replace('"synthrooms"', '"synthrooms_tiny"'))
     subprocess.run([sys.executable, "-c", code], cwd=project_dir(), env=os.environ | stores, check=True)
 
 
-def succeeds(words: Sequence[str], environment: dict[str, str]) -> None:
+def succeeds(words: Sequence[str], environment: dict[str, str], *, at: Path) -> None:
+    environment = environment | {"PYTHONPATH": str(project_dir())}
     done = subprocess.run(
-        ditr(*words), cwd=project_dir(), env=environment, capture_output=True, text=True, errors="replace", timeout=300
+        ditr(*words), cwd=at, env=environment, capture_output=True, text=True, errors="replace", timeout=300
     )
     assert done.returncode == 0, f"ditr {shlex.join(words)}\n{done.stdout}{done.stderr}"
     assert "Traceback" not in done.stderr
