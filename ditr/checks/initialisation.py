@@ -13,7 +13,9 @@ from ditr.checks.measure import Measurements
 from ditr.checks.model_copies import acting_copy, added_parameters, fresh_model, model_copy
 from ditr.checks.subject import Subject
 from ditr.checks.tables import IDENTITY, NO_IDENTITY, OUTPUT, START
+from ditr.model.esam import EsamSingleView
 from ditr.model.output import ModelOutput
+from ditr.model.reproducible import reproducible, where_bits_repeat
 from ditr.progress import Progress
 from ditr.spec.models import FusionSpec
 from ditr.weights.names import ADDED_PARTS
@@ -24,18 +26,22 @@ PLAIN = FusionSpec()
 def measure_start(subject: Subject, *, progress: Progress) -> Iterator[Measurements]:
     """What the untrained model gives, of frames as evaluation reads them.
 
-    Bits are compared on the CPU, where the same sums come in the same order; of a subject on a GPU, for two frames.
+    Bits are compared where the same sums come in the same order. MinkowskiEngine's on a GPU do not: its models are
+    looked at on the CPU then, with two frames.
     """
     starts_plain = at_start(subject)
     found, identity = Measurements(OUTPUT), Measurements(IDENTITY if starts_plain else NO_IDENTITY)
-    model, acting, plain = model_copy(subject).cpu(), acting_copy(subject).cpu(), _plain_part(subject).cpu()
-    pairs = in_pairs(len(subject.plain))[: None if subject.device.type == "cpu" else 1]
+    engine = subject.model.engine
+    device = where_bits_repeat(subject.device, engine=engine)
+    copies = model_copy(subject), acting_copy(subject), _plain_part(subject)
+    model, acting, plain = (one.to(device) for one in copies)
+    pairs = in_pairs(len(subject.plain))[: None if subject.device == device else 1]
     names = set(model.state_dict())
     note = "" if starts_plain else "the added parts start random or trained"
     for done, indices in enumerate(pairs):
         progress("start", done, len(pairs))
-        batch = subject.batch(subject.plain, indices).to(torch.device("cpu"))
-        with torch.no_grad():
+        batch = subject.batch(subject.plain, indices).to(device)
+        with torch.no_grad(), reproducible(device, engine=engine):
             ours, theirs = _numbers(model(batch)), _numbers(plain(batch))
             once, twice = _numbers(acting(batch)), _numbers(acting(batch))
         frames = frames_of(batch)
@@ -73,7 +79,7 @@ def _start_weights(subject: Subject) -> Measurements:
     return found
 
 
-def _plain_part(subject: Subject) -> torch.nn.Module:
+def _plain_part(subject: Subject) -> EsamSingleView:
     """The 3D-only model with the subject's 3D weights."""
     plain = fresh_model(subject, fusion=PLAIN)
     own = subject.model.state_dict()
