@@ -12,7 +12,7 @@ from ditr.errors import Code, DitrError
 from ditr.spec.entries import (
     SYNTHROOMS_VERSION,
     FolderEntry,
-    PrecomputedEntry,
+    GivenEntry,
     PretrainedWeights,
     SynthRoomsEntry,
 )
@@ -136,7 +136,7 @@ def weights_stamp(weights: SeededWeights | PretrainedWeights | HubWeights | File
     return None if path is None else f"sha256 {sha256_of(path)}"
 
 
-def locate_maps(entry: PrecomputedEntry, *, dataset_root: Path) -> Path:
+def locate_maps(entry: GivenEntry, *, dataset_root: Path) -> Path:
     """The folder of precomputed maps; nothing is checked on disk."""
     return dataset_root / entry.path  # an absolute path stays as it is
 

@@ -17,7 +17,7 @@ from ditr.catalog import locate_checkpoint, locate_dataset, locate_weights
 from ditr.driver import hidden_gpu_here
 from ditr.errors import DitrError
 from ditr.project import find_project
-from ditr.spec.entries import FolderEntry, PrecomputedEntry, PretrainedWeights
+from ditr.spec.entries import FolderEntry, GivenEntry, PrecomputedEntry, PretrainedWeights, PythonEntry
 from ditr.spec.models import RegisteredCheckpoint, Spec
 from ditr.spec.registry import Kind, Registry
 
@@ -222,14 +222,18 @@ def _dataset(name: str, registry: Registry) -> tuple[State, str, str]:
 
 def _weights(name: str, registry: Registry) -> tuple[State, str, str]:
     entry = registry.features(name)
-    if isinstance(entry, PrecomputedEntry):
-        return State.OK, f"maps in {entry.path} of the data set, looked for when a run reads them", ""
+    if isinstance(entry, GivenEntry):
+        what = "maps" if isinstance(entry, PrecomputedEntry) else "features of points"
+        return State.OK, f"{what} in {entry.path} of the data set, looked for when a run reads them", ""
     weights = entry.weights
     if not isinstance(weights, PretrainedWeights):
         return State.OK, "seeded, needs no download", ""
     file = locate_weights(weights)
     if file is not None:
         return State.OK, str(file), ""
+    if isinstance(entry, PythonEntry):
+        fix = f"put {weights.url or weights.file} into {paths.weights_dir()}, or beside the entry"
+        return State.ABSENT, f"no {paths.weights_dir() / weights.file}", fix
     terms = f"accept {entry.licence_url}; " if entry.licence_url else ""
     fix = (
         f"{terms}timm downloads them when first needed; without a network put {weights.url} into {paths.weights_dir()}"

@@ -55,6 +55,8 @@ def code_digest(reference: str) -> str:
         file = _file_of(name)
         if name in files or file is None or not file.is_relative_to(home):
             continue
+        if "site-packages" in file.relative_to(home).parts:  # of a virtual environment within the project
+            continue
         files[name] = file
         pending += _imports(file, name=name)
     digest = hashlib.sha256()

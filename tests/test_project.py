@@ -92,6 +92,13 @@ def test_code_of_the_project_is_loaded_and_its_digest_follows_what_it_imports(pr
     assert plugins.load("radio.encoder:Encoder", where="entry").width == 3
     before = plugins.code_digest("radio.encoder:Encoder")
     (package / "other.py").write_text("# nobody imports this")
+    installed = project / ".venv" / "site-packages" / "numpyish"
+    installed.mkdir(parents=True)
+    sys.path.append(str(installed.parent))
+    (installed / "__init__.py").touch()
+    (package / "encoder.py").write_text((package / "encoder.py").read_text() + "import numpyish\n")
+    before = plugins.code_digest("radio.encoder:Encoder")
+    (installed / "__init__.py").write_text("# another version of what is installed in the project's own environment")
     assert plugins.code_digest("radio.encoder:Encoder") == before
     (package / "parts.py").write_text("WIDTH = 4\n")
     assert plugins.code_digest("radio.encoder:Encoder") != before

@@ -62,12 +62,15 @@ def _recomputed(
         except DitrError as error:
             found.fail("recomputed", error)
             return found
-        error_of_map = (
-            float((again - stored.float()).norm() / again.norm()) if again.shape == stored.shape else math.inf
-        )
+        error_of_map = _difference(stored.float(), again) if again.shape == stored.shape else math.inf
         found.take("recomputed", error_of_map, subject.frames.ids[index])
     progress("maps computed again", len(maps), len(maps))
     return found
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    """Relative to the other."""
+    return float((one - other).norm() / other.norm())
 
 
 def _tokens(image: np.ndarray, *, source: FeatureSource) -> Measurements:
@@ -76,14 +79,17 @@ def _tokens(image: np.ndarray, *, source: FeatureSource) -> Measurements:
     found = Measurements(TOKENS, token_count=f"{shape[1]} x {shape[2]} tokens of {shape[0]}", token_locality=tolerated)
     patches = _patches(image, source=source, rows=shape[1], columns=shape[2])
     try:
-        maps = encode(source, np.stack([image, *(_painted(image, box) for _, box in patches)])).float()
+        alone = encode(source, image[None])[0].float()
+        painted = [_painted(image, box) for _, box in patches]
+        maps = encode(source, np.stack([image, *painted, 255 - image])).float()
     except DitrError as error:
         found.fail("token_count", error)
         return found
     gave = tuple(maps.shape[1:])
     found.take("token_count", gave == shape, note="" if gave == shape else f"gave {gave}")
     if gave == shape:
-        _locality(maps, [token for token, _ in patches], into=found)
+        _locality(maps[:-1], [token for token, _ in patches], into=found)
+        found.take("repeated", _difference(maps[0], alone), note="an image alone, and among others and its negative")
     return found
 
 

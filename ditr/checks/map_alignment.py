@@ -16,11 +16,12 @@ from ditr.checks.image_agreement import (
     token_contrast,
 )
 from ditr.checks.measure import Measurements
+from ditr.checks.point_grid import on_image
 from ditr.checks.subject import Subject
 from ditr.checks.tables import IMAGES, MAP_ALIGNMENT, NO_ALIGNMENT
 from ditr.errors import DitrError
 from ditr.progress import Progress
-from ditr.spec.feature_maps import map_covers
+from ditr.spec.feature_maps import is_per_point, map_covers
 
 _BESIDE = {
     "half a token higher": Shift(down=-0.5),
@@ -37,7 +38,7 @@ _MIRRORED = {"upside down": (1,), "mirrored": (2,), "turned by half": (1, 2)}
 
 
 def measure_alignment(subject: Subject, *, maps: Mapping[int, Tensor], progress: Progress) -> Iterator[Measurements]:
-    """Needs no source. ``maps`` are those of some frames, by index."""
+    """Needs no source. ``maps`` are those of some frames, by index; features of points are laid on the image."""
     contrasts: dict[int, TokenContrast] = {}
     looks: dict[int, Tensor] = {}
     images, read = Measurements(IMAGES), 0
@@ -48,6 +49,8 @@ def measure_alignment(subject: Subject, *, maps: Mapping[int, Tensor], progress:
             images.take("images_unreadable", 1, subject.frames.ids[index], note=error.what)
             continue
         read += 1
+        if subject.entry is not None and is_per_point(subject.entry):
+            tokens = on_image(tokens, subject.frames.frame(index))
         covered = _covered(subject) or (image.shape[0], image.shape[1])
         contrast = token_contrast(tokens, map_hw=covered, image_hw=(image.shape[0], image.shape[1]))
         if contrast is not None:

@@ -9,10 +9,11 @@ import xxhash
 
 from ditr.checks.measure import Measurements
 from ditr.checks.subject import Subject
-from ditr.checks.tables import EXTRACTED, PRECOMPUTED
+from ditr.checks.tables import EXTRACTED, PRECOMPUTED, TABLES
+from ditr.features.extract import code_of
 from ditr.features.sources import FeatureSource
 from ditr.features.store import FeatureStore, Maps
-from ditr.spec.feature_maps import weights_of
+from ditr.spec.feature_maps import is_per_point, weights_of
 from ditr.spec.models import FeatureSpec
 
 
@@ -21,13 +22,15 @@ def measure_files(subject: Subject, *, source: FeatureSource | None, indices: Se
     maps, spec = subject.maps, subject.spec.read_features
     if maps is None or spec is None:
         return
-    found = Measurements(EXTRACTED if isinstance(maps, FeatureStore) else PRECOMPUTED)
+    per_point = subject.entry is not None and is_per_point(subject.entry)
+    given = TABLES if per_point else PRECOMPUTED
+    found = Measurements(EXTRACTED if isinstance(maps, FeatureStore) else given)
     for frame in maps.missing(subject.frames.ids):
         found.take("maps_present", 1, frame, note="without a map")
     if isinstance(maps, FeatureStore):
         _digests(maps, [subject.frames.ids[index] for index in indices], into=found)
         _manifest(subject, maps, spec, source=source, into=found)
-    else:
+    elif not per_point:
         _named_files(subject, maps, into=found)
     yield found
 
@@ -63,6 +66,7 @@ def _manifest(
     if source is not None:
         wanted["weights_digest"] = source.weights_digest()
         wanted["weights"] = weights_of(spec, source.entry).model_dump(mode="json")
+        wanted |= code_of(source.entry)
     wrong = [
         f"{key} is {manifest.get(key)}, not {value}" for key, value in wanted.items() if manifest.get(key) != value
     ]

@@ -49,21 +49,26 @@ def measure_reading(subject: Subject, *, indices: Sequence[int]) -> Measurements
 
 
 def _with_ramp(sample: Sample, *, number: int) -> Sample:
-    """With a map of the same shape and type: channel 0 is the column, 1 the row, 2 the sample's number in the batch."""
+    """With a map of the same shape: channel 0 is the column, 1 the row, 2 the sample's number in the batch."""
     assert sample.tokens is not None, "a batch as the model reads it has maps"
     _, rows, columns = sample.tokens.shape
-    ramp = torch.full_like(sample.tokens, number)
+    ramp = torch.full_like(sample.tokens, number, dtype=torch.float32)  # a frame has more points than float16 counts
     ramp[0] = torch.arange(columns)
     ramp[1:2] = torch.arange(rows)[:, None]
     return replace(sample, tokens=ramp)
 
 
 def _place(sample: Sample, *, number: int) -> Tensor:
-    """(N, 3 or the map's channels) of the ramp at every point's pixel, at most at the outermost tokens' centres."""
+    """(N, 3 or the map's channels) of the ramp at every point's pixel, at most at the outermost tokens' centres; or at
+    every point's own column."""
     assert sample.tokens is not None, "a batch as the model reads it has maps"
     channels, rows, columns = sample.tokens.shape
-    height, width = sample.map_hw
-    column = (sample.uv[:, 0].double() + 0.5) / (width / columns) - 0.5
-    row = (sample.uv[:, 1].double() + 0.5) / (height / rows) - 0.5
+    if sample.map_hw is None:
+        column = torch.arange(len(sample.uv), dtype=torch.float64, device=sample.uv.device)
+        row = torch.zeros_like(column)
+    else:
+        height, width = sample.map_hw
+        column = (sample.uv[:, 0].double() + 0.5) / (width / columns) - 0.5
+        row = (sample.uv[:, 1].double() + 0.5) / (height / rows) - 0.5
     place = [column.clamp(0, columns - 1), row.clamp(0, rows - 1), torch.full_like(row, number)]
     return torch.stack(place[:channels], dim=1)

@@ -16,7 +16,7 @@ from ditr.checks.tables import MAP_VALUES
 from ditr.errors import DitrError
 from ditr.features.sources import FeatureSource
 from ditr.progress import Progress
-from ditr.spec.feature_maps import map_shape
+from ditr.spec.feature_maps import is_per_point, map_shape
 
 
 def measure_values(
@@ -40,7 +40,7 @@ def measure_values(
         except DitrError as error:
             found.take("maps_unreadable", 1, ids[index], note=in_a_line(error))
             continue
-        if _fits(tokens, ids[index], shape=shape, into=found):
+        if _fits(tokens, ids[index], shape=_of_frame(subject, index, shape), into=found):
             by_content[xxhash.xxh3_128_hexdigest(tokens.contiguous().numpy().data)].append(index)
             if index in keep:
                 maps[index] = tokens
@@ -60,6 +60,16 @@ def _expected_shape(subject: Subject, source: FeatureSource | None) -> tuple[int
     if spec is not None and entry is not None:
         return map_shape(spec, entry)
     return None if subject.maps is None else subject.maps.shape
+
+
+def _of_frame(subject: Subject, index: int, shape: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+    """Features of points are as many as the frame has."""
+    if shape is None or subject.entry is None or not is_per_point(subject.entry):
+        return shape
+    try:
+        return shape[0], shape[1], len(subject.frames.frame(index).points)
+    except DitrError:  # other checks tell
+        return None
 
 
 def _map(subject: Subject, index: int, *, source: FeatureSource | None) -> Tensor:

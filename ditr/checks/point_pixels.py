@@ -15,7 +15,7 @@ from ditr.data.frame import Frame
 from ditr.data_check.reprojection import measure
 from ditr.errors import DitrError
 from ditr.progress import Progress
-from ditr.spec.feature_maps import map_covers
+from ditr.spec.feature_maps import is_per_point, map_covers
 
 _FLAT = 1e-3
 """Of a determinant: below, points lie in a plane and have no side."""
@@ -53,7 +53,7 @@ def _measure_frame(subject: Subject, index: int, *, into: Measurements) -> np.nd
     colours = colour_errors(plain, image)
     into.take("colour_error", colours[2, 2], frame.id)
     if subject.spec.fusion.parts:
-        extent, covers = _extent(subject, image), tuple(plain.map_hw)
+        extent, covers = _extent(subject, image), plain.map_hw
         into.take("map_extent", covers != extent, frame.id, note="" if covers == extent else f"{covers}, not {extent}")
     _measure_augmented(subject, index, frame=frame, plain=plain, pixels=pixels, image=image, into=into)
     return colours
@@ -95,12 +95,12 @@ def _off_lattice(frame: Frame) -> float:
     return measured.error_px or 0.0
 
 
-def _extent(subject: Subject, image: np.ndarray) -> tuple[int, int]:
-    """What a map covers, by the spec and the source's entry."""
+def _extent(subject: Subject, image: np.ndarray) -> tuple[int, int] | None:
+    """What a map covers, by the spec and the source's entry; None where points read features of their own."""
     spec, of_image = subject.spec.read_features, (int(image.shape[0]), int(image.shape[1]))
     if spec is None or subject.entry is None:
         return of_image
-    return map_covers(spec, subject.entry) or of_image
+    return None if is_per_point(subject.entry) else map_covers(spec, subject.entry) or of_image
 
 
 def _mirrors(subject: Subject) -> bool:

@@ -52,6 +52,8 @@ def uv_difference_px(sample: Sample, pixels: Pixels, *, mirrored_in: int | None)
     valid = sample.uv_valid.numpy()
     both = valid & pixels.visible
     distance = np.hypot(*(sample.uv.numpy()[both] - uv[both]).T).sum()
+    if sample.map_hw is None:  # points read their own features, on the image or off it
+        return float(distance) / len(valid)
     return float(distance + max(sample.map_hw) * np.sum(valid != pixels.visible)) / len(valid)
 
 

@@ -47,7 +47,10 @@ def stride_one(batch: Batch, *, voxel_size_m: float, sampling: Literal["nearest"
         assert sample.tokens is not None, "a batch of a model that reads 2D features has maps"
         corner = torch.floor(sample.xyz / voxel_size_m).long()
         corners.append(torch.nn.functional.pad(corner, (1, 0), value=index))
-        values.append(sample_map(sample.tokens, sample.uv, map_hw=sample.map_hw, mode=sampling))
+        if sample.map_hw is None:
+            values.append(sample.tokens[:, 0].T.float())
+        else:
+            values.append(sample_map(sample.tokens, sample.uv, map_hw=sample.map_hw, mode=sampling))
     valid = torch.cat([sample.uv_valid for sample in batch])
     return _grouped(torch.cat(corners), torch.cat(values), valid, pooling="mean")
 

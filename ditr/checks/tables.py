@@ -11,6 +11,7 @@ _STORED = "delete them and extract again"
 _VARIED = "a map that is the same everywhere tells points nothing"
 _COMPUTED = "the map is of another image, source, size or order of tokens"
 _TOKENS = "class or register tokens count as patches, rows as columns, or the image is cut, moved or mirrored before"
+_REPEATED = "a map may depend on its image alone: no dropout, no random numbers, no statistics of the batch, no state"
 _FITTING = "a map of another image, or with its tokens in another order: extract again"
 _COVERED = "correct resize or input_size of the spec, or covers of the registry entry"
 _CAMERA = "correct the pose (it is camera to world), the intrinsics, or the size that they are for"
@@ -36,6 +37,7 @@ PRECOMPUTED = (
     Measure("maps_present", NONE_WRONG, fix="put them there"),
     Measure("path_agreement", NONE_WRONG, fix="correct path or files of the registry entry, or pack the info again"),
 )
+TABLES = (Measure("maps_present", NONE_WRONG, fix="put them there"),)
 MAP_VALUES = (
     Measure("maps_unreadable", NONE_WRONG),
     Measure("map_shape", NONE_WRONG),
@@ -45,7 +47,11 @@ MAP_VALUES = (
     Measure("maps_distinct", NONE_WRONG, fix=_STORED),
 )
 RECOMPUTED = (Measure("recomputed", AT_MOST, "max_map_error", fix=_COMPUTED),)
-TOKENS = (Measure("token_count", SO, None), Measure("token_locality", AT_MOST, None, fix=_TOKENS, optional=True))
+TOKENS = (
+    Measure("token_count", SO, None),
+    Measure("token_locality", AT_MOST, None, fix=_TOKENS, optional=True),
+    Measure("repeated", AT_MOST, "max_map_error", fix=_REPEATED, optional=True),
+)
 IMAGES = (Measure("images_unreadable", NONE_WRONG),)
 MAP_ALIGNMENT = (
     Measure("own_image", AT_LEAST, "min_own_image", fix=_FITTING),

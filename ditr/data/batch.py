@@ -51,12 +51,13 @@ class Sample:
     """(N, 2) float32 pixels of the raw point, from before any augmentation, in the image that the map is of: mirrored
     where that is; 0 where not valid."""
     uv_valid: Tensor
-    """(N,) bool: the point reads a 2D feature."""
-    map_hw: tuple[int, int]
+    """(N,) bool: the point reads a 2D feature: it has a pixel, or a feature of its own."""
+    map_hw: tuple[int, int] | None
     """Height and width, in pixels of uv, of what the feature map covers from the image's top left corner: the image, or
-    more where it was padded."""
+    more where it was padded. None where every point has a feature of its own and reads that, whatever its pixel."""
     tokens: Tensor | None
-    """(C, Hp, Wp) float16 feature map of the frame's image; None in a 3D-only run, and until it is computed online."""
+    """(C, Hp, Wp) float16 feature map of the frame's image, or (C, 1, N) features of its points, in their order; None
+    in a 3D-only run, and until it is computed online."""
     targets: Targets
     image: Tensor | None = None
     """(H, W, 3) uint8 RGB that the map is to be computed of; None where it is computed already, or nobody reads one."""

@@ -18,6 +18,8 @@ from ditr.geometry.camera import Intrinsics, project
 
 _ARRAYS = {"image_file", "uv", "uv_valid", "instance_of_point", "predicted", "scores", "partner"}
 _OF_MAP = {"of_tokens", "covers_hw"}
+_NO_MAP = (0, 0)
+"""What a map covers, in a file of features of points, or of none."""
 _OF_OLDER_MAP = {"map_colours"}
 """What a stored view holds; older ones do not say what the map covers."""
 
@@ -54,9 +56,10 @@ class MapColours:
     """2D features in colours: three principal components."""
 
     of_tokens: np.ndarray
-    """(Hp, Wp, 3) uint8."""
-    covers_hw: tuple[int, int]
-    """Height and width in pixels of what the map covers from the image's top left corner: more where it was padded."""
+    """(Hp, Wp, 3) uint8; (1, N, 3) where every point has a feature of its own."""
+    covers_hw: tuple[int, int] | None
+    """Height and width in pixels of what the map covers from the image's top left corner: more where it was padded.
+    None where there is no map, but a feature a point."""
     of_points: np.ndarray | None = None
     """(N, 3) uint8 of what each point reads, of use where it has a pixel; None where only tokens were stored."""
 
@@ -136,7 +139,7 @@ def spread_evenly(count: int, *, total: int) -> frozenset[int]:
 
 def save_view(view: FrameView, folder: Path, *, image_file: bytes) -> None:
     """Writes ``<frame id>.npz`` into a folder that is made: all but the cloud, and the image's file as it is."""
-    features = view.features or MapColours(of_tokens=np.zeros((0, 0, 3), dtype=np.uint8), covers_hw=(0, 0))
+    features = view.features or MapColours(of_tokens=np.zeros((0, 0, 3), dtype=np.uint8), covers_hw=None)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / f"{view.frame_id}.npz") as beside, beside.open("wb") as file:
         np.savez_compressed(
@@ -149,7 +152,7 @@ def save_view(view: FrameView, folder: Path, *, image_file: bytes) -> None:
             scores=view.predicted.scores.astype(np.float32),
             partner=view.predicted.partner.astype(np.int16),
             of_tokens=features.of_tokens,
-            covers_hw=np.array(features.covers_hw),
+            covers_hw=np.array(features.covers_hw or _NO_MAP),
         )
 
 
@@ -178,6 +181,7 @@ def _load(path: Path) -> FrameView:
         image = np.asarray(Image.open(io.BytesIO(found["image_file"].tobytes())).convert("RGB"))
         tokens = found["map_colours" if older else "of_tokens"]
         height, width = image.shape[:2] if older else found["covers_hw"]
+        covers = None if (height, width) == _NO_MAP else (int(height), int(width))
         return FrameView(
             frame_id=path.stem,
             image=image,
@@ -185,7 +189,7 @@ def _load(path: Path) -> FrameView:
             uv_valid=found["uv_valid"],
             instance_of_point=found["instance_of_point"],
             prediction=Prediction(of_point=found["predicted"], scores=found["scores"], partner=found["partner"]),
-            features=MapColours(of_tokens=tokens, covers_hw=(int(height), int(width))) if tokens.size else None,
+            features=MapColours(of_tokens=tokens, covers_hw=covers) if tokens.size else None,
         )
     except Exception as error:  # what numpy, zipfile and PIL raise of damaged bytes is not to be listed
         fix = "evaluate the run again with this version of ditr"

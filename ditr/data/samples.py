@@ -36,6 +36,7 @@ class SampleSet(Dataset[Sample]):
     augmentation: None evaluates: every point stays where it is.
     tokens: reads a frame's (C, Hp, Wp) float16 map by its id; None where no maps are stored. Must be picklable.
     map_hw: height and width in image pixels that a map covers from the top left corner; None is just the image.
+    per_point: ``tokens`` gives (C, 1, N), a feature for each of the frame's points, or (C, 1, 1), one for all of them.
     images: whether samples hold their frame's image, for its map to be computed of.
     image_augmentation: of these images; None leaves them as they are, as evaluation does.
     esam_compat: frames without background lose their first instance, as in ESAM (see ``make_targets``).
@@ -50,6 +51,7 @@ class SampleSet(Dataset[Sample]):
         augmentation: AugmentationSpec | None,
         tokens: Callable[[str], Tensor] | None,
         map_hw: tuple[int, int] | None = None,
+        per_point: bool = False,
         images: bool = False,
         image_augmentation: ImageAugmentationSpec | None = None,
         esam_compat: bool = False,
@@ -61,6 +63,7 @@ class SampleSet(Dataset[Sample]):
         self._augmentation = augmentation
         self._tokens = tokens
         self._map_hw = map_hw
+        self._per_point = per_point
         self._images = images
         self._image_augmentation = image_augmentation
         self._esam_compat = esam_compat
@@ -85,12 +88,13 @@ class SampleSet(Dataset[Sample]):
         return len(self.frames)
 
     def __getitem__(self, index: int) -> Sample:
-        """Raises DitrError if 2D features are asked for and the frame's map is missing or no point falls on it."""
+        """Raises DitrError if 2D features are asked for and the frame's map is missing, no point falls on it, or it is
+        of another number of points."""
         frame = self.frames.frame(index)
         xyz = frame.points[:, :3]
         # From the raw points: every augmentation below moves points in 3D and leaves their pixels alone.
         projection = project(xyz, pose_c2w=frame.pose_c2w, intrinsics=frame.intrinsics)
-        if self._tokens is not None or self._images:
+        if (self._tokens is not None and not self._per_point) or self._images:
             _require_seen(projection, frame_id=frame.id)
         augmented = self._augment(xyz, frame_id=frame.id)
         image, uv = self._see(index, projection.uv, mirrored=augmented.mirrored)
@@ -103,9 +107,9 @@ class SampleSet(Dataset[Sample]):
             superpoints=torch.from_numpy(frame.superpoints),
             num_superpoints=int(frame.superpoints.max()) + 1,
             uv=torch.from_numpy(np.where(projection.valid[:, None], uv, 0.0).astype(np.float32)),
-            uv_valid=torch.from_numpy(projection.valid),
-            map_hw=self._map_hw or (frame.intrinsics.height, frame.intrinsics.width),
-            tokens=None if self._tokens is None else self._tokens(frame.id),
+            uv_valid=torch.from_numpy(projection.valid | self._per_point),
+            map_hw=None if self._per_point else self._map_hw or (frame.intrinsics.height, frame.intrinsics.width),
+            tokens=self._read(frame.id, points=len(xyz)),
             image=None if image is None else torch.from_numpy(image.copy()),
             targets=make_targets(
                 frame.instance_ids, frame.semantic_ids, frame.superpoints, esam_compat=self._esam_compat
@@ -113,6 +117,13 @@ class SampleSet(Dataset[Sample]):
             depth_ok_ratio=float(projection.depth_ok.mean()),
             boundary_ok_ratio=float(projection.boundary_ok.mean()),
         )
+
+    def _read(self, frame_id: str, *, points: int) -> Tensor | None:
+        """The frame's map, or the features of its so many points."""
+        if self._tokens is None:
+            return None
+        tokens = self._tokens(frame_id)
+        return for_points(tokens, points, frame_id=frame_id) if self._per_point else tokens
 
     def _augment(self, xyz: np.ndarray, *, frame_id: str) -> AugmentedPoints:
         if self._augmentation is None:
@@ -137,6 +148,18 @@ def normalise_colour(rgb: np.ndarray) -> np.ndarray:
     """(N, 3) float32 colours around 0 from r, g, b in 0..255."""
     channels = np.ascontiguousarray(rgb.T)  # numpy is three times as fast along long rows
     return np.ascontiguousarray(((channels - COLOUR_MEAN[:, None]) / COLOUR_STD[:, None]).astype(np.float32).T)
+
+
+def for_points(tokens: Tensor, points: int, *, frame_id: str) -> Tensor:
+    """(C, 1, N) of as many features as there are points, or of one for all; DitrError for any other number."""
+    if tokens.shape[2] not in (1, points):
+        raise DitrError(
+            f"there are features of {tokens.shape[2]} points, and the frame has {points}",
+            code=Code.FEATURES,
+            where=frame_id,
+            fix="compute them of the frame's own points, a row each, in the order of its file",
+        )
+    return tokens.expand(-1, -1, points)
 
 
 def _require_seen(projection: Projection, *, frame_id: str) -> None:

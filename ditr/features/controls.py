@@ -69,10 +69,11 @@ class OtherMaps:
 
 
 def _mean(maps: Maps, split: Sequence[str]) -> Tensor:
-    """(C, Hp, Wp) float16 mean of the frames' maps."""
+    """(C, Hp, Wp) float16 mean of the frames' maps; of features of points, (C, 1, 1) mean of all."""
     total = torch.zeros(maps.shape, dtype=torch.float64)
     for frame_id in split:
-        total += maps.read(frame_id)
+        tokens = maps.read(frame_id).double()
+        total += tokens if maps.shape[2] > 1 else tokens.mean(dim=2, keepdim=True)
     return (total / len(split)).half()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from ditr import paths
+from ditr import paths, plugins
 from ditr.catalog import locate_maps, weights_stamp
 from ditr.data.dataset import Dataset
 from ditr.data.scannet_sv import FrameSet
@@ -27,7 +27,7 @@ from ditr.features.precomputed_maps import PrecomputedMaps
 from ditr.features.sources import FeatureSource, load_source
 from ditr.features.store import LOCK, FeatureStore, Maps
 from ditr.progress import Progress, silent
-from ditr.spec.entries import ConvEntry, PrecomputedEntry, VitEntry
+from ditr.spec.entries import GivenEntry, NetworkEntry, PythonEntry, VitEntry
 from ditr.spec.feature_maps import Source, map_shape, weights_of
 from ditr.spec.models import FeatureSpec
 
@@ -86,7 +86,7 @@ def extract(
         if no map is missing: a weight file can change under its name.
     """
     ids = [frame_id for part in frames for frame_id in part.ids]
-    if isinstance(entry, PrecomputedEntry):
+    if isinstance(entry, GivenEntry):
         found = PrecomputedMaps(locate_maps(entry, dataset_root=dataset.root), entry=entry, frame_ids=ids)
         found.require(ids)
         return Extraction(maps=found, folder=found.folder, made=0, present=len(ids), seconds=0, bytes=0)
@@ -116,7 +116,7 @@ def extract(
     )
 
 
-def store_folder(*, spec: FeatureSpec, entry: VitEntry | ConvEntry, dataset: Dataset) -> Path:
+def store_folder(*, spec: FeatureSpec, entry: NetworkEntry, dataset: Dataset) -> Path:
     """Where the maps of this data by this source at this size are; any change of one of them is another folder."""
     content = json.dumps(_numeric_content(spec, entry), sort_keys=True)
     source = f"{spec.source}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
@@ -124,14 +124,20 @@ def store_folder(*, spec: FeatureSpec, entry: VitEntry | ConvEntry, dataset: Dat
     return paths.cache_dir() / "features" / f"{dataset.name}-{dataset.digest[:12]}" / f"{source}-{height}x{width}"
 
 
-def _numeric_content(spec: FeatureSpec, entry: VitEntry | ConvEntry) -> dict[str, Any]:
-    """What of a spec and an entry can change a stored map."""
+def _numeric_content(spec: FeatureSpec, entry: NetworkEntry) -> dict[str, Any]:
+    """What of a spec, an entry and the user's code can change a stored map."""
     of_spec = spec.model_dump(mode="json", include={"input_size", "resize", "dtype"})
     if isinstance(entry, VitEntry):
         of_spec["layers"] = list(spec.layers)
     left_out = {"description", "licence", "licence_url", "sizes", "weights"}
     weights = weights_of(spec, entry).model_dump(mode="json", exclude={"url"})
-    return {"spec": of_spec, "entry": entry.model_dump(mode="json", exclude=left_out), "weights": weights}
+    content = {"spec": of_spec, "entry": entry.model_dump(mode="json", exclude=left_out), "weights": weights}
+    return content | code_of(entry)
+
+
+def code_of(entry: NetworkEntry) -> dict[str, str]:
+    """The digest of a user's code, for a key or a manifest; nothing of timm's models, whose versions are pinned."""
+    return {"code_digest": plugins.code_digest(entry.module)} if isinstance(entry, PythonEntry) else {}
 
 
 def _missing(frames: Sequence[FrameSet], store: FeatureStore) -> list[ImageRequest]:
@@ -215,7 +221,7 @@ def _agree_on_manifest(store: FeatureStore, *, source: FeatureSource, stamp: str
         "frames": len(dataset.train) + len(dataset.val),
         "shape": list(store.shape),
         "dtype": "float16",
-    }
+    } | code_of(source.entry)
     if before is not None and before["weights_digest"] != manifest["weights_digest"]:
         raise DitrError(
             f"the maps in this folder were made with other weights than {spec.source} has now",

@@ -12,6 +12,7 @@ from torch.nn.functional import gelu, layer_norm, linear, pad, scaled_dot_produc
 
 from ditr.features.sources import FeatureSource
 from ditr.features.timm_models import import_timm
+from ditr.spec.entries import VitEntry
 
 COMPILED_FROM = 20_000
 """Images from which on compiling the norms saves more time than it takes: 0.24 ms an image of ViT-L, and 3 to 5 s."""
@@ -28,7 +29,9 @@ def make_fast(source: FeatureSource, *, images: int) -> str:
     they are gains 5 %, which takes tens of thousands of images to pay. The fused form is of bfloat16 alone: with layer
     scales, which can be tiny, folded into them, weights would leave float16's range.
     """
-    if source.device.type != "cuda" or source.dtype != torch.bfloat16 or not is_standard(source.model):
+    if source.device.type != "cuda" or source.dtype != torch.bfloat16 or not isinstance(source.entry, VitEntry):
+        return "plain"
+    if not is_standard(source.model):
         return "plain"
     norm: Norm = torch.compile(shifted_norm, dynamic=False) if images >= COMPILED_FROM else shifted_norm
     source.model = FusedVit(source.model, norm=norm)

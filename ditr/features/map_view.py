@@ -12,6 +12,7 @@ from torch import Tensor
 from ditr.catalog import locate_maps
 from ditr.data.dataset import Dataset
 from ditr.data.frame_view import FrameView, MapColours, view_of
+from ditr.data.samples import for_points
 from ditr.data.scannet_sv import FrameSet
 from ditr.features.extract import store_folder
 from ditr.features.precomputed_maps import PrecomputedMaps
@@ -19,8 +20,8 @@ from ditr.features.principal_colours import PrincipalColours, fit_colours
 from ditr.features.sources import load_source
 from ditr.features.store import FeatureStore, Maps
 from ditr.geometry.sampling import Mode, sample_map
-from ditr.spec.entries import PrecomputedEntry
-from ditr.spec.feature_maps import Source, map_covers, map_shape
+from ditr.spec.entries import GivenEntry
+from ditr.spec.feature_maps import Source, is_per_point, map_covers, map_shape
 from ditr.spec.models import FeatureSpec
 
 
@@ -45,9 +46,12 @@ def view_of_map(
     """
     view = view_of(frames, index)
     maps = _maps(spec, entry, dataset)
-    stored = maps is not None and (isinstance(entry, PrecomputedEntry) or not maps.missing([view.frame_id]))
+    stored = maps is not None and (isinstance(entry, GivenEntry) or not maps.missing([view.frame_id]))
     tokens = maps.read(view.frame_id) if maps and stored else _computed(view.image, spec, entry)
-    uv, covers = torch.from_numpy(view.uv), map_covers(spec, entry) or view.image_hw
+    uv = torch.from_numpy(view.uv)
+    covers = None if is_per_point(entry) else map_covers(spec, entry) or view.image_hw
+    if covers is None:
+        tokens = for_points(tokens, len(uv), frame_id=view.frame_id)
     colours, features = map_colours(tokens, uv=uv, covers_hw=covers, image_hw=view.image_hw, sampling=spec.sampling)
     stored_at = maps.path(view.frame_id) if maps and stored else None
     facts = MapFacts(shape=tuple(tokens.shape), explained=colours.explained, stored_at=stored_at)
@@ -55,9 +59,16 @@ def view_of_map(
 
 
 def map_colours(
-    tokens: Tensor, *, uv: Tensor, covers_hw: tuple[int, int], image_hw: tuple[int, int], sampling: Mode
+    tokens: Tensor, *, uv: Tensor, covers_hw: tuple[int, int] | None, image_hw: tuple[int, int], sampling: Mode
 ) -> tuple[PrincipalColours, MapColours]:
-    """Of a map (C, Hp, Wp) by its tokens on the image, and of what the points at ``uv`` (N, 2) read of it."""
+    """Of a map (C, Hp, Wp) by its tokens on the image, and of what the points at ``uv`` (N, 2) read of it.
+
+    Where it covers nothing it is (C, 1, N), the features of the points.
+    """
+    if covers_hw is None:
+        colours = fit_colours(tokens.flatten(1).T)
+        of_tokens = colours.bytes_of_map(tokens)
+        return colours, MapColours(of_tokens=of_tokens, covers_hw=None, of_points=of_tokens[0])
     colours = fit_colours(_on_the_image(tokens, map_hw=covers_hw, image_hw=image_hw))
     of_points = colours.bytes_of(sample_map(tokens, uv, map_hw=covers_hw, mode=sampling))
     return colours, MapColours(of_tokens=colours.bytes_of_map(tokens), covers_hw=covers_hw, of_points=of_points)
@@ -65,7 +76,7 @@ def map_colours(
 
 def _maps(spec: FeatureSpec, entry: Source, dataset: Dataset) -> Maps | None:
     """Where maps of the spec are kept; None where they never are."""
-    if isinstance(entry, PrecomputedEntry):
+    if isinstance(entry, GivenEntry):
         return PrecomputedMaps(locate_maps(entry, dataset_root=dataset.root), entry=entry)
     if spec.mode == "online":
         return None
@@ -73,7 +84,7 @@ def _maps(spec: FeatureSpec, entry: Source, dataset: Dataset) -> Maps | None:
 
 
 def _computed(image: np.ndarray, spec: FeatureSpec, entry: Source) -> Tensor:
-    assert not isinstance(entry, PrecomputedEntry), "a precomputed map is read, or its absence is an error"
+    assert not isinstance(entry, GivenEntry), "a precomputed map is read, or its absence is an error"
     return load_source(spec, entry=entry, device=torch.device("cpu")).encode(image[None])[0]
 
 

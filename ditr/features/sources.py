@@ -1,4 +1,4 @@
-"""2D feature sources: frozen timm models that turn images into maps of tokens."""
+"""2D feature sources: frozen networks, timm's or the user's, that turn images into maps of tokens."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ditr.catalog import sha256_of, weights_stamp
 from ditr.errors import Code, DitrError
+from ditr.features.python_source import encode, make_encoder
 from ditr.features.timm_models import check, create, stage_of
 from ditr.features.weights import set_weights, weights_file
-from ditr.spec.entries import ConvEntry, VitEntry
+from ditr.spec.entries import NetworkEntry, PythonEntry, TimmEntry, VitEntry
 from ditr.spec.feature_maps import map_shape, weights_of
 from ditr.spec.models import FeatureSpec, SeededWeights
 
@@ -24,11 +25,12 @@ class FeatureSource:
     """One frozen model that computes in the spec's dtype.
 
     Of a vision transformer: the patch tokens of the spec's layers, each with the final norm, without class and register
-    tokens. Of a convolutional network: the map at the stride that the entry names.
+    tokens. Of a convolutional network: the map at the stride that the entry names. Of a class of the user's: what it
+    gives.
 
     Parameters
     ----------
-    model: timm's, with its weights; it becomes the source's own.
+    model: with its weights; it becomes the source's own.
     weights_stamp: what tells its weights from others, as ``catalog.weights_stamp`` words it; None if nobody knows.
     """
 
@@ -37,7 +39,7 @@ class FeatureSource:
         model: nn.Module,
         *,
         spec: FeatureSpec,
-        entry: VitEntry | ConvEntry,
+        entry: NetworkEntry,
         device: torch.device,
         weights_stamp: str | None = None,
     ) -> None:
@@ -46,11 +48,12 @@ class FeatureSource:
         self.device = device
         self.weights_stamp = weights_stamp
         self.dtype: torch.dtype = getattr(torch, spec.dtype)
-        self._taken = _layers(model, spec) if isinstance(entry, VitEntry) else [stage_of(model, entry)]
+        self._taken = [] if isinstance(entry, PythonEntry) else _taken(model, spec, entry)
         # Once, since a copy to a GPU waits for all that it computes.
         self._mean, self._std = (self._rgb(values) for values in (entry.mean, entry.std))
         self._digest = _digest(model)
-        self.model: Any = _for_inputs(model, spec).to(device).eval().requires_grad_(False)
+        of_inputs = model.to(self.dtype) if isinstance(entry, PythonEntry) else _for_inputs(model, spec)
+        self.model: Any = of_inputs.to(device).eval().requires_grad_(False)
 
     @torch.no_grad()
     def encode(self, images: np.ndarray | Tensor) -> Tensor:
@@ -91,6 +94,8 @@ class FeatureSource:
 
     def _intermediates(self, pixels: Tensor) -> list[Tensor]:
         """A map (B, C, Hp, Wp) for each of the layers, in the spec's order."""
+        if isinstance(self.entry, PythonEntry):
+            return [encode(self.model, pixels, entry=self.entry)]
         norm = isinstance(self.entry, VitEntry)
         ascending = sorted(self._taken)
         found: list[Tensor] = self.model.forward_intermediates(
@@ -120,49 +125,63 @@ class FeatureSource:
         return torch.tensor(values, device=self.device).reshape(1, 3, 1, 1)
 
 
-def load_source(spec: FeatureSpec, *, entry: VitEntry | ConvEntry, device: torch.device) -> FeatureSource:
+def load_source(spec: FeatureSpec, *, entry: NetworkEntry, device: torch.device) -> FeatureSource:
     """The model of ``spec.source``, which is ``entry``, with its weights, frozen.
 
-    Raises DitrError if the entry does not describe timm's model, it lacks a layer that the spec takes, or its weights
-    are missing, damaged or not to be had. Global random state stays as it is.
+    Raises DitrError if the entry does not describe timm's model, it lacks a layer that the spec takes, its weights
+    are missing, damaged or not to be had, or a class of the user's cannot be loaded. Global random state stays as it
+    is.
     """
     weights = weights_of(spec, entry)
     file = None if isinstance(weights, SeededWeights) else weights_file(weights, entry=entry)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed if isinstance(weights, SeededWeights) else 0)
-        model = create(entry)
-    check(model, entry, published=file is not None)
-    if file is not None:
-        set_weights(model, file, entry=entry)
+        model = make_encoder(entry, weights=file) if isinstance(entry, PythonEntry) else create(entry)
+    if not isinstance(entry, PythonEntry):
+        check(model, entry, published=file is not None)
+        if file is not None:
+            set_weights(model, file, entry=entry)
     stamp = weights_stamp(weights) if file is None else f"sha256 {sha256_of(file)}"
     return FeatureSource(model, spec=spec, entry=entry, device=device, weights_stamp=stamp)
 
 
-def require_source(spec: FeatureSpec, *, entry: VitEntry | ConvEntry) -> None:
-    """All that ``load_source`` can refuse but damaged weights, without making the model; downloads missing weights."""
+def require_source(spec: FeatureSpec, *, entry: NetworkEntry) -> None:
+    """All that ``load_source`` can refuse but damaged weights, without making timm's model; downloads missing weights.
+
+    A class of the user's is made and tried on a grey image: nobody else knows what it gives.
+    """
+    if isinstance(entry, PythonEntry):
+        assert spec.input_size is not None, "a spec of a computed source without an input size does not load"
+        source = load_source(spec, entry=entry, device=torch.device("cpu"))
+        source.encode(np.full((1, *spec.input_size, 3), 128, dtype=np.uint8))
+        return
     weights = weights_of(spec, entry)
     with torch.device("meta"):
         model = create(entry)
     check(model, entry, published=not isinstance(weights, SeededWeights))
-    if isinstance(entry, VitEntry):
-        _layers(model, spec)
+    _taken(model, spec, entry)
     if not isinstance(weights, SeededWeights):
         weights_file(weights, entry=entry)
 
 
-def source_flops(spec: FeatureSpec, *, entry: VitEntry | ConvEntry) -> int:
+def source_flops(spec: FeatureSpec, *, entry: TimmEntry) -> int:
     """Floating point operations that one image's map takes: two for each multiplication in convolutions, matrix
     products and attention, up to the last layer that is taken. Neither weights nor an image are needed."""
     assert spec.input_size is not None, "a spec of a computed source without an input size does not load"
     with torch.device("meta"), torch.no_grad():
         source: Any = create(entry).eval()
-        taken = _layers(source, spec) if isinstance(entry, VitEntry) else [stage_of(source, entry)]
+        taken = _taken(source, spec, entry)
         counter = FlopCounterMode(display=False)
         with counter:
             source.forward_intermediates(
                 torch.empty(1, 3, *spec.input_size), indices=taken, stop_early=True, intermediates_only=True
             )
     return counter.get_total_flops()
+
+
+def _taken(model: Any, spec: FeatureSpec, entry: TimmEntry) -> list[int]:
+    """Which of timm's intermediate maps are the source's."""
+    return _layers(model, spec) if isinstance(entry, VitEntry) else [stage_of(model, entry)]
 
 
 def _layers(model: Any, spec: FeatureSpec) -> list[int]:
@@ -191,7 +210,7 @@ def _digest(model: nn.Module) -> str:
 
 
 def _for_inputs(model: nn.Module, spec: FeatureSpec) -> nn.Module:
-    """The model for the spec's input size, with all weights in its dtype.
+    """timm's model for the spec's input size, with all weights in its dtype.
 
     Position embeddings are resampled here once and in float32, not for every batch in the dtype. What rotary ones are
     made of stays in float32: rounded, positions would move.

@@ -31,7 +31,7 @@ class Maps(Protocol):
     """Maps of frames by frame id, whoever computed them; can be carried to loader workers."""
 
     shape: tuple[int, int, int]
-    """C, Hp, Wp of every map."""
+    """C, Hp, Wp of every map; of features of points (C, 1, 1), where a frame's are (C, 1, N)."""
 
     def read(self, frame_id: str) -> Tensor:
         """The frame's map, float16; DitrError if it is missing, damaged, of another shape or not finite."""

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from ditr.errors import Code, DitrError
-from ditr.spec.entries import ConvEntry, VitEntry
+from ditr.spec.entries import ConvEntry, TimmEntry, VitEntry
 
 _torchvision_operators: list[torch.library.Library] = []
 
 
-def create(entry: VitEntry | ConvEntry) -> nn.Module:
+def create(entry: TimmEntry) -> nn.Module:
     """The entry's model as its constructor draws it, for any input size; DitrError if timm does not make it so."""
     arguments: dict[str, Any] = {"num_classes": 0, **entry.timm_args}
     if isinstance(entry, VitEntry):
@@ -29,7 +29,7 @@ def create(entry: VitEntry | ConvEntry) -> nn.Module:
     return model
 
 
-def known(entry: VitEntry | ConvEntry) -> str:
+def known(entry: TimmEntry) -> str:
     """The entry's timm name; DitrError with close ones if timm does not have it."""
     timm = import_timm()
     architecture, _, tag = entry.timm.partition(".")
@@ -44,7 +44,7 @@ def known(entry: VitEntry | ConvEntry) -> str:
     )
 
 
-def check(model: nn.Module, entry: VitEntry | ConvEntry, *, published: bool) -> None:
+def check(model: nn.Module, entry: TimmEntry, *, published: bool) -> None:
     """The entry's numbers are what maps are shaped and points are placed by, so each has to be the model's own.
 
     Parameters
@@ -97,9 +97,7 @@ def _listed(values: dict[str, Any]) -> str:
     return ", ".join(f"{name}: {value}" for name, value in values.items())
 
 
-def _misfit(
-    entry: VitEntry | ConvEntry, what: str, fix: str = "correct the entry under registry/features"
-) -> DitrError:
+def _misfit(entry: TimmEntry, what: str, fix: str = "correct the entry under registry/features") -> DitrError:
     return DitrError(what, code=Code.REGISTRY, where=entry.timm, fix=fix)
 
 

@@ -12,7 +12,7 @@ from ditr import paths
 from ditr.catalog import locate_weights, sha256_of
 from ditr.errors import Code, DitrError
 from ditr.features.timm_models import import_timm, known
-from ditr.spec.entries import ConvEntry, PretrainedWeights, VitEntry
+from ditr.spec.entries import NetworkEntry, PretrainedWeights, PythonEntry, TimmEntry
 from ditr.spec.models import FileWeights, HubWeights
 from ditr.weights.archive import is_archive, require_checksums
 
@@ -24,7 +24,7 @@ _UNUSED = ("head.", "fc_norm.", "attn_pool.")
 """Parts after the tokens, which no map is made of; a file may have them or lack them."""
 
 
-def weights_file(weights: Published, *, entry: VitEntry | ConvEntry) -> Path:
+def weights_file(weights: Published, *, entry: NetworkEntry) -> Path:
     """The user's file, else timm's download; DitrError that says what is wanted where, if neither is to be had."""
     path = locate_weights(weights)
     if path is not None:
@@ -33,14 +33,16 @@ def weights_file(weights: Published, *, entry: VitEntry | ConvEntry) -> Path:
         own = paths.project_dir() / weights.path
         fix = "correct features.weights.path in the spec, or put the file there"
         raise DitrError("no such weight file", code=Code.FEATURES, where=str(own), fix=fix)
+    if isinstance(entry, PythonEntry):
+        raise _missing(weights, of=entry.module, entry=entry, reason="a class of one's own has no download")
     path = _download(weights, entry=entry)
     if isinstance(weights, PretrainedWeights) and weights.sha256 not in (None, sha256_of(path)):
         reason = f"timm's own has sha256 {sha256_of(path)}, and the entry pins {weights.sha256}"
-        raise _missing(weights, entry=entry, reason=reason)
+        raise _missing(weights, of=entry.timm, entry=entry, reason=reason)
     return path
 
 
-def set_weights(model: nn.Module, path: Path, *, entry: VitEntry | ConvEntry) -> None:
+def set_weights(model: nn.Module, path: Path, *, entry: TimmEntry) -> None:
     """Sets every weight of the model.
 
     The file has timm's names or the publisher's, where timm knows these; it is safetensors or torch's own format, of
@@ -62,11 +64,11 @@ def set_weights(model: nn.Module, path: Path, *, entry: VitEntry | ConvEntry) ->
         ) from error
 
 
-def _download(weights: PretrainedWeights | HubWeights, *, entry: VitEntry | ConvEntry) -> Path:
+def _download(weights: PretrainedWeights | HubWeights, *, entry: TimmEntry) -> Path:
     timm = import_timm()
     config = timm.get_pretrained_cfg(known(entry), allow_unregistered=True)
     if entry.timm_args or config is None or not (config.hf_hub_id or config.url):
-        raise _missing(weights, entry=entry, reason="timm has none to download for this model")
+        raise _missing(weights, of=entry.timm, entry=entry, reason="timm has none to download for this model")
     try:
         if not config.hf_hub_id:
             from timm.models._hub import download_cached_file
@@ -74,7 +76,7 @@ def _download(weights: PretrainedWeights | HubWeights, *, entry: VitEntry | Conv
             return Path(download_cached_file(config.url))
         return _from_hub(config.hf_hub_id, names=(config.hf_hub_filename,) if config.hf_hub_filename else _HUB_NAMES)
     except Exception as error:  # whatever the HTTP client raises, it is told as the reason
-        raise _missing(weights, entry=entry, reason=_first_line(error)) from error
+        raise _missing(weights, of=entry.timm, entry=entry, reason=_first_line(error)) from error
 
 
 def _from_hub(repository: str, *, names: tuple[str, ...]) -> Path:
@@ -132,7 +134,7 @@ def _drop_zero_biases(state: dict[str, Tensor], model: nn.Module) -> None:
             raise ValueError(f"{name} is not zero; a timm name with _qkvb has such biases")
 
 
-def _missing(weights: PretrainedWeights | HubWeights, *, entry: VitEntry | ConvEntry, reason: str) -> DitrError:
+def _missing(weights: PretrainedWeights | HubWeights, *, of: str, entry: NetworkEntry, reason: str) -> DitrError:
     terms = f"accept the terms ({entry.licence}) at {entry.licence_url}, then " if entry.licence_url else ""
     own = "name a file in the spec (features.weights: {kind: file, path: ...})"
     if isinstance(weights, PretrainedWeights):
@@ -145,7 +147,7 @@ def _missing(weights: PretrainedWeights | HubWeights, *, entry: VitEntry | ConvE
     else:
         fix, where = f"{terms}connect this machine to the network, or {own}", "features.weights"
     return DitrError(
-        f"the weights of {entry.timm} are not on this machine and could not be downloaded ({reason})",
+        f"the weights of {of} are not on this machine and could not be downloaded ({reason})",
         code=Code.FEATURES,
         where=where,
         fix=f"{fix}; the specs directly under specs/ use an embedded source and need no download",

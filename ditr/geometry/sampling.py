@@ -20,7 +20,8 @@ class Reading:
     """Which tokens N points read, and how much of each."""
 
     rows: Tensor
-    """(N, K) int64 into the T = Hp x Wp tokens of a map, row by row; K is 1 (nearest) or 4 (bilinear)."""
+    """(N, K) int64 into the T = Hp x Wp tokens of a map, row by row; K is 1 (nearest, or a token each) or 4
+    (bilinear)."""
     weights: Tensor
     """(N, K) float32; those of a point sum to 1."""
 
@@ -34,6 +35,11 @@ def sample_map(tokens: Tensor, uv: Tensor, *, map_hw: tuple[int, int], mode: Mod
 def mixed(tokens: Tensor, reading: Reading) -> Tensor:
     """(T, C) float32 -> (N, C): each point's tokens, weighted."""
     return embedding_bag(reading.rows, tokens, per_sample_weights=reading.weights, mode="sum")
+
+
+def one_each(points: int, *, device: torch.device) -> Reading:
+    """Where there is a token for each point, in their order."""
+    return Reading(rows=torch.arange(points, device=device)[:, None], weights=torch.ones(points, 1, device=device))
 
 
 def read_at(uv: Tensor, *, grid_hw: tuple[Size, Size], map_hw: tuple[Size, Size], mode: Mode) -> Reading:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ditr.data.batch import Batch, Sample
 from ditr.errors import Code, DitrError
-from ditr.geometry.sampling import Reading, read_at
+from ditr.geometry.sampling import Reading, one_each, read_at
 from ditr.model.attention import PointGroups
 from ditr.model.bifusion import BiFusion
 from ditr.model.injection import Adder, Additions, Injection, Injector, RowSquares, StemFusion
@@ -228,8 +228,11 @@ def _map_of(sample: Sample, *, channels: int) -> Tensor:
 
 def _readings(batch: Batch, maps: list[Tensor], *, mode: Literal["nearest", "bilinear"]) -> list[Reading]:
     """What the points of each sample read of its own map, whose sizes may differ; all at once."""
+    covered = [sample.map_hw for sample in batch if sample.map_hw is not None]
+    if not covered:
+        return [one_each(len(sample.xyz), device=sample.xyz.device) for sample in batch]
     points = _points(batch)
-    sizes = [(*tokens.shape[1:], *sample.map_hw) for sample, tokens in zip(batch, maps, strict=True)]
+    sizes = [(*tokens.shape[1:], *map_hw) for tokens, map_hw in zip(maps, covered, strict=True)]
     of_samples = sent(torch.tensor(sizes), device=points.sizes.device)
     rows, columns, height, width = of_samples.index_select(0, points.sample_of_row).unbind(dim=1)
     uv = torch.cat([sample.uv for sample in batch])

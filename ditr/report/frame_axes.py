@@ -31,8 +31,11 @@ def draw_image(axes: Axes, image: np.ndarray, title: str) -> None:
 
 def draw_tokens(axes: Axes, view: FrameView, *, opacity: float) -> None:
     """Each token's colour on the rectangle of pixels that it stands for; what the map covers beyond the image is cut
-    off."""
+    off. Features of points are drawn at their pixels."""
     assert view.features is not None, "there is a map to draw"
+    if view.features.covers_hw is None:
+        draw_points(axes, view, view.features.of_tokens[0] / 255)
+        return
     height, width = view.features.covers_hw
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     axes.imshow(view.features.of_tokens, extent=extent, interpolation="nearest", alpha=opacity, zorder=2)

@@ -12,7 +12,7 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from ditr.data.frame_view import Cloud, FrameView
+from ditr.data.frame_view import Cloud, FrameView, MapColours
 from ditr.evaluation.point_outcomes import PointOutcomes, least_shown, point_outcomes
 from ditr.report.frame_axes import (
     WITHOUT_PIXEL,
@@ -90,10 +90,10 @@ def feature_figure(view: FrameView, *, title: str, caption: str) -> Figure:
     figure.supxlabel(caption, fontsize=10, x=0.01, ha="left", linespacing=1.5)
     plain, tokens, blended, pixels = (figure.add_subplot(2, 3, place) for place in (1, 2, 3, 4))
     draw_image(plain, view.image, "image")
-    rows, columns = features.of_tokens.shape[:2]
-    height, width = features.covers_hw
-    beyond = "" if view.image_hw == (height, width) else f" over {height} x {width} pixels, cut at the image"
-    draw_image(tokens, view.image, f"map of {rows} x {columns} tokens{beyond}")
+    beyond = ""
+    if features.covers_hw not in (None, view.image_hw):
+        beyond = " over {} x {} pixels, cut at the image".format(*features.covers_hw)
+    draw_image(tokens, view.image, f"map of {_extent(features)}{beyond}")
     draw_tokens(tokens, view, opacity=1.0)
     draw_image(blended, faded(view.image, 1.0), "map over the image")
     draw_tokens(blended, view, opacity=0.55)
@@ -130,8 +130,7 @@ def draw_run_view(view: FrameView, *, run: str, best_score: float, path: Path) -
     if view.features is None:
         draw_image(features, np.full_like(view.image, 245), "no 2D features: the run is 3D only")
     else:
-        rows, columns = view.features.of_tokens.shape[:2]
-        title = f"2D features, {rows} x {columns} tokens: three principal components"
+        title = f"2D features, {_extent(view.features)}: three principal components"
         draw_image(features, faded(view.image, _UNDER_POINTS), title)
         draw_tokens(features, view, opacity=0.8)
     count = int(cloud.superpoints.max(initial=-1)) + 1
@@ -187,6 +186,11 @@ def _from_above(axes: Axes, cloud: Cloud, colours: np.ndarray) -> None:
     axes.plot([0], [0], marker="^", color="black", markersize=8)
     axes.set_aspect("equal", adjustable="datalim")
     entitle(axes, "points from above, the camera at the triangle")
+
+
+def _extent(features: MapColours) -> str:
+    rows, columns = features.of_tokens.shape[:2]
+    return f"{columns:,} points" if features.covers_hw is None else f"{rows} x {columns} tokens"
 
 
 def _id_colours(ids: np.ndarray) -> np.ndarray:

@@ -30,6 +30,11 @@ def _entry(run: ArmRun) -> str:
     return _not_noted(run) if entry is None else _short(canonical_json(without_prose(entry)))
 
 
+def _source_code(run: ArmRun) -> str:
+    """Of a class of the user's; the code of timm's models is in ``packages``."""
+    return str(_features(run).get("code_digest", "timm"))[:_DIGITS]
+
+
 def _features(run: ArmRun) -> dict[str, Any]:
     return run.provenance.get("features") or {}
 
@@ -98,5 +103,9 @@ FACTS: Mapping[str, Fact] = {
 ENGINE_FACTS: Mapping[str, Fact] = {"packages.engine": _engine_package}
 """The same, of runs that have the same engine."""
 
-FEATURE_FACTS: Mapping[str, Fact] = {"features.digest": _digest, "features.entry": _entry}
+FEATURE_FACTS: Mapping[str, Fact] = {
+    "features.digest": _digest,
+    "features.entry": _entry,
+    "features.code": _source_code,
+}
 """The same, of runs that read 2D features."""

@@ -12,7 +12,7 @@ from ditr.progress import Progress
 from ditr.runner.feature_inputs import FeatureInputs, feature_inputs, sample_set
 from ditr.runner.inputs import Inputs, LoadedWeights, build_model, fresh_model
 from ditr.seeds import derive_seed
-from ditr.spec.entries import PrecomputedEntry
+from ditr.spec.entries import GivenEntry
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
 
@@ -143,7 +143,7 @@ def _source(spec: Spec, *, registry: Registry, device: torch.device) -> Callable
     if features is None:
         return None
     entry = registry.features(features.source)
-    if isinstance(entry, PrecomputedEntry):
+    if isinstance(entry, GivenEntry):
         return None
 
     def load() -> FeatureSource:

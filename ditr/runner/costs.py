@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from ditr.catalog import locate_dataset
 from ditr.runner.feature_inputs import FeatureInputs, sample_set
 from ditr.runner.inputs import fresh_model
-from ditr.spec.entries import PrecomputedEntry, SynthRoomsEntry
+from ditr.spec.entries import GivenEntry, PythonEntry, SynthRoomsEntry
 from ditr.spec.execution import with_engine
-from ditr.spec.feature_maps import map_channels, map_covers, map_shape
+from ditr.spec.feature_maps import is_per_point, map_channels, map_covers, map_shape
 from ditr.spec.models import ScheduleSpec, Spec
 from ditr.spec.registry import Registry
 
@@ -117,6 +117,7 @@ def stored_features(spec: Spec, *, registry: Registry) -> FeatureInputs:
         channels=map_channels(read, entry),
         shape=map_shape(read, entry),
         map_hw=map_covers(read, entry),
+        per_point=is_per_point(entry),
     )
 
 
@@ -174,13 +175,13 @@ def _maps(
     if features is None:
         return None
     source = registry.features(features.source)
-    if isinstance(source, PrecomputedEntry):
+    if isinstance(source, GivenEntry):
         return MapCosts(missing=0, present=sum(frames) if frames else None)
     from ditr.features.extract import store_folder
     from ditr.features.sources import source_flops
     from ditr.features.store import FeatureStore
 
-    flops = source_flops(features, entry=source)
+    flops = None if isinstance(source, PythonEntry) else source_flops(features, entry=source)
     if features.mode == "online":
         return MapCosts(missing=0, present=0, flops_each=flops)
     shape = map_shape(features, source)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ditr.progress import Progress
-from ditr.spec.entries import PrecomputedEntry
-from ditr.spec.feature_maps import map_channels, map_covers, map_shape
+from ditr.spec.entries import GivenEntry
+from ditr.spec.feature_maps import is_per_point, map_channels, map_covers, map_shape
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
 
@@ -39,6 +39,8 @@ class FeatureInputs:
     """C, Hp, Wp of every map."""
     map_hw: tuple[int, int] | None = None
     """What a map covers, if that is more than the image."""
+    per_point: bool = False
+    """Whether a map is of the frame's points, a column each."""
     facts: dict[str, Any] | None = None
     """What the maps are made of, for the provenance."""
 
@@ -69,7 +71,7 @@ def feature_inputs(
         from ditr.features.online_maps import OnlineMaps
         from ditr.features.sources import load_source
 
-        assert not isinstance(entry, PrecomputedEntry), "precomputed maps are stored ones"
+        assert not isinstance(entry, GivenEntry), "precomputed maps are stored ones"
         source = load_source(features, entry=entry, device=device)
         facts = _facts(source)
         facts["form"] = make_fast(source, images=1)  # not compiled: batches of several sizes are encoded
@@ -86,6 +88,7 @@ def feature_inputs(
         channels=map_channels(features, entry),
         shape=map_shape(features, entry),
         map_hw=map_covers(features, entry),
+        per_point=is_per_point(entry),
         facts=facts | {"source": features.source, "mode": features.mode},
     )
 
@@ -113,6 +116,7 @@ def sample_set(
         augmentation=spec.augmentation if augmented else None,
         tokens=read or (features.maps.read if features.maps else None),
         map_hw=features.map_hw,
+        per_point=features.per_point,
         images=features.online,
         image_augmentation=of_images if augmented else None,
         esam_compat=spec.esam_compat,
@@ -121,10 +125,12 @@ def sample_set(
 
 def _facts(source: FeatureSource) -> dict[str, Any]:
     """What computes maps online, in the words of a store's manifest."""
+    from ditr.features.extract import code_of
+
     return {
         "entry": source.entry.model_dump(mode="json"),
         "weights_digest": source.weights_digest(),
         "weights_stamp": source.weights_stamp,
         "features": source.spec.model_dump(mode="json"),
         "shape": list(map_shape(source.spec, source.entry)),
-    }
+    } | code_of(source.entry)

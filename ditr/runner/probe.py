@@ -20,7 +20,7 @@ from ditr.runner.execution import pick_device
 from ditr.runner.inputs import fresh_model
 from ditr.runner.plan import PlannedRun
 from ditr.runner.session import use_cores
-from ditr.spec.entries import PrecomputedEntry
+from ditr.spec.entries import GivenEntry, PythonEntry
 from ditr.spec.models import FeatureSpec, SeededWeights, Spec
 from ditr.spec.registry import Registry
 
@@ -183,13 +183,14 @@ def _map_ms(spec: Spec, frames: FrameSet, *, registry: Registry, device: torch.d
 
 
 def _source(spec: FeatureSpec, *, registry: Registry, device: torch.device) -> FeatureSource:
-    """With random weights, so that none are needed."""
+    """With random weights where it is timm's, so that none are needed."""
     from ditr.features.fused_vit import make_fast
     from ditr.features.sources import load_source
 
     entry = registry.features(spec.source)
-    assert not isinstance(entry, PrecomputedEntry), "precomputed maps are there"
-    drawn = spec.model_copy(update={"weights": SeededWeights(kind="seeded", seed=0)})
+    assert not isinstance(entry, GivenEntry), "precomputed maps are there"
+    own = spec if isinstance(entry, PythonEntry) else None
+    drawn = own or spec.model_copy(update={"weights": SeededWeights(kind="seeded", seed=0)})
     source = load_source(drawn, entry=entry, device=device)
     make_fast(source, images=1)
     return source

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ditr.catalog import locate_checkpoint, locate_dataset, locate_maps
 from ditr.errors import Code, DitrError
 from ditr.progress import Progress, silent
-from ditr.spec.entries import ConvEntry, FolderEntry, PrecomputedEntry, VitEntry
+from ditr.spec.entries import FolderEntry, GivenEntry, NetworkEntry
 from ditr.spec.feature_maps import map_shape
 from ditr.spec.models import DatasetSpec, FeatureSpec, Spec
 from ditr.spec.registry import Registry
@@ -76,7 +76,7 @@ def _require_features(spec: Spec, registry: Registry, opened: _Open) -> None:
     if features is None:
         return
     entry = registry.features(features.source)
-    if isinstance(entry, PrecomputedEntry):
+    if isinstance(entry, GivenEntry):
         _require_maps(entry, opened(spec.dataset))
     elif features.mode == "online" or _lacks_maps(features, entry, spec.dataset, registry, opened):
         from ditr.features.sources import require_source
@@ -84,7 +84,7 @@ def _require_features(spec: Spec, registry: Registry, opened: _Open) -> None:
         require_source(features, entry=entry)
 
 
-def _require_maps(entry: PrecomputedEntry, dataset: Dataset) -> None:
+def _require_maps(entry: GivenEntry, dataset: Dataset) -> None:
     from ditr.features.precomputed_maps import PrecomputedMaps
 
     frame_ids = dataset.train.ids + dataset.val.ids
@@ -94,7 +94,7 @@ def _require_maps(entry: PrecomputedEntry, dataset: Dataset) -> None:
 
 
 def _lacks_maps(
-    features: FeatureSpec, entry: VitEntry | ConvEntry, dataset: DatasetSpec, registry: Registry, opened: _Open
+    features: FeatureSpec, entry: NetworkEntry, dataset: DatasetSpec, registry: Registry, opened: _Open
 ) -> bool:
     dataset_entry = registry.dataset(dataset.name)
     embedded = not isinstance(dataset_entry, FolderEntry)

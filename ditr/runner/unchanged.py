@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ditr.catalog import locate_checkpoint, locate_dataset, locate_maps, weights_stamp
 from ditr.errors import Code, DitrError
 from ditr.record.folder import Record
-from ditr.spec.entries import FolderEntry, PrecomputedEntry
+from ditr.spec.entries import FolderEntry, GivenEntry
 from ditr.spec.feature_maps import weights_of
 from ditr.spec.models import HubWeights, RegisteredCheckpoint, SeededWeights, Spec
 from ditr.spec.registry import Registry
@@ -68,7 +68,7 @@ class Present:
         if features is None:
             return None
         entry = self._registry.features(features.source)
-        if isinstance(entry, PrecomputedEntry):
+        if isinstance(entry, GivenEntry):
             return None  # maps are no weights
         weights = weights_of(features, entry)
         if isinstance(weights, SeededWeights | HubWeights) or weights.sha256 is not None:
@@ -87,7 +87,7 @@ class Present:
         from ditr.features.precomputed_maps import PrecomputedMaps
 
         entry = self._registry.features(source)
-        if not isinstance(entry, PrecomputedEntry) or (dataset := self._opened(dataset_name)) is None:
+        if not isinstance(entry, GivenEntry) or (dataset := self._opened(dataset_name)) is None:
             return None
         ids = [frame for split in (dataset.train, dataset.val) for frame in split.ids if frame not in excluded]
         maps = PrecomputedMaps(locate_maps(entry, dataset_root=dataset.root), entry=entry, frame_ids=ids)

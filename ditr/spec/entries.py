@@ -92,27 +92,34 @@ class PretrainedWeights(Part):
 
 Weights = Annotated[SeededWeights | PretrainedWeights, Field(discriminator="kind")]
 Rgb = Annotated[tuple[Signed, Signed, Signed], Field(strict=False)]
+RgbScale = Annotated[tuple[Positive, Positive, Positive], Field(strict=False)]
 
 
-class _Timm(Part):
-    """A frozen timm model."""
+class _Network(Part):
+    """A frozen network that computes maps of images."""
 
     description: str = ""
-    timm: str
-    """timm model name."""
-    timm_args: dict[str, Annotated[int, Field(ge=0, le=MOST_CHANNELS)]] = Field(default={})
-    """Architecture overrides passed to timm (embed_dim, depth, num_heads)."""
     channels: Channels
     patch: Pixels
     """Pixels of the input per token, both ways; of a convolutional network its stride at the map that is taken."""
     mean: Rgb
-    std: Annotated[tuple[Positive, Positive, Positive], Field(strict=False)]
+    """Of red, green and blue in 0..1: taken from an image before it is divided by ``std``."""
+    std: RgbScale
     sizes: Annotated[tuple[Size, ...], Field(strict=False)] = ()
     """Recommended input sizes for images of 4:3, height and width in pixels."""
     weights: Weights
     licence: str
     licence_url: str = ""
     """Where terms have to be accepted before the weights can be had."""
+
+
+class _Timm(_Network):
+    """A timm model."""
+
+    timm: str
+    """timm model name."""
+    timm_args: dict[str, Annotated[int, Field(ge=0, le=MOST_CHANNELS)]] = Field(default={})
+    """Architecture overrides passed to timm (embed_dim, depth, num_heads)."""
 
 
 class VitEntry(_Timm):
@@ -129,16 +136,34 @@ class ConvEntry(_Timm):
     kind: Literal["conv"]
 
 
-class PrecomputedEntry(Part):
-    """Maps that somebody else computed: a folder of ``.pt`` files, bare tensors or a dict with the tensor at "pix"."""
+class PythonEntry(_Network):
+    """A network of the user's: a class that gives maps of images (docs/your_source.md)."""
 
-    kind: Literal["precomputed"]
+    kind: Literal["python"]
+    module: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    """Module and class, such as ``my_project.radio:Encoder``; its code is part of the experiment's identity."""
+    mean: Rgb = (0.0, 0.0, 0.0)
+    std: RgbScale = (1.0, 1.0, 1.0)
+    weights: Weights = SeededWeights(kind="seeded", seed=0)
+    """pretrained: the class is called with the file's path; seeded: without, after torch was seeded."""
+    licence: str = ""
+
+
+class _Given(Part):
+    """2D features that somebody else computed: a folder with a file a frame, ``.pt`` or ``.npy``."""
+
     description: str = ""
     path: str
     """Folder below that of the data set, or an absolute path."""
     files: str = "{scene}/{number}.pt"
-    """Where below it a frame's map is, from its scene, number and id."""
+    """Where below it a frame's file is, from its scene, number and id."""
     channels: Channels
+
+
+class PrecomputedEntry(_Given):
+    """Maps, bare tensors or a dict with the tensor at "pix"."""
+
+    kind: Literal["precomputed"]
     rows: Pixels
     columns: Pixels
     covers: Size
@@ -147,7 +172,21 @@ class PrecomputedEntry(Part):
     licence: str
 
 
-FeatureEntry = Annotated[VitEntry | ConvEntry | PrecomputedEntry, Field(discriminator="kind")]
+class PointsEntry(_Given):
+    """One feature a point, (N, C) a frame in the order of its points, as networks of points give (docs/features.md)."""
+
+    kind: Literal["points"]
+    licence: str = ""
+
+
+TimmEntry = VitEntry | ConvEntry
+NetworkEntry = VitEntry | ConvEntry | PythonEntry
+"""What computes maps."""
+GivenEntry = PrecomputedEntry | PointsEntry
+"""What reads features that are there."""
+FeatureEntry = Annotated[
+    VitEntry | ConvEntry | PythonEntry | PrecomputedEntry | PointsEntry, Field(discriminator="kind")
+]
 
 
 class CheckpointEntry(Part):
@@ -170,4 +209,4 @@ class CheckpointEntry(Part):
     voxel_size_m: VoxelSize
 
 
-Entry = SynthRoomsEntry | FolderEntry | VitEntry | ConvEntry | PrecomputedEntry | CheckpointEntry
+Entry = SynthRoomsEntry | FolderEntry | NetworkEntry | GivenEntry | CheckpointEntry

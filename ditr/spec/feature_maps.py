@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ditr.spec.entries import ConvEntry, PrecomputedEntry, VitEntry, Weights
+from ditr.spec.entries import GivenEntry, NetworkEntry, PointsEntry, PrecomputedEntry, VitEntry, Weights
 from ditr.spec.models import FeatureSpec, OwnWeights
 
-Source = VitEntry | ConvEntry | PrecomputedEntry
+Source = NetworkEntry | GivenEntry
 
 
 def map_channels(spec: FeatureSpec, entry: Source) -> int:
@@ -14,12 +14,20 @@ def map_channels(spec: FeatureSpec, entry: Source) -> int:
 
 
 def map_shape(spec: FeatureSpec, entry: Source) -> tuple[int, int, int]:
-    """C, Hp, Wp of a map; the input size is a multiple of the patch in every spec that loads."""
-    if isinstance(entry, PrecomputedEntry):
-        return entry.channels, entry.rows, entry.columns
+    """C, Hp, Wp of a map; the input size is a multiple of the patch in every spec that loads.
+
+    One feature a point is a map of one row with as many columns as the frame has points: here it has one.
+    """
+    if isinstance(entry, GivenEntry):
+        return given_shape(entry)
     assert spec.input_size is not None, "a spec of a computed source without an input size does not load"
     height, width = spec.input_size
     return map_channels(spec, entry), height // entry.patch, width // entry.patch
+
+
+def given_shape(entry: GivenEntry) -> tuple[int, int, int]:
+    """``map_shape`` of what nobody computes here."""
+    return (entry.channels, 1, 1) if isinstance(entry, PointsEntry) else (entry.channels, entry.rows, entry.columns)
 
 
 def map_covers(spec: FeatureSpec, entry: Source) -> tuple[int, int] | None:
@@ -29,6 +37,11 @@ def map_covers(spec: FeatureSpec, entry: Source) -> tuple[int, int] | None:
     return spec.input_size if spec.resize == "pad" else None
 
 
-def weights_of(spec: FeatureSpec, entry: VitEntry | ConvEntry) -> Weights | OwnWeights:
+def is_per_point(entry: Source) -> bool:
+    """Whether every point has a feature of its own, and reads it wherever its pixel is."""
+    return isinstance(entry, PointsEntry)
+
+
+def weights_of(spec: FeatureSpec, entry: NetworkEntry) -> Weights | OwnWeights:
     """The weights of the spec, else those of the entry."""
     return spec.weights or entry.weights

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ditr.errors import DitrError
-from ditr.spec.entries import SYNTHROOMS_IMAGE, ConvEntry, PrecomputedEntry, SynthRoomsEntry
+from ditr.spec.entries import (
+    SYNTHROOMS_IMAGE,
+    GivenEntry,
+    PointsEntry,
+    PrecomputedEntry,
+    PythonEntry,
+    SynthRoomsEntry,
+    VitEntry,
+)
 from ditr.spec.feature_maps import Source
 from ditr.spec.models import AugmentationSpec, DatasetSpec, FeatureSpec, FusionSpec, HubWeights
 from ditr.spec.problems import Finding, in_yaml, repeated
@@ -28,7 +36,7 @@ def fusion_has_features(features: FeatureSpec | None, fusion: FusionSpec) -> Ite
 
 def input_size_fits_patch(features: FeatureSpec | None, registry: Registry) -> Iterator[Finding]:
     entry = _feature_entry(features, registry)
-    if features is None or entry is None or isinstance(entry, PrecomputedEntry):
+    if features is None or entry is None or isinstance(entry, GivenEntry):
         return
     if features.input_size is None:
         near = ", ".join(in_yaml(size) for size in entry.sizes)
@@ -56,6 +64,8 @@ def map_covers_image(dataset: DatasetSpec, features: FeatureSpec | None, registr
             what = f"its maps cover {_pixels(entry.covers)} pixels, and {images}; take maps of the whole image"
             yield Finding(("features", "source"), what, (("dataset", "name"),))
         return
+    if isinstance(entry, PointsEntry):
+        return  # read whatever the pixel is
     if features.resize == "resize" or features.input_size is None:
         return
     for index, name in enumerate(("height", "width")):
@@ -68,34 +78,43 @@ def map_covers_image(dataset: DatasetSpec, features: FeatureSpec | None, registr
             yield Finding(("features", "input_size", index), what, (("features", "resize"), ("dataset", "name")))
 
 
-def precomputed_maps_are_as_they_are(features: FeatureSpec | None, registry: Registry) -> Iterator[Finding]:
-    """What computes a map has no meaning for one that somebody else computed."""
-    if features is None or not isinstance(_feature_entry(features, registry), PrecomputedEntry):
+def given_features_are_as_they_are(features: FeatureSpec | None, registry: Registry) -> Iterator[Finding]:
+    """What computes a map has no meaning for one that somebody else computed; nor has a pixel's place in the map for
+    features of points."""
+    entry = _feature_entry(features, registry)
+    if features is None or not isinstance(entry, GivenEntry):
         return
     default = FeatureSpec(source=features.source)
-    for name in ("weights", "mode", "input_size", "resize", "layers", "dtype", "augmentation"):
+    per_point = isinstance(entry, PointsEntry)
+    are = "features of points, each of which reads its own" if per_point else "precomputed maps"
+    of_pixels = ("sampling",) if per_point else ()
+    for name in ("weights", "mode", "input_size", "resize", "layers", "dtype", "augmentation", *of_pixels):
         if getattr(features, name) != getattr(default, name):
             left = "null" if (value := getattr(default, name)) is None else in_yaml(value)
-            what = f"{features.source} are precomputed maps, which this cannot change; remove the key, or write {left}"
+            what = f"{features.source} are {are}, which this cannot change; remove the key, or write {left}"
             yield Finding(("features", name), what, (("features", "source"),))
 
 
 def hub_weights_are_of_the_model(features: FeatureSpec | None, registry: Registry) -> Iterator[Finding]:
     entry = _feature_entry(features, registry)
-    if features is None or entry is None or isinstance(entry, PrecomputedEntry):
+    if features is None or entry is None or isinstance(entry, GivenEntry):
         return
-    if isinstance(features.weights, HubWeights) and entry.timm_args:
+    if isinstance(features.weights, HubWeights) and isinstance(entry, PythonEntry):
+        what = f"{features.source} is a class of one's own, of which timm has no weights; take seeded or file"
+        yield Finding(("features", "weights", "kind"), what, (("features", "source"),))
+    elif isinstance(features.weights, HubWeights) and not isinstance(entry, PythonEntry) and entry.timm_args:
         changed = ", ".join(f"{name}: {value}" for name, value in entry.timm_args.items())
         what = f"timm has no weights of {entry.timm} with {changed}, as {features.source} is; take seeded or file"
         yield Finding(("features", "weights", "kind"), what, (("features", "source"),))
 
 
 def layers_are_of_a_transformer(features: FeatureSpec | None, registry: Registry) -> Iterator[Finding]:
-    if features is None or not isinstance(_feature_entry(features, registry), ConvEntry):
+    entry = _feature_entry(features, registry)
+    if features is None or entry is None or isinstance(entry, VitEntry | GivenEntry):
         return
     default = FeatureSpec(source=features.source).layers
     if features.layers != default:
-        what = f"{features.source} is no vision transformer, its map is that of the entry's stride"
+        what = f"{features.source} is no vision transformer of timm's, its map is that of the entry's stride"
         what += f"; remove the key, or write {in_yaml(default)}"
         yield Finding(("features", "layers"), what, (("features", "source"),))
 
@@ -109,7 +128,7 @@ def images_are_augmented_online(
 ) -> Iterator[Finding]:
     if features is None or features.augmentation is None:
         return
-    if isinstance(_feature_entry(features, registry), PrecomputedEntry):
+    if isinstance(_feature_entry(features, registry), GivenEntry):
         return  # there is no online to advise
     if features.mode != "online":
         what = "stored maps are of the image as it is; write features.mode: online, or remove the augmentation"
@@ -126,6 +145,12 @@ def images_are_augmented_online(
         yield Finding(path, what, (("augmentation", "flip_probability"),))
 
 
+def rows_are_of_their_own_points(features: FeatureSpec | None, registry: Registry) -> Iterator[Finding]:
+    if features and features.control == "shuffled" and isinstance(_feature_entry(features, registry), PointsEntry):
+        what = f"{features.source} are features of points, and another frame has other points; take zero or mean"
+        yield Finding(("features", "control"), what, (("features", "source"),))
+
+
 def controls_are_of_stored_maps(features: FeatureSpec | None) -> Iterator[Finding]:
     if features and features.control != "none" and features.mode != "stored":
         what = f"{features.control} features are made of stored maps; write features.mode: stored"
@@ -137,11 +162,12 @@ FEATURE_RULES: tuple[Callable[..., Iterator[Finding]], ...] = (
     fusion_has_features,
     input_size_fits_patch,
     map_covers_image,
-    precomputed_maps_are_as_they_are,
+    given_features_are_as_they_are,
     hub_weights_are_of_the_model,
     layers_are_of_a_transformer,
     layers_are_unique,
     images_are_augmented_online,
+    rows_are_of_their_own_points,
     controls_are_of_stored_maps,
 )
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from ditr.spec.entries import SYNTHROOMS_VERSION, Entry, SynthRoomsEntry
+from ditr import plugins
+from ditr.spec.entries import SYNTHROOMS_VERSION, Entry, PythonEntry, SynthRoomsEntry
 from ditr.spec.execution import possible_engines, with_engine
 from ditr.spec.models import DECODER_STRIDES, Engine, ExecutionSpec, RegisteredCheckpoint, SeededWeights, Spec
 from ditr.spec.registry import Registry
@@ -111,6 +112,8 @@ def _content(entry: Entry) -> object:
     content = without_prose(entry.model_dump(mode="json"))
     if isinstance(entry, SynthRoomsEntry):
         return {"generator": SYNTHROOMS_VERSION, "entry": content}
+    if isinstance(entry, PythonEntry):
+        return {"code": plugins.code_digest(entry.module), "entry": content}
     return content
 
 

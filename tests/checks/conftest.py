@@ -19,8 +19,8 @@ from ditr.features.online_maps import OnlineMaps
 from ditr.features.sources import FeatureSource, load_source
 from ditr.features.store import FeatureStore, Maps
 from ditr.model.esam import EsamSingleView
-from ditr.spec.entries import PrecomputedEntry
-from ditr.spec.feature_maps import Source, map_channels, map_covers, map_shape, weights_of
+from ditr.spec.entries import GivenEntry
+from ditr.spec.feature_maps import Source, is_per_point, map_channels, map_covers, map_shape, weights_of
 from ditr.spec.models import (
     BackboneSpec,
     BiFusionSpec,
@@ -80,7 +80,7 @@ class World:
         self.spec = self.spec.model_copy(update={"features": self.features.model_copy(update=changes)})
 
     def source(self) -> FeatureSource:
-        assert not isinstance(self.entry, PrecomputedEntry)
+        assert not isinstance(self.entry, GivenEntry)
         return load_source(self.features, entry=self.entry, device=CPU)
 
     def extract(self) -> None:
@@ -138,6 +138,7 @@ class World:
             augmentation=self.spec.augmentation if augmented else None,
             tokens=self.maps.read if fusion and self.maps is not None else None,
             map_hw=map_covers(self.features, self.entry) if fusion else None,
+            per_point=fusion and is_per_point(self.entry),
             images=online,
             image_augmentation=self.features.augmentation if augmented and online else None,
         )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Fault = Callable[["World", pytest.MonkeyPatch], None]
 GRID = (12, 16)
+NOISE = torch.Generator()
 
 
 def failed_of(world: World, names: set[str]) -> set[str]:
@@ -181,6 +182,16 @@ def first_for_all(source: FeatureSource, pixels: Tensor) -> list[Tensor]:
     return [intermediates(source, pixels[:1]).expand(len(pixels), -1, -1, -1)]
 
 
+def with_noise(source: FeatureSource, pixels: Tensor) -> list[Tensor]:
+    maps = intermediates(source, pixels)
+    return [maps + 0.1 * torch.randn(maps.shape, generator=NOISE)]
+
+
+def with_batch_statistics(source: FeatureSource, pixels: Tensor) -> list[Tensor]:
+    maps = intermediates(source, pixels)
+    return [maps - maps.mean(dim=(0, 2, 3), keepdim=True)]
+
+
 def transposed_source(source: FeatureSource, pixels: Tensor) -> list[Tensor]:
     maps = intermediates(source, pixels)
     return [maps.transpose(2, 3).reshape(maps.shape)]
@@ -290,6 +301,8 @@ STORED: dict[str, tuple[Fault, str]] = {
     "register tokens are patches too": (gives(all_but_class_token, extract=False), "token_count"),
     "patches begin at the class token": (gives(tokens_from(0), extract=True), "token_locality own_image"),
     "patches begin at the registers": (gives(tokens_from(1), extract=True), "token_locality own_image"),
+    "the source draws random numbers": (gives(with_noise, extract=True), "recomputed repeated"),
+    "the source takes statistics of the batch": (gives(with_batch_statistics, extract=True), "repeated"),
     "the source transposes": (gives(transposed_source, extract=True), "token_locality own_image"),
     "images lose their sides": (sees(middle_cut_out), "map_alignment token_locality"),
     "images are padded and not resized": (sees(padded_instead), "map_alignment token_locality"),
@@ -409,6 +422,8 @@ def test_sound_precomputed_maps_pass(world: World) -> None:
 
 ONLINE: dict[str, tuple[Fault, str]] = {
     "patches begin at the registers": (gives(tokens_from(1), extract=False), "token_locality own_image"),
+    "the source draws random numbers": (gives(with_noise, extract=False), "repeated"),
+    "the source takes statistics of the batch": (gives(with_batch_statistics, extract=False), "repeated"),
     "the source transposes": (gives(transposed_source, extract=False), "token_locality own_image"),
     "images lose their sides": (sees(middle_cut_out, extract=False), "map_alignment"),
     "the source does not load": (does_not_load, "source_loads"),

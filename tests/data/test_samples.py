@@ -202,6 +202,26 @@ def test_a_frame_that_sees_none_of_its_points_is_an_error_with_2d_features_only(
     assert training_set(frames)[0].depth_ok_ratio == 0
 
 
+def test_points_read_features_of_their_own_also_off_the_image_and_never_those_of_other_counts(tmp_path: Path) -> None:
+    frames = write_frames(tmp_path, 1, looking_away=True)
+    tables = {COUNT: torch.arange(COUNT).half()[None, None], 1: torch.full((1, 1, 1), 7.0), 5: torch.zeros(1, 1, 5)}
+
+    def read(count: int) -> Sample:
+        options = {"seed": 0, "voxel_size_m": 0.04, "augmentation": AugmentationSpec(), "per_point": True}
+        return SampleSet(frames, tokens=lambda frame_id: tables[count], **options)[0]
+
+    own = read(COUNT)
+    assert own.tokens is not None
+    assert own.tokens.flatten().tolist() == list(range(COUNT))
+    assert own.uv_valid.all()
+    assert own.map_hw is None
+    one = read(1).tokens
+    assert one is not None
+    assert one.flatten().tolist() == [7] * COUNT
+    with pytest.raises(DitrError, match="features of 5 points, and the frame has 400"):
+        read(5)
+
+
 def test_batches_do_not_depend_on_the_number_of_workers(frames: FrameSet, store: FeatureStore) -> None:
     samples = training_set(frames, store=store)
     samples.set_epoch(3)

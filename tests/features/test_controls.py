@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from ditr.errors import DitrError
 from ditr.features.controls import map_reader, partners
+from ditr.features.precomputed_maps import PrecomputedMaps
 from ditr.features.store import FeatureStore
+from ditr.spec.entries import PointsEntry
 
 SHAPE = (2, 3, 4)
 scene_sizes = st.lists(st.integers(1, 6), min_size=2, max_size=8).filter(lambda sizes: 2 * max(sizes) <= sum(sizes))
@@ -58,3 +61,15 @@ def test_what_each_control_reads_also_in_another_process(store: FeatureStore) ->
         assert (zeros.dtype, tuple(zeros.shape), float(zeros.abs().max())) == (torch.float16, SHAPE, 0.0)
         assert mean(frame_id).unique().tolist() == [1.5], "of 0, 1, 2 and 3"
         assert split[int(other(frame_id)[0, 0, 0])] == partners(split)[frame_id]
+
+
+def test_controls_of_features_of_points_are_one_feature_for_all(tmp_path: Path) -> None:
+    tables = {"scene0000_00_0": np.array([[0.0, 8], [2, 8]]), "scene0001_00_0": np.array([[3.0, 0], [3, 0], [3, 6]])}
+    for frame_id, rows in tables.items():
+        np.save(tmp_path / f"{frame_id}.npy", rows)
+    maps = PrecomputedMaps(tmp_path, entry=PointsEntry(kind="points", path="", files="{id}.npy", channels=2))
+    zero, mean = (map_reader(maps, control=control, split=list(tables))(frame) for control, frame in (
+        ("zero", "scene0000_00_0"), ("mean", "scene0001_00_0")
+    ))  # fmt: skip
+    assert zero.tolist() == [[[0.0]], [[0.0]]]
+    assert mean.tolist() == [[[2.0]], [[5.0]]], "of each frame's mean"

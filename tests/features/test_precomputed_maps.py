@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from ditr.catalog import locate_maps
 from ditr.errors import Code, DitrError
 from ditr.features.precomputed_maps import PrecomputedMaps
 from ditr.geometry.sampling import sample_map
-from ditr.spec.entries import PrecomputedEntry
+from ditr.spec.entries import PointsEntry, PrecomputedEntry
 from ditr.spec.feature_maps import map_covers, map_shape
 from ditr.spec.models import FeatureSpec
 from ditr.spec.registry import Registry
@@ -219,3 +220,50 @@ def test_points_read_the_cell_that_their_pixel_lies_in(name: str, cell: int, tmp
     assert covers is not None
     found = sample_map(read[:2], uv, map_hw=covers, mode="nearest").long()
     assert torch.equal(found, (uv.flip(1) / cell).floor().long())
+
+
+# Features of points
+
+ROWS = np.arange(15, dtype=np.float32).reshape(5, 3)
+POINTS = PointsEntry(kind="points", path="points", files="{id}.npy", channels=3)
+TENSORS = POINTS.model_copy(update={"files": "{id}.pt"})
+
+
+@pytest.mark.parametrize("entry", [POINTS, TENSORS], ids=["npy", "pt"])
+def test_features_of_points_are_a_map_with_a_column_for_each(entry: PointsEntry, tmp_path: Path) -> None:
+    path = tmp_path / f"{FRAME}{Path(entry.files).suffix}"
+    np.save(path, ROWS) if entry is POINTS else torch.save({"pix": torch.from_numpy(ROWS)}, path)
+    maps = PrecomputedMaps(tmp_path, entry=entry, frame_ids=[FRAME])
+    read = maps.read(FRAME)
+    assert read.dtype == torch.float16
+    assert torch.equal(read[:, 0].T, torch.from_numpy(ROWS).half())
+    before = maps.digest()
+    np.save(path, ROWS + 1) if entry is POINTS else torch.save(torch.from_numpy(ROWS + 1), path)
+    assert maps.digest() != before
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (ROWS[:, :2], r"the precomputed feature table is \(5, 2\), not \(N, 3\) as its registry entry says"),
+        (ROWS[None], r"is \(1, 5, 3\), not \(N, 3\)"),
+        (ROWS.astype(int), "neither a tensor of floats nor a dict"),
+        (ROWS * 1e5, "not finite in float16"),
+        (np.array([Path("x")]), "cannot be read"),
+    ],
+    ids=["channels", "batch", "integers", "overflow", "objects"],
+)
+def test_an_unusable_table_of_features_is_an_error(rows: np.ndarray, message: str, tmp_path: Path) -> None:
+    np.save(tmp_path / f"{FRAME}.npy", rows)
+    with pytest.raises(DitrError, match=message) as raised:
+        PrecomputedMaps(tmp_path, entry=POINTS).read(FRAME)
+    assert raised.value.where == f"frame {FRAME}: {tmp_path / f'{FRAME}.npy'}"
+    assert "rows or columns" not in raised.value.fix
+
+
+def test_a_cut_off_table_of_features_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / f"{FRAME}.npy"
+    np.save(path, ROWS)
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(DitrError, match="cannot be read"):
+        PrecomputedMaps(tmp_path, entry=POINTS).read(FRAME)
