@@ -350,7 +350,7 @@ def make_images(root: Path, count: int) -> Dataset:
     )
     frames = FrameSet(root, infos=InfoFile(dataset="images", categories={}, frames=infos), intrinsics=camera)
     empty = FrameSet(root, infos=replace(frames.infos, frames=()), intrinsics=camera)
-    return Dataset(name="images", root=root, digest="0" * 32, train=frames, val=empty)
+    return Dataset(name="images", root=root, digest="0" * 32, splits={"train": frames, "val": empty})
 
 
 def _save_images(root: Path, start: int, stop: int) -> None:

@@ -98,7 +98,7 @@ def _extract(spec: Spec, *, registry: Registry, display: Display) -> None:
     device = torch_device(spec.execution)
     dataset = open_screened(spec.dataset, registry=registry, progress=display.progress).dataset
     made = extract_maps(
-        (dataset.train, dataset.val),
+        tuple(dataset.splits.values()),
         spec=spec.features,
         entry=registry.features(spec.features.source),
         dataset=dataset,

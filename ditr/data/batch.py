@@ -23,7 +23,8 @@ class Targets:
     class_of_superpoint: Tensor
     """(S,) int64, 0..199: the class of more than half of the superpoint's points; 200 is "none or no majority"."""
     labels: Tensor
-    """(G,) int64 thing class 0..197."""
+    """(G,) int64 index into the T ``things`` of the data set's table of classes, 0..197 for ScanNet200; T where the
+    data do not say the class."""
     ids: Tensor
     """(G,) int64 ids on disk."""
 

@@ -6,20 +6,18 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import xxhash
 
 from ditr.catalog import locate_dataset
+from ditr.data.class_table import SCANNET200, ClassTable, own_classes
 from ditr.data.info_pickle import InfoFile, read_infos, read_sound_infos
 from ditr.data.manifest import read_manifest
 from ditr.data.scannet_sv import (
     INFO_FILES,
-    INSTANCES,
     MANIFEST,
     MULTI_VIEW_INFO_FILES,
-    POINTS,
-    SEMANTICS,
-    SUPERPOINTS,
     FrameSet,
 )
 from ditr.data.scene_intrinsics import intrinsics_file, intrinsics_sentence, read_scene_intrinsics
@@ -28,6 +26,8 @@ from ditr.geometry.camera import SCANNET_SV_INTRINSICS, Intrinsics
 from ditr.spec.entries import FolderEntry, SynthRoomsEntry
 from ditr.spec.registry import Registry
 
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = ("train", "val")
 Report = Callable[[str, str], None]
 """Takes the kind of a mistake and what is wrong where."""
 _HEAD_BYTES = 4096
@@ -35,7 +35,7 @@ _HEAD_BYTES = 4096
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Dataset:
-    """Two splits of frames."""
+    """Frames in a train and a val split, or in one of them."""
 
     name: str
     root: Path
@@ -43,8 +43,39 @@ class Dataset:
     """Of what was read; keys feature stores. Embedded data by content; folders by info pickles, sizes and the first
     4 KiB of each file of points and labels, which a second preparation changes in every frame (its draws have no seed).
     """
-    train: FrameSet
-    val: FrameSet
+    splits: Mapping[Split, FrameSet]
+    """Those that it has, train first."""
+
+    @property
+    def train(self) -> FrameSet:
+        """``DitrError`` if it has no such split."""
+        return self._split("train")
+
+    @property
+    def val(self) -> FrameSet:
+        """``DitrError`` if it has no such split."""
+        return self._split("val")
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of all frames, train before val."""
+        return tuple(frame_id for frames in self.splits.values() for frame_id in frames.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def require_labels(self, split: Split) -> None:
+        """Raises DitrError if the split is not there, or a frame of it has no labels: it tells a training what is void
+        no more than an evaluation."""
+        bare = self._split(split).unlabelled()
+        if bare:
+            raise DitrError(
+                f"{len(bare)} of {len(self._split(split))} frames of {split} have no labels, the first is {bare[0]}; "
+                "nothing can be trained or evaluated on them",
+                code=Code.DATASET,
+                where=str(self.root),
+                fix=f"Use a labelled data set; `ditr predict` finds the instances of {self.name} with a trained model.",
+            )
 
     def find(self, frame_id: str) -> tuple[FrameSet, int]:
         """The split that has the frame, and its index there.
@@ -53,10 +84,10 @@ class Dataset:
         ------
         DitrError: neither has it; with near names.
         """
-        for frames in (self.train, self.val):
+        for frames in self.splits.values():
             if frame_id in frames.ids:
                 return frames, frames.ids.index(frame_id)
-        known = (*self.train.ids, *self.val.ids)
+        known = self.ids
         close = difflib.get_close_matches(frame_id, known, n=3, cutoff=0.3) or known[:3]
         raise DitrError(
             f"data set {self.name} has no frame {frame_id!r}",
@@ -66,15 +97,27 @@ class Dataset:
         )
 
     def __repr__(self) -> str:
-        return f"Dataset({self.name!r}, {len(self.train)} + {len(self.val)} frames, {str(self.root)!r})"
+        sizes = " + ".join(str(len(frames)) for frames in self.splits.values())
+        return f"Dataset({self.name!r}, {sizes} frames, {str(self.root)!r})"
 
     @property
     def intrinsics(self) -> str:
         """Which intrinsics the frames use, in one sentence for the results."""
-        infos = (*self.train.infos.frames, *self.val.infos.frames)
-        scenes = {info.scene for info in infos}
-        with_file = scenes & (self.train.scene_intrinsics.keys() | self.val.scene_intrinsics.keys())
-        return intrinsics_sentence(self.train.intrinsics, scenes=len(scenes), with_file=len(with_file))
+        splits = tuple(self.splits.values())
+        scenes = {info.scene for frames in splits for info in frames.infos.frames}
+        with_file = {scene for frames in splits for scene in frames.scene_intrinsics} & scenes
+        return intrinsics_sentence(splits[0].intrinsics, scenes=len(scenes), with_file=len(with_file))
+
+    def _split(self, split: Split) -> FrameSet:
+        if split not in self.splits:
+            has = " and ".join(f"{name} ({len(frames)} frames)" for name, frames in self.splits.items())
+            raise DitrError(
+                f"data set {self.name} has no split {split}, it has {has}",
+                code=Code.DATASET,
+                where=str(self.root),
+                fix=f"Name a data set with {split}, or add its info pickle to the data set's entry as infos.{split}.",
+            )
+        return self.splits[split]
 
 
 def open_dataset(name: str, *, registry: Registry, report: Report | None = None) -> Dataset:
@@ -97,8 +140,9 @@ def open_dataset(name: str, *, registry: Registry, report: Report | None = None)
     return open_folder(
         root,
         name=name,
-        info_files={str(split): file for split, file in entry.infos.items()},
+        info_files=entry.infos,
         intrinsics=Intrinsics(**entry.intrinsics.model_dump()),
+        classes=own_classes(entry.classes, stuff=entry.stuff) if entry.classes else SCANNET200,
         report=report,
     )
 
@@ -107,32 +151,36 @@ def open_folder(
     root: Path,
     *,
     name: str,
-    info_files: Mapping[str, str] | None = None,
+    info_files: Mapping[Split, str] | None = None,
     intrinsics: Intrinsics = SCANNET_SV_INTRINSICS,
+    classes: ClassTable = SCANNET200,
     report: Report | None = None,
 ) -> Dataset:
     """A folder in the layout of ScanNet200-SV or -MV.
 
     ``info_files`` names each split's; by default they have ESAM's names, those for single frames if the folder has
-    both kinds, and the digest is the manifest's if one can be read, as in every embedded set. ``DitrError`` for broken
+    both kinds, of the splits that are there, and the digest is the manifest's if one can be read, as in every embedded
+    set. ``DitrError`` for broken
     entries of info pickles and for a frame in both splits: a score on frames that were trained on says nothing. With
     ``report`` these are told to it instead and the sound entries are opened.
     """
     made = read_manifest(root) if info_files is None else None
     if info_files is None:
         info_files = _usual_info_files(root)
-    infos = {split: _read(root / info_files[split], report) for split in ("train", "val")}
+    infos = {split: _read(root / info_files[split], report) for split in SPLITS if split in info_files}
     scenes = {info.scene for split in infos.values() for info in split.frames}
     of_scenes = read_scene_intrinsics(root, scenes=scenes, default=intrinsics)
-    train, val = (
-        FrameSet(root, infos=split, intrinsics=intrinsics, scene_intrinsics=of_scenes) for split in infos.values()
-    )
-    _require_disjoint(train, val, where=root / info_files["val"], report=report)
+    splits = {
+        split: FrameSet(root, infos=read, intrinsics=intrinsics, scene_intrinsics=of_scenes, classes=classes)
+        for split, read in infos.items()
+    }
+    if len(splits) == len(SPLITS):
+        _require_disjoint(splits["train"], splits["val"], where=root / info_files["val"], report=report)
     if made and not of_scenes:  # the generator writes no intrinsics: with some it is not the set that was made
         digest = made.digest
     else:
-        digest = _folder_digest(root, info_files, (train, val))
-    return Dataset(name=name, root=root, digest=digest, train=train, val=val)
+        digest = _folder_digest(root, info_files, tuple(splits.values()))
+    return Dataset(name=name, root=root, digest=digest, splits=splits)
 
 
 def _read(path: Path, report: Report | None) -> InfoFile:
@@ -158,10 +206,12 @@ def _require_disjoint(train: FrameSet, val: FrameSet, *, where: Path, report: Re
         )
 
 
-def _usual_info_files(root: Path) -> dict[str, str]:
-    single = any((root / file).is_file() for file in INFO_FILES.values())
-    multi_view = any((root / file).is_file() for file in MULTI_VIEW_INFO_FILES.values())
-    return MULTI_VIEW_INFO_FILES if multi_view and not single else INFO_FILES
+def _usual_info_files(root: Path) -> dict[Split, str]:
+    """Of the splits that are there; of both single-view ones where there is none, for the error to name."""
+    for files in (INFO_FILES, MULTI_VIEW_INFO_FILES):
+        if there := {split: files[split] for split in SPLITS if (root / files[split]).is_file()}:
+            return there
+    return {split: INFO_FILES[split] for split in SPLITS}
 
 
 def _require_made(name: str, root: Path) -> None:
@@ -187,15 +237,17 @@ def _require_folder(name: str, entry: FolderEntry, root: Path) -> None:
     )
 
 
-def _folder_digest(root: Path, info_files: Mapping[str, str], splits: tuple[FrameSet, ...]) -> str:
+def _folder_digest(root: Path, info_files: Mapping[Split, str], splits: tuple[FrameSet, ...]) -> str:
     digest = xxhash.xxh3_128()
     for file in info_files.values():
         digest.update((root / file).read_bytes())
     for frames in splits:
         for index, info in enumerate(frames.infos.frames):
             _add(digest, root / info.image, head_bytes=0)
-            for kind in (POINTS, SUPERPOINTS, INSTANCES, SEMANTICS):
-                _add(digest, frames.path(index, kind), head_bytes=_HEAD_BYTES)
+            for path in frames.paths(index).values():
+                _add(digest, path, head_bytes=_HEAD_BYTES)
+    if splits[0].classes != SCANNET200:
+        digest.update(repr(splits[0].classes).encode())
     for scene in sorted(splits[0].scene_intrinsics):
         digest.update(intrinsics_file(root, scene).read_bytes())
     return digest.hexdigest()

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ditr.data.class_table import SCANNET200, ClassTable
 from ditr.geometry.camera import Intrinsics
 
-FRAME_ID = re.compile(r"(?P<scene>scene\d{4}_\d{2})_(?P<number>\d+)")
-"""``<scene>_<number>``, the one form of a frame's id."""
+FRAME_ID = re.compile(r"(?P<scene>\w[\w.-]*)_(?P<number>[^\W_]+(?:[.-][^\W_]+)*)")
+"""``<scene>_<number>``, the one form of a frame's id: a safe file name, of letters, digits, ``_``, ``-`` and ``.``,
+that begins with none of the last two. The number, which may be any such name without ``_``, follows the last ``_``."""
 
 
 def scene_of(frame_id: str) -> str:
@@ -35,14 +37,16 @@ class Frame:
     """(N, 6) float32: x, y, z in metres, r, g, b in 0..255."""
     superpoints: np.ndarray
     """(N,) int64, contiguous 0..S-1."""
-    instance_ids: np.ndarray
-    """(N,) int64, 0 = unannotated."""
-    semantic_ids: np.ndarray
-    """(N,) int64 raw ScanNet200 ids, 0 = unannotated."""
+    instance_ids: np.ndarray | None
+    """(N,) int64, 0 = unannotated; None of a frame without labels."""
+    semantic_ids: np.ndarray | None
+    """(N,) int64 class ids as they are stored, 0 = unannotated; None of a frame without classes."""
     image_path: Path
     pose_c2w: np.ndarray
     """(4, 4) float64, camera to centred world."""
     intrinsics: Intrinsics
+    classes: ClassTable = SCANNET200
+    """What the class ids mean."""
 
     def __repr__(self) -> str:
         return f"Frame({self.id!r}, {len(self.points):,} points)"

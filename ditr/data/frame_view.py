@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ditr.data.classes import CLASS_NAMES, MAPPING, swap_chair_and_floor
 from ditr.data.frame import Frame
 from ditr.data.scannet_sv import FrameSet
 from ditr.errors import Code, DitrError
@@ -104,15 +103,16 @@ class FrameView:
 
 
 def view_of(frames: FrameSet, index: int) -> FrameView:
-    """The frame as the data say it is; every annotated instance is one of the ground truth."""
+    """The frame as the data say it is; every annotated instance is one of the ground truth, none without labels."""
     frame = frames.frame(index)
+    instance_ids = np.zeros(len(frame.points), dtype=np.int64) if frame.instance_ids is None else frame.instance_ids
     projection = project(frame.points[:, :3], pose_c2w=frame.pose_c2w, intrinsics=frame.intrinsics)
     return FrameView(
         frame_id=frame.id,
         image=frames.image(index),
         uv=np.where(projection.valid[:, None], projection.uv, 0.0).astype(np.float32),
         uv_valid=projection.valid,
-        instance_of_point=frame.instance_ids - 1,
+        instance_of_point=instance_ids - 1,
         cloud=Cloud(
             xyz=frame.points[:, :3],
             rgb=np.rint(frame.points[:, 3:]).astype(np.uint8),
@@ -124,11 +124,15 @@ def view_of(frames: FrameSet, index: int) -> FrameView:
 
 
 def instance_names(frame: Frame) -> tuple[str, ...]:
-    """By instance of ``view_of``, the class of most of its points; ``?`` where that is none of ScanNet200's."""
-    classes = MAPPING[swap_chair_and_floor(frame.semantic_ids)]
-    names = (*CLASS_NAMES, *("?",) * (int(MAPPING.max()) + 1 - len(CLASS_NAMES)))
-    of_instance = (classes[frame.instance_ids == instance + 1] for instance in range(int(frame.instance_ids.max())))
-    return tuple(names[np.bincount(mine).argmax()] if len(mine) else "?" for mine in of_instance)
+    """By instance of ``view_of``, the class of most of its points, or its id where that has no name; without classes
+    the instance's own id."""
+    if frame.instance_ids is None:
+        return ()
+    instances = range(1, int(frame.instance_ids.max()) + 1)
+    if frame.semantic_ids is None:
+        return tuple(f"instance {instance}" for instance in instances)
+    ids = (frame.semantic_ids[frame.instance_ids == instance] for instance in instances)
+    return tuple(frame.classes.name(int(np.bincount(mine).argmax())) if len(mine) else "?" for mine in ids)
 
 
 def spread_evenly(count: int, *, total: int) -> frozenset[int]:

@@ -11,18 +11,18 @@ import numpy as np
 from ditr.data.frame import FRAME_ID
 
 NUM_POINT_FEATURES = 6
-_SCENE = re.compile(r"scene\d{4}_\d{2}")
+_SCAN = re.compile(r"scene\d{4}_\d{2}")
+"""A scene of ScanNet: known as one wherever it stands in a path."""
 _IMAGES = "2D"
 _SINGLE = {
     "pts_path": "pts_paths",
     "super_pts_path": "super_pts_paths",
-    "pts_instance_mask_path": "pts_instance_mask_paths",
-    "pts_semantic_mask_path": "pts_semantic_mask_paths",
     "img_path": "img_paths",
     "pose": "poses",
 }
 """Key of a single frame -> key of the list in a multi-view entry."""
-_FEATURES = ("clip_feat_path", "clip_feat_paths")
+_INSTANCES, _SEMANTICS, _FEATURES = "pts_instance_mask_path", "pts_semantic_mask_path", "clip_feat_path"
+_OPTIONAL = {key: f"{key}s" for key in (_INSTANCES, _SEMANTICS, _FEATURES)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,10 @@ class FrameInfo:
     """The frame's number in its scene, as written in file names."""
     points_file: str
     superpoints_file: str
-    instances_file: str
-    semantics_file: str
+    instances_file: str | None
+    """None of a frame without labels."""
+    semantics_file: str | None
+    """None of a frame without classes."""
     image: str
     pose_c2w: np.ndarray
     """(4, 4) float64, camera to the world that the stored points are in, metres; may hold NaN, which the reader of the
@@ -64,7 +66,7 @@ def single_entries(entry: object) -> tuple[list[dict[Any, Any]], bool]:
         raise BrokenEntryError(f"it is a {type(entry).__name__}, not a dict")
     if "pts_paths" not in entry:
         return [entry], True
-    keys = dict([*_SINGLE.items(), *([_FEATURES] if _FEATURES[1] in entry else [])])
+    keys = _SINGLE | {key: plural for key, plural in _OPTIONAL.items() if plural in entry}
     try:
         lists = {key: get(entry, plural, list) for key, plural in keys.items()}
         if len({len(items) for items in lists.values()}) != 1:
@@ -113,12 +115,14 @@ def _frame_info(
         raise BrokenEntryError(f"{features} features a point, not {NUM_POINT_FEATURES}")
     points_file = _below("points", points)
     superpoints_file = _below("super_points", get(entry, "super_pts_path", str))
-    instances_file = _below("instance_mask", get(entry, "pts_instance_mask_path", str))
-    semantics_file = _below("semantic_mask", get(entry, "pts_semantic_mask_path", str))
+    instances_file = _below("instance_mask", get(entry, _INSTANCES, str)) if _INSTANCES in entry else None
+    semantics_file = _below("semantic_mask", get(entry, _SEMANTICS, str)) if _SEMANTICS in entry else None
+    if semantics_file is not None and instances_file is None:
+        raise BrokenEntryError(f"it has {_SEMANTICS!r} without {_INSTANCES!r}: classes are those of instances")
     image = _image(get(entry, "img_path", str))
     scene, number = _frame_of(points_file)
     for file in (superpoints_file, instances_file, semantics_file):
-        if file != points_file and _frame_of(file) != (scene, number):
+        if file not in (None, points_file) and _frame_of(file) != (scene, number):
             raise BrokenEntryError(f"{file!r} is of another frame")
     _check_image(image, scene=scene, number=number)
     return FrameInfo(
@@ -131,7 +135,7 @@ def _frame_info(
         image=image,
         pose_c2w=_matrix(entry, "pose"),
         axis_align=_matrix(annotated, "axis_align_matrix"),
-        features_file=get(entry, _FEATURES[0], str) if _FEATURES[0] in entry else None,
+        features_file=get(entry, _FEATURES, str) if _FEATURES in entry else None,
         centred=centred,
     )
 
@@ -161,7 +165,9 @@ def _inside(parts: list[str], stored: str) -> str:
 def _frame_of(file: str) -> tuple[str, str]:
     """Scene and number of ``<scene>_<number>.bin`` or ``<scene>/<number>.bin``."""
     *folders, name = file.removesuffix(".bin").split("/")
-    found = FRAME_ID.fullmatch(name) or FRAME_ID.fullmatch(f"{folders[-1] if folders else ''}_{name}")
+    folder = folders[-1] if folders else ""
+    whole = not folder or name.startswith(f"{folder}_") or "_" in name
+    found = FRAME_ID.fullmatch(name if whole else f"{folder}_{name}")
     if not file.endswith(".bin") or found is None:
         raise BrokenEntryError(f"{file!r} is not of the form <scene>_<number>.bin or <scene>/<number>.bin")
     return found["scene"], found["number"]
@@ -171,8 +177,9 @@ def _check_image(image: str, *, scene: str, number: str) -> None:
     """Images may be named otherwise; but where the path says a scene or a number, it is the frame's."""
     *folders, name = image.split("/")
     stem = name.rpartition(".")[0] or name
-    scenes = {part for part in folders if _SCENE.fullmatch(part)}
-    if (scenes and scene not in scenes) or (stem.isdecimal() and int(stem) != int(number)):
+    scenes = {part for part in folders if _SCAN.fullmatch(part)}
+    other_number = stem.isdecimal() and number.isdecimal() and int(stem) != int(number)
+    if (scenes and scene not in scenes) or other_number:
         raise BrokenEntryError(f"image {image!r} is of another frame")
 
 

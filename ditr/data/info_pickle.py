@@ -111,8 +111,9 @@ def _entry(frame: FrameInfo, *, image_root: str) -> dict[str, Any]:
         "pose": np.ascontiguousarray(frame.pose_c2w, dtype=np.float64),
         "axis_align_matrix": frame.axis_align.tolist(),
         "instances": [],
+        "clip_feat_path": frame.features_file,
     }
-    return entry if frame.features_file is None else entry | {"clip_feat_path": frame.features_file}
+    return {key: value for key, value in entry.items() if value is not None}
 
 
 def _parts(content: object, path: Path) -> tuple[str, dict[str, int], list[object]]:

@@ -112,7 +112,11 @@ class SampleSet(Dataset[Sample]):
             tokens=self._read(frame.id, points=len(xyz)),
             image=None if image is None else torch.from_numpy(image.copy()),
             targets=make_targets(
-                frame.instance_ids, frame.semantic_ids, frame.superpoints, esam_compat=self._esam_compat
+                frame.instance_ids,
+                frame.semantic_ids,
+                frame.superpoints,
+                table=frame.classes,
+                esam_compat=self._esam_compat,
             ),
             depth_ok_ratio=float(projection.depth_ok.mean()),
             boundary_ok_ratio=float(projection.boundary_ok.mean()),

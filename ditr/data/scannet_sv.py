@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ditr.data.classes import MAX_RAW_ID
+from ditr.data.class_table import SCANNET200, ClassTable
 from ditr.data.frame import Frame
-from ditr.data.info_pickle import InfoFile
+from ditr.data.info_pickle import FrameInfo, InfoFile
 from ditr.errors import Code, DitrError
 from ditr.geometry.camera import Intrinsics
 
@@ -46,6 +46,7 @@ class FrameSet:
     infos: the split's info file.
     intrinsics: of the colour images of every scene that ``scene_intrinsics`` does not name.
     scene_intrinsics: scene -> those of its images, of the same size.
+    classes: what the stored class ids mean.
     """
 
     def __init__(
@@ -55,11 +56,13 @@ class FrameSet:
         infos: InfoFile,
         intrinsics: Intrinsics,
         scene_intrinsics: Mapping[str, Intrinsics] = {},
+        classes: ClassTable = SCANNET200,
     ) -> None:
         self.root = root
         self.infos = infos
         self.intrinsics = intrinsics
         self.scene_intrinsics = dict(scene_intrinsics)
+        self.classes = classes
         self.ids = tuple(info.id for info in infos.frames)
 
     def __len__(self) -> int:
@@ -67,20 +70,24 @@ class FrameSet:
 
     def without(self, frame_ids: Collection[str]) -> FrameSet:
         """The frames that are not named, in their order; ids of other sets are passed over."""
-        left = tuple(info for info in self.infos.frames if info.id not in frame_ids)
+        return self.with_infos(info for info in self.infos.frames if info.id not in frame_ids)
+
+    def with_infos(self, infos: Iterable[FrameInfo]) -> FrameSet:
+        """Other frames of the same folder."""
         return FrameSet(
             self.root,
-            infos=replace(self.infos, frames=left),
+            infos=replace(self.infos, frames=tuple(infos)),
             intrinsics=self.intrinsics,
             scene_intrinsics=self.scene_intrinsics,
+            classes=self.classes,
         )
 
     def intrinsics_of(self, index: int) -> Intrinsics:
         """Of the frame's colour image."""
         return self.scene_intrinsics.get(self.infos.frames[index].scene, self.intrinsics)
 
-    def path(self, index: int, kind: str) -> Path:
-        """The frame's file of a kind: ``POINTS``, ``SUPERPOINTS``, ``INSTANCES`` or ``SEMANTICS``."""
+    def paths(self, index: int) -> dict[str, Path]:
+        """The frame's files by kind: ``POINTS``, ``SUPERPOINTS``, ``INSTANCES``, ``SEMANTICS``; no labels, no file."""
         info = self.infos.frames[index]
         files = {
             POINTS: info.points_file,
@@ -88,30 +95,39 @@ class FrameSet:
             INSTANCES: info.instances_file,
             SEMANTICS: info.semantics_file,
         }
-        return self.root / kind / files[kind]
+        return {kind: self.root / kind / file for kind, file in files.items() if file is not None}
+
+    def path(self, index: int, kind: str) -> Path:
+        """The frame's file of a kind that it has."""
+        return self.paths(index)[kind]
+
+    def unlabelled(self) -> tuple[str, ...]:
+        """Ids of the frames without labels."""
+        return tuple(info.id for info in self.infos.frames if info.instances_file is None)
 
     def frame(self, index: int) -> Frame:
         """Points and labels, of one count, and the camera."""
         info = self.infos.frames[index]
         points, origin = self._centred_points(index)
-        labels = {
-            SUPERPOINTS: self.superpoints(index),
-            INSTANCES: self.instance_ids(index),
-            SEMANTICS: self.semantic_ids(index),
-        }
-        for kind, ids in labels.items():
-            if len(ids) != len(points):
+        superpoints, instance_ids, semantic_ids = (
+            self.superpoints(index),
+            self.instance_ids(index),
+            self.semantic_ids(index),
+        )
+        for kind, ids in ((SUPERPOINTS, superpoints), (INSTANCES, instance_ids), (SEMANTICS, semantic_ids)):
+            if ids is not None and len(ids) != len(points):
                 raise _broken(self.path(index, kind), f"{len(ids)} ids for {len(points)} points")
         return Frame(
             id=info.id,
             scene=info.scene,
             points=points,
-            superpoints=labels[SUPERPOINTS],
-            instance_ids=labels[INSTANCES],
-            semantic_ids=labels[SEMANTICS],
+            superpoints=superpoints,
+            instance_ids=instance_ids,
+            semantic_ids=semantic_ids,
             image_path=self.image_path(index),
             pose_c2w=self._pose_from(index, origin),
             intrinsics=self.intrinsics_of(index),
+            classes=self.classes,
         )
 
     def image_path(self, index: int) -> Path:
@@ -148,13 +164,36 @@ class FrameSet:
             raise _broken(path, f"superpoint ids are not contiguous: {number} different ones, the highest {highest}")
         return ids
 
-    def instance_ids(self, index: int) -> np.ndarray:
-        """(N,) int64, 0 = unannotated."""
-        return _read_ids(self.path(index, INSTANCES))
+    def instance_ids(self, index: int) -> np.ndarray | None:
+        """(N,) int64, 0 = unannotated; None of a frame without labels."""
+        path = self.paths(index).get(INSTANCES)
+        return None if path is None else _read_ids(path)
 
-    def semantic_ids(self, index: int) -> np.ndarray:
-        """(N,) int64 raw ScanNet200 ids, 0 = unannotated."""
-        return _read_ids(self.path(index, SEMANTICS), highest=MAX_RAW_ID)
+    def semantic_ids(self, index: int) -> np.ndarray | None:
+        """(N,) int64 class ids, 0 = unannotated; None of a frame without classes."""
+        path = self.paths(index).get(SEMANTICS)
+        return None if path is None else _read_ids(path, highest=self.classes.highest_id)
+
+    def world_pose(self, index: int) -> np.ndarray | None:
+        """(4, 4) float64, camera to the scene's world, in which its frames agree; None where no file says it.
+
+        Raises
+        ------
+        DitrError: the file is not 16 finite numbers.
+        """
+        info = self.infos.frames[index]
+        if not info.centred:
+            return self._pose_from(index, np.zeros(3))
+        path = world_pose_path(self.root, info.scene, info.number)
+        try:
+            numbers = [float(number) for number in path.read_text().split()]
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise _broken(path, f"is no matrix ({error})") from error
+        if len(numbers) != 16 or not np.isfinite(numbers).all():
+            raise _broken(path, "is not 16 finite numbers")
+        return np.array(numbers).reshape(4, 4)
 
     def pose(self, index: int) -> np.ndarray:
         """(4, 4) float64, camera to centred world; finite."""
@@ -190,6 +229,11 @@ class FrameSet:
 def stored_pose_path(root: Path, scene: str, number: str) -> Path:
     """Where the centred pose of a single-view frame lies, which its info pickle holds too."""
     return root / POSES / scene / f"{number}.npy"
+
+
+def world_pose_path(root: Path, scene: str, number: str) -> Path:
+    """Where the pose that the centred one was made of lies, in the scene's own world; a folder may lack it."""
+    return root / "2D" / scene / "pose" / f"{number}.txt"
 
 
 def read_stored_pose(path: Path) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from ditr.data.dataset import Dataset
+from ditr.data.dataset import SPLITS, Dataset
 from ditr.data.scannet_sv import FrameSet
 from ditr.data_check.frame_check import HARMLESS as HARMLESS_IN_A_FRAME
 from ditr.data_check.frame_check import FrameFindings, check_frame
@@ -71,7 +71,7 @@ class CheckReport:
     def named(self) -> int:
         """Frames that the info pickles or the frame lists name."""
         absent = sum(ABSENT in kinds for kinds in self.broken.values())
-        return int(self.statistics["train frames"] + self.statistics["val frames"]) + absent
+        return int(sum(self.statistics.get(f"{split} frames", 0.0) for split in SPLITS)) + absent
 
     @property
     def sound(self) -> bool:
@@ -90,17 +90,20 @@ def check_dataset(
     for kind, text in opening:
         found.add(kind, text)
     checked = []
-    total = len(dataset.train) + len(dataset.val)
+    total = len(dataset)
     progress("frames", 0, total)
     for findings in _findings(dataset, workers):
         checked.append(findings)
         found.take(findings)
         progress("frames", len(checked), total)
-    train, val = checked[: len(dataset.train)], checked[len(dataset.train) :]
-    usable = {name: [f for f in split if f.id not in found.broken] for name, split in (("train", train), ("val", val))}
+    of_frame = {findings.id: findings for findings in checked}
+    usable = {
+        split: [of_frame[frame_id] for frame_id in frames.ids if frame_id not in found.broken]
+        for split, frames in dataset.splits.items()
+    }
     statistics, absent = check_splits(dataset, found.add)
     statistics |= check_instances(dataset, usable, found.add)
-    held = {*dataset.train.ids, *dataset.val.ids}  # a frame that the list of the other split names is there
+    held = set(dataset.ids)  # a frame that the list of the other split names is there
     found.broken.update(dict.fromkeys((frame for frame in absent if frame not in held), (ABSENT,)))
     return CheckReport(
         problems=found.problems(),
@@ -146,7 +149,7 @@ class _Found:
 
 def _findings(dataset: Dataset, workers: int) -> Iterator[FrameFindings]:
     """Of every frame, train before val, in the order of the info pickles."""
-    splits = (dataset.train, dataset.val)
+    splits = tuple(dataset.splits.values())
     tasks = [(split, index) for split, frames in enumerate(splits) for index in range(len(frames))]
     workers = min(workers, len(tasks) // _FRAMES_A_WORKER)
     if workers <= 1:

@@ -11,7 +11,6 @@ import numpy as np
 from ditr.data.scannet_sv import (
     INSTANCES,
     MANIFEST,
-    POINT_COUNT,
     POINTS,
     POSES,
     SEMANTICS,
@@ -62,13 +61,14 @@ class FrameFindings:
 def check_frame(frames: FrameSet, index: int) -> FrameFindings:
     """Checks files, counts, id ranges, pose, image, and that points are pixels of the image."""
     found = _Found(frames, index)
-    points = found.read(POINTS, frames.points)
-    columns = {
-        POINTS: points,
-        SUPERPOINTS: found.read(SUPERPOINTS, frames.superpoints),
-        INSTANCES: found.read(INSTANCES, frames.instance_ids),
-        SEMANTICS: found.read(SEMANTICS, frames.semantic_ids),
+    readers = {
+        POINTS: frames.points,
+        SUPERPOINTS: frames.superpoints,
+        INSTANCES: frames.instance_ids,
+        SEMANTICS: frames.semantic_ids,
     }
+    columns = {kind: found.read(kind, reader) for kind, reader in readers.items() if kind in frames.paths(index)}
+    points = columns[POINTS]
     _check_counts(columns, found)
     _check_stored_pose(found)
     _check_features(found)
@@ -78,7 +78,10 @@ def check_frame(frames: FrameSet, index: int) -> FrameFindings:
     if points is not None and pose is not None:
         reprojection = _check_pixels(points, pose, image, found)
     found.values |= label_statistics(
-        superpoints=columns[SUPERPOINTS], instances=columns[INSTANCES], semantics=columns[SEMANTICS]
+        superpoints=columns[SUPERPOINTS],
+        instances=columns.get(INSTANCES),
+        semantics=columns.get(SEMANTICS),
+        classes=frames.classes if SEMANTICS in columns else None,
     )
     camera = frames.intrinsics_of(index)
     return FrameFindings(
@@ -102,7 +105,7 @@ class _Found:
     def add(self, kind: str, text: str) -> None:
         self.problems.append((kind, text))
 
-    def read(self, kind: str, reader: Callable[[int], np.ndarray]) -> np.ndarray | None:
+    def read(self, kind: str, reader: Callable[[int], np.ndarray | None]) -> np.ndarray | None:
         """What the reader gives, or None with its error noted."""
         path = self.frames.path(self.index, kind)
         try:
@@ -113,19 +116,28 @@ class _Found:
         except DitrError as error:
             if not path.is_file():
                 cause = f"missing {kind}"
-            elif path.stat().st_size % _ROW_BYTES[kind] or path.stat().st_size < POINT_COUNT * _ROW_BYTES[kind]:
+            elif self._is_truncated(kind, path):
                 cause = f"truncated {kind}"
             else:
                 cause = _BAD_VALUES[kind]
             self.add(cause, f"{error.where}: {error.what}")
             return None
 
+    def _is_truncated(self, kind: str, path: Path) -> bool:
+        """Whether it holds no whole rows, or fewer than the file of points."""
+        rows, rest = divmod(path.stat().st_size, _ROW_BYTES[kind])
+        points = self.frames.path(self.index, POINTS)
+        whole = points.stat().st_size // _ROW_BYTES[POINTS] if points.is_file() else 1
+        return rest > 0 or rows < max(whole, 1)
+
 
 def _check_counts(columns: dict[str, np.ndarray | None], found: _Found) -> None:
-    for kind, values in columns.items():
-        if values is not None and len(values) != POINT_COUNT:
-            path = found.frames.path(found.index, kind)
-            found.add("point count", f"{path}: {len(values)} points, not {POINT_COUNT}")
+    """How many points a frame has is its own affair, but its files must agree."""
+    counts = {kind: len(values) for kind, values in columns.items() if values is not None}
+    if len(set(counts.values())) > 1:
+        of_each = ", ".join(f"{count} in {kind}" for kind, count in counts.items())
+        info = found.frames.infos.frames[found.index]
+        found.add("point count", f"{info.id}: its files are of different lengths: {of_each}")
 
 
 def _check_stored_pose(found: _Found) -> None:

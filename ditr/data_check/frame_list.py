@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
-from ditr.data.frame import FRAME_ID
 from ditr.errors import Code, DitrError
 
 FRAME_LISTS = {"train": "meta_data/scannetv2_sv_train.txt", "val": "meta_data/scannetv2_sv_val.txt"}
 """Split -> its list below a prepared folder."""
+_FRAME_OF_A_SCAN = re.compile(r"scene\d{4}_\d{2}_\d+")
 _SHOWN = 10
 
 
@@ -24,7 +25,9 @@ def read_frame_list(path: Path) -> tuple[str, ...]:
         fix = "copy it from ESAM's data/scannet200-sv/meta_data"
         raise DitrError("no such frame list", code=Code.DATASET, where=str(path), fix=fix) from error
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line]
-    wrong = [f"line {number}: {line!r} is no frame id" for number, line in numbered if not FRAME_ID.fullmatch(line)]
+    wrong = [
+        f"line {number}: {line!r} is no frame id" for number, line in numbered if not _FRAME_OF_A_SCAN.fullmatch(line)
+    ]
     counts = Counter(line for _, line in numbered)
     wrong += [f"{line} is listed {count} times" for line, count in counts.items() if count > 1]
     if wrong or not numbered:

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from ditr.data.classes import IGNORED, MAPPING, MAX_RAW_ID, NUM_STUFF, swap_chair_and_floor
+from ditr.data.class_table import SCANNET200, ClassTable
 
 MIN_INSTANCE_POINTS = 100
 """Smaller instances are not evaluated (docs/reference/esam.md, Evaluation)."""
 INSTANCES_A_FRAME = "instances a frame"
 """All that are annotated."""
 TRAINABLE = "instances to train on a frame"
-"""Those with points of one of the 198 classes of things: all others are void to a run."""
+"""Those with points of one of the classes of things: all others are void to a run. Without classes all of them."""
 SCOREABLE = "instances to score a frame"
 """Those with enough such points."""
 
 
 def label_statistics(
-    *, superpoints: np.ndarray | None, instances: np.ndarray | None, semantics: np.ndarray | None
+    *,
+    superpoints: np.ndarray | None,
+    instances: np.ndarray | None,
+    semantics: np.ndarray | None,
+    classes: ClassTable | None = SCANNET200,
 ) -> dict[str, float]:
-    """Name -> value of (N,) ids of the points; what needs a file that cannot be read, None, is left out."""
+    """Name -> value of (N,) ids of the points; what needs a file that cannot be read, None, is left out.
+
+    ``classes`` is None of a frame without classes.
+    """
     values: dict[str, float] = {}
     if superpoints is not None:
         values["superpoints a frame"] = float(superpoints.max() + 1)
@@ -33,15 +40,17 @@ def label_statistics(
     values["unannotated share of points"] = float(1 - sizes.sum() / len(instances))
     if superpoints is not None and len(superpoints) == len(instances):
         values["superpoint purity"] = _purity(superpoints, instances)
-    if semantics is not None and len(semantics) == len(instances):
-        pairs = np.unique(instances * (MAX_RAW_ID + 1) + semantics) // (MAX_RAW_ID + 1)
+    points = sizes
+    if classes is not None:
+        if semantics is None or len(semantics) != len(instances):
+            return values
+        base = int(semantics.max()) + 1
+        pairs = np.unique(instances * base + semantics) // base
         several = np.bincount(pairs)[ids > 0] > 1
         values["instances of several semantic classes a frame"] = float(several.sum())
-        classes = MAPPING[swap_chair_and_floor(semantics)]
-        thing = (classes >= NUM_STUFF) & (classes != IGNORED)
-        points = np.bincount(instances[thing], minlength=len(ids))[ids > 0]
-        values[TRAINABLE] = float(np.sum(points > 0))
-        values[SCOREABLE] = float(np.sum(points >= MIN_INSTANCE_POINTS))
+        points = np.bincount(instances[classes.thing_of_id[semantics] >= 0], minlength=len(ids))[ids > 0]
+    values[TRAINABLE] = float(np.sum(points > 0))
+    values[SCOREABLE] = float(np.sum(points >= MIN_INSTANCE_POINTS))
     return values
 
 

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from ditr import paths
 from ditr.data.dataset import Dataset, open_dataset
-from ditr.data.scannet_sv import INSTANCES, POINT_COUNT, POINTS, SEMANTICS, SUPERPOINTS, FrameSet
+from ditr.data.scannet_sv import FrameSet
 from ditr.data_check.check import CheckReport, DataProblem, check_dataset
 from ditr.data_check.frame_check import MAX_COLOUR_DIFFERENCE, MAX_ROTATION_ERROR
 from ditr.data_check.frame_list import FRAME_LISTS
@@ -27,7 +27,7 @@ from ditr.rooms import make_missing
 from ditr.spec.models import DatasetSpec
 from ditr.spec.registry import Registry
 
-CHECK_VERSION = 3
+CHECK_VERSION = 4
 """Raised when the check finds other things in the same files: kept reports are then made anew."""
 _SHOWN = 3
 
@@ -78,12 +78,12 @@ def screen(dataset: Dataset, *, policy: Literal["refuse", "exclude"], progress: 
         return ScreenedDataset(dataset=dataset, excluded=())
     if policy == "refuse":
         raise _broken_frames(dataset, report)
-    train, val = dataset.train.without(report.broken), dataset.val.without(report.broken)
-    for split, frames in (("train", train), ("val", val)):
+    splits = {split: frames.without(report.broken) for split, frames in dataset.splits.items()}
+    for split, frames in splits.items():
         if not len(frames):
             fix = f"`ditr data check {dataset.name}` says what is wrong with each."
             raise DitrError(f"every frame of {split} is broken", code=Code.DATASET, where=str(dataset.root), fix=fix)
-    return ScreenedDataset(dataset=replace(dataset, train=train, val=val), excluded=tuple(sorted(report.broken)))
+    return ScreenedDataset(dataset=replace(dataset, splits=splits), excluded=tuple(sorted(report.broken)))
 
 
 def kept_report(dataset: Dataset) -> CheckReport | None:
@@ -117,9 +117,9 @@ def _stamp(dataset: Dataset) -> dict[str, str]:
     for name in FRAME_LISTS.values():
         path = dataset.root / name
         files.update(path.read_bytes() if path.is_file() else b"missing\0")
-    for frames in (dataset.train, dataset.val):
+    for frames in dataset.splits.values():
         _add_files(files, frames)
-    rules = [CHECK_VERSION, POINT_COUNT, MAX_COLOUR_DIFFERENCE, MAX_ROTATION_ERROR, LIMIT_PX, MIN_CONCENTRATION]
+    rules = [CHECK_VERSION, MAX_COLOUR_DIFFERENCE, MAX_ROTATION_ERROR, LIMIT_PX, MIN_CONCENTRATION]
     rules += [MAX_SCALE_ERROR, MIN_COLUMNS, *EDGES_PX]
     return {"rules": repr(rules), "digest": dataset.digest, "files": files.hexdigest()}
 
@@ -130,7 +130,7 @@ def _add_files(files: xxhash.xxh3_128, frames: FrameSet) -> None:
         files.update(info.pose_c2w.tobytes())
         for path in (
             frames.root / info.image,
-            *(frames.path(index, kind) for kind in (POINTS, SUPERPOINTS, INSTANCES, SEMANTICS)),
+            *frames.paths(index).values(),
         ):
             try:
                 status = path.stat()

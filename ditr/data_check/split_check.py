@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ditr.data.dataset import Dataset, Report
+from ditr.data.dataset import Dataset, Report, Split
 from ditr.data.manifest import Manifest, read_manifest
 from ditr.data.scannet_sv import MANIFEST, POINTS, FrameSet
 from ditr.data_check.frame_check import FrameFindings
@@ -23,14 +23,14 @@ def check_splits(dataset: Dataset, report: Report) -> tuple[dict[str, float], tu
     """Tells ``report`` what is wrong; returns statistics, name -> value, and the ids of the ``ABSENT`` frames."""
     statistics: dict[str, float] = {}
     absent: list[str] = []
-    splits = {"train": dataset.train, "val": dataset.val}
-    for split, frames in splits.items():
+    for split, frames in dataset.splits.items():
         statistics[f"{split} frames"] = float(len(frames))
         of_list, missing = _check_list(split, frames, report)
         statistics |= of_list
         absent += missing
-    scenes = [{info.scene for info in frames.infos.frames} for frames in splits.values()]
-    for scene in sorted(scenes[0] & scenes[1]):
+        statistics |= {f"{split} frames without labels": float(len(bare))} if (bare := frames.unlabelled()) else {}
+    scenes = [{info.scene for info in frames.infos.frames} for frames in dataset.splits.values()]
+    for scene in sorted(set.intersection(*scenes) if len(scenes) > 1 else ()):
         report("scene in both splits", f"{dataset.root}: {scene} is in train and val")
     if manifest := read_manifest(dataset.root):
         statistics |= _check_manifest(dataset, manifest, report)
@@ -38,23 +38,26 @@ def check_splits(dataset: Dataset, report: Report) -> tuple[dict[str, float], tu
 
 
 def check_instances(
-    dataset: Dataset, usable: Mapping[str, Sequence[FrameFindings]], report: Report
+    dataset: Dataset, usable: Mapping[Split, Sequence[FrameFindings]], report: Report
 ) -> dict[str, float]:
-    """Tells ``report`` of a split in which no frame has an instance; returns how many have none, name -> value.
+    """Tells ``report`` of a split in which no labelled frame has an instance; returns how many lack one, by name.
 
     Parameters
     ----------
-    usable: of the splits ``train`` and ``val``, the frames that are not broken; a split without them is told elsewhere.
+    usable: of the splits that there are, the frames that are not broken; a split without them is told elsewhere.
     """
     statistics: dict[str, float] = {}
-    for split, kind, value, size in (
+    looked_for: tuple[tuple[Split, str, str, str], ...] = (
         ("train", NOTHING_TO_TRAIN_ON, TRAINABLE, ""),
         ("val", NOTHING_TO_SCORE, SCOREABLE, f" of {MIN_INSTANCE_POINTS} points or more"),
-    ):
-        frames = usable[split]
+    )
+    for split, kind, value, size in looked_for:
+        frames = [frame for frame in usable.get(split, ()) if INSTANCES_A_FRAME in frame.values]
+        if not frames:
+            continue
         empty = sum(not frame.values[value] for frame in frames)
         statistics[f"{split} frames with {kind}"] = float(empty)
-        if frames and empty == len(frames):
+        if empty == len(frames):
             annotated = int(sum(frame.values[INSTANCES_A_FRAME] for frame in frames))
             what = f"no frame of {split}, of {empty}, has an instance{size} of one of the classes of things"
             report(kind, f"{dataset.root}: {what}; annotated instances: {annotated}, whatever their class")
@@ -86,7 +89,7 @@ def _check_manifest(dataset: Dataset, manifest: Manifest, report: Report) -> dic
         report("digest", f"{path}: the files are not those that were made; delete the folder to make them again")
         return {}
     statistics = {}
-    for name, frames in (("train", dataset.train), ("val", dataset.val)):
+    for name, frames in dataset.splits.items():
         textured, large = 0, 0
         for frame_id in frames.ids:
             frame = manifest.frames[frame_id]

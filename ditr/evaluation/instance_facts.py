@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ditr.data.classes import THING_NAMES
+from ditr.data.class_table import SCANNET200, ClassTable
 from ditr.errors import Code, DitrError
 from ditr.evaluation.class_frequency import FREQUENCIES
 from ditr.files import replacing
@@ -33,18 +33,22 @@ INSTANCES_SCHEMA = pa.schema(
     ]
 )
 """instance is the id in a frame's ``instance_of_point``; size_m the diagonal of the box of its points, distance_m the
-median of theirs to the camera, valid_ratio the share of them that falls on the image; frequency head, common or tail;
-texture_only whether it differs from what it touches in fine texture alone, null where the data set does not say;
-best_iou the largest of any prediction with it."""
+median of theirs to the camera, valid_ratio the share of them that falls on the image; class_name null where the data do
+not say it; frequency head, common or tail, null of a data set with classes of its own; texture_only whether it differs
+from what it touches in fine texture alone, null where the data set does not say; best_iou the largest of any prediction
+with it."""
 
 Row = dict[str, Any]
 
 
-def instance_rows(sample: Sample, *, best_iou: np.ndarray, texture_ids: Collection[int] | None) -> Iterator[Row]:
+def instance_rows(
+    sample: Sample, *, classes: ClassTable, best_iou: np.ndarray, texture_ids: Collection[int] | None
+) -> Iterator[Row]:
     """One row an instance of a sample that is not augmented, by ``INSTANCES_SCHEMA``.
 
     Parameters
     ----------
+    classes: what the sample's labels are of.
     best_iou: (G,) largest IoU of any prediction with each of the sample's instances.
     texture_ids: instance ids on disk of those that differ from a neighbour in texture only; None where nobody knows.
     """
@@ -55,7 +59,7 @@ def instance_rows(sample: Sample, *, best_iou: np.ndarray, texture_ids: Collecti
     for instance, (id_on_disk, label, iou) in enumerate(facts):
         mine = np.flatnonzero(instance_of_point == instance)
         own = points.take(mine, axis=0)
-        name = THING_NAMES[label]
+        name = classes.things[label] if label < len(classes.things) else None
         yield {
             "frame_id": sample.frame_id,
             "instance": instance,
@@ -64,7 +68,7 @@ def instance_rows(sample: Sample, *, best_iou: np.ndarray, texture_ids: Collecti
             "distance_m": float(np.median(distance.take(mine))),
             "valid_ratio": float(valid.take(mine).mean()),
             "class_name": name,
-            "frequency": FREQUENCIES[name],
+            "frequency": None if name is None or classes.names != SCANNET200.names else FREQUENCIES[name],
             "texture_only": None if texture_ids is None else id_on_disk in texture_ids,
             "best_iou": iou,
         }

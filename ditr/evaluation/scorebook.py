@@ -71,7 +71,8 @@ class Scorebook:
         self.frames.append({**{name: _number(value) for name, value in reported.items()}, **own})
         if self._facts:
             ids = None if self._textures is None else self._textures[sample.frame_id]
-            self.instances.extend(instance_rows(sample, best_iou=matches.best_iou(), texture_ids=ids))
+            classes = self._samples.frames.classes
+            self.instances.extend(instance_rows(sample, classes=classes, best_iou=matches.best_iou(), texture_ids=ids))
         if self.keeps(index):
             self.views.append(_view(self._samples, index, sample=sample, found=found, features=features))
 

@@ -218,7 +218,7 @@ def _agree_on_manifest(store: FeatureStore, *, source: FeatureSource, stamp: str
         "computed_on": [] if before is None else before["computed_on"],
         "dataset": dataset.name,
         "dataset_digest": dataset.digest,
-        "frames": len(dataset.train) + len(dataset.val),
+        "frames": len(dataset),
         "shape": list(store.shape),
         "dtype": "float16",
     } | code_of(source.entry)

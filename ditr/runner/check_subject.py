@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -68,9 +68,9 @@ def prepare_check(
 
     screened = open_screened(spec.dataset, registry=registry, progress=progress)
     dataset, seed = screened.dataset, spec.seeds[0]
-    total = len(dataset.train) + len(dataset.val)
+    total = len(dataset)
     frames = chosen_frames(dataset, count=total if asked.every_map else asked.frames, seed=seed)
-    say(f"  {len(frames)} of the {total} frames of {dataset.name}, train and val together")
+    say(f"  {len(frames)} of the {total} frames of {dataset.name}, {' and '.join(dataset.splits)} together")
     features = feature_inputs(
         spec,
         frames=() if asked.every_map else (frames,),
@@ -102,7 +102,7 @@ def prepare_check(
         train=augmented,
         evaluated=plain,
         encode=features.encode,
-        split="train and val",
+        split=" and ".join(dataset.splits),
         split_frames=total,
         feature_channels=features.channels,
         features=features.facts,
@@ -112,21 +112,14 @@ def prepare_check(
 
 
 def chosen_frames(dataset: Dataset, *, count: int, seed: int) -> FrameSet:
-    """``count`` frames of train and val together: these are cut into so many stretches, and one is drawn of each."""
-    from ditr.data.scannet_sv import FrameSet
-
-    train, val = dataset.train, dataset.val
-    infos = (*train.infos.frames, *val.infos.frames)
+    """``count`` frames of all splits together: these are cut into so many stretches, and one is drawn of each."""
+    first, *_ = dataset.splits.values()
+    infos = tuple(info for frames in dataset.splits.values() for info in frames.infos.frames)
     count = min(count, len(infos))
     draw = random.Random(derive_seed(seed, "check"))
     bounds = [len(infos) * part // count for part in range(count + 1)]
     drawn = [infos[draw.randrange(start, stop)] for start, stop in pairwise(bounds)]
-    return FrameSet(
-        train.root,
-        infos=replace(train.infos, frames=tuple(drawn)),
-        intrinsics=train.intrinsics,
-        scene_intrinsics=train.scene_intrinsics,
-    )
+    return first.with_infos(drawn)
 
 
 def _model(

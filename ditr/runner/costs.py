@@ -190,6 +190,6 @@ def _maps(
         missing, present = (sum(frames), 0) if frames else (None, None)
         return MapCosts(missing=missing, present=present, bytes_each=map_bytes, flops_each=flops)
     folder = store_folder(spec=features, entry=source, dataset=dataset)
-    ids = dataset.train.ids + dataset.val.ids
+    ids = dataset.ids
     lacks = len(FeatureStore(folder, shape=shape).missing(ids))
     return MapCosts(missing=lacks, present=len(ids) - lacks, bytes_each=map_bytes, flops_each=flops, store=folder)

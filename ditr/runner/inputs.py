@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ class Inputs:
     """What one run trains on and evaluates."""
 
     dataset: Dataset
-    train: SampleSet
+    train: SampleSet | None
+    """None in an evaluation without a training."""
     evaluated: SampleSet
     split: str
     """Of the evaluated frames."""
@@ -55,6 +57,16 @@ class Inputs:
     """Gives a batch on the device the maps that are computed online."""
     excluded: tuple[str, ...]
     """Ids of broken frames that were left out, as the spec asks for."""
+
+    @property
+    def trained_on(self) -> SampleSet:
+        """Of a run."""
+        assert self.train is not None, "an evaluation trains on nothing"
+        return self.train
+
+    def steps_of_an_epoch(self, spec: Spec) -> int:
+        """Of a run."""
+        return math.ceil(len(self.trained_on) / spec.schedule.batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,10 +110,12 @@ def prepare(
     began = time.monotonic()
     screened = open_screened(spec.dataset, registry=registry, progress=progress)
     dataset = screened.dataset
-    say(f"  data: {dataset.name}, {len(dataset.train)} + {len(dataset.val)} frames, {_took(began)}")
+    sizes = " + ".join(str(len(frames)) for frames in dataset.splits.values())
+    say(f"  data: {dataset.name}, {sizes} frames, {_took(began)}")
     if screened.excluded:
         count = len(screened.excluded)
         say(f"  left out: {count} broken frame{'' if count == 1 else 's'}, named in provenance.json")
+    _require_labels(dataset, only)
     split, whole_split, evaluated = _selected(dataset, only or Selection())
     began = time.monotonic()
     control = spec.read_features.control if spec.read_features else "none"
@@ -111,14 +125,12 @@ def prepare(
     say(f"  2D features: {_in_words(spec, features, took=_took(began))}")
 
     def samples(frames: FrameSet, *, of: FrameSet, augmented: bool) -> SampleSet:
-        reader = None
-        if features.maps and not (augmented and only):  # without a training its maps need not be there
-            reader = map_reader(features.maps, control=control, split=of.ids)
+        reader = map_reader(features.maps, control=control, split=of.ids) if features.maps else None
         return sample_set(frames, spec=spec, seed=seed, features=features, augmented=augmented, read=reader)
 
     return Inputs(
         dataset=dataset,
-        train=samples(dataset.train, of=dataset.train, augmented=True),
+        train=None if only else samples(dataset.train, of=dataset.train, augmented=True),
         evaluated=samples(evaluated, of=whole_split, augmented=False),
         split=split,
         split_frames=len(whole_split),
@@ -164,6 +176,12 @@ def load_file(model: EsamSingleView, file: CheckpointFile, *, whole: bool = Fals
         model, file.path, format=file.format, key_prefix=file.key_prefix, entries=file.entries, whole=whole
     )
     return LoadedWeights(file=file, report=report)
+
+
+def _require_labels(dataset: Dataset, only: Selection | None) -> None:
+    if only is None:
+        dataset.require_labels("train")
+    dataset.require_labels("val" if only is None else only.split)
 
 
 def _selected(dataset: Dataset, selection: Selection) -> tuple[str, FrameSet, FrameSet]:

@@ -111,7 +111,7 @@ def write_result(
         "memory_of": evaluation.memory_of,
         "esam_differences": esam_differences(
             spec,
-            trained_on=None if fitted is None else len(inputs.train),
+            trained_on=None if fitted is None else len(inputs.trained_on),
             evaluated=len(evaluation.frames),
             without_background=sum(row["n_void"] == 0 for row in evaluation.frames),
         ),

@@ -61,8 +61,12 @@ def _open(dataset: DatasetSpec, *, registry: Registry, progress: Progress) -> Da
 
 
 def _require_dataset(spec: Spec, registry: Registry, opened: _Open) -> None:
+    from ditr.data.dataset import SPLITS
+
     if isinstance(registry.dataset(spec.dataset.name), FolderEntry):
-        opened(spec.dataset)
+        dataset = opened(spec.dataset)
+        for split in SPLITS:
+            dataset.require_labels(split)
 
 
 def _require_checkpoint(spec: Spec, registry: Registry) -> None:
@@ -87,7 +91,7 @@ def _require_features(spec: Spec, registry: Registry, opened: _Open) -> None:
 def _require_maps(entry: GivenEntry, dataset: Dataset) -> None:
     from ditr.features.precomputed_maps import PrecomputedMaps
 
-    frame_ids = dataset.train.ids + dataset.val.ids
+    frame_ids = dataset.ids
     maps = PrecomputedMaps(locate_maps(entry, dataset_root=dataset.root), entry=entry)
     maps.require(frame_ids)
     maps.read(frame_ids[0])  # a wrong shape is usually that of all maps
@@ -105,4 +109,4 @@ def _lacks_maps(
 
     there = opened(dataset)
     folder = store_folder(spec=features, entry=entry, dataset=there)
-    return bool(FeatureStore(folder, shape=map_shape(features, entry)).missing(there.train.ids + there.val.ids))
+    return bool(FeatureStore(folder, shape=map_shape(features, entry)).missing(there.ids))

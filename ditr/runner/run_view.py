@@ -54,7 +54,8 @@ def view_frame(
     make_missing(spec.dataset.name, registry=registry, progress=progress)
     dataset = open_dataset(spec.dataset.name, registry=registry)
     frames, _ = dataset.find(frame_id)
-    selection = Selection(split="train" if frames is dataset.train else "val", frames=(frame_id,))
+    (split,) = (name for name, its in dataset.splits.items() if its is frames)
+    selection = Selection(split=split, frames=(frame_id,))
     return run_view(run, weights=weights, spec=spec, selection=selection, registry=registry, progress=progress, say=say)
 
 

@@ -69,7 +69,7 @@ class Session:
         use_cores(device)
         seed, progress = self._planned.seed, host.stop.stopping(host.progress)
         inputs = prepare(spec, seed=seed, registry=host.registry, device=device, progress=progress, say=self._say)
-        self.recording.note_steps(spec.schedule.epochs * _steps_of_an_epoch(inputs, spec))
+        self.recording.note_steps(spec.schedule.epochs * inputs.steps_of_an_epoch(spec))
         channels = inputs.feature_channels
         model, start = build_model(spec, seed=seed, registry=host.registry, feature_channels=channels)
         for line in (*_start_lines(start), f"{count_weights(model) / 1e6:.2f} M weights, on {device} with {how(spec)}"):
@@ -107,11 +107,11 @@ class Session:
 
         fitted = fit(
             model,
-            train=inputs.train,
+            train=inputs.trained_on,
             spec=spec,
             seed=self._planned.seed,
             device=device,
-            sink=_Sink(self, steps=_steps_of_an_epoch(inputs, spec)),
+            sink=_Sink(self, steps=inputs.steps_of_an_epoch(spec)),
             state=TrainingState(self._planned.folder.training_state),
             encode=inputs.encode,
             validate=validate,
@@ -196,10 +196,6 @@ def use_cores(device: torch.device) -> None:
 
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
-
-
-def _steps_of_an_epoch(inputs: Inputs, spec: Spec) -> int:
-    return math.ceil(len(inputs.train) / spec.schedule.batch_size)
 
 
 def count_weights(model: EsamSingleView) -> int:

@@ -89,7 +89,7 @@ class Present:
         entry = self._registry.features(source)
         if not isinstance(entry, GivenEntry) or (dataset := self._opened(dataset_name)) is None:
             return None
-        ids = [frame for split in (dataset.train, dataset.val) for frame in split.ids if frame not in excluded]
+        ids = [frame for frame in dataset.ids if frame not in excluded]
         maps = PrecomputedMaps(locate_maps(entry, dataset_root=dataset.root), entry=entry, frame_ids=ids)
         return None if maps.missing(ids) else maps.digest()
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from ditr.spec.models import BackboneSpec, SeededWeights
 from ditr.spec.numbers import (
     MOST_CHANNELS,
+    MOST_CLASS_ID,
     MOST_SCENES,
     Amount,
     Channels,
@@ -64,15 +65,19 @@ class IntrinsicsEntry(Part):
 
 
 class FolderEntry(Part):
-    """A prepared ScanNet200-SV folder that the user brings."""
+    """A prepared folder that the user brings, in the layout of docs/data_format.md, which is that of ScanNet200-SV."""
 
     kind: Literal["folder"]
     description: str = ""
     path: str
     """Folder below the data directory (DITR_DATA), or an absolute path."""
-    infos: Annotated[dict[Literal["train", "val"], str], Field(min_length=2)]
-    """Info pickle of each split, relative to the folder."""
+    infos: Annotated[dict[Literal["train", "val"], str], Field(min_length=1)]
+    """Info pickle of each split that there is, relative to the folder."""
     intrinsics: IntrinsicsEntry
+    classes: dict[Annotated[int, Field(ge=1, le=MOST_CLASS_ID, strict=False)], str] = Field(default={})
+    """Name of each class id that frames store; empty where they are ScanNet200's. Ids without a name are ignored."""
+    stuff: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Those of these names that have no instances to find, such as walls."""
 
 
 DatasetEntry = Annotated[SynthRoomsEntry | FolderEntry, Field(discriminator="kind")]

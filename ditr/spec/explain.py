@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from ditr.spec.locations import Location, all_paths, bare, is_model, is_union, locate, tags
+from ditr.spec.numbers import MOST_CLASS_ID
 from ditr.spec.problems import Problem, ProblemKind, allowed, did_you_mean, dotted
 from ditr.spec.yaml_text import Value
 
@@ -20,6 +21,7 @@ _HINTS: Mapping[str, str] = {
     "name": "lower-case letters, digits and underscores, and start with a letter or digit",
     "fusion.injection.scales": "a stride of the decoder, 8, 4, 2 or 1, or 16, the bottleneck",
     "features.input_size": "[height, width] in pixels, such as [420, 560]",
+    "classes": f"a class id, 1 to {MOST_CLASS_ID}",
     "sha256": _DIGEST,
     "weights.sha256": _DIGEST,
     "features.weights.sha256": _DIGEST,
@@ -54,7 +56,8 @@ def explain(error: ErrorDetails, value: Value, annotation: Any) -> Problem | Non
         return Problem(written.key or written.origin, dotted(place.path), _unknown_key(place, annotation))
     if error["loc"][-1:] == ("[key]",):
         keys = get_args(bare(get_args(place.annotation_above)[0]))
-        what = f"unknown key{allowed(str(place.path[-1]), keys)}"
+        hint = _HINTS.get(dotted(place.path[:-1]), "")
+        what = f"a key must be {hint}" if hint else f"unknown key{allowed(str(place.path[-1]), keys)}"
         return Problem(written.key or written.origin, dotted(place.path), what)
     if error["type"] == "union_tag_invalid":
         return _kind_unknown(error, written, place)
@@ -198,7 +201,7 @@ def _wrong_length(place: Location, written: Value) -> str:
     need = f"{'exactly' if least == most else 'at least' if most is None else 'at most'} {count}"
     what = f"must have {need} item{'' if count == 1 else 's'}; has {_length(written)}"
     if get_origin(place.annotation) is dict and get_origin(arguments[0]) is Literal:
-        what += f"; needed: {', '.join(get_args(arguments[0]))}"
+        what += f"; allowed: {', '.join(get_args(arguments[0]))}"
     return what
 
 

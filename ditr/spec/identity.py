@@ -24,6 +24,8 @@ FIRST_EXECUTION = {"engine": "minkowski", "precision": "float32"}
 _FIRST_EVALUATION_BATCH = 1
 """Frames at once of every evaluation before there was a choice: left out as well."""
 _ENTRY_PROSE = {"description", "url", "licence", "licence_url", "sizes"}
+_ADDED = ("classes", "stuff")
+"""Fields of entries that there were not always: empty, they change no number, and so no key."""
 
 
 def spec_hash(spec: Spec, *, registry: Registry) -> str:
@@ -109,7 +111,8 @@ def canonical_json(value: object) -> str:
 
 
 def _content(entry: Entry) -> object:
-    content = without_prose(entry.model_dump(mode="json"))
+    added = {name for name in _ADDED if not getattr(entry, name, True)}
+    content = without_prose(entry.model_dump(mode="json", exclude=added))
     if isinstance(entry, SynthRoomsEntry):
         return {"generator": SYNTHROOMS_VERSION, "entry": content}
     if isinstance(entry, PythonEntry):

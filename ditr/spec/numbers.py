@@ -16,6 +16,7 @@ MOST_SEED = 2**63 - 1
 MOST_SCENES = 9_999
 """Scene names have four digits."""
 MOST_CHANNELS = 16_384
+MOST_CLASS_ID = 65_535
 MOST_PROCESSES = 1_024
 
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]

@@ -236,7 +236,7 @@ def break_entry(entry: dict, how: str) -> None:
     elif how == "absolute":
         entry["super_pts_path"] = "/etc/scene0001_00_0.bin"
     elif how == "name":
-        entry["lidar_points"]["lidar_path"] = "office_3.bin"
+        entry["lidar_points"]["lidar_path"] = "office.bin"
     elif how == "other superpoints":
         entry["super_pts_path"] = "scene0001_00_200.bin"
     elif how == "other image":
@@ -249,7 +249,7 @@ BROKEN = {
     "lidar_points": "neither 'lidar_points' nor 'pts_path'",
     "pose": "has no 'pose'",
     "axis_align_matrix": "has no 'axis_align_matrix'",
-    "pts_semantic_mask_path": "has no 'pts_semantic_mask_path'",
+    "pts_instance_mask_path": "has 'pts_semantic_mask_path' without 'pts_instance_mask_path'",
     "short pose": "'pose' is not a 4x4 matrix",
     "pose of texts": "'pose' is not a 4x4 matrix",
     "ragged": "'axis_align_matrix' is not a 4x4 matrix",

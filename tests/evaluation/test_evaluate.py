@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.memory import samples, small_model
 from ditr.data.batch import Batch, Sample, Targets, as_it_is
+from ditr.data.class_table import SCANNET200
 from ditr.data.frame_view import FrameView
 from ditr.evaluation.evaluate import Evaluation, evaluate
 from ditr.model.output import ModelOutput
@@ -30,6 +31,7 @@ class OnDisk:
     """Where the frames would be."""
 
     root = Path("no/such/folder")
+    classes = SCANNET200
 
 
 class Frames:

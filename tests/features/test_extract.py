@@ -55,7 +55,8 @@ def frames_of(root: Path, scenes: range) -> FrameSet:
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     monkeypatch.setenv("DITR_CACHE", str(tmp_path / "cache"))
     train, val = frames_of(tmp_path / "data", range(3)), frames_of(tmp_path / "data", range(3, 5))
-    return Dataset(name="made", root=tmp_path / "data", digest="0123456789abcdef" * 2, train=train, val=val)
+    splits = {"train": train, "val": val}
+    return Dataset(name="made", root=tmp_path / "data", digest="0123456789abcdef" * 2, splits=splits)
 
 
 class Steps:
@@ -108,7 +109,7 @@ def test_the_folder_follows_everything_that_changes_a_map_and_nothing_else(datas
     moved = pretrained.model_copy(update={"url": "https://example.org/b"})
 
     def folder(spec: FeatureSpec = SPEC, name: str = "made", **changes: object) -> Path:
-        of = Dataset(name=name, root=dataset.root, digest=dataset.digest, train=dataset.train, val=dataset.val)
+        of = Dataset(name=name, root=dataset.root, digest=dataset.digest, splits=dataset.splits)
         return store_folder(spec=spec, entry=ENTRY.model_copy(update=changes), dataset=of)
 
     def changed(**values: object) -> Path:

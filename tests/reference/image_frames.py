@@ -33,7 +33,7 @@ SMALL, WIDE = (48, 64), (48, 80)
 def image_dataset(root: Path, *, train: int, val: int, sizes: Sequence[tuple[int, int]] = (SMALL,)) -> Dataset:
     """Frames of noise, one a scene, whose images take the sizes in turn."""
     frames = [image_frames(root, scenes, sizes=sizes) for scenes in (range(train), range(train, train + val))]
-    return Dataset(name="made", root=root, digest="0123456789abcdef" * 2, train=frames[0], val=frames[1])
+    return Dataset(name="made", root=root, digest="0123456789abcdef" * 2, splits={"train": frames[0], "val": frames[1]})
 
 
 def image_frames(root: Path, scenes: Sequence[int], *, sizes: Sequence[tuple[int, int]] = (SMALL,)) -> FrameSet:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ditr.data.class_table import SCANNET200
 from ditr.data.frame import Frame
 from ditr.geometry.camera import Intrinsics
 
@@ -27,6 +28,7 @@ class BoxFrames:
     """
 
     root = Path("no/such/folder")
+    classes = SCANNET200
 
     def __init__(self, count: int, *, points: int) -> None:
         self.ids = tuple(f"scene0000_00_{i}" for i in range(count))
