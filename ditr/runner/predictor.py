@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from math import isfinite
+from typing import TYPE_CHECKING, Any
 
 from ditr.data.frame_view import FrameView, MapColours
 from ditr.evaluation.instances import Instances
@@ -80,6 +81,24 @@ class Predictor:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    def facts(self) -> dict[str, Any]:
+        """With what and of what frames predictions are, as plain values."""
+        trained = self.trained
+        return {
+            "model": trained.name,
+            "weights": {"file": str(trained.weights.path), "sha256": trained.weights.sha256},
+            "spec": self._spec.name,
+            "features": self._inputs.features,
+            "min_score": trained.best_score if isfinite(trained.best_score) else None,
+            "dataset": self.dataset.name,
+            "dataset_digest": self.dataset.digest,
+            "split": self._inputs.split,
+            "frames": list(self.frames.ids),
+            "engine": self._spec.execution.engine,
+            "precision": self._spec.execution.precision,
+            "device": str(self._device),
+        }
 
     def predict(self) -> Generator[PredictedFrame]:
         """Frame by frame, in their order; close it where it is not read to its end."""
