@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import closing
+import threading
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ditr.cli.display import Display, open_display
+from ditr.cli.display import open_display
 from ditr.cli.evaluate import Split
+from ditr.cli.serving import end_when_told
+from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError
-from ditr.files import write_json
 from ditr.paths import runs_dir
 from ditr.record.lookup import find_run
+from ditr.record.metrics import SCORES
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
-    from ditr.runner.predictor import Predictor
+    from ditr.runner.merging import Show
     from ditr.runner.trained_model import TrainedModel
+
+_COUNTS = ("frames", "voxels", "instances", "annotated")
 
 
 def register(app: typer.Typer) -> None:
@@ -52,32 +57,40 @@ def predict(
     min_score: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Show instances from this score on.", show_default="the run's best balance, else 0.5"
+            min=0, max=1, help="Show and merge instances from here on.", show_default="the run's best balance, else 0.5"
         ),
     ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Also merge the frames of each scene to one scene.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Show the merged scene in the browser meanwhile.")] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of that page.")] = 8080,
+    host: Annotated[str, typer.Option(help="Address that it is served on.")] = "localhost",
 ) -> None:
-    """Predict the instances of frames, which need no annotation, and write them to a folder.
+    """Predict the instances of frames, annotated or not, and write them to a folder.
 
     Of each frame: `masks/` on its image, `points/` in their instances' colours (PLY), `instances/` with all masks and
-    scores (npz), `panels/` as `ditr view --out` draws them; `result.json` says with what.
+    scores (npz), `panels/` as `ditr view --out` draws them. With --merge, of each scene `scenes/`: its instances by
+    geometry, as PLY, npz and picture, with their AP where there is ground truth. `result.json` says with what.
     """
+    from ditr.report.scene_viewer import open_scene_page
+    from ditr.report.web_page import address
+    from ditr.runner.predictions import make_folder
+
+    if live and not merge:
+        raise DitrError("only a merged scene is shown", code=Code.ENVIRONMENT, where="--live", fix="Add --merge.")
     registry = Registry()
     trained = _trained(model, spec, min_score, registry=registry)
-    _make(out)
-    with open_display() as display:
-        predictor = _predictor(trained, source, frames or [], split, registry=registry, display=display)
-        result = _write(predictor, out, display=display)
-        write_json(out / "result.json", result)
-        display.say(
-            f"{len(predictor)} frames, {result['frames_per_s']:.2f} a second"
-            f" (the model alone {result['model_frames_per_s']:.2f})"
-        )
-        display.say(str(out))
+    make_folder(out, merged=merge)
+    if live:
+        end_when_told()
+        with open_scene_page(host, port) as page, suppress(KeyboardInterrupt):
+            typer.echo(f"{address(host, port)}  (Ctrl-C ends it)")
+            _write(trained, source, frames or [], split, out, merge=merge, show=page.show, registry=registry)
+            threading.Event().wait()
+    else:
+        _write(trained, source, frames or [], split, out, merge=merge, show=None, registry=registry)
 
 
 def _trained(model: str, spec: Path | None, min_score: float | None, *, registry: Registry) -> TrainedModel:
-    from dataclasses import replace
-
     from ditr.runner.trained_model import trained_elsewhere, trained_in
 
     if spec is not None:
@@ -91,45 +104,46 @@ def _trained(model: str, spec: Path | None, min_score: float | None, *, registry
     return trained if min_score is None else replace(trained, best_score=min_score)
 
 
-def _make(out: Path) -> None:
-    from ditr.report.prediction_files import FOLDERS
-
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DitrError("there is something already", code=Code.ENVIRONMENT, where=str(out), fix="Name a new folder.")
-    try:
-        for kind in FOLDERS:
-            (out / kind).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        what = f"the folder cannot be made: {error.strerror}"
-        raise DitrError(what, code=Code.ENVIRONMENT, where=str(out), fix="Name another folder.") from error
-
-
-def _predictor(
-    trained: TrainedModel, source: str, frames: list[str], split: Split, *, registry: Registry, display: Display
-) -> Predictor:
+def _write(
+    trained: TrainedModel,
+    source: str,
+    frames: list[str],
+    split: Split,
+    out: Path,
+    *,
+    merge: bool,
+    show: Show | None,
+    registry: Registry,
+) -> None:
+    from ditr.runner.merging import Merging
+    from ditr.runner.predictions import write_predictions
     from ditr.runner.predictor import Predictor
     from ditr.runner.selection import select
 
-    progress = display.progress
-    selection = select(source, frames, split=split.value, registry=registry, progress=progress)
-    return Predictor(
-        trained, dataset=source, selection=selection, registry=registry, progress=progress, say=display.say
-    )
+    with open_display() as display:
+        progress = display.progress
+        selection = select(source, frames, split=split.value, registry=registry, progress=progress)
+        predictor = Predictor(
+            trained, dataset=source, selection=selection, registry=registry, progress=progress, say=display.say
+        )
+        merging = Merging(predictor, out, show=show) if merge else None
+        result = write_predictions(predictor, out, merging=merging, progress=progress)
+        display.say(_summary(result))
+        display.say(str(out))
 
 
-def _write(predictor: Predictor, out: Path, *, display: Display) -> dict[str, Any]:
-    """Of every frame its files; returns what is in ``result.json``."""
-    from ditr.report.prediction_files import write_frame
+def _summary(result: dict[str, Any]) -> str:
+    """Frames a second; a row a scene."""
+    speed = f"{result['frames_per_s']:.2f} a second, the model alone {result['model_frames_per_s']:.2f}"
+    lines = [f"{len(result['frames'])} frames, {speed}"]
+    if scenes := result.get("scenes"):
+        rows = [_row(name, facts, facts["scores"]) for name, facts in scenes.items()]
+        if len(scenes) > 1:
+            whole = {name: sum(facts[name] or 0 for facts in scenes.values()) for name in _COUNTS}
+            rows.append(_row("all", whole, result["scene_scores"]))
+        lines += ["", text_table(("scene", *_COUNTS, *SCORES), rows)]
+    return "\n".join(lines)
 
-    trained, total, model_ms = predictor.trained, len(predictor), 0.0
-    began = time.monotonic()
-    with closing(predictor.predict()) as predicted:
-        for done, frame in enumerate(predicted):
-            display.progress("predict", done, total)
-            write_frame(out, frame.view, frame.found, model=trained.name, best_score=trained.best_score)
-            model_ms += frame.infer_ms
-    display.progress("predict", total, total)
-    return predictor.facts() | {
-        "frames_per_s": total / (time.monotonic() - began),
-        "model_frames_per_s": 1000 * total / model_ms,
-    }
+
+def _row(name: str, facts: dict[str, Any], scores: dict[str, Any] | None) -> tuple[Any, ...]:
+    return (name, *(facts[count] for count in _COUNTS), *((scores or {}).get(score) for score in SCORES))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ditr.data.batch import Sample
 from ditr.data.frame_view import FrameView, Prediction, view_of
-from ditr.data.samples import SampleSet
+
+if TYPE_CHECKING:
+    from ditr.data.batch import Sample
+    from ditr.data.samples import SampleSet
 
 MATCH_IOU = 0.5
 """A prediction above it with a ground-truth instance is right about that one."""

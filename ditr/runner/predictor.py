@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ditr.data.frame_view import FrameView, MapColours
 from ditr.evaluation.instances import Instances
 from ditr.progress import Progress
@@ -26,10 +28,14 @@ if TYPE_CHECKING:
 class PredictedFrame:
     """One frame, and what the model says of it."""
 
+    index: int
+    """Its place among the predictor's frames."""
     view: FrameView
     """With the best prediction of each point, and the 2D features that the model read."""
     found: Instances
     """All predictions, whose masks may overlap."""
+    instance_ids: np.ndarray | None
+    """(N,) int64 id on disk of the thing that each point is of, -1 = of none; None where nothing is annotated."""
     infer_ms: float
     """From the copy to the device over 2D features if online, forward pass and post-processing to the instances."""
 
@@ -120,7 +126,13 @@ class Predictor:
                 ((sample,), (found,), (reported,)) = inferred.batch, inferred.found, inferred.reported
                 view = predicted_view(samples, index, sample=sample, found=found)
                 features = self._features(index, inferred.read.samples[0])
-                yield PredictedFrame(view=replace(view, features=features), found=found, infer_ms=reported["infer_ms"])
+                yield PredictedFrame(
+                    index=index,
+                    view=replace(view, features=features),
+                    found=found,
+                    instance_ids=_ids_on_disk(sample),
+                    infer_ms=reported["infer_ms"],
+                )
 
     def _features(self, index: int, sample: Sample) -> MapColours | None:
         """Those that the model read of the frame, its control included, and what the points read of them."""
@@ -134,3 +146,8 @@ class Predictor:
             sample.tokens, uv=sample.uv, covers_hw=sample.map_hw, image_hw=image_hw, sampling=sampling
         )
         return colours
+
+
+def _ids_on_disk(sample: Sample) -> np.ndarray:
+    targets = sample.targets
+    return np.asarray(np.append(targets.ids.numpy(), -1)[targets.instance_of_point.numpy()])
