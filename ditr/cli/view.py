@@ -51,9 +51,10 @@ def view(
     folder = find_run(run, runs=runs_dir())
     name = folder.path.resolve().name
     if out is None:
-        from ditr.report.viewer import require_place, serve
+        from ditr.report.viewer import INSTEAD, serve
+        from ditr.report.web_page import require_place
 
-        require_place(host, port)
+        require_place(host, port, instead=INSTEAD)
         shown, best_score = _see(folder, frame)
         end_when_told()
         serve(

@@ -37,6 +37,11 @@ class Cloud:
     pose_c2w: np.ndarray
     """(4, 4) float64, camera to the world of ``xyz``; the camera looks along its +z, +y down."""
 
+    @property
+    def forward(self) -> np.ndarray:
+        """(3,) where the camera looks."""
+        return np.asarray(self.pose_c2w[:3, 2])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:

@@ -30,7 +30,11 @@ MANIFEST = "manifest.json"
 """What an embedded data set says of itself."""
 POINT_COUNT = 20_000
 """Points a frame as the preparation writes them; the reader takes any number."""
+MAX_SHIFT_M = 10_000.0
+"""How far a frame may lie from the origin of its scene's world."""
 _POINT_FEATURES = 6
+_SAME_ROTATION = 1e-4
+"""Largest difference of two rotation matrices that are one; text files hold a few digits."""
 
 
 class FrameSet:
@@ -200,6 +204,24 @@ class FrameSet:
         centred = self.infos.frames[index].centred
         return self._pose_from(index, np.zeros(3) if centred else self._centred_points(index)[1])
 
+    def shift_to_world(self, index: int) -> np.ndarray:
+        """(3,) float64 metres: what takes the frame's centred world to the one that all frames of its scene share.
+
+        Of a prepared single frame it is what the preparation took off, which the pose of before still has
+        (docs/reference/esam.md, Making a frame).
+        """
+        info = self.infos.frames[index]
+        if not info.centred:
+            return self._centred_points(index)[1]
+        path = self.root / "2D" / info.scene / "pose" / f"{info.number}.txt"
+        stored, centred = _read_pose(path), self._pose_from(index, np.zeros(3))
+        if not np.allclose(stored[:3, :3], centred[:3, :3], atol=_SAME_ROTATION):
+            raise _broken(path, "the camera looks in another direction than that of the frame's centred pose")
+        shift = stored[:3, 3] - centred[:3, 3]
+        if not np.abs(shift).max() < MAX_SHIFT_M:
+            raise _broken(path, f"the frame lies {np.abs(shift).max():.3g} m from the world's origin")
+        return np.asarray(shift)
+
     def _centred_points(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The points, and where in the stored world their origin lies: (3,) float64."""
         path = self.path(index, POINTS)
@@ -224,6 +246,20 @@ class FrameSet:
         pose = info.pose_c2w.copy()
         pose[:3, 3] -= origin
         return pose
+
+
+def _read_pose(path: Path) -> np.ndarray:
+    """(4, 4) float64, camera to the scene's world."""
+    try:
+        pose = np.loadtxt(path)
+    except FileNotFoundError as error:
+        fix = "frames without poses in one world cannot be merged; predict them without --merge"
+        raise DitrError("no such file", code=Code.DATASET, where=str(path), fix=fix) from error
+    except ValueError as error:
+        raise _broken(path, f"the pose cannot be read ({error})") from error
+    if pose.shape != (4, 4):
+        raise _broken(path, f"{pose.shape} numbers, not a pose of (4, 4)")
+    return pose
 
 
 def stored_pose_path(root: Path, scene: str, number: str) -> Path:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,19 +13,11 @@ from torch import nn
 
 from ditr.data.batch import Batch
 from ditr.data.frame_view import FrameView, MapColours
-from ditr.data.loading import batches
 from ditr.data.samples import SampleSet
+from ditr.evaluation.infer import Inferred, infer
 from ditr.evaluation.instance_ap import AP_THRESHOLDS, ESAM_THRESHOLDS, Scores, scores
-from ditr.evaluation.instances import Instances
 from ditr.evaluation.match_table import MatchTable
-from ditr.evaluation.postprocess import instances
 from ditr.evaluation.scorebook import Row, Scorebook
-from ditr.model.moments import moment, ms_between
-from ditr.model.output import ModelOutput
-from ditr.model.precision import computing_in
-from ditr.model.prefetch import Prefetcher, engine_of
-from ditr.model.reproducible import reproducible
-from ditr.model.statistics import floats_of_samples
 from ditr.progress import Progress, silent
 from ditr.resources import memory_meter, watching
 from ditr.spec.models import EvaluationSpec, Precision
@@ -79,30 +71,33 @@ def evaluate(
     online. With ``esam_compat`` AP is the mean over ESAM's nine thresholds; for its ground truth the samples need to be
     made so too. The model is in evaluation mode meanwhile and as it was afterwards.
     """
-    assert not samples.augmented, "augmented samples are no test"
     book = Scorebook(samples, spec=spec, keep=keep, facts=facts)
     memory = memory_meter(device)
-    prefetcher = Prefetcher(device, encode=encode, model=model)
-    feed = batches(samples, batch_size=batch_size, shuffle=False, workers=workers, pinned=device.type == "cuda")
     entered: Future[None] | None = None
     done = 0
-    with (
-        closing(feed),
-        _evaluating(model),
-        reproducible(device, engine=engine_of(model)),
-        watching(memory, model, every_s=1.0),
-        ThreadPoolExecutor(max_workers=1) as beside,
-    ):
-        for batch in feed:
-            progress("evaluate", done, len(samples))
-            inferred = _infer(model, batch, prefetcher=prefetcher, spec=spec, precision=precision, device=device)
-            kept = {
-                row: book.coloured(inferred.batch.samples[row]) for row in range(len(batch)) if book.keeps(done + row)
-            }
+
+    def count_on() -> None:
+        progress("evaluate", done, len(samples))
+
+    inferring = infer(
+        model,
+        samples,
+        spec=spec,
+        device=device,
+        encode=encode,
+        workers=workers,
+        batch_size=batch_size,
+        precision=precision,
+        before_each=count_on,
+    )
+    with watching(memory, model, every_s=1.0), closing(inferring), ThreadPoolExecutor(max_workers=1) as beside:
+        for inferred in inferring:
+            read = inferred.read.samples
+            kept = {row: book.coloured(sample) for row, sample in enumerate(read) if book.keeps(done + row)}
             if entered is not None:
                 entered.result()
-            entered = beside.submit(_enter, book, batch, inferred, kept)  # beside the work on the next batch
-            done += len(batch)
+            entered = beside.submit(_enter, book, inferred, kept)  # beside the work on the next batch
+            done += len(read)
         if entered is not None:
             entered.result()
     progress("evaluate", len(samples), len(samples))
@@ -119,49 +114,11 @@ def evaluate(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Inferred:
-    batch: Batch
-    """As the model read it, on the device."""
-    found: list[Instances]
-    reported: tuple[dict[str, float], ...]
-    """Of each frame by the model, and its share of the time."""
-
-
-def _infer(
-    model: nn.Module,
-    batch: Batch,
-    *,
-    prefetcher: Prefetcher,
-    spec: EvaluationSpec,
-    precision: Precision,
-    device: torch.device,
-) -> _Inferred:
-    """Waits for the device once, for the instances."""
-    began = moment(device)
-    ready = prefetcher.ready(batch)
-    with computing_in(precision, device=device):
-        output: ModelOutput = model(*ready.arguments)
-    found = instances(output, ready.batch, spec=spec)
-    infer_ms = ms_between(began, moment(device)) / len(batch)
-    reported = (one | {"infer_ms": infer_ms} for one in floats_of_samples(output.statistics, samples=len(batch)))
-    return _Inferred(batch=ready.batch, found=found, reported=tuple(reported))
-
-
-def _enter(book: Scorebook, batch: Batch, inferred: _Inferred, kept: dict[int, MapColours | None]) -> None:
-    for row, (sample, found, reported) in enumerate(zip(batch, inferred.found, inferred.reported, strict=True)):
+def _enter(book: Scorebook, inferred: Inferred, kept: dict[int, MapColours | None]) -> None:
+    for row, (sample, found, reported) in enumerate(
+        zip(inferred.batch, inferred.found, inferred.reported, strict=True)
+    ):
         book.enter(sample, found, reported=reported, features=kept.get(row))
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
 
 
 def _means(rows: list[Row]) -> dict[str, float]:

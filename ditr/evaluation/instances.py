@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ditr.data.frame_view import Prediction
+from ditr.data.frame_view import FrameView, Prediction, view_of
+
+if TYPE_CHECKING:
+    from ditr.data.batch import Sample
+    from ditr.data.samples import SampleSet
 
 MATCH_IOU = 0.5
 """A prediction above it with a ground-truth instance is right about that one."""
@@ -23,6 +28,13 @@ class Instances:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+
+def predicted_view(samples: SampleSet, index: int, *, sample: Sample, found: Instances) -> FrameView:
+    """Frame ``index`` with its predictions, against the targets of the sample, which are not all that is annotated."""
+    truth = sample.targets.instance_of_point.numpy()
+    predicted = prediction_of(found, instance_of_point=truth)
+    return replace(view_of(samples.frames, index), instance_of_point=truth, prediction=predicted)
 
 
 def prediction_of(found: Instances, *, instance_of_point: np.ndarray) -> Prediction:

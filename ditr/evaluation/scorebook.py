@@ -9,10 +9,10 @@ from typing import Any
 
 from ditr.data.batch import Sample
 from ditr.data.frame import scene_of
-from ditr.data.frame_view import FrameView, MapColours, spread_evenly, view_of
+from ditr.data.frame_view import FrameView, MapColours, spread_evenly
 from ditr.data.samples import SampleSet
 from ditr.evaluation.instance_facts import instance_rows
-from ditr.evaluation.instances import Instances, prediction_of
+from ditr.evaluation.instances import Instances, predicted_view
 from ditr.evaluation.match_table import FrameMatches, MatchTable
 from ditr.evaluation.texture_ids import texture_ids
 from ditr.features.principal_colours import PrincipalColours, fit_colours
@@ -74,7 +74,8 @@ class Scorebook:
             classes = self._samples.frames.classes
             self.instances.extend(instance_rows(sample, classes=classes, best_iou=matches.best_iou(), texture_ids=ids))
         if self.keeps(index):
-            self.views.append(_view(self._samples, index, sample=sample, found=found, features=features))
+            view = predicted_view(self._samples, index, sample=sample, found=found)
+            self.views.append(replace(view, features=features))
 
 
 def _row(sample: Sample, matches: FrameMatches, *, min_points: int) -> Row:
@@ -97,13 +98,3 @@ def _row(sample: Sample, matches: FrameMatches, *, min_points: int) -> Row:
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def _view(
-    samples: SampleSet, index: int, *, sample: Sample, found: Instances, features: MapColours | None
-) -> FrameView:
-    """Against the targets of the sample, which are not all that is annotated."""
-    truth = sample.targets.instance_of_point.numpy()
-    predicted = prediction_of(found, instance_of_point=truth)
-    view = view_of(samples.frames, index)
-    return replace(view, instance_of_point=truth, prediction=predicted, features=features)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import hsv_to_rgb
 
-from ditr.data.frame_view import Cloud, FrameView
+from ditr.data.frame_view import FrameView
 
 PALE = (0.85, 0.85, 0.85)
 """Of points of which there is nothing to say, where they are drawn at all."""
@@ -52,9 +52,12 @@ def draw_points(
     axes.scatter(uv[:, 0], uv[:, 1], s=size, c=colours if isinstance(colours, str) else colours[shown], linewidths=0)
 
 
-def draw_space(axes: Any, cloud: Cloud, colours: np.ndarray, title: str, *, every: int = 1, zoom: float) -> None:
-    """Points in three dimensions, seen from beside and behind the camera; of ``every`` so many one is drawn."""
-    xyz, forward = cloud.xyz[::every], cloud.pose_c2w[:3, 2]
+def draw_space(
+    axes: Any, xyz: np.ndarray, colours: np.ndarray, title: str, *, forward: np.ndarray, every: int = 1, zoom: float
+) -> None:
+    """Points in three dimensions, seen from beside and behind a camera that looks along ``forward`` (3,); of ``every``
+    so many one is drawn."""
+    xyz = xyz[::every]
     axes.scatter(*xyz.T, c=colours[::every], s=4.0, linewidths=0, depthshade=False)
     axes.view_init(elev=30, azim=float(np.degrees(np.arctan2(-forward[1], -forward[0]))) + 25)
     axes.set_box_aspect(np.maximum(np.ptp(xyz, axis=0), 0.1), zoom=zoom)

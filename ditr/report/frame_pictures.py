@@ -71,7 +71,15 @@ def draw_data(view: FrameView, *, names: Sequence[str], depth_m: np.ndarray | No
     draw_image(superpoints, grey, f"{int(cloud.superpoints.max()) + 1} superpoints")
     draw_points(superpoints, view, _id_colours(cloud.superpoints + 1))
     for place, colours, title in ((3, cloud.rgb / 255, "points"), (6, instances, "instances in space")):
-        draw_space(figure.add_subplot(2, 3, place, projection="3d"), cloud, colours, title, every=2, zoom=1.9)
+        draw_space(
+            figure.add_subplot(2, 3, place, projection="3d"),
+            cloud.xyz,
+            colours,
+            title,
+            forward=cloud.forward,
+            every=2,
+            zoom=1.9,
+        )
     _save(figure, path)
 
 
@@ -101,7 +109,8 @@ def feature_figure(view: FrameView, *, title: str, caption: str) -> Figure:
     draw_points(pixels, view, colours)
     outside = int((~view.uv_valid).sum())
     in_space = f"points in space{f', {outside:,} without a pixel in grey' if outside else ''}"
-    draw_space(figure.add_subplot(2, 3, 5, projection="3d"), cloud, colours, in_space, zoom=1.45)
+    space = figure.add_subplot(2, 3, 5, projection="3d")
+    draw_space(space, cloud.xyz, colours, in_space, forward=cloud.forward, zoom=1.45)
     _from_above(figure.add_subplot(2, 3, 6), cloud, colours)
     return figure
 

@@ -124,7 +124,14 @@ def _fill(entry: SynthRoomsEntry, folder: Path, *, workers: int, progress: Progr
 
 def _tasks(entry: SynthRoomsEntry, split: SplitEntry, folder: Path, *, first: int) -> list[FrameTask]:
     return [
-        FrameTask(root=folder, scene=scene, index=index, seed=entry.seed, texture_share=entry.texture_share)
+        FrameTask(
+            root=folder,
+            scene=scene,
+            index=index,
+            seed=entry.seed,
+            texture_share=entry.texture_share,
+            path_share=index / max(1, split.frames - 1) if entry.camera == "path" else None,
+        )
         for scene in range(first, first + split.scenes)
         for index in range(split.frames)
     ]

@@ -18,7 +18,7 @@ from ditr.rooms.render import View, render
 from ditr.rooms.room import Room, furnish
 from ditr.rooms.sensor import sense_colour, sense_depth
 from ditr.rooms.shapes import rotation_z
-from ditr.rooms.viewpoints import MIN_POINTS, choose_viewpoint
+from ditr.rooms.viewpoints import MIN_POINTS, choose_path, choose_viewpoint
 from ditr.seeds import derive_seed
 
 _JPEG_QUALITY = 92
@@ -35,6 +35,8 @@ class FrameTask:
     index: int
     seed: int
     texture_share: float
+    path_share: float | None = None
+    """How much of the scene's camera path lies behind it, 0 to 1; None of a viewpoint of its own."""
 
     @property
     def scene_name(self) -> str:
@@ -98,7 +100,10 @@ def shoot(task: FrameTask) -> Shot:
     to_world = np.eye(4)
     to_world[:3, :3] = rotation_z(room_rng.uniform(0, 2 * np.pi))
     to_world[:3, 3] = room_rng.uniform(-2, 2, 3)
-    room_pose = choose_viewpoint(room, seed=derive_seed(task.seed, "camera", task.id))
+    if task.path_share is None:
+        room_pose = choose_viewpoint(room, seed=derive_seed(task.seed, "camera", task.id))
+    else:
+        room_pose = choose_path(room, seed=derive_seed(task.seed, "path", task.scene)).pose(task.path_share)
     view = render(room, pose_c2w=room_pose, intrinsics=SCANNET_SV_INTRINSICS)
     rng = np.random.default_rng(derive_seed(task.seed, "sensor", task.id))
     jpeg = _jpeg(sense_colour(view, rng=rng))

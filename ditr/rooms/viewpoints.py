@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,9 @@ _TRIES = 200
 _TRIES_A_TARGET = 50
 _COARSE = 8
 _CANDIDATES = 4
+_STEPS = 9
+_LENGTH_M = (0.8, 2.2)
+_TURN = (0.5, 1.9)
 MIN_THINGS = 3
 MIN_POINTS = 100
 
@@ -47,6 +50,48 @@ def choose_viewpoint(room: Room, *, seed: int) -> np.ndarray:
             f"no viewpoint in {_TRIES} tries shows {MIN_THINGS} things", code=Code.DATASET, fix="choose another seed"
         )
     return max(found, key=lambda view: view[:2])[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Path:
+    """A camera that is carried straight from one place to another, and looks from one target to another meanwhile."""
+
+    eyes: tuple[np.ndarray, np.ndarray]
+    """(3,) metres in the room, where it begins and where it ends; so are the targets."""
+    targets: tuple[np.ndarray, np.ndarray]
+
+    def pose(self, share: float) -> np.ndarray:
+        """(4, 4) camera to room, ``share`` of the way behind it: slow at both ends, with a hand's slight roll."""
+        eased = share * share * (3 - 2 * share)
+        eye, target = (ends[0] + eased * (ends[1] - ends[0]) for ends in (self.eyes, self.targets))
+        return look_at(eye, target, roll=0.03 * np.sin(2 * np.pi * share))
+
+
+def choose_path(room: Room, *, seed: int) -> Path:
+    """A path of 0.8 to 2.2 m that turns by 30 to 110 degrees, whose camera is everywhere as good as a viewpoint's.
+
+    Of the first few such paths it is the one on which most things are in view.
+    """
+    found: list[tuple[int, int, Path]] = []
+    for attempt in range(_TRIES * _TRIES_A_TARGET):
+        rng = np.random.default_rng(derive_seed(seed, "path", attempt))
+        first, last = (np.append(room.size[:2] * rng.uniform(0.08, 0.92, 2), rng.uniform(1.2, 1.8)) for _ in range(2))
+        if not _LENGTH_M[0] < np.linalg.norm(last - first) < _LENGTH_M[1]:
+            continue
+        path = Path(eyes=(first, last), targets=(_target(room, rng), _target(room, rng)))
+        poses = [path.pose(share) for share in np.linspace(0, 1, _STEPS)]
+        turn = np.arccos(np.clip(poses[0][:3, 2] @ poses[-1][:3, 2], -1, 1))
+        if not _TURN[0] < turn < _TURN[1] or not all(_free(room, pose[:3, 3]) for pose in poses):
+            continue
+        counts = [_things_in_view(room, pose) for pose in poses]
+        if min(counts) >= MIN_THINGS:
+            found.append((sum(counts), -attempt, path))
+        if len(found) == _CANDIDATES:
+            break
+    if not found:
+        what = f"no path of a camera shows {MIN_THINGS} things everywhere"
+        raise DitrError(what, code=Code.DATASET, fix="choose another seed")
+    return max(found, key=lambda path: path[:2])[2]
 
 
 def look_at(eye: np.ndarray, target: np.ndarray, *, roll: float = 0.0) -> np.ndarray:

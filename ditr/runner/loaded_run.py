@@ -56,7 +56,7 @@ class LoadedRun:
         DitrError: the run has left no weights, or they are damaged.
         """
         from ditr.runner.evaluate_checkpoint import whole_model
-        from ditr.runner.run_view import require_weights
+        from ditr.runner.trained_model import require_weights
 
         spec = with_engine(self.spec, "minkowski")  # which runs on the CPU
         model, _ = whole_model(spec, require_weights(self.record), registry=Registry())

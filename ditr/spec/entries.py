@@ -31,6 +31,9 @@ SYNTHROOMS_IMAGE = (480, 640)
 """Height and width in pixels of its images."""
 
 
+CameraMotion = Literal["viewpoints", "path"]
+
+
 class SplitEntry(Part):
     """How much of an embedded split is made."""
 
@@ -51,6 +54,9 @@ class SynthRoomsEntry(Part):
     val: SplitEntry
     texture_share: Probability
     """Share of the things that touch a coplanar thing of the same mean colour and differ from it only in texture."""
+    camera: Annotated[CameraMotion, Field(exclude_if=lambda motion: motion == "viewpoints")] = "viewpoints"
+    """Of the frames of a scene: viewpoints of their own, or one smooth path. Viewpoints are not said in an entry's
+    identity: sets of before there was a choice stay what they are."""
 
 
 class IntrinsicsEntry(Part):

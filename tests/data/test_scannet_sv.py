@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.spatial import cKDTree
 
 from ditr.data.scannet_sv import FrameSet
 from ditr.errors import DitrError
@@ -136,3 +137,43 @@ def test_images_missing_damaged_or_of_another_size(broken_copy):
     path.unlink()
     with pytest.raises(DitrError, match="no such file"):
         broken_copy.image(0)
+
+
+def world_of(frames: FrameSet, index: int) -> np.ndarray:
+    return frames.frame(index).points[:, :3] + frames.shift_to_world(index)
+
+
+def test_frames_of_a_scene_meet_in_its_world(tiny_dataset):
+    """By the raw pose and the depth image alone, which are of before any centring."""
+    frames = tiny_dataset.val
+    for index, info in enumerate(frames.infos.frames):
+        folder = frames.root / "2D" / info.scene
+        pose = np.loadtxt(folder / "pose" / f"{info.number}.txt")
+        depth = np.asarray(Image.open(folder / "depth" / f"{info.number}.png")) / 1000
+        v, u = np.nonzero(depth)
+        z, camera = depth[v, u], frames.intrinsics
+        rays = np.stack([(u - camera.cx) / camera.fx * z, (v - camera.cy) / camera.fy * z, z], axis=1)
+        distance, _ = cKDTree(rays @ pose[:3, :3].T + pose[:3, 3]).query(world_of(frames, index)[::50])
+        assert distance.max() < 1e-4
+    assert not np.allclose(frames.shift_to_world(0), frames.shift_to_world(1), atol=0.01)
+
+
+def test_a_world_that_is_not_there_or_another_is_an_error(broken_copy):
+    info = broken_copy.infos.frames[0]
+    path = broken_copy.root / "2D" / info.scene / "pose" / f"{info.number}.txt"
+    pose = np.loadtxt(path)
+    afar = pose.copy()
+    afar[0, 3] = 1e5
+    for wrong, message in (
+        (np.linalg.inv(pose), "another direction"),
+        (afar, "from the world's origin"),
+        (pose[:3], r"\(3, 4\) numbers"),
+    ):
+        np.savetxt(path, wrong)
+        with pytest.raises(DitrError, match=message) as caught:
+            broken_copy.shift_to_world(0)
+        assert caught.value.where == str(path)
+    path.unlink()
+    with pytest.raises(DitrError, match="no such file") as caught:
+        broken_copy.shift_to_world(0)
+    assert "without --merge" in caught.value.fix

@@ -192,7 +192,7 @@ def test_frames_all_over_the_split_are_kept_for_pictures(monkeypatch: pytest.Mon
         image, uv, valid = np.zeros((4, 4, 3), dtype=np.uint8), np.zeros((60, 2), dtype=np.float32), np.arange(60) < 45
         return FrameView(frame_id=f"frame {index}", image=image, uv=uv, uv_valid=valid, instance_of_point=truth)
 
-    monkeypatch.setattr("ditr.evaluation.scorebook.view_of", view_of)
+    monkeypatch.setattr("ditr.evaluation.instances.view_of", view_of)
     found = run(perfect, keep=2)
     assert [kept.frame_id for kept in found.views] == ["frame 0", "frame 2"]
     kept = found.views[0]

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.spatial import cKDTree
 
+from ditr.catalog import locate_dataset
 from ditr.data.classes import CLASS_NAMES, raw_id_on_disk
+from ditr.data.dataset import open_folder
 from ditr.data.scannet_sv import read_image
 from ditr.errors import DitrError
 from ditr.geometry.camera import SCANNET_SV_INTRINSICS, Intrinsics, project
@@ -20,6 +23,7 @@ from ditr.rooms.room import MAX_THINGS, MIN_THINGS, SHELL, furnish
 from ditr.rooms.shapes import intersect, rotation_z, shape
 from ditr.rooms.textures import FINE_KINDS, Material, fine
 from ditr.spec.entries import SplitEntry, SynthRoomsEntry
+from ditr.spec.registry import Registry
 
 PLAIN = Material(colour=(0.5, 0.5, 0.5))
 
@@ -240,3 +244,39 @@ def test_half_resolution_matches_the_full_image_size():
     segments = oversegment(colour, depth, intrinsics=SCANNET_SV_INTRINSICS)
     assert segments.shape == (480, 640)
     assert len(np.unique(segments)) > 50
+
+
+def test_a_carried_camera_moves_smoothly_through_one_room_whose_instances_keep_their_ids(tmp_path):
+    """Points that two frames have in common in the world are of the same thing in both."""
+    split = SplitEntry(scenes=1, frames=5)
+    entry = SynthRoomsEntry(
+        kind="synthrooms", seed=3, first_scene=5000, train=SplitEntry(scenes=1, frames=1), val=split, texture_share=0.4,
+        camera="path",
+    )  # fmt: skip
+    make(entry, tmp_path / "rooms", workers=1, progress=silent)
+    frames = open_folder(tmp_path / "rooms", name="rooms").val
+    worlds, things, poses = [], [], []
+    for index in range(len(frames)):
+        frame, shift = frames.frame(index), frames.shift_to_world(index)
+        worlds.append(frame.points[:, :3] + shift)
+        things.append(frame.instance_ids)
+        poses.append(frame.pose_c2w[:3] + np.append(np.zeros((3, 3)), shift[:, None], axis=1))
+    steps = [np.linalg.norm(b[:, 3] - a[:, 3]) for a, b in pairwise(poses)]
+    turns = [np.arccos(np.clip(a[:, 2] @ b[:, 2], -1, 1)) for a, b in pairwise(poses)]
+    assert 0.8 < np.linalg.norm(poses[-1][:, 3] - poses[0][:, 3]) < 2.2
+    assert 0 < max(steps) < 0.9
+    assert 0 < max(turns) < 0.8
+    assert steps[0] < max(steps) / 1.5, "slow at its ends"
+    for (a, of_a), (b, of_b) in pairwise(zip(worlds, things, strict=True)):
+        distance, nearest = cKDTree(b).query(a)
+        near = distance < 0.01
+        assert near.sum() > 1000
+        assert np.mean(of_a[near] == of_b[nearest[near]]) > 0.97
+
+
+def test_sets_of_before_carried_cameras_stay_what_they_are():
+    tiny = Registry().dataset("synthrooms_tiny")
+    assert isinstance(tiny, SynthRoomsEntry)
+    assert locate_dataset("synthrooms_tiny", tiny).name == "synthrooms_tiny-96cf1d145be4"
+    carried = tiny.model_copy(update={"camera": "path"})
+    assert locate_dataset("synthrooms_tiny", carried) != locate_dataset("synthrooms_tiny", tiny)

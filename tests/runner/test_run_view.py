@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from ditr.geometry.camera import project
 from ditr.progress import silent
 from ditr.record.folder import Record
 from ditr.runner.inputs import Selection
-from ditr.runner.run_view import require_weights, run_view
+from ditr.runner.predictor import Predictor
+from ditr.runner.trained_model import trained_in
 from ditr.spec.load import load_spec
 from tests.runner.test_eval import REGISTRY, evaluate, run_of, trained  # noqa: F401
 
@@ -35,9 +36,13 @@ def see_with_score(
     run: Record, frame: str, *overrides: str, split: str = "val", say: Callable[[str], None] = lambda line: None
 ) -> tuple[FrameView, float]:
     spec = load_spec(run.spec, registry=REGISTRY, overrides=overrides).spec
+    model = replace(trained_in(run), spec=spec)
     selection = Selection(split="train" if split == "train" else "val", frames=(frame,))
-    weights = require_weights(run)
-    return run_view(run, weights=weights, spec=spec, selection=selection, registry=REGISTRY, progress=silent, say=say)
+    predictor = Predictor(
+        model, dataset=spec.dataset.name, selection=selection, registry=REGISTRY, progress=silent, say=say
+    )
+    (predicted,) = predictor.predict()
+    return predicted.view, model.best_score
 
 
 @pytest.fixture(scope="module")

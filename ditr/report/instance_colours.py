@@ -1,0 +1,61 @@
+"""Instances in colours of their own, whatever the ground truth: on the image, and on points."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from ditr.data.frame_view import FrameView
+from ditr.report.frame_axes import palette
+
+OPACITY = 0.55
+EDGE = 255
+REACH_PX = 8.0
+"""How far from its pixel a point speaks for others: 20,000 points lie about four pixels apart."""
+
+
+def instances_of_points(view: FrameView, *, min_score: float) -> np.ndarray:
+    """(N,) the best prediction of each point, -1 without one or where that has less than ``min_score``."""
+    of_point, counts = view.predicted.of_point, view.predicted.scores >= min_score
+    return np.where(np.append(counts, False)[of_point], of_point, -1)
+
+
+def instance_colours(instances: np.ndarray, *, without: np.ndarray) -> np.ndarray:
+    """(N, 3) uint8 of instances (N,), -1 = none: a colour an instance, and those of ``without`` (N, 3) elsewhere."""
+    colours = np.rint(255 * palette(int(instances.max(initial=-1)) + 1)).astype(np.uint8)
+    shown = instances >= 0
+    found = without.copy()
+    found[shown] = colours[instances[shown]]
+    return found
+
+
+def masks_on_image(view: FrameView, instances: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8: the image, and on it the instances (N,) of its points, with an edge around each.
+
+    A pixel is of the instance of the nearest point that has a pixel, if that lies within ``REACH_PX``.
+    """
+    of_pixel = _of_pixels(view, instances)
+    colours = instance_colours(of_pixel.ravel(), without=view.image.reshape(-1, 3)).reshape(view.image.shape)
+    blended = np.rint((1 - OPACITY) * view.image + OPACITY * colours).astype(np.uint8)
+    blended[_edges(of_pixel)] = EDGE
+    return blended
+
+
+def _of_pixels(view: FrameView, instances: np.ndarray) -> np.ndarray:
+    """(H, W) instance of each pixel, -1 = none."""
+    height, width = view.image_hw
+    if not view.uv_valid.any():
+        return np.full((height, width), -1)
+    v, u = np.mgrid[:height, :width]
+    tree = cKDTree(view.uv[view.uv_valid])
+    pixels = np.stack([u.ravel(), v.ravel()], axis=1)
+    _, nearest = tree.query(pixels, distance_upper_bound=REACH_PX)
+    return np.asarray(np.append(instances[view.uv_valid], -1)[nearest].reshape(height, width))
+
+
+def _edges(of_pixel: np.ndarray) -> np.ndarray:
+    """(H, W) bool: pixels of an instance beside one that is not of it."""
+    edge = np.zeros(of_pixel.shape, dtype=bool)
+    edge[:, 1:] |= of_pixel[:, 1:] != of_pixel[:, :-1]
+    edge[1:] |= of_pixel[1:] != of_pixel[:-1]
+    return edge & (of_pixel >= 0)
