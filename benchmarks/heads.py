@@ -27,8 +27,9 @@ from benchmarks.devices import add_device
 from ditr.data.batch import Batch
 from ditr.model.esam import EsamSingleView
 from ditr.model.precision import computing_in
+from ditr.spec.fusion import FusionSpec
 from ditr.spec.load import load_spec
-from ditr.spec.models import FusionSpec, Precision, Spec
+from ditr.spec.models import Precision, Spec
 from ditr.spec.registry import Registry
 from ditr.training.criterion import Criterion
 from tests.reference.labelled_frames import labelled_frame
@@ -99,7 +100,7 @@ class Case:
     def whole(self) -> Step:
         def forward() -> Callable[[], Tensor]:
             with computing_in(self.precision, device=self.device):
-                output = self.model._decode(self.features, self.batch, balance_loss=None, statistics={})
+                output = self.model._decode(self.features, self.batch)
             return lambda: Criterion(self.spec.loss)(output, self.batch).total
 
         return self._timed(forward)

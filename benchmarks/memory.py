@@ -27,15 +27,13 @@ from ditr.data.scannet_sv import FrameSet
 from ditr.evaluation.evaluate import evaluate
 from ditr.model.esam import EsamSingleView
 from ditr.progress import silent
+from ditr.spec.fusion import BiFusionSpec, FusionSpec, InjectionSpec
 from ditr.spec.models import (
     AugmentationSpec,
     BackboneSpec,
-    BiFusionSpec,
     DatasetSpec,
     DecoderSpec,
     ExecutionSpec,
-    FusionSpec,
-    InjectionSpec,
     ModelSpec,
     ScheduleSpec,
     Spec,

@@ -12,6 +12,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from benchmarks.subject import Arm, Times, Training, in_one_piece, wait_for
 from ditr.data.batch import Batch
+from ditr.model.fusion import BatchFeatures
 from ditr.model.precision import computing_in
 from ditr.model.reproducible import reproducible
 from ditr.model.sparse import Voxels
@@ -87,4 +88,6 @@ def forward_ms(training: Training, arm: Arm, *, repetitions: int) -> Times:
 def _backbone(training: Training, batch: Batch, voxels: Voxels) -> Tensor:
     """As ``EsamSingleView.forward`` calls it in training."""
     model = training.model
-    return model.run_backbone(model.read_2d(batch, statistics={}), voxels, statistics={}).features
+    points = model.read_2d(batch, statistics={})
+    features = None if points is None else BatchFeatures(points=points, in_space=voxels)
+    return model.run_backbone(features, voxels).features

@@ -22,7 +22,6 @@ from ditr.model.statistics import floats_of_samples
 from ditr.progress import Progress
 from ditr.resources import memory_meter, watching
 from ditr.seeds import derive_seed
-from ditr.weights.names import ADDED_PARTS, group_of
 
 _TOGETHER = 3
 """Frames in one batch."""
@@ -137,8 +136,8 @@ def _awake(model: EsamSingleView, *, seed: int) -> Iterator[None]:
     """
     generator, asleep = torch.Generator().manual_seed(derive_seed(seed, "check", "awake")), []
     with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if group_of(name) in ADDED_PARTS and not weight.any():
+        for weight in model.added_parameters.values():
+            if not weight.any():
                 weight.copy_(_AWAKE * torch.randn(weight.shape, generator=generator))
                 asleep.append(weight)
     try:

@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ditr.checks.part_acts import PartAct, PartActs, recording
 from ditr.checks.subject import Subject
 from ditr.data.batch import Batch
 from ditr.data.samples import SampleSet
-from ditr.model.bifusion import FusedPoints
 from ditr.model.esam import EsamSingleView
-from ditr.model.injection import Adder, Injector
+from ditr.model.injector import Adder, Injector, name_of
 from ditr.model.output import ModelOutput
-from ditr.model.res16unet import Branch
 from ditr.model.sparse import SparseTensor
 from ditr.progress import Progress
-from ditr.spec.models import BOTTLENECK_STRIDE, FusionSpec
+from ditr.spec.fusion import FusionSpec
+from ditr.spec.fusion_part import BOTTLENECK_STRIDE, Branch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +44,6 @@ class Addition:
         return self.after.features - self.before.features
 
 
-@dataclass(frozen=True, kw_only=True)
-class GateCall:
-    """The N points' 3D features before and after BiFusion."""
-
-    before: Tensor
-    after: Tensor
-    valid: Tensor
-    """(N,) bool: the point reads a 2D feature."""
-
-
 @dataclass(kw_only=True)
 class ForwardTrace:
     """What one forward pass did."""
@@ -62,13 +52,29 @@ class ForwardTrace:
     """Of what the model gave its backbone; None if it gave nothing, or something else."""
     additions: list[Addition] = field(default_factory=list)
     """In the order of the forward pass; none if the backbone was given nothing."""
-    gate: GateCall | None = None
-    """What BiFusion did; None if the model has none, or did not call it."""
+    parts: PartActs = field(default_factory=PartActs)
+    """What each part of the fusion did."""
     output: ModelOutput | None = None
 
     def tensor(self, stride: int) -> SparseTensor | None:
         """The backbone's own of this stride."""
         return next((one.before for one in self.additions if one.stride == stride), None)
+
+    def added_by_built_in(self, addition: Addition) -> Tensor:
+        """(V, width) all that was added; where parts act that are not built in, what the built-in ones gave."""
+        acts = self._acts_at(addition)
+        if all(act.part in _BUILT_IN for act in acts):
+            return addition.added
+        return sum((act.change for act in acts if act.part in _BUILT_IN), torch.zeros_like(addition.before.features))
+
+    def changed_by_nobody(self, addition: Addition) -> bool:
+        """Whether something changed where no part of the fusion, that is not built in, acts."""
+        same = torch.equal(addition.before.features, addition.after.features)
+        return not same and all(act.part in _BUILT_IN for act in self._acts_at(addition))
+
+    def _acts_at(self, addition: Addition) -> list[PartAct]:
+        where = name_of((addition.branch, addition.stride))
+        return [act for act in self.parts.acts if act.where == where]
 
     def at(self, branch: Branch, stride: int) -> Addition | None:
         """None if the pass did not come there."""
@@ -76,9 +82,8 @@ class ForwardTrace:
         return next(found, None)
 
 
-def name_of(branch: Branch, stride: int) -> str:
-    """``up_s8``, ``skip_s8``; of the stem and the bottleneck there is one each."""
-    return f"{branch}_s{stride}" if branch in ("up", "skip") else branch
+_BUILT_IN = ("injection", "stem")
+"""Parts that add to voxels, and whose places the spec says."""
 
 
 def places_of(fusion: FusionSpec) -> tuple[tuple[Branch, int], ...]:
@@ -114,6 +119,7 @@ def tracing(model: EsamSingleView) -> Iterator[ForwardTrace]:
 
         def spy(branch: Branch, stride: int, before: SparseTensor) -> SparseTensor:
             after, why = before, ""
+            trace.parts.added_at((branch, stride), before.features)
             try:
                 after = before if given is None else given(branch, stride, before)
             except AssertionError as error:  # the rest of the pass says more than its end here would
@@ -123,18 +129,12 @@ def tracing(model: EsamSingleView) -> Iterator[ForwardTrace]:
 
         return arguments, named | {"inject": spy}
 
-    def watch(_: nn.Module, arguments: Any, fused: FusedPoints) -> None:
-        features, points = arguments
-        trace.gate = GateCall(before=features, after=fused.features, valid=points.valid)
-
-    handles = [model.backbone.register_forward_pre_hook(wrap, with_kwargs=True)]
-    if model.bifusion is not None:
-        handles.append(model.bifusion.register_forward_hook(watch))
+    handle = model.backbone.register_forward_pre_hook(wrap, with_kwargs=True)
     try:
-        yield trace
+        with recording(model) as trace.parts:
+            yield trace
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
 
 
 def relative_norm(before: Tensor, after: Tensor) -> float:

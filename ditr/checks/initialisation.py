@@ -10,15 +10,14 @@ from torch import Tensor
 
 from ditr.checks.forward_trace import frames_of, in_pairs
 from ditr.checks.measure import Measurements
-from ditr.checks.model_copies import acting_copy, added_parameters, fresh_model, model_copy
+from ditr.checks.model_copies import acting_copy, fresh_model, model_copy
 from ditr.checks.subject import Subject
 from ditr.checks.tables import IDENTITY, NO_IDENTITY, OUTPUT, START
 from ditr.model.esam import EsamSingleView
 from ditr.model.output import ModelOutput
 from ditr.model.reproducible import reproducible, where_bits_repeat
 from ditr.progress import Progress
-from ditr.spec.models import FusionSpec
-from ditr.weights.names import ADDED_PARTS
+from ditr.spec.fusion import FusionSpec
 
 PLAIN = FusionSpec()
 
@@ -60,9 +59,9 @@ def measure_start(subject: Subject, *, progress: Progress) -> Iterator[Measureme
 def at_start(subject: Subject) -> bool:
     """Whether every added part has the zeros that make it the 3D-only model: not random, and not trained."""
     fusion = subject.spec.fusion
-    if any(part is not None and part.init == "random" for part in (fusion.injection, fusion.stem)):
+    if not all(part.starts_as_nothing for part in fusion.parts.values()):
         return False
-    own, made = added_parameters(subject.model), added_parameters(fresh_model(subject, fusion=fusion))
+    own, made = subject.model.added_parameters, fresh_model(subject, fusion=fusion).added_parameters
     return own.keys() == made.keys() and all(torch.equal(own[name], made[name]) for name in own)
 
 
@@ -74,7 +73,7 @@ def _start_weights(subject: Subject) -> Measurements:
         if name not in ours or not torch.equal(ours[name], plain[name]):
             found.take("start_weights_3d", 1, name, note="the 3D-only model starts otherwise")
     for name in sorted(ours.keys() - plain.keys()):
-        if name.partition(".")[0] not in ADDED_PARTS:
+        if name.partition(".")[0] not in subject.spec.fusion.parts:
             found.take("start_weights_elsewhere", 1, name, note="in no added part")
     return found
 

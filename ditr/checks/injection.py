@@ -7,23 +7,27 @@ them. Everything happens on copies.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
-from ditr.checks.forward_trace import Addition, GateCall, name_of, pairs_and_gaps, places_of, trace_pass
-from ditr.checks.initialisation import measure_start
+from ditr.checks.forward_trace import ForwardTrace, pairs_and_gaps, places_of, trace_pass
+from ditr.checks.initialisation import at_start, measure_start
 from ditr.checks.measure import Measurements
 from ditr.checks.model_copies import acting_copy
-from ditr.checks.reference_additions import expected_added, levels_of, relative_error
+from ditr.checks.part_acts import PartAct
+from ditr.checks.parts import PartMeasures
+from ditr.checks.reference_additions import expected_added, levels_of, pooling_of, relative_error
 from ditr.checks.reference_levels import ReferenceLevel
 from ditr.checks.subject import Subject
 from ditr.checks.tables import BIFUSION, ELSEWHERE, PLACE
 from ditr.checks.updates import measure_updates
 from ditr.model.esam import EsamSingleView
-from ditr.model.res16unet import Branch
+from ditr.model.injector import name_of
 from ditr.progress import Progress
-from ditr.spec.models import BOTTLENECK_STRIDE, DECODER_STRIDES, BackboneSpec, FusionSpec
+from ditr.spec.fusion import FusionSpec
+from ditr.spec.fusion_part import BOTTLENECK_STRIDE, DECODER_STRIDES, Branch, Place
+from ditr.spec.models import BackboneSpec
 
 
 def measure_injection(subject: Subject, *, progress: Progress) -> Iterator[Measurements]:
@@ -41,31 +45,35 @@ def _measure_passes(subject: Subject, *, progress: Progress) -> Iterator[Measure
     wanted, elsewhere = places_of(fusion), Measurements(ELSEWHERE)
     places = {}
     for branch, stride in wanted:
-        width, name = _width(backbone, branch, stride), name_of(branch, stride)
+        width, name = _width(backbone, branch, stride), name_of((branch, stride))
         places[branch, stride] = Measurements(PLACE, at=name, channels_before=width, channels_after=width)
     least_valid = spec.checks.min_valid_ratio
     gate = Measurements(BIFUSION, at="bifusion", channels=backbone.planes[7], zero_rows=1 - least_valid)
+    parts = PartMeasures(subject, acting=model, at_start=at_start(subject))
     for batch, of, gaps in pairs_and_gaps(subject, subject.plain, what="injection", progress=progress):
         with torch.no_grad():
             trace = trace_pass(model, batch)
-            by_hand = levels_of(batch, spec=spec) if wanted else {}
+            up_to, pooling = max((stride for _, stride in wanted), default=1), pooling_of(fusion)
+            by_hand = levels_of(batch, spec=spec, up_to=up_to, pooling=pooling) if wanted else {}
             others = (one for one in trace.additions if (one.branch, one.stride) not in places)
-            elsewhere.take(
-                "changed_elsewhere", sum(not torch.equal(one.before.features, one.after.features) for one in others), of
-            )
+            elsewhere.take("changed_elsewhere", sum(trace.changed_by_nobody(one) for one in others), of)
             for at, found in places.items():
-                _measure_place(model, trace.at(*at), by_hand, fusion=fusion, of=of, gaps=gaps, into=found)
-            _measure_gate(trace.gate, of=of, gaps=gaps, into=gate)
+                _measure_place(model, trace, at, by_hand, fusion=fusion, of=of, gaps=gaps, into=found)
+            if not gaps:
+                _measure_gate(trace.parts.of("bifusion"), of=of, into=gate)
+            parts.take(trace, batch, of=of, gaps=gaps)
     yield from places.values()
     if wanted:
         yield elsewhere
     if fusion.bifusion is not None:
         yield gate
+    yield from parts.all()
 
 
 def _measure_place(
     model: EsamSingleView,
-    addition: Addition | None,
+    trace: ForwardTrace,
+    at: Place,
     by_hand: dict[int, ReferenceLevel],
     *,
     fusion: FusionSpec,
@@ -73,31 +81,27 @@ def _measure_place(
     gaps: bool,
     into: Measurements,
 ) -> None:
+    addition = trace.at(*at)
     if addition is not None:
         into.take("channels_before", addition.before.features.shape[1], of)
         into.take("channels_after", addition.after.features.shape[1], of)
     if addition is None or not addition.same_shape:
         into.take("added", math.inf, of)
         return
+    added = trace.added_by_built_in(addition)
     expected = expected_added(model, addition.branch, addition.stride, by_hand, fusion=fusion)
     rows, here = expected.rows(addition.before.voxels.corners)
-    changed = (addition.added != 0).any(dim=1)
-    into.take("added", relative_error(addition.added, expected, corners=addition.before.voxels.corners), of)
+    changed = (added != 0).any(dim=1)
+    into.take("added", relative_error(added, expected, corners=addition.before.voxels.corners), of)
     into.take("changed_without_feature", int((changed & here & ~expected.mask[rows]).sum()), of)
     if not gaps:
         into.take("zero_rows", 1 - float(changed.float().mean()), of)
 
 
-def _measure_gate(gate: GateCall | None, *, of: str, gaps: bool, into: Measurements) -> None:
-    if gate is None or gate.before.shape != gate.after.shape:
-        into.take("not_called", 1, of)
-        return
-    changed = (gate.after != gate.before).any(dim=1)
-    into.take("not_called", 0, of)
-    into.take("channels", gate.after.shape[1], of)
-    into.take("changed_without_feature", int((changed & ~gate.valid).sum()), of)
-    if not gaps:
-        into.take("zero_rows", 1 - float(changed.float().mean()), of)
+def _measure_gate(acts: Sequence[PartAct], *, of: str, into: Measurements) -> None:
+    for act in acts:
+        into.take("channels", act.after.shape[1], of)
+        into.take("zero_rows", 1 - float(act.changed.float().mean()), of)
 
 
 def _width(backbone: BackboneSpec, branch: Branch, stride: int) -> int:

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from ditr.checks.subject import Subject
 from ditr.model.esam import EsamSingleView
 from ditr.seeds import derive_seed
-from ditr.spec.models import FusionSpec
-from ditr.weights.names import ADDED_PARTS
+from ditr.spec.fusion import FusionSpec
 
 _SHAKEN_STD = 0.3
 """Of what is put onto biases and norms, whose usual values are 0 and 1."""
-
-
-def added_parameters(model: EsamSingleView) -> dict[str, nn.Parameter]:
-    """By name, those of the parts that the fusion adds to the 3D-only model."""
-    return {name: weight for name, weight in model.named_parameters() if name.partition(".")[0] in ADDED_PARTS}
 
 
 def fresh_model(subject: Subject, *, fusion: FusionSpec) -> EsamSingleView:
@@ -45,7 +38,7 @@ def model_copy(subject: Subject) -> EsamSingleView:
 def acting_copy(subject: Subject) -> EsamSingleView:
     """A copy whose added parts are as a training might leave them: none of their weights is zero, all of them act."""
     model = model_copy(subject)
-    for name, weight in added_parameters(model).items():
+    for name, weight in model.added_parameters.items():
         generator = torch.Generator().manual_seed(derive_seed(subject.seed, "check", name))
         std = _SHAKEN_STD if weight.dim() == 1 else weight[0].numel() ** -0.5
         noise = std * torch.randn(weight.shape, generator=generator)

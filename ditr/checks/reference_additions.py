@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from ditr.checks.forward_trace import strides_of
 from ditr.checks.reference_levels import ReferenceLevel, levels, projected, stride_one
 from ditr.data.batch import Batch
 from ditr.model.esam import EsamSingleView
-from ditr.model.injection import Projection
-from ditr.model.res16unet import Branch
-from ditr.spec.models import FusionSpec, Spec
+from ditr.model.injection import Injection, Projection, StemFusion
+from ditr.model.voxel_features import Pooling
+from ditr.spec.fusion import FusionSpec
+from ditr.spec.fusion_part import Branch
+from ditr.spec.models import Spec
 
 
-def levels_of(batch: Batch, *, spec: Spec) -> dict[int, ReferenceLevel]:
-    """By stride, every level that a spec which adds something to the backbone pools."""
+def levels_of(batch: Batch, *, spec: Spec, up_to: int, pooling: Pooling) -> dict[int, ReferenceLevel]:
+    """By stride, from 1 to ``up_to``."""
     assert spec.read_features is not None, "a spec with fusion and without features does not load"
     finest = stride_one(batch, voxel_size_m=spec.model.voxel_size_m, sampling=spec.read_features.sampling)
-    pooling = spec.fusion.injection.pooling if spec.fusion.injection is not None else "mean"
-    return levels(finest, up_to=strides_of(spec.fusion)[-1], pooling=pooling)
+    return levels(finest, up_to=up_to, pooling=pooling)
+
+
+def pooling_of(fusion: FusionSpec) -> Pooling:
+    """Of the built-in parts; where nothing is pooled, one as well as the other."""
+    return fusion.injection.pooling if fusion.injection is not None else "mean"
 
 
 def projection_of(model: EsamSingleView, branch: Branch, stride: int) -> Projection:
     """The layer that is there for this place, by its name in the model."""
     if branch == "stem":
-        assert model.stem is not None, "the spec has a stem"
-        return model.stem.projection
-    assert model.injection is not None, "the spec has an injection"
-    return cast(Projection, model.injection.projections[f"stride{stride}"])
+        return cast(StemFusion, model.parts["stem"]).projection
+    return cast(Projection, cast(Injection, model.parts["injection"]).projections[f"stride{stride}"])
 
 
 def expected_added(
-    model: EsamSingleView, branch: Branch, stride: int, by_hand: dict[int, ReferenceLevel], *, fusion: FusionSpec
+    model: EsamSingleView, branch: Branch, stride: int, by_hand: Mapping[int, ReferenceLevel], *, fusion: FusionSpec
 ) -> ReferenceLevel:
     """What is to be added there; the projection is the model's own, in the mode it is in."""
     layer, injection = projection_of(model, branch, stride), fusion.injection

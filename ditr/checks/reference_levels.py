@@ -35,7 +35,7 @@ class ReferenceLevel:
 
     def rows(self, corners: Tensor) -> tuple[Tensor, Tensor]:
         """Of (W, 4) voxels, the row of each here, and whether it is here at all."""
-        wanted = _codes(corners.long().to(self.codes.device))
+        wanted = codes(corners.long().to(self.codes.device))
         rows = torch.searchsorted(self.codes, wanted).clamp(max=len(self.codes) - 1)
         return rows, self.codes[rows] == wanted
 
@@ -80,21 +80,22 @@ def projected(level: ReferenceLevel, project: Callable[[Tensor], Tensor]) -> Ref
 
 
 def _grouped(corners: Tensor, values: Tensor, valid: Tensor, *, pooling: Literal["max", "mean"]) -> ReferenceLevel:
-    codes, group = torch.unique(_codes(corners), return_inverse=True)
-    voxels = torch.zeros(len(codes), 4, dtype=torch.int64, device=corners.device)
+    found, group = torch.unique(codes(corners), return_inverse=True)
+    voxels = torch.zeros(len(found), 4, dtype=torch.int64, device=corners.device)
     voxels[group] = corners
-    count = torch.zeros(len(codes), device=values.device).index_add(0, group, valid.float())
+    count = torch.zeros(len(found), device=values.device).index_add(0, group, valid.float())
     mask = count > 0
     rows = group[valid].unsqueeze(1).expand(-1, values.shape[1])
-    zeros = values.new_zeros(len(codes), values.shape[1])
+    zeros = values.new_zeros(len(found), values.shape[1])
     if pooling == "max":
         out = zeros.scatter_reduce(0, rows, values[valid], reduce="amax", include_self=False)
     else:
         out = zeros.scatter_add(0, rows, values[valid]) / count.clamp(min=1).unsqueeze(1)
-    return ReferenceLevel(corners=voxels, codes=codes, features=out, mask=mask)
+    return ReferenceLevel(corners=voxels, codes=found, features=out, mask=mask)
 
 
-def _codes(corners: Tensor) -> Tensor:
+def codes(corners: Tensor) -> Tensor:
+    """(V, 4) int64 -> (V,) int64: one number a corner."""
     offset = 1 << (_BITS - 1)
     code = corners[:, 0]
     for axis in (1, 2, 3):

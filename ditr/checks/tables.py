@@ -24,6 +24,11 @@ _READING = "the reading takes rows for columns, other ends of the map, another e
 _GATE = "a gate that is shut lets only one of the two through: check checkpoint and feature source"
 _BATCH = "samples of a batch are dropped, swapped or mixed"
 _SMOOTH = "it starts as nothing only until the first update: a norm behind a zero layer?"
+_CALLED = "the model does not come to all methods of the part, or it overrides none"
+_NOTHING = "start the last layer of the part at zero, so that a run starts as the 3D-only model"
+_ACTS = "with weights that are not zero it changes nothing: it gives back what it got"
+_MISSING = "keep rows without a 2D feature as they are (`points.valid`, `voxels.mask`), or say leaves_missing = False"
+_OWN_ROWS = "a row gets what belongs to another: rows must stay in the order in which they come"
 
 # Stage 1, features
 
@@ -122,11 +127,19 @@ PLACE = (
     Measure("changed_without_feature", EQUAL),
 )
 ELSEWHERE = (Measure("changed_elsewhere", EQUAL),)
-BIFUSION = (
-    Measure("not_called", EQUAL),
-    Measure("channels", EQUAL, None),
-    Measure("zero_rows", AT_MOST, None),
-    Measure("changed_without_feature", EQUAL),
+BIFUSION = (Measure("channels", EQUAL, None), Measure("zero_rows", AT_MOST, None))
+PART = (
+    Measure("not_called", EQUAL, fix=_CALLED),
+    Measure("not_finite", TOTAL),
+    Measure("starts_as_nothing", EQUAL, fix=_NOTHING, optional=True),
+    Measure("acts", POSITIVE, fix=_ACTS),
+    Measure("changed_without_feature", TOTAL, fix=_MISSING, optional=True),
+    Measure("rows", AT_MOST, "max_level_error", fix=_OWN_ROWS),
+)
+PART_LEARNS = (
+    Measure("gradient", POSITIVE),
+    Measure("moved", POSITIVE),
+    Measure("map_matters", AT_LEAST, "min_map_effect", fix="what the part does is the same whatever the map says"),
 )
 FROZEN = (Measure("frozen_weights", TOTAL),)
 GRADIENTS = (Measure("weights_outside_model", TOTAL), Measure("weights_without_gradient", TOTAL))

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ditr.checks.forward_trace import ForwardTrace, in_pairs, name_of, places_of, relative_norm, trace_pass, tracing
+from ditr.checks.forward_trace import ForwardTrace, in_pairs, places_of, relative_norm, trace_pass, tracing
 from ditr.checks.initialisation import at_start
 from ditr.checks.measure import Measure, Measurements
-from ditr.checks.model_copies import added_parameters, model_copy
+from ditr.checks.model_copies import model_copy
+from ditr.checks.parts import strength
 from ditr.checks.reference_additions import projection_of
 from ditr.checks.subject import Subject
-from ditr.checks.tables import DOUBLING, FROZEN, GRADIENT, GRADIENTS, MOVED
+from ditr.checks.tables import DOUBLING, FROZEN, GRADIENT, GRADIENTS, MOVED, PART_LEARNS
 from ditr.data.batch import Batch
+from ditr.model.bifusion import BiFusion
 from ditr.model.esam import EsamSingleView
+from ditr.model.injector import name_of
 from ditr.progress import Progress
 from ditr.seeds import derive_seed
 from ditr.training.criterion import Criterion
@@ -31,7 +35,7 @@ def measure_updates(subject: Subject, *, progress: Progress) -> Iterator[Measure
     """On copies of the model; frames are read as training reads them."""
     pairs = in_pairs(len(subject.augmented))
     model = model_copy(subject).train()
-    added = added_parameters(model)
+    added = model.added_parameters
     frozen, weights = Measurements(FROZEN), Measurements(GRADIENTS)
     for name, weight in added.items():
         frozen.take("frozen_weights", not weight.requires_grad, name)
@@ -53,9 +57,9 @@ def measure_updates(subject: Subject, *, progress: Progress) -> Iterator[Measure
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
             untouched -= {name for name, weight in added.items() if weight.grad is not None}
-            for part, module in _parts(model, subject).items():
+            for name, module in {**_layers(model, subject), **_parts(model)}.items():
                 norm = _gradient_norm(module)
-                gradients[part] = norm if step == 0 else _larger(gradients[part], norm)
+                gradients[name] = norm if step == 0 else _larger(gradients[name], norm)
             if step < steps:
                 optimizer.step()
         progress("updates", steps + 1, steps + 1)
@@ -64,8 +68,9 @@ def measure_updates(subject: Subject, *, progress: Progress) -> Iterator[Measure
     for name in sorted(untouched):
         weights.take("weights_without_gradient", 1, name)
     yield weights
-    yield from (_one(GRADIENT, part, gradients.get(part, 0.0)) for part in _parts(model, subject))
+    yield from (_one(GRADIENT, layer, gradients.get(layer, 0.0)) for layer in _layers(model, subject))
     yield from _moved(trace, subject)
+    yield from _learnt(model, trace, gradients, batch=subject.batch(subject.plain, pairs[0]))
     if at_start(subject) and places_of(subject.spec.fusion):
         yield from _doubling(subject, subject.batch(subject.augmented, pairs[0]))
 
@@ -108,16 +113,22 @@ def _leaves_outside(model: EsamSingleView, loss: Tensor) -> set[str]:
     return outside
 
 
-def _parts(model: EsamSingleView, subject: Subject) -> dict[str, nn.Module]:
-    """What has to learn: each place's projection, and of the gate what either feature goes through."""
-    parts: dict[str, nn.Module] = {
-        name_of(*place): projection_of(model, *place) for place in places_of(subject.spec.fusion)
+def _layers(model: EsamSingleView, subject: Subject) -> dict[str, nn.Module]:
+    """What has to learn of the built-in parts: each place's projection, and what either feature goes through to the
+    gate."""
+    layers: dict[str, nn.Module] = {
+        name_of(place): projection_of(model, *place) for place in places_of(subject.spec.fusion)
     }
-    if model.bifusion is not None:
-        gate = model.bifusion
-        parts |= {"gate_2d": gate.adapt_2d, "gate_3d": gate.adapt_3d, "gate": gate.gate}
-        parts["bifusion_residual"] = gate.residual
-    return parts
+    if subject.spec.fusion.bifusion is not None:
+        gate = cast(BiFusion, model.parts["bifusion"])
+        layers |= {"gate_2d": gate.adapt_2d, "gate_3d": gate.adapt_3d, "gate": gate.gate}
+        layers["bifusion_residual"] = gate.residual
+    return layers
+
+
+def _parts(model: EsamSingleView) -> dict[str, nn.Module]:
+    """Any part, by the name that its checks begin with."""
+    return {f"part_{name}": module for name, module in model.parts.items()}
 
 
 def _gradient_norm(module: nn.Module) -> float:
@@ -128,17 +139,31 @@ def _gradient_norm(module: nn.Module) -> float:
 def _moved(trace: ForwardTrace, subject: Subject) -> Iterator[Measurements]:
     """How strong each place is after the updates: the norm of what is added to that of the base."""
     for at in places_of(subject.spec.fusion):
-        found = trace.at(*at)
-        sound = found is not None and found.same_shape
-        yield _one(
-            MOVED,
-            name_of(*at),
-            relative_norm(found.before.features, found.after.features) if found and sound else math.nan,
-        )
-    if subject.spec.fusion.bifusion is not None:
-        gate = trace.gate
-        value = math.nan if gate is None else relative_norm(gate.before, gate.after)
-        yield _one(MOVED, "bifusion", value)
+        found, value = trace.at(*at), math.nan
+        if found is not None and found.same_shape:
+            before = found.before.features
+            value = relative_norm(before, before + trace.added_by_built_in(found))
+        yield _one(MOVED, name_of(at), value)
+
+
+def _learnt(
+    model: EsamSingleView, trace: ForwardTrace, gradients: Mapping[str, float], *, batch: Batch
+) -> Iterator[Measurements]:
+    """Of any part after the updates: how strong it is, and whether what it does follows the map. The map is turned by
+    half for it, all that it gets of the 3D features being the same."""
+    turned = Batch(samples=tuple(replace(one, tokens=cast(Tensor, one.tokens).flip(1, 2)) for one in batch))
+    model.eval()
+    with torch.no_grad():
+        upright, others = trace_pass(model, batch).parts, trace_pass(model, turned).parts
+        for name in model.parts:
+            found = Measurements(PART_LEARNS, at=f"part_{name}")
+            found.take("gradient", gradients.get(f"part_{name}", 0.0))
+            found.take("moved", strength(trace.parts.of(name)))
+            if others.features is not None and (acts := upright.of(name)):
+                apart = sum(float((act.again(others.features) - act.after).square().sum()) for act in acts)
+                change = sum(float(act.change.square().sum()) for act in acts)
+                found.take("map_matters", math.sqrt(apart / max(change, 1e-24)), note="with the map turned by half")
+            yield found
 
 
 def _doubling(subject: Subject, batch: Batch) -> Iterator[Measurements]:
@@ -154,7 +179,7 @@ def _deviated(subject: Subject, batch: Batch, *, scale: int) -> dict[str, float]
     with torch.no_grad():
         points = model.read_2d(batch, statistics={})
         size = float(points.tokens.norm(dim=1).mean()) if points is not None else 1.0
-        for name, weight in added_parameters(model).items():
+        for name, weight in model.added_parameters.items():
             generator = torch.Generator().manual_seed(derive_seed(subject.seed, "deviation", name))
             noise = _DEVIATION * scale * torch.randn(weight.shape, generator=generator).to(weight.device)
             weight.add_(noise if weight.dim() == 1 else noise / size)
@@ -162,7 +187,9 @@ def _deviated(subject: Subject, batch: Batch, *, scale: int) -> dict[str, float]
     norms = {}
     for at in places_of(subject.spec.fusion):
         found = trace.at(*at)
-        norms[name_of(*at)] = float(found.added.norm()) if found is not None and found.same_shape else math.nan
+        norms[name_of(at)] = (
+            float(trace.added_by_built_in(found).norm()) if found is not None and found.same_shape else math.nan
+        )
     return norms
 
 

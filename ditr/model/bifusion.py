@@ -7,58 +7,47 @@ residual whose last layer starts at zero, so that the model starts as the 3D-onl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from ditr.model.full_precision import LayerNorm
+from ditr.model.fusion import BatchFeatures, FusionModule
 from ditr.model.padding import Padding
-from ditr.model.point_features import PointFeatures
 from ditr.model.statistics import OfSamples, mean_of
-from ditr.spec.models import BiFusionSpec
+from ditr.spec.fusion import BiFusionSpec
+from ditr.spec.fusion_part import Sizes
 
 GATE_HIDDEN = 64
 SQUEEZE = 16
 
 
-@dataclass(frozen=True, kw_only=True)
-class FusedPoints:
-    """N points after fusion."""
-
-    features: Tensor
-    """(N, C) in the channels of the 3D features that came in."""
-    balance_loss: Tensor
-    """(): weight * (mean gate - target)^2; zero if no point has a 2D feature."""
-    statistics: dict[str, Tensor]
-    """fusion_2d_ratio (mean gate over the points with a 2D feature), fusion_3d_ratio, fusion_gate_std; in training of
-    all samples together, in evaluation of each; NaN if no point has a feature."""
-
-
-class BiFusion(nn.Module):
+class BiFusion(FusionModule):
     """The lite gate: one weight a point from an MLP on the two normalised features."""
 
-    def __init__(self, spec: BiFusionSpec, *, channels: int, feature_channels: int) -> None:
+    def __init__(self, spec: BiFusionSpec, *, sizes: Sizes) -> None:
         super().__init__()
         width = spec.width
         self.spec = spec
-        self.adapt_3d = nn.Sequential(nn.Linear(channels, width), LayerNorm(width))
-        self.adapt_2d = nn.Sequential(nn.Linear(feature_channels, width), LayerNorm(width))
+        self.adapt_3d = nn.Sequential(nn.Linear(sizes.points, width), LayerNorm(width))
+        self.adapt_2d = nn.Sequential(nn.Linear(sizes.features, width), LayerNorm(width))
         # One head for both, so that the gate compares like with like.
         self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Dropout(spec.dropout), LayerNorm(width))
         self.gate = LiteGate(width, dropout=spec.dropout)
         self.squeeze = SqueezeExcite(width)
-        self.residual = nn.Linear(width, channels)
+        self.residual = nn.Linear(width, sizes.points)
         nn.init.zeros_(self.residual.weight)
         nn.init.zeros_(self.residual.bias)
 
-    def forward(self, features: Tensor, points: PointFeatures, *, samples: Padding) -> FusedPoints:
-        """(N, C) 3D and the 2D features of the points of all samples -> the fused (N, C).
+    def fuse_points(self, x: Tensor, features: BatchFeatures) -> Tensor:
+        """Every point goes through, and those without a 2D feature have no part in what comes out: they are few, and
+        how many there are is for the device to know.
 
-        Every point goes through, and those without a 2D feature have no part in what comes out: they are few, and how
-        many there are is for the device to know.
+        Losses: balance_loss, weight * (mean gate - target)^2, zero if no point has a 2D feature. Statistics:
+        fusion_2d_ratio (mean gate over the points with a 2D feature), fusion_3d_ratio, fusion_gate_std; in training of
+        all samples together, in evaluation of each; NaN if no point has a feature.
         """
-        in_3d = self.head(self.adapt_3d(features))
+        points, samples = features.points, features.samples
+        in_3d = self.head(self.adapt_3d(x))
         # The layer acts on the tokens, which are fewer than points; weights that sum to 1 leave its bias as it is.
         adapt, norm = self.adapt_2d
         in_2d = self.head(norm(points.matrix() @ adapt(points.tokens)))
@@ -66,13 +55,11 @@ class BiFusion(nn.Module):
         fused = alpha * in_2d + (1 - alpha) * in_3d
         valid = points.valid.unsqueeze(1)
         fused = self.squeeze(fused, valid, samples=samples)
-        out = features + torch.where(valid, self.residual(fused), 0)
+        out = x + torch.where(valid, self.residual(fused), 0)
         off = torch.where(valid.any(), _mean(alpha, valid) - self.spec.balance_target, 0)
-        return FusedPoints(
-            features=out,
-            balance_loss=self.spec.balance_weight * off.square(),
-            statistics=_gate_statistics(alpha.detach(), points.valid, None if self.training else samples),
-        )
+        features.losses["balance_loss"] = self.spec.balance_weight * off.square()
+        features.statistics.update(_gate_statistics(alpha.detach(), points.valid, None if self.training else samples))
+        return out
 
 
 class LiteGate(nn.Module):

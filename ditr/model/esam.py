@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,29 +13,30 @@ from ditr.data.batch import Batch, Sample
 from ditr.errors import Code, DitrError
 from ditr.geometry.sampling import Reading, one_each, read_at
 from ditr.model.attention import PointGroups
-from ditr.model.bifusion import BiFusion
-from ditr.model.injection import Adder, Additions, Injection, Injector, RowSquares, StemFusion
+from ditr.model.fusion import Additions, BatchFeatures, FusionModule, require_shape
+from ditr.model.injector import Adder, Injector, RowSquares
 from ditr.model.output import Layout, ModelOutput
 from ditr.model.padding import Padding, sent
 from ditr.model.point_features import PointFeatures, stack
 from ditr.model.query_decoder import Decoded, ScanNetMixQueryDecoder, select_queries
-from ditr.model.res16unet import Res16UNet
+from ditr.model.res16unet import Res16UNet, widths_of
 from ditr.model.segments import Segments
 from ditr.model.sparse import SparseTensor, Voxels, VoxelSet, one_thread, voxelise
 from ditr.model.superpoint_pool import GeoAwarePooling, PooledSuperpoints
-from ditr.model.voxel_features import VoxelFeatures
 from ditr.seeds import derive_seed
-from ditr.spec.models import Engine, FusionSpec, ModelSpec
+from ditr.spec.fusion import FusionSpec
+from ditr.spec.fusion_part import FusionPart, Sizes
+from ditr.spec.models import Engine, ModelSpec
 
 if TYPE_CHECKING:
     from ditr.model.sparse.triton.replay import Replay
 
 
 class EsamSingleView(nn.Module):
-    """Backbone -> points -> [BiFusion] -> superpoints -> query decoder; [injection] and [stem] act in the backbone.
+    """Backbone -> points -> superpoints -> query decoder, with the parts of a fusion inside and between them.
 
     ``backbone``, ``pool`` and ``decoder`` are ESAM's 3D-only model by name and shape. They are built first: with the
-    same torch seed every arm starts from the same 3D weights.
+    same torch seed every arm starts from the same 3D weights. The parts are modules under their own names.
     """
 
     def __init__(
@@ -52,7 +53,6 @@ class EsamSingleView(nn.Module):
         self.engine = engine
         self._replay: Replay | None = None
         self.voxel_size_m = spec.voxel_size_m
-        self.fusion = fusion
         self.sampling = sampling
         self.query_fraction = query_fraction
         self.backbone = Res16UNet(spec.backbone)
@@ -61,22 +61,33 @@ class EsamSingleView(nn.Module):
         self.decoder = ScanNetMixQueryDecoder(spec.decoder, in_channels=channels)
 
         self.feature_channels = _channels_needed(fusion, feature_channels)
-        self.injection: Injection | None = None
-        self.bifusion: BiFusion | None = None
-        self.stem: StemFusion | None = None
-        if self.feature_channels is not None and fusion.injection is not None:
-            self.injection = Injection(fusion.injection, backbone=spec.backbone, feature_channels=self.feature_channels)
-        if self.feature_channels is not None and fusion.bifusion is not None:
-            self.bifusion = BiFusion(fusion.bifusion, channels=channels, feature_channels=self.feature_channels)
-        if self.feature_channels is not None and fusion.stem is not None:
-            self.stem = StemFusion(fusion.stem, backbone=spec.backbone, feature_channels=self.feature_channels)
+        self.widths = widths_of(spec.backbone)
+        self._names = tuple(fusion.parts)
+        for name, part in fusion.parts.items():
+            sizes = Sizes(features=self.feature_channels or 0, voxels=self.widths, points=channels)
+            self.add_module(name, _built(part, sizes, name=name, model=self))
+
+    @property
+    def parts(self) -> dict[str, FusionModule]:
+        """The modules of the fusion by name, in the order in which they act."""
+        return {name: cast(FusionModule, getattr(self, name)) for name in self._names}
+
+    @property
+    def added_parameters(self) -> dict[str, nn.Parameter]:
+        """By their names in the model, those of the fusion's parts."""
+        return {name: weight for name, weight in self.named_parameters() if name.partition(".")[0] in self._names}
+
+    @property
+    def uncaptured(self) -> tuple[str, ...]:
+        """Names of the parts that read what is inside the backbone: with them no training pass is captured."""
+        return tuple(name for name, module in self.parts.items() if module.acts("fuse_voxels"))
 
     @contextmanager
     def replaying(self) -> Iterator[None]:
         """While entered, training passes of the backbone are captured once and launched again: the same numbers with
         less work for the host. Only the triton engine's are, on a GPU; hooks inside the backbone are not called then.
         """
-        if self.engine == "triton" and next(self.parameters()).is_cuda:
+        if self.engine == "triton" and next(self.parameters()).is_cuda and not self.uncaptured:
             from ditr.model.sparse.triton.replay import Replay
 
             self._replay = Replay(self.backbone)
@@ -98,17 +109,15 @@ class EsamSingleView(nn.Module):
         statistics: dict[str, Tensor] = {}
         points = self.read_2d(batch, statistics=statistics)
         voxels = self.voxelise(batch) if voxels is None else voxels
-        out = self.run_backbone(points, voxels, statistics=statistics)
-        of_points = voxels.of_points.spread(out.features)
-        features, balance_loss = self._fuse(of_points, points, batch, statistics=statistics)
-        statistics = {name: value.detach() for name, value in statistics.items()}
-        return self._decode(features, batch, balance_loss=balance_loss, statistics=statistics)
+        features = None if points is None else BatchFeatures(points=points, in_space=voxels, statistics=statistics)
+        out = self.run_backbone(features, voxels)
+        return self._decode(
+            self._fuse_points(voxels.of_points.spread(out.features), features), batch, features=features
+        )
 
-    def run_backbone(
-        self, points: PointFeatures | None, voxels: Voxels, *, statistics: dict[str, Tensor]
-    ) -> SparseTensor:
-        """With what the fusion adds inside it."""
-        injector = self.injector(points, voxels)
+    def run_backbone(self, features: BatchFeatures | None, voxels: Voxels) -> SparseTensor:
+        """With what the fusion does inside it."""
+        injector = self.injector(features)
         added = {} if injector is None else injector.additions()
 
         def inject(additions: Additions, on: VoxelSet, met: RowSquares) -> Adder | None:
@@ -121,7 +130,7 @@ class EsamSingleView(nn.Module):
             with one_thread():
                 out = self.backbone(voxels.tensor, inject=inject(added, voxels.tensor.voxels, met))
         if injector is not None:
-            statistics.update(injector.statistics(added, met=met))
+            injector.features.statistics.update(injector.statistics(added, met=met))
         return out
 
     def read_2d(self, batch: Batch, *, statistics: dict[str, Tensor]) -> PointFeatures | None:
@@ -137,28 +146,26 @@ class EsamSingleView(nn.Module):
             statistics["valid_ratio"] = torch.stack([sample.uv_valid.float().mean() for sample in batch])
         return points
 
-    def injector(self, points: PointFeatures | None, voxels: Voxels) -> Injector | None:
-        """What is to be added inside the backbone for one batch; None if no part of the fusion acts in it."""
-        places = {
-            where: place
-            for part in (self.injection, self.stem)
-            if part is not None
-            for where, place in part.places().items()
-        }
-        if points is None or not places:
+    def injector(self, features: BatchFeatures | None) -> Injector | None:
+        """What is to be done inside the backbone for one batch; None if no part of the fusion acts in it."""
+        parts = self.parts
+        if features is None or not any(one.acts("add_to_voxels") or one.acts("fuse_voxels") for one in parts.values()):
             return None
-        pooling = self.fusion.injection.pooling if self.fusion.injection is not None else "mean"
-        samples = None if self.training else len(voxels.sizes)
-        return Injector(places, features=VoxelFeatures(points, voxels, pooling=pooling), samples=samples)
+        samples = None if self.training else len(features.in_space.sizes)
+        return Injector(parts, features=features, widths=self.widths, samples=samples)
 
-    def _fuse(
-        self, features: Tensor, points: PointFeatures | None, batch: Batch, *, statistics: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor | None]:
-        if self.bifusion is None or points is None:
-            return features, None
-        fused = self.bifusion(features, points, samples=_points(batch))
-        statistics.update(fused.statistics)
-        return fused.features, fused.balance_loss if self.training else None
+    def _fuse_points(self, x: Tensor, features: BatchFeatures | None) -> Tensor:
+        if features is not None:
+            for name, module in self.parts.items():
+                x = require_shape(module.fuse_points(x, features), x.shape, part=name, where="at the points")
+        return x
+
+    def _fuse_superpoints(self, x: Tensor, superpoints: Segments, features: BatchFeatures | None) -> Tensor:
+        if features is not None:
+            for name, module in self.parts.items():
+                fused = module.fuse_superpoints(x, superpoints, features)
+                x = require_shape(fused, x.shape, part=name, where="at the superpoints")
+        return x
 
     def _layout(self, batch: Batch) -> tuple[Layout, Tensor]:
         """What is in each sample, and the (B, Q) superpoints that its queries come from."""
@@ -179,9 +186,7 @@ class EsamSingleView(nn.Module):
         )
         return layout, sent(nn.utils.rnn.pad_sequence(queries, batch_first=True), device=device)
 
-    def _decode(
-        self, features: Tensor, batch: Batch, *, balance_loss: Tensor | None, statistics: dict[str, Tensor]
-    ) -> ModelOutput:
+    def _decode(self, of_points: Tensor, batch: Batch, *, features: BatchFeatures | None = None) -> ModelOutput:
         layout, queries = self._layout(batch)
         points, superpoints = layout.points, layout.superpoints
         xyz = torch.cat([sample.xyz for sample in batch])
@@ -189,10 +194,10 @@ class EsamSingleView(nn.Module):
         segments = Segments(
             of_row=torch.cat([sample.superpoints for sample in batch]) + starts, count=sum(superpoints.counts)
         )
-        pooled: PooledSuperpoints = self.pool(features, xyz, segments)
+        pooled: PooledSuperpoints = self.pool(of_points, xyz, segments)
         decoded: Decoded = self.decoder(
-            superpoints.pad(pooled.features),
-            points.pad(torch.cat([xyz, features], dim=1)),
+            superpoints.pad(self._fuse_superpoints(pooled.features, segments, features)),
+            points.pad(torch.cat([xyz, of_points], dim=1)),
             queries=queries,
             groups=PointGroups(superpoints=segments, weights=pooled.point_weights),
             layout=layout,
@@ -202,9 +207,28 @@ class EsamSingleView(nn.Module):
             semantic_logits=decoded.semantic_logits,
             query_superpoints=queries,
             layout=layout,
-            balance_loss=balance_loss,
-            statistics=statistics,
+            fusion_losses=features.losses if features is not None and self.training else {},
+            statistics={} if features is None else {name: one.detach() for name, one in features.statistics.items()},
         )
+
+
+def _built(part: FusionPart, sizes: Sizes, *, name: str, model: nn.Module) -> FusionModule:
+    """The part's module.
+
+    Raises
+    ------
+    DitrError: it is none, or its name is an attribute of the model.
+    """
+    module = part.build(sizes)
+    if not isinstance(module, FusionModule):
+        what = f"the fusion part {name} builds a {type(module).__name__}, not a FusionModule"
+        raise DitrError(
+            what, code=Code.RUN, where=f"fusion.{name}", fix="let its module extend ditr.fusion.FusionModule"
+        )
+    if hasattr(model, name):
+        what = f"a fusion part cannot be called {name}: the model has something of that name"
+        raise DitrError(what, code=Code.RUN, where=f"fusion.{name}", fix="name it otherwise")
+    return module
 
 
 def _map_of(sample: Sample, *, channels: int) -> Tensor:

@@ -46,8 +46,8 @@ class ModelOutput:
     query_superpoints: Tensor
     """(B, Q) int64: the superpoint of the sample that each query came from."""
     layout: Layout
-    balance_loss: Tensor | None
-    """() the gate's balance term, weighted; None without BiFusion or in evaluation."""
+    fusion_losses: Mapping[str, Tensor]
+    """() each, weighted: what parts of the fusion add to the loss, such as balance_loss; none in evaluation."""
     statistics: dict[str, Tensor]
     """Coverage and fusion numbers to log, detached: valid_ratio, fusion_2d_ratio, fusion_3d_ratio, ...; each () of the
     batch in training, and (B,) of each sample in evaluation."""

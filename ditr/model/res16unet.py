@@ -7,14 +7,14 @@ branches of every decoder stage just before they are concatenated.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import cast
 
 from torch import nn
 
 from ditr.model.sparse import BatchNorm, Convolution, SparseTensor, VoxelSet, concatenate
-from ditr.spec.models import BOTTLENECK_STRIDE, DECODER_STRIDES, BackboneSpec
+from ditr.spec.fusion_part import BOTTLENECK_STRIDE, DECODER_STRIDES, Branch, Place
+from ditr.spec.models import BackboneSpec
 
-Branch = Literal["stem", "bottleneck", "up", "skip"]
 Inject = Callable[[Branch, int, SparseTensor], SparseTensor]
 """(branch, stride, what is there) -> what goes on, on the same voxels and of the same channels."""
 
@@ -75,9 +75,12 @@ def _nothing(_branch: Branch, _stride: int, tensor: SparseTensor) -> SparseTenso
     return tensor
 
 
-def up_widths(spec: BackboneSpec) -> tuple[int, ...]:
-    """Channels of the up branch at strides 8, 4, 2, 1."""
-    return spec.planes[4:8]
+def widths_of(spec: BackboneSpec) -> dict[Place, int]:
+    """Channels at every place where 2D features may enter, in the order of the forward pass."""
+    widths: dict[Place, int] = {("stem", 1): spec.stem_channels, ("bottleneck", BOTTLENECK_STRIDE): spec.planes[3]}
+    for stride, up, skip in zip(DECODER_STRIDES, spec.planes[4:8], skip_widths(spec), strict=True):
+        widths |= {("up", stride): up, ("skip", stride): skip}
+    return widths
 
 
 def skip_widths(spec: BackboneSpec) -> tuple[int, ...]:

@@ -21,6 +21,8 @@ from ditr.model.segments import Segments
 from ditr.model.sparse import Voxels, VoxelSet
 from ditr.model.sparse_matrix import SparseMatrix
 
+Pooling = Literal["max", "mean"]
+"""How voxels of a coarser stride combine their children's features."""
 MAX_CHANNELS = 128
 """Of the stride-1 features that are held at once while a maximum is taken."""
 
@@ -45,8 +47,7 @@ class Coverage:
 class VoxelFeatures:
     """One batch's; strides are computed when they are first asked for. Not to be kept beyond the batch."""
 
-    def __init__(self, points: PointFeatures, voxels: Voxels, *, pooling: Literal["max", "mean"]) -> None:
-        self.pooling = pooling
+    def __init__(self, points: PointFeatures, voxels: Voxels) -> None:
         self._points = points
         of_points, valid = voxels.of_points, points.valid
         self._coverage = {
@@ -67,33 +68,47 @@ class VoxelFeatures:
             self._coverage[stride] = _cover(voxels, members, finer.mask, points=points, shares=finer.shares)
         return self._coverage[stride]
 
-    def pooled(self, stride: int) -> Tensor:
+    def voxels(self, stride: int) -> VoxelSet:
+        """Those that ``mask`` and all features are of: the backbone's own."""
+        return self.coverage(stride).voxels
+
+    def mask(self, stride: int) -> Tensor:
+        """(V,) bool: the voxel has a 2D feature; in the row order of the backbone's tensors of this stride."""
+        return self.coverage(stride).mask
+
+    @property
+    def levels(self) -> tuple[tuple[int, Pooling], ...]:
+        """Stride and pooling of all that has been asked for; at stride 1 there is nothing to pool."""
+        return (*((stride, "mean") for stride in self._matrices), *((stride, "max") for stride in self._maxima))
+
+    def pooled(self, stride: int, *, pooling: Pooling) -> Tensor:
         """(V, C) every channel of the pooled features; strides above 1 of a maximum are kept, nothing else is."""
-        return self._maximum(stride) if self._is_maximum(stride) else self._matrix(stride) @ self._points.tokens
+        if _is_maximum(stride, pooling):
+            return self._maximum(stride)
+        return self._matrix(stride) @ self._points.tokens
 
-    def projected(self, stride: int, layer: nn.Linear) -> Tensor:
+    def projected(self, stride: int, layer: nn.Linear, *, pooling: Pooling) -> Tensor:
         """(V, width): a layer without a bias of the pooled features."""
-        out: Tensor = layer(self._maximum(stride) if self._is_maximum(stride) else self._points.tokens)
-        return out if self._is_maximum(stride) else self._matrix(stride) @ out
+        if _is_maximum(stride, pooling):
+            out: Tensor = layer(self._maximum(stride))
+            return out
+        of_tokens: Tensor = layer(self._points.tokens)
+        return self._matrix(stride) @ of_tokens
 
-    def pool_up(self, values: Tensor, *, stride: int) -> Tensor:
+    def pool_up(self, values: Tensor, *, stride: int, pooling: Pooling) -> Tensor:
         """(V of stride 1, C) -> (V of ``stride``, C): any values, pooled as features are; zeros where there is none."""
         for exponent in range(1, stride.bit_length()):
-            values = self._pool(values, stride=2**exponent)
+            values = self._pool(values, stride=2**exponent, pooling=pooling)
         return values
 
-    def _pool(self, values: Tensor, *, stride: int) -> Tensor:
+    def _pool(self, values: Tensor, *, stride: int, pooling: Pooling) -> Tensor:
         """From half the stride."""
         coverage = self.coverage(stride)
-        if self.pooling == "mean":
+        if pooling == "mean":
             return coverage.members.sum(values) / coverage.counts.unsqueeze(1)
         floor = torch.where(self.coverage(stride // 2).mask, 0.0, -torch.inf)
         found = coverage.members.maximum(values + floor.unsqueeze(1))
         return torch.where(coverage.mask.unsqueeze(1), found, 0)
-
-    def _is_maximum(self, stride: int) -> bool:
-        """At stride 1 there is nothing to pool: a voxel's feature is the mean of its points, whatever the pooling."""
-        return self.pooling == "max" and stride > 1
 
     def _matrix(self, stride: int) -> SparseMatrix:
         """(V, T): the share of every token in each voxel's mean."""
@@ -105,15 +120,20 @@ class VoxelFeatures:
     def _maximum(self, stride: int) -> Tensor:
         if stride not in self._maxima:
             if stride > 2:
-                values = self._pool(self._maximum(stride // 2), stride=stride)
+                values = self._pool(self._maximum(stride // 2), stride=stride, pooling="max")
             else:
                 finest, tokens = self._matrix(1), self._points.tokens
                 values = tokens.new_empty(len(self.coverage(2).mask), tokens.shape[1])
                 for first in range(0, tokens.shape[1], MAX_CHANNELS):
                     some = slice(first, first + MAX_CHANNELS)
-                    values[:, some] = self._pool(finest @ tokens[:, some].contiguous(), stride=2)
+                    values[:, some] = self._pool(finest @ tokens[:, some].contiguous(), stride=2, pooling="max")
             self._maxima[stride] = values
         return self._maxima[stride]
+
+
+def _is_maximum(stride: int, pooling: Pooling) -> bool:
+    """At stride 1 there is nothing to pool: a voxel's feature is the mean of its points, whatever the pooling."""
+    return pooling == "max" and stride > 1
 
 
 def _cover(voxels: VoxelSet, members: Segments, with_feature: Tensor, *, points: Segments, shares: Tensor) -> Coverage:

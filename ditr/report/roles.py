@@ -24,14 +24,13 @@ def role(spec: Spec) -> Role:
 
     A control is that whatever its fusion.
     """
-    parts = spec.fusion.parts
+    injection, parts = spec.fusion.injection, set(spec.fusion.parts)
     if not parts:
         return "3d_only"
     if is_control(spec):
         return "control"
-    injection = spec.fusion.injection
-    if parts == ("bifusion",):
+    if parts == {"bifusion"}:
         return "single_scale"
-    if injection is not None and len(injection.scales) > 1:
-        return {("injection",): "multi_scale", ("bifusion", "injection"): "both"}.get(parts, "other")  # type: ignore[return-value]
+    if injection is not None and len(injection.scales) > 1 and parts <= {"bifusion", "injection"}:
+        return "both" if "bifusion" in parts else "multi_scale"
     return "other"

@@ -10,12 +10,15 @@ from typing import Any, Literal, get_args, get_origin
 from annotated_types import MaxLen, MinLen
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
+from pydantic_core.core_schema import ErrorType
 
 from ditr.spec.locations import Location, all_paths, bare, is_model, is_union, locate, tags
 from ditr.spec.numbers import MOST_CLASS_ID
 from ditr.spec.problems import Problem, ProblemKind, allowed, did_you_mean, dotted
 from ditr.spec.yaml_text import Value
 
+PYDANTICS = frozenset(get_args(ErrorType))
+"""Kinds of errors that pydantic itself knows."""
 _DIGEST = "64 hexadecimal digits in lower case"
 _HINTS: Mapping[str, str] = {
     "name": "lower-case letters, digits and underscores, and start with a letter or digit",
@@ -94,7 +97,7 @@ def _kind_unknown(error: ErrorDetails, written: Value, place: Location) -> Probl
 
 def _unknown_key(place: Location, annotation: Any) -> str:
     key = str(place.path[-1])
-    keys = list(place.annotation_above.model_fields)
+    keys = list(place.annotation_above.known_keys())
     what = f"unknown key{allowed(key, keys)}"
     if did_you_mean(key, keys):
         return what
@@ -108,6 +111,8 @@ def _unknown_key(place: Location, annotation: Any) -> str:
 
 def _wrong_value(error: ErrorDetails, written: Value, place: Location) -> str:
     kind, context = error["type"], error.get("ctx", {})
+    if kind not in PYDANTICS or kind == "value_error":  # a part's own validator says it
+        return str(context.get("error", error["msg"]))
     is_what = f"is {shown(written)}"
     help_ = _typing_help(kind, written, place)
     hint = _HINTS.get(re.sub(r"\[\d+\]$", "", dotted(place.path)))
@@ -123,7 +128,7 @@ def _wrong_value(error: ErrorDetails, written: Value, place: Location) -> str:
     if kind == "finite_number":
         return f"must be a finite number; {is_what}"
     if kind == "model_type":
-        return f"must be a map (keys: {', '.join(place.annotation.model_fields)}){_or_null(place)}; {is_what}{help_}"
+        return f"must be a map (keys: {', '.join(place.annotation.known_keys())}){_or_null(place)}; {is_what}{help_}"
     if kind == "model_attributes_type":
         kinds = [tag for one in get_args(place.annotation) for tag in tags(one)]
         return f"must be a map with a kind ({', '.join(kinds)}){_or_null(place)}; {is_what}"

@@ -18,7 +18,8 @@ from ditr.spec.entries import (
     VitEntry,
 )
 from ditr.spec.feature_maps import Source
-from ditr.spec.models import AugmentationSpec, DatasetSpec, FeatureSpec, FusionSpec, HubWeights
+from ditr.spec.fusion import FusionSpec
+from ditr.spec.models import AugmentationSpec, DatasetSpec, FeatureSpec, HubWeights
 from ditr.spec.problems import Finding, in_yaml, repeated
 from ditr.spec.registry import Registry
 
@@ -31,7 +32,7 @@ def features_are_known(features: FeatureSpec | None, registry: Registry) -> Iter
 def fusion_has_features(features: FeatureSpec | None, fusion: FusionSpec) -> Iterator[Finding]:
     if fusion.parts and features is None:
         what = "needs 'features' (source, input_size), which is not there or null"
-        yield Finding(("fusion", fusion.parts[0]), what, (("features",),))
+        yield Finding(("fusion", next(iter(fusion.parts))), what, (("features",),))
 
 
 def input_size_fits_patch(features: FeatureSpec | None, registry: Registry) -> Iterator[Finding]:

@@ -9,7 +9,9 @@ from typing import Any, Literal
 from ditr import plugins
 from ditr.spec.entries import SYNTHROOMS_VERSION, Entry, PythonEntry, SynthRoomsEntry
 from ditr.spec.execution import possible_engines, with_engine
-from ditr.spec.models import DECODER_STRIDES, Engine, ExecutionSpec, RegisteredCheckpoint, SeededWeights, Spec
+from ditr.spec.fusion_part import DECODER_STRIDES
+from ditr.spec.fusion_table import digest_of
+from ditr.spec.models import Engine, ExecutionSpec, RegisteredCheckpoint, SeededWeights, Spec
 from ditr.spec.registry import Registry
 
 Variant = Literal["baseline", "bifusion", "fpn_inject", "custom"]
@@ -41,7 +43,8 @@ def run_hashes(spec: Spec, *, registry: Registry) -> dict[Engine, str]:
 
 
 def identity(spec: Spec, *, registry: Registry) -> dict[str, Any]:
-    """The part of the spec that decides its numbers, with registry names replaced by what the entries say.
+    """The part of the spec that decides its numbers, with registry names replaced by what the entries say, and with
+    the code of fusion parts that are not built in.
 
     Left out: name, description, tags, checks, tracking, seeds; device and workers of execution; features if no fusion
     reads them; of entries what is said to readers only.
@@ -57,6 +60,8 @@ def identity(spec: Spec, *, registry: Registry) -> dict[str, Any]:
         result["features"]["source"] = _content(registry.features(features.source))
     else:
         result["features"] = None
+    for name, part in spec.fusion.own_parts.items():
+        result["fusion"][name] = {"fields": result["fusion"][name], "code": digest_of(part)}
     if isinstance(spec.checkpoint, RegisteredCheckpoint):
         result["checkpoint"]["name"] = _content(registry.checkpoint(spec.checkpoint.name))
     return result
@@ -86,13 +91,13 @@ def run_key(spec_hash: str, seed: int) -> str:
 
 def variant(spec: Spec) -> Variant:
     """Which arm of the study a spec is; one whose features are a control is none of them."""
-    fusion = spec.fusion
+    injection, parts = spec.fusion.injection, set(spec.fusion.parts)
     if is_control(spec):
         return "custom"
-    if fusion.parts in ((), ("bifusion",)):
-        return "bifusion" if fusion.parts else "baseline"
-    whole = fusion.injection is not None and set(fusion.injection.scales) == set(DECODER_STRIDES)
-    return "fpn_inject" if whole and fusion.parts == ("bifusion", "injection") else "custom"
+    if parts <= {"bifusion"}:
+        return "bifusion" if parts else "baseline"
+    whole = injection is not None and set(injection.scales) == set(DECODER_STRIDES)
+    return "fpn_inject" if whole and parts == {"bifusion", "injection"} else "custom"
 
 
 def is_control(spec: Spec) -> bool:

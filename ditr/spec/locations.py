@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from ditr.spec.part import Part
 from ditr.spec.problems import PathSteps
 
 DISCRIMINATORS = ("kind", "gate")
@@ -45,7 +45,7 @@ def locate(annotation: Any, loc: tuple[str | int, ...]) -> Location:
 
 def _step_into(annotation: Any, step: str | int) -> tuple[Any, FieldInfo | None]:
     if is_model(annotation):
-        info = annotation.model_fields.get(step)
+        info = annotation.field_of(str(step))
         return (info.annotation if info else None), info
     arguments = get_args(annotation)
     if get_origin(annotation) is dict:
@@ -71,11 +71,11 @@ def is_union(annotation: Any) -> bool:
     return get_origin(annotation) in (Union, UnionType)
 
 
-def is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+def is_model(annotation: Any) -> TypeGuard[type[Part]]:
+    return isinstance(annotation, type) and issubclass(annotation, Part)
 
 
-def tags(model: type[BaseModel]) -> tuple[Any, ...]:
+def tags(model: type[Part]) -> tuple[Any, ...]:
     """What the discriminator of a union's member may be."""
     key = next(key for key in DISCRIMINATORS if key in model.model_fields)
     return get_args(model.model_fields[key].annotation)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ditr.spec.check_limits import ChecksSpec
+from ditr.spec.fusion import FusionSpec
 from ditr.spec.numbers import (
     Amount,
     Blocks,
@@ -28,11 +29,6 @@ from ditr.spec.numbers import (
 )
 from ditr.spec.part import Part
 
-Scale = Literal[16, 8, 4, 2, 1]
-DECODER_STRIDES: tuple[Scale, ...] = (8, 4, 2, 1)
-"""Tensor strides after the four transposed convolutions of Res16UNet, in the order of the forward pass."""
-BOTTLENECK_STRIDE: Scale = 16
-"""Tensor stride of the encoder's end, where the first transposed convolution starts."""
 _EIGHT = Field(min_length=8, max_length=8, strict=False)
 """Stages of a backbone."""
 
@@ -153,63 +149,6 @@ class ModelSpec(Part):
     """Edge of a stride-1 voxel in metres."""
     backbone: BackboneSpec = BackboneSpec()
     decoder: DecoderSpec = DecoderSpec()
-
-
-class BiFusionSpec(Part):
-    """Single-scale fusion: a learned gate between each point's 2D and 3D feature, back onto the 3D feature."""
-
-    gate: Literal["lite"] = "lite"
-    """Which gate; lite is an MLP on the two normalised features and gives one weight a point."""
-    width: Width = 256
-    """Channels in which the two features meet."""
-    dropout: Probability = 0.1
-    """Dropout in the heads and the gate."""
-    balance_weight: NonNegative = 0.0
-    """Weight of (mean gate - balance_target)^2 in the loss."""
-    balance_target: Probability = 0.4
-    """Mean gate that the balance term pulls towards."""
-
-
-class InjectionSpec(Part):
-    """Multi-scale fusion: 2D features pooled to voxels of each decoder stride, projected and added there."""
-
-    scales: Annotated[tuple[Scale, ...], Field(min_length=1, strict=False)] = DECODER_STRIDES
-    """Strides that receive 2D features: those of the decoder, and 16, the bottleneck before it."""
-    target: Literal["up", "skip"] = "up"
-    """The branch that is added to before the concatenation: the up-sampled one or the encoder's skip. At stride 16
-    there is one branch only."""
-    pooling: Literal["max", "mean"] = "max"
-    """How voxels of a coarser stride combine their children's features; voxels without a valid point take no part."""
-    order: Literal["pool_then_project", "project_then_pool"] = "pool_then_project"
-    """Whether the projection acts on the pooled features of each stride or on those of stride 1, before pooling."""
-    missing: Literal["zero"] = "zero"
-    """What a voxel without any valid point receives: nothing."""
-    projection: Literal["linear", "linear_bn_gelu"] = "linear"
-    """What brings the features to the branch's channels."""
-    init: Literal["zero", "random"] = "zero"
-    """zero starts as the 3D-only model exactly; random starts the projection as a fresh layer."""
-
-
-class StemSpec(Part):
-    """Early fusion: 2D features of stride 1, projected and added to the stem's output, as ESAM's FF does."""
-
-    projection: Literal["linear", "linear_bn_gelu"] = "linear"
-    """What brings the features to the stem's channels."""
-    init: Literal["zero", "random"] = "zero"
-    """zero starts as the 3D-only model exactly; random starts the projection as a fresh layer."""
-
-
-class FusionSpec(Part):
-    """What of the 2D features enters the 3D model; nothing here is the 3D-only baseline."""
-
-    bifusion: BiFusionSpec | None = None
-    injection: InjectionSpec | None = None
-    stem: StemSpec | None = None
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """Names of the parts that are there; empty for the 3D-only baseline."""
-        return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
 
 
 class ElasticSpec(Part):

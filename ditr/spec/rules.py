@@ -16,14 +16,14 @@ from ditr.spec.entries import (
     CheckpointEntry,
 )
 from ditr.spec.feature_rules import FEATURE_RULES
+from ditr.spec.fusion import FusionSpec
+from ditr.spec.fusion_part import BOTTLENECK_STRIDE
 from ditr.spec.models import (
-    BOTTLENECK_STRIDE,
     AugmentationSpec,
     BackboneSpec,
     Checkpoint,
     DatasetSpec,
     ExecutionSpec,
-    FusionSpec,
     LossSpec,
     ModelSpec,
     PolyDecay,

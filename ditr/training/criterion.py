@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ditr.data.batch import Batch
 from ditr.data.classes import IGNORED
+from ditr.errors import Code, DitrError
 from ditr.model.full_precision import at_least_float32
 from ditr.model.masks import joined
 from ditr.model.output import HeadOutput, ModelOutput
@@ -26,10 +27,10 @@ class Losses:
     """The loss of one batch."""
 
     total: Tensor
-    """() what to differentiate: inst_loss + seg_loss, and balance_loss where the model has one."""
+    """() what to differentiate: inst_loss + seg_loss, and what the fusion adds, such as balance_loss."""
     terms: dict[str, Tensor]
-    """Each () and detached: inst_loss, seg_loss, balance_loss, and the weighted parts of inst_loss: class_0, bce_0,
-    dice_0, class_1, ..."""
+    """Each () and detached: inst_loss, seg_loss, those of the fusion, and the weighted parts of inst_loss: class_0,
+    bce_0, dice_0, class_1, ..."""
     unmatched_samples: Tensor
     """() samples with things, of which some head matched no query: 0 in the mask terms, counted in their means."""
     unlabelled_samples: Tensor
@@ -54,13 +55,14 @@ class Criterion:
         instances = self._instance_parts(heads, valid=sum(count > 0 for count in truth.num_things))
         semantic, labelled = _semantic_loss(output.semantic_logits, truth.query_classes)
         sums = {"inst_loss": instances.sum(), "seg_loss": self.spec.semantic * semantic.mean()}
-        if output.balance_loss is not None:
-            sums["balance_loss"] = output.balance_loss
         parts = {
             f"{name}_{index}": part
             for index, of_head in enumerate(instances.unbind())
             for name, part in zip(("class", "bce", "dice"), of_head.unbind(), strict=True)
         }
+        if clash := output.fusion_losses.keys() & (sums | parts).keys():
+            raise _called_alike(min(clash))
+        sums |= output.fusion_losses
         return Losses(
             total=torch.stack(list(sums.values())).sum(),
             terms={name: term.detach() for name, term in (sums | parts).items()},
@@ -126,6 +128,11 @@ def _class_loss(logits: Tensor, answering: Tensor, real: Tensor, *, no_object: f
     total = (weights * -torch.where(answering, thing, nothing)).sum(dim=2)
     # with no_object 0 and no match, all weights are 0, and so is the total
     return total / weights.sum(dim=2).clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+def _called_alike(name: str) -> DitrError:
+    what = f"a fusion part calls a loss {name}, and a loss of the model is called so"
+    return DitrError(what, code=Code.RUN, where="fusion", fix="call it otherwise in `features.losses`")
 
 
 def _semantic_loss(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ditr.spec.models import BackboneSpec
 from ditr.weights.backbone import COUNTER, Shapes, backbone_in, backbone_shapes
 from ditr.weights.file import WeightFile, file_error
-from ditr.weights.names import ADDED_PARTS, PLAIN_PARTS, by_group, group_of, prefix_in
+from ditr.weights.names import PLAIN_PARTS, added_parts, by_group, first_word, prefix_in
 
 _SHOWN = 4
 _REQUIRED = {"mask3d": ("backbone",), "esam": PLAIN_PARTS, "ditr": PLAIN_PARTS}
@@ -68,11 +68,12 @@ def require_fit(stored: Shapes, wanted: Shapes, *, path: Path, format: str) -> N
         pairs = [f"{name} {stored[name]}, here {wanted[name]}" for name in wrong]
         what = f"{len(wrong)} of the file's weights have another shape than the model's: {some(pairs, separator='; ')}"
         raise file_error(what, path=path, fix=_what_helps(wrong, stored, wanted))
-    parts = {*_REQUIRED[format], *(part for part in ADDED_PARTS if part in groups)}
-    required = [name for name in wanted if group_of(name) in parts]
+    there = {first_word(name) for name in stored}
+    parts = {*_REQUIRED[format], *(part for part in added_parts(wanted) if part in there)}
+    required = [name for name in wanted if first_word(name) in parts]
     absent = [name for name in required if name not in stored]
     if absent:
-        counts = Counter(group_of(name) for name in absent)
+        counts = Counter(first_word(name) for name in absent)
         named = ", ".join(f"{part} ({count})" for part, count in counts.items())
         spare = {name: shape for name, shape in stored.items() if name not in wanted}
         instead = f"the file has instead {some(_closest(absent, spare))}" if spare else "the file has nothing else"
@@ -116,12 +117,12 @@ def some(names: Sequence[str], *, separator: str = ", ") -> str:
 
 def _what_helps(faulty: Collection[str], stored: Shapes, wanted: Shapes) -> str:
     """Against entries that lack or have another shape: what a user can change, if anything but the file."""
-    parts = {group_of(name) for name in faulty}
+    parts = {first_word(name) for name in faulty}
     here, there = backbone_in(wanted), backbone_in(stored)
     if "backbone" not in parts:
-        if not parts & by_group(stored).keys():
+        if not parts & {first_word(name) for name in stored}:
             return "set the checkpoint's format to mask3d, if it is the backbone's weights alone that you want"
-        if parts & {*ADDED_PARTS}:
+        if parts - {*PLAIN_PARTS}:
             return "give the spec the `fusion` and `features` that the weights were trained with"
         return "give `model.decoder` the sizes that the weights were trained with"
     if there and there != here and _is_whole(stored, there):

@@ -16,7 +16,8 @@ from ditr.spec.models import BackboneSpec
 from ditr.weights.backbone import backbone_in, backbone_shapes
 from ditr.weights.checks import not_finite, require_fit, require_tensors, some
 from ditr.weights.file import Container, WeightFile, read_weight_file
-from ditr.weights.names import ADDED_PARTS, PLAIN_PARTS, by_group, prefix_in
+from ditr.weights.names import ADDED_PARTS, PLAIN_PARTS, by_group, first_word, prefix_in
+from ditr.weights.saving import DIGEST
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -99,6 +100,8 @@ def _recognise(file: WeightFile, tensors: Mapping[str, Tensor]) -> tuple[Literal
         return "mask3d", "it has a backbone, and no pool and no decoder of ESAM's"
     if lacks := [part for part in PLAIN_PARTS if part not in groups]:
         return None, f"it has a backbone and no {lacks[0]}"
+    if "other" in groups and DIGEST in file.contents:
+        return "ditr", f"ditr wrote it, with parts of a fusion that are not built in: {_first_parts(groups['other'])}"
     if "other" in groups:
         more = _first_parts(groups["other"])
         return "esam", f"it has backbone, pool, decoder and more, which the single-view model has not: {more}"
@@ -108,7 +111,7 @@ def _recognise(file: WeightFile, tensors: Mapping[str, Tensor]) -> tuple[Literal
 
 
 def _first_parts(names: tuple[str, ...]) -> str:
-    counts = Counter(name.partition(".")[0] for name in names)
+    counts = Counter(first_word(name) for name in names)
     return some([f"{part} ({count})" for part, count in counts.most_common()])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from ditr.weights.checks import (
     some,
 )
 from ditr.weights.file import file_error, read_weight_file
-from ditr.weights.names import ADDED_PARTS, GROUPS, PLAIN_PARTS, by_group, group_of
+from ditr.weights.names import ADDED_PARTS, PLAIN_PARTS, added_parts, by_group, first_word, group_of
 
 FORMATS = ("mask3d", "esam", "ditr")
 
@@ -28,7 +28,7 @@ class GroupReport:
     """What a file gave one part of the model."""
 
     group: str
-    """backbone, pool, decoder, injection, bifusion, stem or other."""
+    """backbone, pool, decoder, a part of the fusion by its name, or other."""
     matched: tuple[str, ...]
     """Entries of the model that the file set."""
     missing: tuple[str, ...]
@@ -100,7 +100,7 @@ def load_weights(
     report = _report(wanted, matched, unexpected, key_prefix=key_prefix, checked=file.checked)
     _require_count(report, entries=entries, path=path)
     if whole or format == "esam":
-        _require_nothing_left(report, path=path, whole=whole)
+        _require_nothing_left(report, path=path, whole=whole, ours=format == "ditr")
     ready = {name: tensor.to(wanted[name].dtype) for name, tensor in matched.items()}
     require_finite(ready, path=path)
     model.load_state_dict(ready, strict=False)
@@ -116,8 +116,11 @@ def _report(
     checked: str | None,
 ) -> LoadReport:
     missing = tuple(name for name in wanted if name not in matched)
-    grouped = (by_group(matched), by_group(missing))
-    left = {group: tuple(n for n in unexpected if group_of(n.removeprefix(key_prefix)) == group) for group in GROUPS}
+    added = added_parts(wanted)
+    grouped = (by_group(matched, added=added), by_group(missing, added=added))
+    left: dict[str, list[str]] = defaultdict(list)
+    for name in unexpected:
+        left[group_of(name.removeprefix(key_prefix), added=added)].append(name)
     converted = Counter(_dtype(tensor) for name, tensor in matched.items() if tensor.dtype != wanted[name].dtype)
     return LoadReport(
         matched=len(matched),
@@ -128,9 +131,9 @@ def _report(
                 group=group,
                 matched=grouped[0].get(group, ()),
                 missing=grouped[1].get(group, ()),
-                unexpected=left[group],
+                unexpected=tuple(left[group]),
             )
-            for group in GROUPS
+            for group in (*PLAIN_PARTS, *added, "other")
             if left[group] or any(group in part for part in grouped)
         ),
         converted=dict(converted),
@@ -148,10 +151,11 @@ def _require_count(report: LoadReport, *, entries: int | None, path: Path) -> No
         )
 
 
-def _require_nothing_left(report: LoadReport, *, path: Path, whole: bool) -> None:
+def _require_nothing_left(report: LoadReport, *, path: Path, whole: bool, ours: bool) -> None:
+    """``ours``: what the model has no place for is of a fusion."""
     if report.unexpected:
         parts = Counter(
-            name.partition(".")[0] if one.group == "other" else one.group
+            first_word(name) if one.group == "other" else one.group
             for one in report.by_group
             for name in one.unexpected
         )
@@ -161,11 +165,11 @@ def _require_nothing_left(report: LoadReport, *, path: Path, whole: bool) -> Non
             f"place in it, of {named}: {some(report.unexpected)}",
             path=path,
             fix="give the spec the `fusion` that the weights were trained with"
-            if any(group_of(name) in ADDED_PARTS for name in report.unexpected)
+            if ours or any(group_of(name) in ADDED_PARTS for name in report.unexpected)
             else "take the weights of the single-view 3D-only model, or set `format` to what the file is",
         )
     if whole and report.missing:
-        parts = Counter(group_of(name) for name in report.missing)
+        parts = Counter(first_word(name) for name in report.missing)
         named = ", ".join(f"{part} ({count})" for part, count in parts.items())
         raise file_error(
             f"{len(report.missing)} entries of the model are not in the file, of {named}: {some(report.missing)}; "

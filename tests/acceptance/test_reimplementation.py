@@ -31,12 +31,13 @@ from ditr.evaluation.postprocess import matrix_nms
 from ditr.geometry.camera import project
 from ditr.model.esam import EsamSingleView
 from ditr.model.output import ModelOutput, to_floats
-from ditr.model.res16unet import Branch
 from ditr.model.sparse import SparseTensor, voxelise
 from ditr.runner.inputs import fresh_model
 from ditr.spec.execution import with_engine
+from ditr.spec.fusion import FusionSpec, InjectionSpec
+from ditr.spec.fusion_part import Branch
 from ditr.spec.load import load_spec
-from ditr.spec.models import FusionSpec, InjectionSpec, LossSpec, ModelSpec, ScheduleSpec, Spec
+from ditr.spec.models import LossSpec, ModelSpec, ScheduleSpec, Spec
 from ditr.spec.registry import Registry
 from ditr.training.criterion import Criterion
 from ditr.training.matching import match, own_cost

@@ -21,17 +21,8 @@ from ditr.features.store import FeatureStore, Maps
 from ditr.model.esam import EsamSingleView
 from ditr.spec.entries import GivenEntry
 from ditr.spec.feature_maps import Source, is_per_point, map_channels, map_covers, map_shape, weights_of
-from ditr.spec.models import (
-    BackboneSpec,
-    BiFusionSpec,
-    DatasetSpec,
-    DecoderSpec,
-    FeatureSpec,
-    FusionSpec,
-    InjectionSpec,
-    ModelSpec,
-    Spec,
-)
+from ditr.spec.fusion import BiFusionSpec, FusionSpec, InjectionSpec
+from ditr.spec.models import BackboneSpec, DatasetSpec, DecoderSpec, FeatureSpec, ModelSpec, Spec
 from tests.reference.tiny_sources import VITS
 
 CPU = torch.device("cpu")

@@ -16,13 +16,15 @@ from ditr.checks.stages import run_stage
 from ditr.model import esam, voxel_features
 from ditr.model.bifusion import BiFusion, LiteGate
 from ditr.model.esam import EsamSingleView
-from ditr.model.injection import Adder, Injection, Injector, Projection
+from ditr.model.fusion import BatchFeatures
+from ditr.model.injection import Injection, Projection
+from ditr.model.injector import Adder, Injector
 from ditr.model.segments import Segments
 from ditr.model.sparse import VoxelSet
 from ditr.model.sparse.minkowski import MinkowskiVoxels
 from ditr.model.voxel_features import Coverage, VoxelFeatures
 from ditr.progress import silent
-from ditr.spec.models import BiFusionSpec, FusionSpec, InjectionSpec
+from ditr.spec.fusion import BiFusionSpec, FusionSpec, InjectionSpec
 from tests.reference.fused_subject import fused_subject
 from tests.reference.synthetic_frames import tokens as tokens_of_frame
 
@@ -49,22 +51,23 @@ def failing(stage: int, fusion: FusionSpec, **of_subject: Any) -> dict[str, Chec
 
 def features_of_half_the_stride(patch: Patch) -> None:
     honest = VoxelFeatures.coverage
-    patch.setattr(Injector, "voxels", lambda self, stride: honest(self._features, max(1, stride // 2)).voxels)
-    patch.setattr(Injector, "mask", lambda self, stride: honest(self._features, max(1, stride // 2)).mask)
+    patch.setattr(VoxelFeatures, "voxels", lambda self, stride: honest(self, max(1, stride // 2)).voxels)
+    patch.setattr(VoxelFeatures, "mask", lambda self, stride: honest(self, max(1, stride // 2)).mask)
 
 
 def rows_in_another_order(patch: Patch) -> None:
     honest = VoxelFeatures.pooled
-    patch.setattr(VoxelFeatures, "pooled", lambda self, stride: honest(self, stride).roll(1, 0))
+    patch.setattr(VoxelFeatures, "pooled", lambda self, stride, **named: honest(self, stride, **named).roll(1, 0))
 
 
 def voxels_made_a_second_time(patch: Patch) -> None:
     """The same voxels in the same order, and yet not the backbone's."""
     honest = EsamSingleView.injector
 
-    def injector(self: EsamSingleView, points: Any, voxels: Any, **named: Any) -> Any:
-        again = copy(voxels.tensor.voxels)
-        return honest(self, points, replace(voxels, tensor=replace(voxels.tensor, voxels=again)), **named)
+    def injector(self: EsamSingleView, features: BatchFeatures) -> Any:
+        voxels = features.in_space
+        again = replace(voxels.tensor, voxels=copy(voxels.tensor.voxels))
+        return honest(self, replace(features, in_space=replace(voxels, tensor=again)))
 
     patch.setattr(EsamSingleView, "injector", injector)
 
@@ -72,7 +75,7 @@ def voxels_made_a_second_time(patch: Patch) -> None:
 def zeros_in_the_maximum(patch: Patch) -> None:
     """Of voxels some of whose children have no feature."""
 
-    def pool(self: VoxelFeatures, values: Tensor, *, stride: int) -> Tensor:
+    def pool(self: VoxelFeatures, values: Tensor, *, stride: int, pooling: Any) -> Tensor:
         return self.coverage(stride).members.maximum(values)
 
     patch.setattr(VoxelFeatures, "_pool", pool)
@@ -139,14 +142,20 @@ def rounded_coordinates(patch: Patch) -> None:
 
 
 def order_of_the_spec_passed_over(patch: Patch) -> None:
-    honest = Injection.places
-    patch.setattr(
-        Injection, "places", lambda self: {at: replace(one, project_first=False) for at, one in honest(self).items()}
-    )
+    honest = Injection._added
+
+    def added(self: Injection, *given: Any) -> Tensor:
+        as_asked = self.spec
+        self.spec = as_asked.model_copy(update={"order": "pool_then_project"})
+        found = honest(self, *given)
+        self.spec = as_asked
+        return found
+
+    patch.setattr(Injection, "_added", added)
 
 
 def projection_never_called(patch: Patch) -> None:
-    patch.setattr(EsamSingleView, "injector", lambda self, points, voxels, **named: None)
+    patch.setattr(EsamSingleView, "injector", lambda self, features: None)
 
 
 def projection_thrown_away(patch: Patch) -> None:
@@ -213,10 +222,12 @@ def base_replaced(patch: Patch) -> None:
 
 
 def targets_swapped(patch: Patch) -> None:
-    honest = Injection.places
+    honest = Injection.add_to_voxels
     other = {"up": "skip", "skip": "up"}
     patch.setattr(
-        Injection, "places", lambda self: {(other[at[0]], at[1]): place for at, place in honest(self).items()}
+        Injection,
+        "add_to_voxels",
+        lambda self, features: {(other[at[0]], at[1]): added for at, added in honest(self, features).items()},
     )
 
 
@@ -225,7 +236,8 @@ def something_for_voxels_without_a_feature(patch: Patch) -> None:
 
     def additions(self: Injector) -> dict[Any, Tensor]:
         found = honest(self)
-        return {at: torch.where(self.mask(at[1])[:, None], added, 1e-3) for at, added in found.items()}
+        mask = self.features.voxels.mask
+        return {at: torch.where(mask(at[1])[:, None], added, 1e-3) for at, added in found.items()}
 
     patch.setattr(Injector, "additions", additions)
 
@@ -274,39 +286,39 @@ def other_3d_weights(patch: Patch) -> None:
 
 
 def adapter_made_in_a_forward_pass(patch: Patch) -> None:
-    honest = BiFusion.forward
+    honest = BiFusion.fuse_points
 
-    def forward(self: BiFusion, features: Tensor, points: Any, **named: Any) -> Any:
+    def fuse_points(self: BiFusion, x: Tensor, features: BatchFeatures) -> Tensor:
         if not hasattr(self, "adapter"):
-            self.adapter = nn.Linear(features.shape[1], features.shape[1])
-        return honest(self, features + 0 * self.adapter(features), points, **named)
+            self.adapter = nn.Linear(x.shape[1], x.shape[1])
+        return honest(self, x + 0 * self.adapter(x), features)
 
-    patch.setattr(BiFusion, "forward", forward)
+    patch.setattr(BiFusion, "fuse_points", fuse_points)
 
 
 def adapter_that_no_optimizer_knows(patch: Patch) -> None:
-    honest = BiFusion.forward
+    honest = BiFusion.fuse_points
     made: dict[int, nn.Module] = {}
 
-    def forward(self: BiFusion, features: Tensor, points: Any, **named: Any) -> Any:
-        adapter = made.setdefault(id(self), nn.Linear(features.shape[1], features.shape[1]))
-        return honest(self, features + 0 * adapter(features), points, **named)
+    def fuse_points(self: BiFusion, x: Tensor, features: BatchFeatures) -> Tensor:
+        adapter = made.setdefault(id(self), nn.Linear(x.shape[1], x.shape[1]))
+        return honest(self, x + 0 * adapter(x), features)
 
-    patch.setattr(BiFusion, "forward", forward)
+    patch.setattr(BiFusion, "fuse_points", fuse_points)
 
 
 def gate_never_called(patch: Patch) -> None:
-    patch.setattr(EsamSingleView, "_fuse", lambda self, features, points, voxels, **named: (features, None))
+    patch.setattr(EsamSingleView, "_fuse_points", lambda self, x, features: x)
 
 
 def gate_thrown_away(patch: Patch) -> None:
-    honest = EsamSingleView._fuse
+    honest = EsamSingleView._fuse_points
 
-    def fuse(self: EsamSingleView, features: Tensor, *given: Any, **named: Any) -> Any:
-        honest(self, features, *given, **named)
-        return features, None
+    def fuse_points(self: EsamSingleView, x: Tensor, features: Any) -> Tensor:
+        honest(self, x, features)
+        return x
 
-    patch.setattr(EsamSingleView, "_fuse", fuse)
+    patch.setattr(EsamSingleView, "_fuse_points", fuse_points)
 
 
 def gate_closed_to_2d(patch: Patch) -> None:
@@ -336,7 +348,7 @@ NORMS = FusionSpec(injection=InjectionSpec(scales=(4, 1), projection="linear_bn_
         (other_3d_weights, GATE, "start_weights_3d"),
         (adapter_made_in_a_forward_pass, GATE, "late_weights"),
         (adapter_that_no_optimizer_knows, GATE, "weights_outside_model"),
-        (gate_never_called, GATE, "bifusion_not_called"),
+        (gate_never_called, GATE, "part_bifusion_not_called"),
         (gate_thrown_away, GATE, "bifusion_residual_gradient"),
         (gate_closed_to_2d, GATE, "gate_2d_gradient"),
         (gate_draws_in_evaluation, GATE, "repeatable"),

@@ -10,7 +10,7 @@ import pytest
 from ditr.checks.measure import Check
 from ditr.checks.stages import run_stage
 from ditr.progress import silent
-from ditr.spec.models import BiFusionSpec, FusionSpec, InjectionSpec, StemSpec
+from ditr.spec.fusion import BiFusionSpec, FusionSpec, InjectionSpec, StemSpec
 from tests.reference.fused_subject import fused_subject
 
 GATE = BiFusionSpec(width=8)
@@ -53,7 +53,7 @@ def test_a_sound_arm_passes(name: str) -> None:
 def test_each_part_has_its_checks() -> None:
     names = {name: {check.name for check in of_arm(name)} for name in ARMS}
     assert names["baseline"] == {"output_not_finite", "repeatable", "late_weights"}
-    assert "bifusion_moved" in names["bifusion"]
+    assert "part_bifusion_moved" in names["bifusion"]
     assert not any(name.startswith(("s1_", "up_")) for name in names["bifusion"])
     assert {"s1_values", "stem_projected", "stem_added", "stem_doubling"} <= names["stem"]
     assert "s2_values" not in names["stem"], "nothing coarser is made"

@@ -7,7 +7,8 @@ import pytest
 from ditr.checks.measure import Check
 from ditr.checks.stages import run_stage
 from ditr.progress import silent
-from ditr.spec.models import FusionSpec, ImageAugmentationSpec
+from ditr.spec.fusion import FusionSpec
+from ditr.spec.models import ImageAugmentationSpec
 
 if TYPE_CHECKING:
     from conftest import World

@@ -10,7 +10,8 @@ import torch
 from ditr.data.batch import Batch, Sample, Targets
 from ditr.model.esam import EsamSingleView
 from ditr.model.point_features import PointFeatures
-from ditr.spec.models import BackboneSpec, DecoderSpec, FusionSpec, ModelSpec
+from ditr.spec.fusion import FusionSpec
+from ditr.spec.models import BackboneSpec, DecoderSpec, ModelSpec
 
 CHANNELS = 12
 """Of the 2D features."""

@@ -21,7 +21,8 @@ from ditr.model.esam import EsamSingleView
 from ditr.model.output import ModelOutput
 from ditr.model.res16unet import Res16UNet
 from ditr.model.sparse import voxelise
-from ditr.spec.models import BackboneSpec, FusionSpec, LossSpec, ModelSpec
+from ditr.spec.fusion import FusionSpec
+from ditr.spec.models import BackboneSpec, LossSpec, ModelSpec
 from ditr.training.criterion import Criterion
 from tests.reference import torch_sparse
 
@@ -94,7 +95,7 @@ def reference_features(backbone: torch_sparse.Res16UNet, batch: Batch, *, voxel_
 
 def reference_output(twin: EsamSingleView, backbone: torch_sparse.Res16UNet, batch: Batch) -> ModelOutput:
     features = reference_features(backbone, batch, voxel_size_m=twin.voxel_size_m)
-    return twin._decode(features, batch, balance_loss=None, statistics={})
+    return twin._decode(features, batch)
 
 
 def tensors(output: ModelOutput) -> Iterator[Tensor]:

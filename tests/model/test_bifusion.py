@@ -1,25 +1,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import nn
 
-from ditr.model.bifusion import BiFusion, FusedPoints
-from ditr.model.padding import Padding
+from ditr.model.bifusion import BiFusion
+from ditr.model.fusion import BatchFeatures
 from ditr.model.point_features import PointFeatures
-from ditr.spec.models import BiFusionSpec
+from ditr.model.sparse import Voxels
+from ditr.spec.fusion import BiFusionSpec
+from ditr.spec.fusion_part import Sizes
 
 SAMPLE_OF_POINT = torch.tensor([0] * 30 + [1] * 20)
-SAMPLES = Padding.of([30, 20], device=torch.device("cpu"))
+IN_SPACE = Voxels(tensor=cast(Any, None), voxel_of_point=SAMPLE_OF_POINT, sizes=(30, 20))
+
+
+@dataclass(frozen=True)
+class Fused:
+    features: torch.Tensor
+    balance_loss: torch.Tensor
+    statistics: dict[str, torch.Tensor]
 
 
 @pytest.fixture
 def fusion() -> BiFusion:
     torch.manual_seed(0)
-    return BiFusion(BiFusionSpec(width=32, balance_weight=2.0), channels=6, feature_channels=10)
+    return BiFusion(BiFusionSpec(width=32, balance_weight=2.0), sizes=Sizes(features=10, voxels={}, points=6))
 
 
 @pytest.fixture
@@ -34,9 +44,9 @@ def points(points_of: Callable[..., PointFeatures]) -> PointFeatures:
     return points_of(torch.randn(50, 10, generator=generator), valid)
 
 
-def fuse(fusion: BiFusion, features: torch.Tensor, points: PointFeatures) -> FusedPoints:
-    fused: FusedPoints = fusion(features, points, samples=SAMPLES)
-    return fused
+def fuse(fusion: BiFusion, features: torch.Tensor, points: PointFeatures) -> Fused:
+    given = BatchFeatures(points=points, in_space=IN_SPACE)
+    return Fused(fusion.fuse_points(features, given), given.losses["balance_loss"], given.statistics)
 
 
 def test_starts_as_identity_with_a_gate_that_leans_to_2d(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, get_args
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -19,16 +20,9 @@ from ditr.geometry.sampling import sample_map
 from ditr.model.esam import EsamSingleView
 from ditr.model.output import ModelOutput
 from ditr.model.sparse.minkowski import ME
-from ditr.spec.models import (
-    AugmentationSpec,
-    BiFusionSpec,
-    ElasticSpec,
-    FusionSpec,
-    InjectionSpec,
-    ModelSpec,
-    Scale,
-    StemSpec,
-)
+from ditr.spec.fusion import BiFusionSpec, FusionSpec, InjectionSpec, StemSpec
+from ditr.spec.fusion_part import Scale
+from ditr.spec.models import AugmentationSpec, ElasticSpec, ModelSpec
 from tests.reference.synthetic_frames import BoxFrames
 
 Build = Callable[[FusionSpec], EsamSingleView]
@@ -154,10 +148,10 @@ def test_statistics_say_what_entered(build: Build, batch: Batch) -> None:
     assert 0 < output.statistics["fusion_2d_ratio"] < 1
     for stride in (8, 4, 2, 1):
         assert 0 <= output.statistics[f"injection_s{stride}_empty_ratio"] < 0.2
-    assert output.balance_loss is not None
-    assert build(FPN_INJECT).eval()(batch).balance_loss is None
+    assert "balance_loss" in output.fusion_losses
+    assert build(FPN_INJECT).eval()(batch).fusion_losses == {}
     plain = build(FusionSpec())(batch)
-    assert (plain.statistics, plain.balance_loss) == ({}, None)
+    assert (plain.statistics, plain.fusion_losses) == ({}, {})
 
 
 def test_missing_or_foreign_features_name_the_frame(
@@ -281,9 +275,14 @@ def test_every_part_reads_what_the_reference_says(build: Build, batch: Batch) ->
     seen: dict[str, tuple[Any, ...]] = {}
     model.pool.register_forward_pre_hook(lambda _, args: seen.update(pool=args))
     model.decoder.register_forward_pre_hook(lambda _, args: seen.update(decoder=args))
-    assert model.bifusion is not None
-    model.bifusion.register_forward_pre_hook(lambda _, args: seen.update(bifusion=args))
-    model(moved)
+    honest = model.parts["bifusion"].fuse_points
+
+    def fuse_points(*args: Any) -> Tensor:
+        seen.update(bifusion=args)
+        return honest(*args)
+
+    with patch.object(model.parts["bifusion"], "fuse_points", fuse_points):
+        model(moved)
 
     first, last = moved.samples
     assert torch.equal(seen["pool"][1], torch.cat([first.xyz, last.xyz]))
@@ -291,7 +290,7 @@ def test_every_part_reads_what_the_reference_says(build: Build, batch: Batch) ->
     decoded = seen["decoder"][1][:, :, :3]
     assert torch.equal(decoded[0, : len(first.xyz)], first.xyz)
     assert torch.equal(decoded[1, : len(last.xyz)], last.xyz)
-    points = seen["bifusion"][1]
+    points = seen["bifusion"][1].points
     assert torch.equal(points.valid, torch.cat([first.uv_valid, last.uv_valid]))
     expected = torch.cat(
         [sample_map(s.tokens, s.uv, map_hw=s.map_hw, mode="bilinear") for s in moved if s.tokens is not None]

@@ -14,7 +14,7 @@ from ditr.data.batch import Batch
 from ditr.model.esam import EsamSingleView
 from ditr.model.flops import forward_flops
 from ditr.model.sparse import voxelise
-from ditr.spec.models import FusionSpec, StemSpec
+from ditr.spec.fusion import FusionSpec, StemSpec
 
 Voxel = tuple[int, int, int, int]
 

@@ -10,22 +10,16 @@ from torch import Tensor, nn
 
 from ditr.data.batch import Batch
 from ditr.errors import Code, DitrError
-from ditr.model.injection import (
-    Adder,
-    Injection,
-    Injector,
-    Places,
-    Projection,
-    RowSquares,
-    StemFusion,
-    require_two_voxels,
-)
+from ditr.model.fusion import BatchFeatures
+from ditr.model.injection import Injection, Projection, StemFusion, require_two_voxels
+from ditr.model.injector import Adder, Injector, RowSquares
 from ditr.model.output import to_floats
 from ditr.model.point_features import PointFeatures
-from ditr.model.res16unet import Branch, Res16UNet
+from ditr.model.res16unet import Res16UNet, widths_of
 from ditr.model.sparse import SparseTensor, Voxels, voxelise
-from ditr.model.voxel_features import VoxelFeatures
-from ditr.spec.models import BackboneSpec, InjectionSpec, StemSpec
+from ditr.spec.fusion import InjectionSpec, StemSpec
+from ditr.spec.fusion_part import Branch, Place, Sizes
+from ditr.spec.models import BackboneSpec
 from tests.reference.pyramid import build_pyramid
 
 
@@ -42,34 +36,37 @@ def points(batch: Batch, points_of: Callable[..., PointFeatures]) -> PointFeatur
     return points_of(torch.randn(total, 3, generator=generator), valid)
 
 
-def branch_at(places: Places, stride: int) -> Branch:
-    return next(branch for branch, at in places if at == stride)
+def sizes_of(backbone: BackboneSpec, *, features: int = 3) -> Sizes:
+    return Sizes(features=features, voxels=widths_of(backbone), points=backbone.planes[7])
 
 
 def inject_once(
-    part: Injection | StemFusion, points: PointFeatures, voxels: Voxels, *, stride: int, pooling: Any = "max"
+    part: Injection | StemFusion, points: PointFeatures, voxels: Voxels, *, stride: int
 ) -> tuple[SparseTensor, SparseTensor, dict[str, Any]]:
     """Noise on the voxels of one stride, what the part makes of it, and the statistics."""
-    places = part.places()
-    injector = Injector(places, features=VoxelFeatures(points, voxels, pooling=pooling))
+    features = BatchFeatures(points=points, in_space=voxels)
+    projections = [module for module in part.modules() if isinstance(module, Projection)]
+    place: Place = ("stem", 1) if isinstance(part, StemFusion) else part.places[0]
+    widths = {place: projections[0].linear.out_features}
+    injector = Injector({"part": part}, features=features, widths=widths)
     additions, met = injector.additions(), RowSquares()
-    levels = build_pyramid(points, voxels, strides=(stride,), pooling=pooling)
-    width = places[branch_at(places, stride), stride].projection.linear.out_features
+    assert place[1] == stride
     torch.manual_seed(5)
-    before = levels[stride].tensor.with_features(torch.randn(len(levels[stride].mask), width))
-    after = Adder(additions, voxels=injector.voxels(1), met=met)(branch_at(places, stride), stride, before)
-    return before, after, injector.statistics(additions, met=met)
+    on = features.voxels.voxels(stride)
+    before = SparseTensor(features=torch.randn(len(on), widths[place]), voxels=on)
+    after = Adder(additions, voxels=voxels.tensor.voxels, met=met)(*place, before)
+    return before, after, features.statistics | injector.statistics(additions, met=met)
 
 
 @pytest.mark.parametrize(("target", "count"), [("up", 1024 * (256 + 128 + 96 + 96)), ("skip", 1024 * 256)])
 def test_size_of_the_reference_s_plan(target: Any, count: int) -> None:
-    injection = Injection(InjectionSpec(target=target), backbone=BackboneSpec(), feature_channels=1024)
+    injection = Injection(InjectionSpec(target=target), sizes=sizes_of(BackboneSpec(), features=1024))
     assert sum(p.numel() for p in injection.parameters()) == count
-    bottleneck = Injection(InjectionSpec(target=target, scales=(16,)), backbone=BackboneSpec(), feature_channels=1024)
+    bottleneck = Injection(InjectionSpec(target=target, scales=(16,)), sizes=sizes_of(BackboneSpec(), features=1024))
     assert {name: p.shape for name, p in bottleneck.named_parameters()} == {
         "projections.stride16.linear.weight": (256, 1024)
     }
-    stem = StemFusion(StemSpec(), backbone=BackboneSpec(), feature_channels=1024)
+    stem = StemFusion(StemSpec(), sizes=sizes_of(BackboneSpec(), features=1024))
     assert {name: p.shape for name, p in stem.named_parameters()} == {"projection.linear.weight": (32, 1024)}
 
 
@@ -85,12 +82,12 @@ def test_only_the_target_s_branches_change(
 ) -> None:
     torch.manual_seed(0)
     spec = InjectionSpec(scales=(16, 8, 4, 2, 1), target=target, init="random")
-    injection = Injection(spec, backbone=small_backbone, feature_channels=3)
-    stem = StemFusion(StemSpec(init="random"), backbone=small_backbone, feature_channels=3)
-    places = {**injection.places(), **stem.places()}
-    injector = Injector(places, features=VoxelFeatures(points, voxels, pooling="max"))
+    injection = Injection(spec, sizes=sizes_of(small_backbone))
+    stem = StemFusion(StemSpec(init="random"), sizes=sizes_of(small_backbone))
+    features = BatchFeatures(points=points, in_space=voxels)
+    injector = Injector({"injection": injection, "stem": stem}, features=features, widths=widths_of(small_backbone))
     additions, met = injector.additions(), RowSquares()
-    adder = Adder(additions, voxels=injector.voxels(1), met=met)
+    adder = Adder(additions, voxels=voxels.tensor.voxels, met=met)
     changed = set()
 
     def spy(branch: Branch, stride: int, before: SparseTensor) -> SparseTensor:
@@ -123,14 +120,14 @@ def test_what_is_added_is_the_formula_on_voxels_with_a_feature_and_nothing_elsew
     voxels: Voxels,
 ) -> None:
     torch.manual_seed(0)
-    spec = InjectionSpec(scales=(stride,), order=order, projection=projection, init="random")  # type: ignore[arg-type]
-    injection = Injection(spec, backbone=small_backbone, feature_channels=3)
+    spec = InjectionSpec(scales=(stride,), pooling=pooling, order=order, projection=projection, init="random")  # type: ignore[arg-type]
+    injection = Injection(spec, sizes=sizes_of(small_backbone))
     for module in injection.modules():
         if isinstance(module, nn.BatchNorm1d):
             nn.init.ones_(module.bias)  # after which even a zero feature would not stay zero
     left_half = points.valid & (torch.cat([voxels.tensor.voxels.corners])[voxels.voxel_of_point, 1] >= 0)
     points = replace(points, valid=left_half)  # so that coarse voxels are empty, too
-    before, after, statistics = inject_once(injection, points, voxels, stride=stride, pooling=pooling)
+    before, after, statistics = inject_once(injection, points, voxels, stride=stride)
 
     layers = injection.projections[f"stride{stride}"]
     levels = build_pyramid(points, voxels, strides=(stride, 1), pooling=pooling)
@@ -158,7 +155,7 @@ def test_a_norm_sees_only_rows_with_a_feature(
     order: Any, small_backbone: BackboneSpec, points: PointFeatures, voxels: Voxels
 ) -> None:
     spec = InjectionSpec(scales=(2,), order=order, projection="linear_bn_gelu", init="random")
-    injection = Injection(spec, backbone=small_backbone, feature_channels=3)
+    injection = Injection(spec, sizes=sizes_of(small_backbone))
     projection = cast(Projection, injection.projections["stride2"])
     assert projection.norm is not None
     norm = nn.BatchNorm1d(projection.norm.num_features)
@@ -176,9 +173,9 @@ def test_no_valid_point_adds_nothing_and_is_counted(
     pooling: Any, stride: int, small_backbone: BackboneSpec, points: PointFeatures, voxels: Voxels
 ) -> None:
     nothing = replace(points, valid=torch.zeros(1050, dtype=torch.bool))
-    spec = InjectionSpec(scales=(stride,), projection="linear_bn_gelu", init="random")  # type: ignore[arg-type]
-    injection = Injection(spec, backbone=small_backbone, feature_channels=3)
-    before, after, statistics = inject_once(injection, nothing, voxels, stride=stride, pooling=pooling)
+    spec = InjectionSpec(scales=(stride,), pooling=pooling, projection="linear_bn_gelu", init="random")  # type: ignore[arg-type]
+    injection = Injection(spec, sizes=sizes_of(small_backbone))
+    before, after, statistics = inject_once(injection, nothing, voxels, stride=stride)
     assert torch.equal(before.features, after.features)
     for name, buffer in nn.BatchNorm1d(before.features.shape[1]).named_buffers():
         assert torch.equal(injection.get_buffer(f"projections.stride{stride}.norm.{name}"), buffer)
@@ -195,10 +192,8 @@ def test_one_row_cannot_be_normalised(small_backbone: BackboneSpec, points: Poin
     valid = torch.zeros(1050, dtype=torch.bool)
     valid[3] = True
     one = replace(points, valid=valid)
-    injection = Injection(
-        InjectionSpec(scales=(1,), projection="linear_bn_gelu"), backbone=small_backbone, feature_channels=3
-    )
-    stem = StemFusion(StemSpec(projection="linear_bn_gelu"), backbone=small_backbone, feature_channels=3)
+    injection = Injection(InjectionSpec(scales=(1,), projection="linear_bn_gelu"), sizes=sizes_of(small_backbone))
+    stem = StemFusion(StemSpec(projection="linear_bn_gelu"), sizes=sizes_of(small_backbone))
     for part, name in ((injection, "injection_s1"), (stem, "injection_stem")):
         _, after, statistics = inject_once(part, one, voxels, stride=1)
         assert after.features.isnan().any()
@@ -208,17 +203,17 @@ def test_one_row_cannot_be_normalised(small_backbone: BackboneSpec, points: Poin
         _, after, statistics = inject_once(part.eval(), one, voxels, stride=1)
         assert after.features.isfinite().all()
         require_two_voxels(to_floats(statistics), where="evaluation")
-    linear = Injection(InjectionSpec(scales=(1,)), backbone=small_backbone, feature_channels=3)
+    linear = Injection(InjectionSpec(scales=(1,)), sizes=sizes_of(small_backbone))
     require_two_voxels(to_floats(inject_once(linear, one, voxels, stride=1)[2]), where="without a norm")
 
 
 def test_a_tensor_on_other_voxels_is_refused(
     small_backbone: BackboneSpec, points: PointFeatures, voxels: Voxels
 ) -> None:
-    injection = Injection(InjectionSpec(scales=(2,)), backbone=small_backbone, feature_channels=3)
-    features = VoxelFeatures(points, voxels, pooling="mean")
-    injector = Injector(injection.places(), features=features)
-    adder = Adder(injector.additions(), voxels=injector.voxels(1), met={})
+    injection = Injection(InjectionSpec(scales=(2,)), sizes=sizes_of(small_backbone))
+    features = BatchFeatures(points=points, in_space=voxels)
+    injector = Injector({"injection": injection}, features=features, widths=widths_of(small_backbone))
+    adder = Adder(injector.additions(), voxels=voxels.tensor.voxels, met={})
     with pytest.raises(AssertionError, match=r"injection at up of stride 2: .*different voxels"):
         adder("up", 2, voxels.tensor)
 
@@ -239,33 +234,23 @@ def test_in_half_precision_additions_are_near_those_of_float32(
     """And come in that precision; gradients are float32, and so is what the additions are added to where it is."""
     spec = InjectionSpec(scales=(4, 1), order=order, pooling=pooling, projection=projection, init="random")
     torch.manual_seed(0)
-    injection = Injection(spec, backbone=small_backbone, feature_channels=3)
+    injection = Injection(spec, sizes=sizes_of(small_backbone))
     found: list[Tensor] = []
     for dtype in (torch.float32, half):
-        injector = Injector(injection.places(), features=VoxelFeatures(points, voxels, pooling=pooling))
+        features = BatchFeatures(points=points, in_space=voxels)
+        injector = Injector({"injection": injection}, features=features, widths=widths_of(small_backbone))
         injection.zero_grad()
         with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
             additions = injector.additions()
             assert {added.dtype for added in additions.values()} == {dtype}
-            adder = Adder(additions, voxels=injector.voxels(1), met={})
-            before = voxels.tensor.with_features(torch.zeros(len(injector.mask(1)), small_backbone.planes[7]))
+            adder = Adder(additions, voxels=voxels.tensor.voxels, met={})
+            before = voxels.tensor.with_features(torch.zeros(len(voxels.tensor.voxels), small_backbone.planes[7]))
             assert adder("up", 1, before).features.dtype == torch.float32
         sum(added.float().square().sum() for added in additions.values()).backward()  # type: ignore[union-attr]
         gradients = [p.grad.flatten() for p in injection.parameters() if p.grad is not None]
         found.append(torch.cat([*(added.detach().float().flatten() for added in additions.values()), *gradients]))
     exact, rounded = found
     assert float((rounded - exact).norm() / exact.norm()) < 0.02
-
-
-@pytest.mark.parametrize("pooling", ["max", "mean"])
-def test_masks_and_features_to_look_at_are_those_of_the_pyramid(
-    pooling: Any, small_backbone: BackboneSpec, points: PointFeatures, voxels: Voxels
-) -> None:
-    injection = Injection(InjectionSpec(scales=(4,)), backbone=small_backbone, feature_channels=3)
-    injector = Injector(injection.places(), features=VoxelFeatures(points, voxels, pooling=pooling))
-    for stride, level in build_pyramid(points, voxels, strides=(16, 4, 1), pooling=pooling).items():
-        assert torch.equal(injector.mask(stride), level.mask)
-        torch.testing.assert_close(injector.features(stride), level.tensor.features, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["linear", "linear_bn_gelu"])

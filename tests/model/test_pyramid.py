@@ -12,8 +12,9 @@ import torch
 
 from ditr.data.batch import Batch
 from ditr.model.point_features import PointFeatures
-from ditr.model.res16unet import Branch, Res16UNet
+from ditr.model.res16unet import Res16UNet
 from ditr.model.sparse import SparseTensor, require_same_voxels, voxelise
+from ditr.spec.fusion_part import Branch
 from ditr.spec.models import BackboneSpec
 from tests.reference.pyramid import build_pyramid
 

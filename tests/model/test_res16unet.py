@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv3d, conv_transpose3d, relu
 
 from ditr.data.batch import Batch
-from ditr.model.res16unet import Branch, Res16UNet, skip_widths, up_widths
+from ditr.model.res16unet import Res16UNet, skip_widths, up_widths
 from ditr.model.sparse import SparseTensor, voxelise
 from ditr.model.sparse.minkowski import ME, MinkowskiVoxels
+from ditr.spec.fusion_part import Branch
 from ditr.spec.models import BackboneSpec
 
 

@@ -64,7 +64,7 @@ def test_levels_and_gradients_are_those_of_the_direct_path(
     """A voxel a point, ordinary ones, and one voxel a frame."""
     monkeypatch.setattr(voxel_features, "MAX_CHANNELS", 5)  # so that a maximum takes several turns, the last one short
     points, voxels = read(mixed_batch, mode=mode), voxelise(mixed_batch, voxel_size_m=voxel_size_m, engine="minkowski")
-    features = VoxelFeatures(points, voxels, pooling=pooling)
+    features = VoxelFeatures(points, voxels)
     torch.manual_seed(0)
     layer, direct_layer = nn.Linear(12, 4, bias=False), nn.Linear(12, 4, bias=False)
     direct_layer.load_state_dict(layer.state_dict())
@@ -73,10 +73,12 @@ def test_levels_and_gradients_are_those_of_the_direct_path(
         require_same_voxels(level.tensor.voxels, coverage.voxels, what=f"stride {stride}")
         assert torch.equal(coverage.mask, level.mask)
         assert not coverage.mask.all(), "the third frame has no feature"
-        torch.testing.assert_close(features.pooled(stride), level.tensor.features, atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            features.pooled(stride, pooling=pooling), level.tensor.features, atol=2e-5, rtol=1e-5
+        )
 
         wanted = torch.randn(len(level.mask), 4)
-        fast, slow = features.projected(stride, layer), direct_layer(level.tensor.features)
+        fast, slow = features.projected(stride, layer, pooling=pooling), direct_layer(level.tensor.features)
         torch.testing.assert_close(fast, slow, atol=2e-5, rtol=1e-4)
         for out, its in ((fast, layer), (slow, direct_layer)):
             its.zero_grad()
@@ -92,28 +94,32 @@ def test_random_frames(seed: int, size: float, share: float, make_sample: Callab
     batch = Batch(samples=(replace(sample, uv_valid=valid),))
     points, voxels = read(batch, mode="bilinear"), voxelise(batch, voxel_size_m=size, engine="minkowski")
     for pooling in ("max", "mean"):
-        features = VoxelFeatures(points, voxels, pooling=pooling)  # type: ignore[arg-type]
+        features = VoxelFeatures(points, voxels)  # type: ignore[arg-type]
         for stride, level in build_pyramid(points, voxels, strides=STRIDES, pooling=pooling).items():  # type: ignore[arg-type]
             assert torch.equal(features.coverage(stride).mask, level.mask)
-            torch.testing.assert_close(features.pooled(stride), level.tensor.features, atol=2e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                features.pooled(stride, pooling=pooling), level.tensor.features, atol=2e-5, rtol=1e-5
+            )
 
 
 @pytest.mark.parametrize("pooling", ["max", "mean"])
 def test_values_of_stride_1_pool_like_features(mixed_batch: Batch, pooling: Pooling) -> None:
     points, voxels = read(mixed_batch, mode="nearest"), voxelise(mixed_batch, voxel_size_m=0.05, engine="minkowski")
-    features = VoxelFeatures(points, voxels, pooling=pooling)
-    first = features.pooled(1)
+    features = VoxelFeatures(points, voxels)
+    first = features.pooled(1, pooling=pooling)
     for stride in STRIDES:
-        torch.testing.assert_close(features.pool_up(first, stride=stride), features.pooled(stride))
+        torch.testing.assert_close(
+            features.pool_up(first, stride=stride, pooling=pooling), features.pooled(stride, pooling=pooling)
+        )
 
 
 def test_a_maximum_of_equal_values_shares_its_gradient(mixed_batch: Batch) -> None:
     """As a projection that starts at zero makes them: no child is to be favoured for its place in memory."""
     points, voxels = read(mixed_batch, mode="nearest"), voxelise(mixed_batch, voxel_size_m=0.05, engine="minkowski")
-    features = VoxelFeatures(points, voxels, pooling="max")
+    features = VoxelFeatures(points, voxels)
     fine, coarse = features.coverage(1), features.coverage(2)
     zeros = torch.zeros(len(fine.mask), 2, requires_grad=True)
-    features.pool_up(zeros, stride=2).sum().backward()
+    features.pool_up(zeros, stride=2, pooling="max").sum().backward()
     parents = fine.voxels.parents
     children = torch.zeros(len(coarse.mask)).index_add(0, parents, fine.mask.float())
     share = torch.where(fine.mask, 1 / children[parents], 0)

@@ -14,6 +14,7 @@ from ditr.data.samples import SampleSet
 from ditr.data.scannet_sv import FrameSet
 from ditr.model.esam import EsamSingleView
 from ditr.seeds import derive_seed
+from ditr.spec.fusion import FusionSpec
 from ditr.spec.models import (
     AugmentationSpec,
     BackboneSpec,
@@ -21,7 +22,6 @@ from ditr.spec.models import (
     DecoderSpec,
     ElasticSpec,
     FeatureSpec,
-    FusionSpec,
     ModelSpec,
     Spec,
 )

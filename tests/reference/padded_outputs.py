@@ -44,7 +44,7 @@ def padded(
             [sample.query_superpoints for sample in samples], batch_first=True
         ),
         layout=layout,
-        balance_loss=balance_loss,
+        fusion_losses={} if balance_loss is None else {"balance_loss": balance_loss},
         statistics={} if statistics is None else statistics,
     )
 

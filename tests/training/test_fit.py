@@ -19,15 +19,14 @@ from ditr.errors import Code, DitrError
 from ditr.model.esam import EsamSingleView
 from ditr.model.output import ModelOutput
 from ditr.progress import silent
+from ditr.spec.fusion import FusionSpec, InjectionSpec
 from ditr.spec.models import (
     AugmentationSpec,
     BackboneSpec,
     DatasetSpec,
     DecoderSpec,
     ExecutionSpec,
-    FusionSpec,
     ImageAugmentationSpec,
-    InjectionSpec,
     ModelSpec,
     ScheduleSpec,
     Spec,
@@ -345,7 +344,7 @@ def test_a_number_that_is_not_finite_stops_with_the_frames(
             output = super().forward(batch)
             zero = self.classes.weight.sum() * 0
             # the root's slope at 0 is infinite
-            return replace(output, balance_loss=zero / zero if where == "loss" else zero.sqrt())
+            return replace(output, fusion_losses={"balance_loss": zero / zero if where == "loss" else zero.sqrt()})
 
     run = Training(tmp_path, lambda: make_samples(2), model=Broken)
     with pytest.raises(DitrError, match=where) as error:
@@ -393,7 +392,7 @@ class Diverging(TinyModel):
             raise RuntimeError("no index for what is not a number")
         output = super().forward(batch)
         bad = math.nan if len(self.frames) >= 4 else 0.0
-        return replace(output, balance_loss=self.classes.weight.sum() * bad)
+        return replace(output, fusion_losses={"balance_loss": self.classes.weight.sum() * bad})
 
 
 @pytest.mark.usefixtures("fetching_late")

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from ditr.data.batch import Batch
 from ditr.model.esam import EsamSingleView
 from ditr.model.output import ModelOutput, to_floats
-from ditr.spec.models import BackboneSpec, DecoderSpec, FusionSpec, LossSpec, ModelSpec
+from ditr.spec.fusion import FusionSpec
+from ditr.spec.models import BackboneSpec, DecoderSpec, LossSpec, ModelSpec
 from ditr.training.criterion import Criterion
 from tests.reference.labelled_frames import labelled_frame
 
@@ -34,7 +35,7 @@ def run(model: EsamSingleView, dtype: torch.dtype) -> tuple[ModelOutput, dict[st
     features = torch.randn(900, model.backbone.out_channels, generator=torch.Generator().manual_seed(0))
     model.zero_grad()
     with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
-        output = model._decode(features.to(dtype), BATCH, balance_loss=None, statistics={})
+        output = model._decode(features.to(dtype), BATCH)
     losses = Criterion(LossSpec())(output, BATCH)
     assert losses.total.dtype == torch.float32
     losses.total.backward()  # type: ignore[no-untyped-call]

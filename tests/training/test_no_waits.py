@@ -18,20 +18,12 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from ditr.data.batch import Batch
 from ditr.evaluation.postprocess import _found
 from ditr.model.esam import EsamSingleView
-from ditr.model.injection import Adder, RowSquares
+from ditr.model.fusion import BatchFeatures
+from ditr.model.injector import Adder, RowSquares
 from ditr.model.sparse import SparseTensor, Voxels, VoxelSet
-from ditr.spec.models import (
-    BOTTLENECK_STRIDE,
-    BackboneSpec,
-    BiFusionSpec,
-    DecoderSpec,
-    EvaluationSpec,
-    FusionSpec,
-    InjectionSpec,
-    LossSpec,
-    ModelSpec,
-    StemSpec,
-)
+from ditr.spec.fusion import BiFusionSpec, FusionSpec, InjectionSpec, StemSpec
+from ditr.spec.fusion_part import BOTTLENECK_STRIDE
+from ditr.spec.models import BackboneSpec, DecoderSpec, EvaluationSpec, LossSpec, ModelSpec
 from ditr.training.criterion import Criterion
 from tests.reference.labelled_frames import labelled_frame
 
@@ -69,13 +61,14 @@ def test_the_device_would_notice(ask: Callable[[Tensor], object]) -> None:
 def test_a_step_of_the_heads(batch: Batch) -> None:
     """From the features of points to the gradients of all parameters, and the instances of an evaluation."""
     model = make_model(FusionSpec(bifusion=BiFusionSpec(width=16)))
-    known = model._layout(batch)  # drawn by the host
+    known, in_space = model._layout(batch), model.voxelise(batch)  # drawn and made by the host
     count = sum(len(sample.xyz) for sample in batch)
     features = torch.randn(count, model.backbone.out_channels).requires_grad_()
     with patch.object(model, "_layout", lambda _: known), FakeTensorMode(allow_non_fake_inputs=True):
         points = model.read_2d(batch, statistics={})
-        fused, balance = model._fuse(features, points, batch, statistics={})
-        output = model._decode(fused, batch, balance_loss=balance, statistics={})
+        assert points is not None
+        read = BatchFeatures(points=points, in_space=in_space)
+        output = model._decode(model._fuse_points(features, read), batch, features=read)
         losses = Criterion(LossSpec())(output, batch)
         losses.total.backward()  # type: ignore[no-untyped-call]
         assert all(p.grad is not None for n, p in model.named_parameters() if not n.startswith("backbone."))
@@ -95,12 +88,14 @@ def test_a_step_of_the_injection(batch: Batch, pooling: Any, projection: Any, or
         of_stride = strides_of(voxels)  # as the engine makes them
         with FakeTensorMode(allow_non_fake_inputs=True):
             statistics: dict[str, Tensor] = {}
-            injector = model.train(training).injector(model.read_2d(batch, statistics=statistics), voxels)
+            points = model.train(training).read_2d(batch, statistics=statistics)
+            assert points is not None
+            injector = model.injector(BatchFeatures(points=points, in_space=voxels, statistics=statistics))
             assert injector is not None
             additions, met = injector.additions(), RowSquares()
-            adder = Adder(additions, voxels=injector.voxels(1), met=met)
+            adder = Adder(additions, voxels=voxels.tensor.voxels, met=met)
             outputs = []
-            for branch, stride in injector.places:
+            for branch, stride in additions:
                 on = of_stride[stride]
                 features = torch.randn(len(on), model.backbone.out_channels)
                 outputs.append(adder(branch, stride, SparseTensor(features=features, voxels=on)).features)
@@ -111,7 +106,7 @@ def test_a_step_of_the_injection(batch: Batch, pooling: Any, projection: Any, or
         assert all(p.grad is not None for p in added)
         assert all(value.shape == (() if training else (len(batch),)) for value in statistics.values())
         of_place = 3 if projection == "linear_bn_gelu" else 2
-        assert len(statistics) == 1 + (len(injector.places) * of_place if training else 0)
+        assert len(statistics) == 1 + (len(additions) * of_place if training else 0)
         model.zero_grad()
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from ditr.data.batch import Batch, Sample
 from ditr.model.esam import EsamSingleView
 from ditr.model.masks import MAX_NUMBERS, Level
-from ditr.spec.models import BackboneSpec, DecoderSpec, FusionSpec, LossSpec, ModelSpec
+from ditr.spec.fusion import FusionSpec
+from ditr.spec.models import BackboneSpec, DecoderSpec, LossSpec, ModelSpec
 from ditr.training.criterion import Criterion, Losses
 from tests.reference.labelled_frames import labelled_frame
 from tests.reference.loop_loss import LoopCriterion
@@ -70,7 +71,7 @@ def both(
             for name, tensor in [("features", features), *named]
         }
 
-    output = model._decode(features, batch, balance_loss=None, statistics={})
+    output = model._decode(features, batch)
     ours = differentiated(Criterion(spec, esam_compat=esam_compat)(output, batch))
     return ours, differentiated(
         LoopCriterion(spec, esam_compat=esam_compat)(loop_outputs(model, features, batch), batch)

@@ -14,7 +14,8 @@ from torch import Tensor
 from ditr.errors import Code, DitrError
 from ditr.model.esam import EsamSingleView
 from ditr.model.res16unet import Res16UNet
-from ditr.spec.models import BackboneSpec, BiFusionSpec, FusionSpec, InjectionSpec, StemSpec
+from ditr.spec.fusion import BiFusionSpec, FusionSpec, InjectionSpec, StemSpec
+from ditr.spec.models import BackboneSpec
 from ditr.weights.loading import load_weights
 from ditr.weights.saving import save_weights
 from tests.reference.esam_checkpoint import in_spconv_layout

@@ -13,7 +13,8 @@ from torch import Tensor
 from ditr.data.batch import Batch, Sample
 from ditr.errors import DitrError
 from ditr.model.esam import EsamSingleView
-from ditr.spec.models import BackboneSpec, FusionSpec, InjectionSpec, ModelSpec, StemSpec
+from ditr.spec.fusion import FusionSpec, InjectionSpec, StemSpec
+from ditr.spec.models import BackboneSpec, ModelSpec
 from ditr.weights.description import describe
 from ditr.weights.loading import load_weights
 from tests.reference.esam_checkpoint import (

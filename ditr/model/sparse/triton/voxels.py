@@ -14,7 +14,7 @@ from ditr.errors import Code, DitrError
 from ditr.model.sparse.triton import maps
 from ditr.model.sparse.triton.convolution import convolve_and_norm
 from ditr.model.sparse.voxels import SparseTensor, Voxels, VoxelSet
-from ditr.spec.models import BOTTLENECK_STRIDE
+from ditr.spec.fusion_part import BOTTLENECK_STRIDE
 
 LEVELS = BOTTLENECK_STRIDE.bit_length()
 """Strides 1, 2, 4, 8, 16."""

@@ -1,0 +1,96 @@
+"""What a part of a fusion does in the model: four methods, of which a part overrides those where it acts.
+
+A part may act on points and superpoints after the backbone and on voxels inside it. Whatever it does not override
+leaves what is there as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from torch import Tensor, nn
+
+from ditr.errors import Code, DitrError
+from ditr.model.padding import Padding
+from ditr.model.point_features import PointFeatures
+from ditr.model.segments import Segments
+from ditr.model.sparse import Voxels
+from ditr.model.voxel_features import VoxelFeatures
+from ditr.spec.fusion_part import Place
+
+Additions = Mapping[Place, Tensor]
+"""By place in the backbone: (V, width) on its voxels of that stride, in the order of their rows."""
+Act = Literal["add_to_voxels", "fuse_voxels", "fuse_points", "fuse_superpoints"]
+"""The methods, in the order in which a forward pass comes to them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchFeatures:
+    """The 2D features of a batch as the parts of a fusion see them; not to be kept beyond it."""
+
+    points: PointFeatures
+    """What each of the N points reads of the maps' tokens, and which points read anything."""
+    in_space: Voxels
+    """The batch's voxels."""
+    statistics: dict[str, Tensor] = field(default_factory=dict)
+    """To be logged; a part may put numbers in: () each in training, in evaluation () or (B,), one a sample."""
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    """To be added to the loss of training; a part may put () numbers in."""
+
+    @cached_property
+    def voxels(self) -> VoxelFeatures:
+        """The features pooled to voxels of any stride: the backbone's own, in the order of their rows."""
+        return VoxelFeatures(self.points, self.in_space)
+
+    @cached_property
+    def samples(self) -> Padding:
+        """How the N points are divided into samples."""
+        return Padding.of(self.in_space.sizes, device=self.points.valid.device)
+
+
+class FusionModule(nn.Module):
+    """Base of what a fusion part builds. N points, V voxels of a stride, S superpoints, of all samples together."""
+
+    def add_to_voxels(self, features: BatchFeatures) -> Additions:
+        """What to add inside the backbone at some places; of the 2D features alone, so it is known before the pass."""
+        return {}
+
+    def fuse_voxels(self, x: Tensor, place: Place, features: BatchFeatures) -> Tensor:
+        """(V, width) at a place inside the backbone -> the same shape; called at every place, in the order of the pass.
+
+        Additions are there already. A part that overrides this keeps training steps from being captured on a GPU: where
+        ``add_to_voxels`` can say the same, it is faster.
+        """
+        return x
+
+    def fuse_points(self, x: Tensor, features: BatchFeatures) -> Tensor:
+        """(N, C) of the points after the backbone -> the same shape."""
+        return x
+
+    def fuse_superpoints(self, x: Tensor, superpoints: Segments, features: BatchFeatures) -> Tensor:
+        """(S, C) of the superpoints, and which points are theirs -> the same shape."""
+        return x
+
+    def acts(self, act: Act) -> bool:
+        """Whether the part overrides the method."""
+        return getattr(type(self), act) is not getattr(FusionModule, act)
+
+
+def require_shape(found: Tensor, shape: tuple[int, ...], *, part: str, where: str) -> Tensor:
+    """Itself.
+
+    Raises
+    ------
+    DitrError: a part gives another shape than there is.
+    """
+    if found.shape != shape:
+        raise DitrError(
+            f"the fusion part {part} gives {tuple(found.shape)} {where}, where there is {tuple(shape)}",
+            code=Code.RUN,
+            where=f"fusion.{part}",
+            fix="correct its module: rows and channels stay as they are (`sizes` of `build` has the channels)",
+        )
+    return found
