@@ -43,7 +43,7 @@ def load(reference: str, *, where: str) -> Any:
 def code_digest(reference: str) -> str:
     """32 hex digits of the module's code and of all that it imports from the same project or package.
 
-    What it imports inside functions counts too; what it imports from installed packages does not.
+    What it imports inside functions counts too; what it imports from ditr or from other packages does not.
     """
     _make_importable()
     module = reference.partition(":")[0]
@@ -53,7 +53,7 @@ def code_digest(reference: str) -> str:
     while pending:
         name = pending.pop()
         file = _file_of(name)
-        if name in files or file is None or not file.is_relative_to(home):
+        if name in files or file is None or not file.is_relative_to(home) or name.partition(".")[0] == "ditr":
             continue
         if "site-packages" in file.relative_to(home).parts:  # of a virtual environment within the project
             continue

@@ -50,13 +50,13 @@ class PartMeasures:
             self._take_whole(trace, batch, of=of)
 
     def _take_whole(self, trace: ForwardTrace, batch: Batch, *, of: str) -> None:
-        shuffled, order = _shuffled(batch, seed=self._seed)
-        others = trace_pass(self._acting, shuffled)
+        others = _Otherwise(batch, seed=self._seed)
+        again = trace_pass(self._acting, others.batch)
         start = None if self._starting is None else trace_pass(self._starting, batch)
         for name, found in self._found.items():
             acts = trace.parts.of(name)
             found.take("acts", strength(acts), of)
-            found.take("rows", _row_error(acts, others.parts.of(name), order=order), of)
+            found.take("rows", others.row_error(acts, again.parts.of(name)), of)
             if start is not None and self._parts[name].starts_as_nothing:
                 acts = start.parts.of(name)
                 changes = [float(act.change.abs().max()) for act in acts]
@@ -90,34 +90,44 @@ def _not_called(module: FusionModule, called: set[Act]) -> int:
     return len(own - called) if own else 1
 
 
-def _shuffled(batch: Batch, *, seed: int) -> tuple[Batch, Tensor]:
-    """The points of every sample in another order, and (N,) the row in which each of them was."""
-    samples, orders, first = [], [], 0
-    for sample in batch:
+class _Otherwise:
+    """The last sample of a batch with its points in another order, and with other samples before it than there: what is
+    done to a point, voxel or superpoint depends on neither."""
+
+    def __init__(self, batch: Batch, *, seed: int) -> None:
+        sample = batch.samples[-1]
         generator = torch.Generator().manual_seed(derive_seed(seed, "check", "rows", sample.frame_id))
-        order = torch.randperm(len(sample.xyz), generator=generator).to(sample.xyz.device)
-        moved = {name: getattr(sample, name)[order] for name in ("xyz", "colour", "superpoints", "uv", "uv_valid")}
-        samples.append(replace(sample, **moved))
-        orders.append(order + first)
-        first += len(order)
-    return Batch(samples=tuple(samples)), torch.cat(orders)
+        self._order = torch.randperm(len(sample.xyz), generator=generator).to(sample.xyz.device)
+        moved = {
+            name: getattr(sample, name)[self._order] for name in ("xyz", "colour", "superpoints", "uv", "uv_valid")
+        }
+        self._was = batch
+        self.batch = Batch(samples=(*(batch.samples if len(batch) == 1 else ()), replace(sample, **moved)))
 
-
-def _row_error(acts: Sequence[PartAct], others: Sequence[PartAct], *, order: Tensor) -> float:
-    """Largest difference between what is done to a point, voxel or superpoint in either order of the points, over the
-    largest change at that place."""
-    if [(act.act, act.where) for act in acts] != [(act.act, act.where) for act in others]:
-        return math.inf
-    errors = [0.0]
-    for act, other in zip(acts, others, strict=True):
-        change, again = act.change, other.change
-        if act.corners is not None and other.corners is not None:
-            ours, theirs = (codes(one.long()).sort() for one in (act.corners, other.corners))
-            if not torch.equal(ours.values, theirs.values):
+    def row_error(self, acts: Sequence[PartAct], again: Sequence[PartAct]) -> float:
+        """Largest difference between what is done to a row here and there, over the largest change at that place."""
+        if [(act.act, act.where) for act in acts] != [(act.act, act.where) for act in again]:
+            return math.inf
+        errors = [0.0]
+        for act, other in zip(acts, again, strict=True):
+            rows, others = _rows_of_last(act, self._was), _rows_of_last(other, self.batch)
+            if act.where == "points":
+                rows = rows[self._order]
+            if len(rows) != len(others):
                 return math.inf
-            change, again = change[ours.indices], again[theirs.indices]
-        elif act.where == "points":
-            change = change[order]
-        if (scale := float(change.abs().max())) != 0:
-            errors.append(float((change - again).abs().max()) / scale)
-    return math.nan if any(map(math.isnan, errors)) else max(errors)
+            change, there = act.change[rows], other.change[others]
+            if (scale := float(change.abs().max())) != 0:
+                errors.append(float((change - there).abs().max()) / scale)
+        return math.nan if any(map(math.isnan, errors)) else max(errors)
+
+
+def _rows_of_last(act: PartAct, batch: Batch) -> Tensor:
+    """Of the last sample: its points and superpoints in their order, its voxels in that of their corners."""
+    if act.corners is not None:
+        corners = act.corners.long().clone()
+        rows = (corners[:, 0] == len(batch) - 1).nonzero().squeeze(1)
+        corners[:, 0] = 0
+        return rows[codes(corners[rows]).argsort()]
+    last = batch.samples[-1]
+    count = len(last.xyz) if act.where == "points" else last.num_superpoints
+    return torch.arange(len(act.before) - count, len(act.before), device=act.before.device)

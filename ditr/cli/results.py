@@ -21,6 +21,7 @@ from ditr.record.folder import Record, records_in
 from ditr.record.views import views_of
 from ditr.record.views.results import Results, Rows
 from ditr.record.views.rows import result_row
+from ditr.spec.identity import shown_variant
 
 
 class Format(StrEnum):
@@ -110,7 +111,8 @@ def _line(folder: Record) -> tuple[Any, ...]:
         return (name, None, None, None, error.what, None, None, None)
     failed = row["failed_checks"]
     state = f"{failed} failed" if failed else row["state"]
-    return (name, row["kind"], row["variant"], row["seed"], state, row["ap50"], row["wall_s"], row["started_at"])
+    variant = shown_variant(row["variant"], fusion=row["fusion"])
+    return (name, row["kind"], variant, row["seed"], state, row["ap50"], row["wall_s"], row["started_at"])
 
 
 def _group() -> None:

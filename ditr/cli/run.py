@@ -26,6 +26,7 @@ from ditr.runner.requirements import require_inputs
 from ditr.runner.run import RunOutcome, run_all
 from ditr.runner.slots import Slot, require_fit, slots_of
 from ditr.runner.stop import StopSignal
+from ditr.spec.identity import fusion_parts, shown_variant
 from ditr.spec.numbers import MOST_PROCESSES
 from ditr.spec.registry import Registry
 
@@ -126,7 +127,7 @@ def _run_at_once(planned: Sequence[PlannedRun], *, slots: Sequence[Slot]) -> tup
 def plan_table(planned: Sequence[PlannedRun]) -> str:
     """What becomes of every spec and seed."""
     rows = [
-        (run.spec.name, run.variant, run.seed, " ".join(filter(None, (_SAYS[run.status], run.same_as))))
+        (run.spec.name, _variant(run), run.seed, " ".join(filter(None, (_SAYS[run.status], run.same_as))))
         for run in planned
     ]
     return text_table(("spec", "variant", "seed", "plan"), rows)
@@ -140,8 +141,12 @@ def _result_table(outcomes: Sequence[RunOutcome]) -> str:
         scores = [result.get(name) for name in (*SCORES, "step_ms")]
         state = outcome.state.state if outcome.state else "not begun"
         wall_s = outcome.state.wall_s if outcome.state else None
-        rows.append((planned.variant, planned.seed, state, *scores, wall_s, planned.folder.path))
+        rows.append((_variant(planned), planned.seed, state, *scores, wall_s, planned.folder.path))
     return text_table(columns, rows)
+
+
+def _variant(run: PlannedRun) -> str:
+    return shown_variant(run.variant, fusion=fusion_parts(run.spec))
 
 
 def _troubles(outcomes: Sequence[RunOutcome], command: str) -> str:

@@ -14,7 +14,7 @@ from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.environment import lacks
 from ditr.spec.diff import diff
-from ditr.spec.identity import run_hashes, spec_hash, variant
+from ditr.spec.identity import fusion_parts, run_hashes, shown_variant, spec_hash, variant
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.problems import Problem, SpecErrors, shown_path
 from ditr.spec.registry import Registry
@@ -96,7 +96,8 @@ def _headline(loaded: LoadedSpec, registry: Registry) -> str:
     spec = loaded.spec
     hashes = {engine: digest[:10] for engine, digest in run_hashes(spec, registry=registry).items()}
     which = list(hashes.values()) if len(hashes) == 1 else [f"{one} with {engine}" for engine, one in hashes.items()]
-    return f"name {spec.name}, variant {variant(spec)}, hash {' or '.join(which)}"
+    kind = shown_variant(variant(spec), fusion=fusion_parts(spec))
+    return f"name {spec.name}, variant {kind}, hash {' or '.join(which)}"
 
 
 def _leaves(part: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -25,6 +25,7 @@ RESULT_COLUMNS: dict[str, str] = {
     "feature_source": "VARCHAR",
     "sampling": "VARCHAR",
     "control": "VARCHAR",
+    "fusion": "VARCHAR",
     "pooling": "VARCHAR",
     "scales": "VARCHAR",
     "input_size": "VARCHAR",
@@ -45,9 +46,9 @@ RESULT_COLUMNS: dict[str, str] = {
     "folder": "VARCHAR",
 }
 """One row a run, an evaluation, an imported log or a check of a spec (``kind`` run, eval, imported, check). Scales are
-written as ``8,4,2,1``; what a record has no value for yet is null, and failed_checks is 0 where a spec passed all.
-``metrics.METRICS`` says what the numbers are; result.json has more. A record that cannot be read is a row whose name is
-its folder's and whose state says ``unreadable`` and why."""
+written as ``8,4,2,1``, the parts of a fusion as ``injection,bifusion``; what a record has no value for yet is null, and
+failed_checks is 0 where a spec passed all. ``metrics.METRICS`` says what the numbers are; result.json has more. A
+record that cannot be read is a row whose name is its folder's and whose state says ``unreadable`` and why."""
 
 OF_STATE = ("run_key", "kind", "name", "variant", "seed", "spec_hash", "wall_s", "state", "started_at", "folder")
 """Columns that do not come from result.json."""

@@ -13,6 +13,7 @@ from ditr.files import write_text
 from ditr.record.folder import Record
 from ditr.record.recording import Draft, draft
 from ditr.runner.execution import how, pick_device, settle_loaded
+from ditr.runner.fusion_code import changed_parts
 from ditr.runner.inputs import (
     Inputs,
     LoadedWeights,
@@ -200,10 +201,11 @@ def _trained_otherwise(spec: Spec, weights: Path) -> list[str]:
     if weights != run.weights or not run.spec.is_file():
         return []
     try:
-        differences = diff(read_resolved(run.spec), spec)
+        trained = read_resolved(run.spec)
     except DitrError as error:
         return [f"the spec that they were trained with cannot be compared: {error.what}"]
-    return [
+    differences = diff(trained, spec)
+    return changed_parts(run, trained) + [
         f"they were trained with {one.path} {one.first}, here {one.second}"
         for one in differences
         if one.path.startswith(_READ_BY_MODEL) and (spec.read_features or not one.path.startswith("features"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ditr.paths import runs_dir
 from ditr.record.folder import Record
 from ditr.record.lookup import find_run
+from ditr.runner.fusion_code import changed_parts
 from ditr.spec.execution import with_engine
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
@@ -54,10 +56,16 @@ class LoadedRun:
         Raises
         ------
         DitrError: the run has left no weights, or they are damaged.
+
+        Warns
+        -----
+        UserWarning: a fusion part of the project or of a package has other code now than when the run was made.
         """
         from ditr.runner.evaluate_checkpoint import whole_model
         from ditr.runner.trained_model import require_weights
 
+        for line in changed_parts(self.record, self.spec):
+            warnings.warn(line, stacklevel=2)
         spec = with_engine(self.spec, "minkowski")  # which runs on the CPU
         model, _ = whole_model(spec, require_weights(self.record), registry=Registry())
         return model.eval()

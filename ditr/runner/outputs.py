@@ -15,6 +15,7 @@ from ditr.files import write_json, write_text
 from ditr.record import provenance
 from ditr.record.folder import Record
 from ditr.record.views.headline import checkpoint_name, features_of
+from ditr.runner.fusion_code import fusion_code
 from ditr.runner.inputs import Inputs, LoadedWeights
 from ditr.runner.plan import PlannedRecord
 from ditr.runner.unchanged import require_same_as_before
@@ -60,6 +61,7 @@ def write_provenance(
         },
         "features": inputs.features,
         **{use: _weights(loaded) for use, loaded in weights.items()},
+        "fusion_code": fusion_code(planned.spec),
         "engine": planned.spec.execution.engine,
         "precision": planned.spec.execution.precision,
         "device": _device_name(device),

@@ -71,6 +71,8 @@ class Predictor:
         spec = settle_to_look(ran.model_copy(update={"dataset": ran.dataset.model_copy(update={"name": dataset})}))
         if spec.execution != ran.execution:
             say(f"  computed here with {how(spec)}, in the run with {how(ran)}")
+        for change in trained.changes:
+            say(f"  {change}")
         self._device = pick_device(spec)
         use_cores(self._device)
         model, _ = whole_model(spec, trained.weights, registry=registry)

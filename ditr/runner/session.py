@@ -21,6 +21,7 @@ from ditr.runner.outputs import write_provenance, write_result
 from ditr.runner.plan import PlannedRun
 from ditr.runner.stop import StopSignal
 from ditr.spec.dump import to_yaml
+from ditr.spec.execution import engine_of
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
 
@@ -74,6 +75,9 @@ class Session:
         model, start = build_model(spec, seed=seed, registry=host.registry, feature_channels=channels)
         for line in (*_start_lines(start), f"{count_weights(model) / 1e6:.2f} M weights, on {device} with {how(spec)}"):
             self._say(f"  {line}")
+        if device.type == "cuda" and engine_of(spec) == "triton" and model.uncaptured:
+            named = ", ".join(model.uncaptured)
+            self._say(f"  training steps are not captured: {named} reads what is inside the backbone (fuse_voxels)")
         facts = write_provenance(self._planned, inputs=inputs, weights={"start_weights": start}, device=device)
         if code_changed(facts):
             self._say(

@@ -10,6 +10,7 @@ from ditr.errors import Code, DitrError
 from ditr.evaluation.instances import MATCH_IOU
 from ditr.record.folder import Record
 from ditr.runner.evaluate_checkpoint import given_weights
+from ditr.runner.fusion_code import changed_parts
 from ditr.spec.models import Spec
 from ditr.spec.resolved_spec import read_resolved
 
@@ -33,6 +34,8 @@ class TrainedModel:
     matches anything."""
     dataset_digest: str | None
     """Of the data that it was trained on; None where nobody knows."""
+    changes: tuple[str, ...] = ()
+    """A sentence about each fusion part whose code is not that of the training any more."""
 
 
 def trained_in(run: Record) -> TrainedModel:
@@ -45,13 +48,14 @@ def trained_in(run: Record) -> TrainedModel:
     from ditr.evaluation.instance_ap import precision_recall
     from ditr.evaluation.match_table import MatchTable
 
-    weights, table = require_weights(run), MatchTable.load(run.matches)
+    weights, table, spec = require_weights(run), MatchTable.load(run.matches), read_resolved(run.spec)
     return TrainedModel(
         name=run.path.resolve().name,
-        spec=read_resolved(run.spec),
+        spec=spec,
         weights=weights,
         best_score=precision_recall(table, threshold=MATCH_IOU).best_score * (1 - ROUNDING),
         dataset_digest=run.read_result().get("dataset_digest") or "unknown",
+        changes=tuple(changed_parts(run, spec)),
     )
 
 

@@ -100,6 +100,21 @@ def variant(spec: Spec) -> Variant:
     return "fpn_inject" if whole and parts == {"bifusion", "injection"} else "custom"
 
 
+def shown_variant(variant: str, *, fusion: str | None) -> str:
+    """A variant as tables show it: ``custom`` with the names of its parts, such as ``custom (film)``.
+
+    Parameters
+    ----------
+    fusion: ``fusion_parts`` of the spec; None where nobody noted them.
+    """
+    return f"custom ({fusion})" if variant == "custom" and fusion else variant
+
+
+def fusion_parts(spec: Spec) -> str | None:
+    """Names of the parts, such as ``injection,bifusion``; None of the 3D-only baseline."""
+    return ",".join(spec.fusion.parts) or None
+
+
 def is_control(spec: Spec) -> bool:
     """Whether a fusion reads features without learned information about its frame: zeros, another frame's map, or
     those of a source whose weights the spec makes random.

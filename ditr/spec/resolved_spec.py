@@ -7,8 +7,9 @@ from pathlib import Path
 from ditr.errors import Code, DitrError
 from ditr.spec.execution import with_engine
 from ditr.spec.explain import check
+from ditr.spec.fusion import FusionSpec
 from ditr.spec.models import Spec
-from ditr.spec.yaml_text import read_yaml
+from ditr.spec.yaml_text import Value, read_yaml
 
 _FIX = "Run its spec again with this version of ditr, or read it with the version that ran it."
 
@@ -20,10 +21,15 @@ def read_resolved(path: Path) -> Spec:
 
     Raises
     ------
-    DitrError: there is none, or it is damaged or says what no spec of this version can, with every place.
+    DitrError: there is none, a fusion part that it names is not there any more, or it is damaged or says what no spec
+        of this version can, with every place.
     """
     source = read_yaml(path)
     problems, spec = list(source.problems), None
+    if source.value is not None and (gone := _unknown_parts(source.value)):
+        what = f"its fusion part{'s' if len(gone) > 1 else ''} {', '.join(gone)} cannot be found here"
+        fix = "Name it under [fusion] of the project's ditr.toml, or install the package that has it."
+        raise DitrError(what, code=Code.RUN, where=str(path), fix=fix)
     if source.value is not None:
         spec, mistakes = check(source.value, Spec)
         problems += mistakes
@@ -32,3 +38,12 @@ def read_resolved(path: Path) -> Spec:
         raise DitrError(f"no resolved spec of this version of ditr{each}", code=Code.RUN, where=str(path), fix=_FIX)
     assert isinstance(spec, Spec)
     return with_engine(spec, "minkowski") if spec.execution.engine == "auto" else spec
+
+
+def _unknown_parts(resolved: Value) -> list[str]:
+    """Names under ``fusion`` that nothing here is called by."""
+    fusion = resolved.at(("fusion",))
+    names = list(fusion.data) if fusion is not None and isinstance(fusion.data, dict) else []
+    if all(name in FusionSpec.model_fields for name in names):
+        return []
+    return [name for name in names if name not in FusionSpec.known_keys()]

@@ -80,7 +80,9 @@ def test_a_spec_of_a_sweep_is_shown_by_its_name(
     sweep = "specs/sweeps/single_scales.yaml"
     assert ditr("show", f"{sweep}::inject_only_scales_4", monkeypatch=monkeypatch) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"{sweep}::inject_only_scales_4: name inject_only_scales_4, variant custom, hash ")
+    assert out.startswith(
+        f"{sweep}::inject_only_scales_4: name inject_only_scales_4, variant custom (injection), hash "
+    )
     rows = {line.split()[0]: line for line in out.splitlines()[2:]}
     assert rows["fusion.injection.scales"].split()[1:] == ["[4]", f"{sweep}:7"]
     assert ditr("show", sweep, monkeypatch=monkeypatch) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ditr.spec.identity import fusion_parts
 from ditr.spec.models import Checkpoint, Spec
 
 
@@ -49,6 +50,7 @@ def features_of(spec: Spec) -> dict[str, Any]:
         "input_size": joined(features.input_size, mark="x") if features and features.input_size else None,
         "sampling": features.sampling if features else None,
         "control": features.control if features else None,
+        "fusion": fusion_parts(spec),
         "pooling": injection.pooling if injection else None,
         "scales": joined(injection.scales) if injection else None,
     }
@@ -80,4 +82,5 @@ def _fusion_of(spec: Spec) -> dict[str, Any]:
         "projection": injection.projection if injection else None,
         "init": injection.init if injection else None,
         "stem": stem.projection if stem else None,
+        **{name: part.model_dump_json() for name, part in spec.fusion.own_parts.items()},
     }
