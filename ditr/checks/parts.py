@@ -97,6 +97,8 @@ def _shuffled(batch: Batch, *, seed: int) -> tuple[Batch, Tensor]:
         generator = torch.Generator().manual_seed(derive_seed(seed, "check", "rows", sample.frame_id))
         order = torch.randperm(len(sample.xyz), generator=generator).to(sample.xyz.device)
         moved = {name: getattr(sample, name)[order] for name in ("xyz", "colour", "superpoints", "uv", "uv_valid")}
+        if sample.map_hw is None and sample.tokens is not None:
+            moved["tokens"] = sample.tokens[:, :, order]  # the points' own
         samples.append(replace(sample, **moved))
         orders.append(order + first)
         first += len(order)
