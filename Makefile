@@ -31,7 +31,7 @@ format: setup
 	.venv/bin/ruff check --fix .
 
 setup:
-	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON): apt-get install python3 python3-venv python3-dev g++" >&2; exit 2; }
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON): apt-get install python3 python3-venv python3-dev g++, or dnf install python3 python3-devel gcc-c++, or conda install -c conda-forge python gxx" >&2; exit 2; }
 	@$(PYTHON) tools/setup.py
 
 lock:

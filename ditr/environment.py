@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from ditr import paths
 from ditr.catalog import locate_checkpoint, locate_dataset, locate_weights
 from ditr.driver import hidden_gpu_here
 from ditr.errors import DitrError
+from ditr.platforms import unsupported, untried
 from ditr.project import find_project
 from ditr.spec.entries import FolderEntry, GivenEntry, PrecomputedEntry, PretrainedWeights, PythonEntry
 from ditr.spec.models import RegisteredCheckpoint, Spec
@@ -87,6 +89,7 @@ def _project(registry: Registry) -> Iterator[DoctorLine]:
 
 def _software() -> Iterator[DoctorLine]:
     checks: tuple[tuple[str, Callable[[], tuple[State, str, str]]], ...] = (
+        ("platform", _platform),
         ("Python", _python),
         ("torch", _torch),
         ("MinkowskiEngine", _minkowski_engine),
@@ -101,6 +104,15 @@ def _software() -> Iterator[DoctorLine]:
         except (ImportError, OSError, RuntimeError, DitrError) as error:
             state, found, fix = State.PROBLEM, _first_line(error), _SET_UP
         yield DoctorLine(group="software", name=name, state=state, found=found, fix=fix)
+
+
+def _platform() -> tuple[State, str, str]:
+    found = f"{sys.platform} {platform.machine()}"
+    if what := unsupported():
+        return State.PROBLEM, found, what
+    if what := untried():
+        return State.OK, f"{found}: {what}", ""
+    return State.OK, found, ""
 
 
 def _python() -> tuple[State, str, str]:

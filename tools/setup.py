@@ -11,7 +11,6 @@ library only.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
 import json
@@ -25,9 +24,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from minkowski import build, install
+from minkowski.system_packages import how_to_install
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # for ditr.driver, which is imported where this is a Python that can read it
+sys.path.insert(0, str(ROOT))  # for ditr's modules that are imported where this is a Python that can read them
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOG = ROOT / "build" / "setup.log"
@@ -37,6 +37,7 @@ TORCH = "torch==2.13.0"
 TORCHVISION = "torchvision==0.28.0"
 TRITON = "triton==3.7.1"
 """That of this torch, whose builds with CUDA bring it; others need it for tests, which interpret its kernels."""
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 BUILD_TOOLS = ("pip==26.3", "setuptools==80.9.0", "wheel==0.48.0", "ninja==1.13.2")
 
 
@@ -84,8 +85,15 @@ def _check_machine() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036  # an older Python does run this file
         version = sys.version.split()[0]
         raise SetupError(f"Python 3.11 or newer is needed, this is {version}\n  fix: make setup PYTHON=python3.11")
+    from ditr.platforms import unsupported, untried
+
+    if what := unsupported():
+        raise SetupError(what)
+    if what := untried():
+        print(f"BEWARE: {what}", file=sys.stderr)
     if importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:
-        raise SetupError("Python's venv module is incomplete\n  fix: apt-get install python3-venv")
+        fix = how_to_install("venv", python=f"python3.{sys.version_info[1]}")
+        raise SetupError(f"Python's venv module is incomplete\n  fix: {fix}")
     build.check_compiler(sysconfig.get_paths()["include"])
 
 
@@ -119,14 +127,31 @@ def _install_torch() -> None:
 
 
 def _install_cpu_torch() -> None:
+    """The build for the CPU from where pip is told to look, else from PyTorch's own index, else the build with CUDA.
+
+    That a build is not there, each installer says in its own words, so whatever fails, the next place is asked: what
+    is wrong with the machine or its network fails in the last one too, whose error is told.
+    """
+    build, locked = f"{TORCH}+cpu", ("-c", str(LOCK))
+    if _pip_can(f"installing {build} (no NVIDIA GPU here)", build, TORCHVISION, *locked):
+        return
+    # These two alone: an installer that stops at the first index with a package would take old ones of others there.
+    if _pip_can("looking in PyTorch's index of CPU builds", "--no-deps", "--index-url", CPU_INDEX, build, TORCHVISION):
+        _pip("installing what torch needs", build, TORCHVISION, *locked)
+        return
+    print(
+        f"  no build for the CPU was found ({LOG.relative_to(ROOT)} says why): taking the one with CUDA, which runs on"
+        " CPUs too but is several GB larger"
+    )
+    _pip(f"installing {TORCH}", TORCH, TORCHVISION, *locked)
+
+
+def _pip_can(what: str, *arguments: str) -> bool:
     try:
-        _pip(f"installing {TORCH}+cpu (no NVIDIA GPU here)", f"{TORCH}+cpu", TORCHVISION, "-c", str(LOCK))
-    except SetupError as error:
-        if "No matching distribution found for torch" not in str(error):
-            raise
-        print("  pip, as it is configured here, finds no CPU build of torch: taking the CUDA build, which runs on CPUs")
-        print("  too but is several GB larger (PIP_EXTRA_INDEX_URL = PyTorch's index of CPU builds avoids this)")
-        _pip(f"installing {TORCH}", TORCH, TORCHVISION, "-c", str(LOCK))
+        _pip(what, *arguments)
+    except SetupError:
+        return False
+    return True
 
 
 def _install_minkowski_engine() -> None:
@@ -214,6 +239,8 @@ def _timed(what: str) -> Iterator[None]:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Holds a lock between processes on this machine for as long as the block runs."""
+    import fcntl  # which Windows has not got
+
     with path.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield

@@ -69,8 +69,11 @@ def _lines(view: FrameView, facts: MapFacts, spec: FeatureSpec) -> tuple[str, st
     shares = [100 * share for share in facts.explained]
     parts = " + ".join(f"{share:.1f}" for share in shares)
     valid = view.uv_valid
+    how = f"have a pixel and read the map there ({spec.sampling})"
+    if view.features is not None and view.features.covers_hw is None:
+        how = "have a pixel; each point reads its own feature"
     return (
         f"map: {' x '.join(map(str, facts.shape))}, {where}",
         f"colours: three principal components of this map alone, {parts} = {sum(shares):.1f} % of its variance",
-        f"points: {100 * valid.mean():.1f} % of {len(valid):,} have a pixel and read the map there ({spec.sampling})",
+        f"points: {100 * valid.mean():.1f} % of {len(valid):,} {how}",
     )

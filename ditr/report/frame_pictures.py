@@ -101,7 +101,9 @@ def feature_figure(view: FrameView, *, title: str, caption: str) -> Figure:
     beyond = ""
     if features.covers_hw not in (None, view.image_hw):
         beyond = " over {} x {} pixels, cut at the image".format(*features.covers_hw)
-    draw_image(tokens, view.image, f"map of {_extent(features)}{beyond}")
+    draw_image(
+        tokens, view.image, f"map of {_extent(features)}{beyond}" if features.covers_hw else "features of points"
+    )
     draw_tokens(tokens, view, opacity=1.0)
     draw_image(blended, faded(view.image, 1.0), "map over the image")
     draw_tokens(blended, view, opacity=0.55)

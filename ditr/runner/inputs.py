@@ -212,7 +212,8 @@ def _in_words(spec: Spec, features: FeatureInputs, *, took: str) -> str:
         "shuffled": ", each frame reads another's",
         "mean": ", all frames read their mean",
     }[spec.read_features.control]
-    return f"{spec.read_features.source}, maps of {features.shape}{how}, {took}"
+    what = f"{features.channels} channels a point" if features.per_point else f"maps of {features.shape}"
+    return f"{spec.read_features.source}, {what}{how}, {took}"
 
 
 def _took(began: float) -> str:

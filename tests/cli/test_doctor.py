@@ -134,3 +134,9 @@ def test_examining_makes_no_folder(tmp_path: Path) -> None:
     examine(Registry())
     assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "weights").exists()
+
+
+def test_another_system_is_a_problem_that_says_where_ditr_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find("platform").state is State.OK
+    monkeypatch.setattr("ditr.environment.unsupported", lambda: "ditr runs on Linux: use one")
+    assert (find("platform").state, find("platform").fix) == (State.PROBLEM, "ditr runs on Linux: use one")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ditr.data.classes import CLASS_NAMES, RAW_IDS
@@ -25,6 +26,7 @@ from ditr.data.frame_view import (
 )
 from ditr.errors import DitrError
 from ditr.paths import project_dir
+from ditr.report.frame_axes import draw_tokens
 
 IMAGE = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
 
@@ -88,6 +90,21 @@ def test_the_folder_holds_what_pictures_need(tmp_path: Path) -> None:
     assert (found.features.of_tokens == tokens).all()
     assert found.features.covers_hw == (8, 12)
     assert load_views(tmp_path / "nothing") == {}
+
+
+def test_features_of_points_are_kept_and_drawn_at_their_pixels(tmp_path: Path) -> None:
+    of_points = np.arange(72, dtype=np.uint8).reshape(1, 24, 3)
+    given = view(features=MapColours(of_tokens=of_points, covers_hw=None))
+    save_view(given, tmp_path, image_file=image_file())
+    found = load_views(tmp_path)["scene0000_00_200"]
+    assert found.features is not None
+    assert found.features.covers_hw is None
+    assert (found.features.of_tokens == of_points).all()
+    axes = Figure().subplots()
+    draw_tokens(axes, found, opacity=1.0)
+    (drawn,) = axes.collections
+    assert (np.rint(255 * drawn.get_facecolor()[:, :3]) == of_points[0, found.uv_valid]).all()
+    assert (np.asarray(drawn.get_offsets()) == found.uv[found.uv_valid]).all()
 
 
 def test_a_3d_only_run_keeps_no_features(tmp_path: Path) -> None:

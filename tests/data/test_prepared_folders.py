@@ -69,7 +69,7 @@ def test_a_registry_entry_may_name_the_clip_pickles(tiny_dataset, tmp_path, monk
     assert {info.features_file for info in plain.train.infos.frames} == {None}
     folder = tmp_path / "registry/datasets"
     folder.mkdir(parents=True)
-    text = (Registry().folder / "datasets/scannet200_sv.yaml").read_text()
+    text = (Registry().folders[0] / "datasets/scannet200_sv.yaml").read_text()
     (folder / "with_clip.yaml").write_text(
         text.replace("train.pkl", "train_clip.pkl").replace("val.pkl", "val_clip.pkl")
     )

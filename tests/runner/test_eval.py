@@ -36,7 +36,7 @@ from ditr.spec.registry import Registry
 from ditr.spec.resolved_spec import read_resolved
 
 REGISTRY = Registry()
-PINNED = REGISTRY.folder / "checkpoints" / "synthrooms_res16unet_mini.safetensors"
+PINNED = REGISTRY.folders[0] / "checkpoints" / "synthrooms_res16unet_mini.safetensors"
 OVERRIDES = (
     "dataset.name=synthrooms_tiny",
     "checkpoint=null",

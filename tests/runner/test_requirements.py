@@ -66,7 +66,7 @@ def test_a_layer_that_the_source_lacks_is_found_before_any_run(tiny_dataset: Dat
 @pytest.fixture
 def precomputed(tmp_path: Path, tiny_dataset: Dataset) -> Path:
     """A folder with a map of every frame, and a registry that has it as ``precomputed``."""
-    shutil.copytree(REGISTRY.folder, tmp_path / "registry")
+    shutil.copytree(REGISTRY.folders[0], tmp_path / "registry")
     folder = tmp_path / "maps"
     folder.mkdir()
     entry = f"kind: precomputed\npath: {folder}\nfiles: '{{id}}.pt'\nchannels: 8\nrows: 6\ncolumns: 8\n"

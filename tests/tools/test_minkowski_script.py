@@ -79,10 +79,10 @@ def test_a_missing_compiler_or_header_is_named_with_its_package(
 ) -> None:
     fake_tool(tmp_path / "bin" / "g++", "")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    with pytest.raises(script.BuildError, match=r"Python\.h.*\n  fix: apt-get install python3-dev"):
+    with pytest.raises(script.BuildError, match=r"Python\.h.*\n  fix: conda install -c conda-forge python"):
         script.check_compiler(str(tmp_path))
     (tmp_path / "bin" / "g++").unlink()
-    with pytest.raises(script.BuildError, match=r"g\+\+.*\n  fix: apt-get install g\+\+"):
+    with pytest.raises(script.BuildError, match=r"g\+\+.*\n  fix: conda install -c conda-forge gxx"):
         script.check_compiler(str(tmp_path))
 
 

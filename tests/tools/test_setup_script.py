@@ -14,6 +14,7 @@ import pytest
 from tests.reference.machines import nvidia_smi, write_tool
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "setup.py"
+APT = "apt-get install python3.12-dev"
 Commands = list[tuple[str, ...]]
 
 
@@ -36,7 +37,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
     monkeypatch.setenv("PATH", f"{tmp_path / 'tools'}:/bin:/usr/bin")
     monkeypatch.setattr(module.build, "_cuda_home", lambda: None)
     yield module
-    for name in ("minkowski.build", "minkowski.install"):
+    for name in ("minkowski.build", "minkowski.install", "minkowski.system_packages"):
         sys.modules.pop(name, None)
 
 
@@ -109,6 +110,86 @@ def test_a_gpu_gets_the_torch_with_cuda_in_place_of_one_for_the_cpu(
 def test_a_machine_without_a_gpu_gets_the_torch_for_the_cpu(script: ModuleType, commands: Commands) -> None:
     script._install_torch()
     assert [f"{script.TORCH}+cpu" in command for command in commands] == [True]
+
+
+def test_a_build_for_the_cpu_is_looked_for_in_pytorchs_index_and_else_the_one_with_cuda_is_taken(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever words an installer has for a build that is not there."""
+    there: set[str] = set()
+    asked: list[str] = []
+
+    def run(what: str, *command: str) -> None:
+        asked.append("index" if script.CPU_INDEX in command else "cpu" if f"{script.TORCH}+cpu" in command else "cuda")
+        if asked[-1] not in there:
+            raise script.SetupError("no solution found when resolving dependencies")
+        if asked[-1] == "index":
+            assert "--no-deps" in command, "its other packages are old"
+            there.add("cpu")
+
+    monkeypatch.setattr(script, "_run", run)
+    for available, expected in (
+        ({"cpu"}, ["cpu"]),
+        ({"index"}, ["cpu", "index", "cpu"]),
+        ({"cuda"}, ["cpu", "index", "cuda"]),
+    ):
+        there, asked[:] = available, []
+        script._install_torch()
+        assert asked == expected
+    there = set()
+    with pytest.raises(script.SetupError, match="no solution found"):
+        script._install_torch()
+
+
+@pytest.mark.parametrize(
+    ("platform", "says"), [("darwin", "on macOS use the Dockerfile"), ("win32", "on Windows use WSL 2")]
+)
+def test_another_system_is_told_in_one_sentence(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], platform: str, says: str
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with pytest.raises(SystemExit) as raised:
+        script.main()
+    assert raised.value.code == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert len(said.splitlines()) == 1
+    monkeypatch.setattr(sys, "platform", "linux")
+    for module in ("setup_script", "minkowski.install"):
+        assert not hasattr(sys.modules.get(module, script), "fcntl"), "Windows could not import it"
+
+
+@pytest.mark.parametrize(
+    ("tools", "modules", "root", "says"),
+    [
+        (["apt-get"], False, True, APT),
+        (["dnf"], False, True, "dnf install python3.12-devel"),
+        (["dnf", "conda"], True, True, "dnf install python3.12-devel"),
+        (["apt-get"], False, False, f"as root {APT}; without root, conda (conda-forge.org) has python"),
+        (["apt-get", "conda"], False, False, f"conda install -c conda-forge python, or as root {APT}"),
+        (["dnf"], True, False, "module load python, or as root dnf install python3.12-devel"),
+        ([], False, False, "conda install -c conda-forge python"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_comes_with_the_commands_of_this_machine(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tools: list[str],
+    modules: bool,
+    root: bool,
+    says: str,
+) -> None:
+    for tool in tools:
+        write_tool(tmp_path / "tools" / tool, "")
+    monkeypatch.setenv("PATH", str(tmp_path / "tools"))
+    monkeypatch.delenv("MODULESHOME", raising=False)
+    monkeypatch.delenv("LMOD_CMD", raising=False)
+    if modules:
+        monkeypatch.setenv("MODULESHOME", "/usr/share/lmod")
+    monkeypatch.setattr("os.geteuid", lambda: 0 if root else 1000)
+    assert script.how_to_install("headers", python="python3.12") == says
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,10 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from minkowski.system_packages import how_to_install
 
 VERSION = "0.5.4"
 HEADERS = Path(__file__).resolve().parent / "include"
@@ -107,9 +112,11 @@ def detect(python: str, *, arch: str | None = None, cpu: bool = False) -> Target
 def check_compiler(python_headers: str) -> None:
     """Raises BuildError, with the command that installs it, when the C++ compiler or Python's headers are missing."""
     if shutil.which("g++") is None:
-        raise BuildError("no C++ compiler (g++)\n  fix: apt-get install g++")
+        raise BuildError(f"no C++ compiler (g++)\n  fix: {how_to_install('compiler')}")
     if not (Path(python_headers) / "Python.h").is_file():
-        raise BuildError(f"no Python headers (Python.h in {python_headers})\n  fix: apt-get install python3-dev")
+        named = re.search(r"python3\.\d+", python_headers)
+        fix = how_to_install("headers", python=named[0] if named else "python3")
+        raise BuildError(f"no Python headers (Python.h in {python_headers})\n  fix: {fix}")
 
 
 def build(target: Target, *, out: Path, sdist: Path | None = None, jobs: int | None = None) -> Path:
@@ -188,7 +195,7 @@ def _use_torch_blas(target: Target, libraries: Path) -> list[Path]:
         ["g++", "-E", "-x", "c++", "-"], input="#include <cblas.h>\n", capture_output=True, text=True, check=False
     )
     if found.returncode != 0:
-        raise BuildError("this torch exports no BLAS and no OpenBLAS is there\n  fix: apt-get install libopenblas-dev")
+        raise BuildError(f"this torch exports no BLAS and no OpenBLAS is there\n  fix: {how_to_install('blas')}")
     return []
 
 

@@ -7,7 +7,6 @@ Wheels are kept, one for each torch, Python and CUDA. Needs the standard library
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -43,6 +42,8 @@ def kept_wheel(target: build.Target, *, building: Callable[[str], AbstractContex
     ------
     BuildError: something that the build needs is missing, or it failed.
     """
+    import fcntl  # which Windows has not got
+
     folder = _wheels() / target.key
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
