@@ -142,7 +142,7 @@ def _summary(result: dict[str, Any]) -> str:
             whole = {name: sum(facts[name] or 0 for facts in scenes.values()) for name in _COUNTS}
             rows.append(_row("all", whole, result["scene_scores"]))
         lines += ["", text_table(("scene", *_COUNTS, *SCORES), rows)]
-    return "\n".join(lines)
+    return "\n".join(lines).rstrip()
 
 
 def _row(name: str, facts: dict[str, Any], scores: dict[str, Any] | None) -> tuple[Any, ...]:
