@@ -14,12 +14,6 @@ REACH_PX = 8.0
 """How far from its pixel a point speaks for others: 20,000 points lie about four pixels apart."""
 
 
-def instances_of_points(view: FrameView, *, min_score: float) -> np.ndarray:
-    """(N,) the best prediction of each point, -1 without one or where that has less than ``min_score``."""
-    of_point, counts = view.predicted.of_point, view.predicted.scores >= min_score
-    return np.where(np.append(counts, False)[of_point], of_point, -1)
-
-
 def instance_colours(instances: np.ndarray, *, without: np.ndarray) -> np.ndarray:
     """(N, 3) uint8 of instances (N,), -1 = none: a colour an instance, and those of ``without`` (N, 3) elsewhere."""
     colours = np.rint(255 * palette(int(instances.max(initial=-1)) + 1)).astype(np.uint8)

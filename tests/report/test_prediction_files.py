@@ -13,7 +13,7 @@ from ditr.data.frame_view import FrameView, Prediction
 from ditr.evaluation.instances import Instances
 from ditr.evaluation.scene import empty_scene, merge
 from ditr.report.frame_pictures import draw_run_view
-from ditr.report.instance_colours import REACH_PX, instances_of_points, masks_on_image
+from ditr.report.instance_colours import REACH_PX, masks_on_image
 from ditr.report.ply import write_ply
 from ditr.report.prediction_files import FOLDERS, write_frame
 from ditr.report.scene_files import SCENES, write_scene
@@ -77,7 +77,7 @@ def with_points(uv: list[tuple[float, float]], of_point: list[int], *, valid: li
 
 def test_masks_cover_the_pixels_that_are_nearest_to_a_point_of_theirs() -> None:
     view = with_points([(10, 10), (20, 10), (30, 10), (63, 47)], [0, 1, -1, 0], valid=[True, True, True, False])
-    drawn = masks_on_image(view, instances_of_points(view, min_score=0.5))
+    drawn = masks_on_image(view, view.predicted.of_point)
     v, u = np.mgrid[:48, :64]
     distance = np.hypot(u[..., None] - [10, 20, 30], v[..., None] - [10, 10, 10])
     covered = (distance.min(axis=2) <= REACH_PX) & (distance.argmin(axis=2) < 2)
