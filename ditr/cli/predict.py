@@ -50,7 +50,9 @@ def predict(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="New folder to write to.", show_default=False)] = ...,  # type: ignore[assignment]
-    split: Annotated[Split, typer.Option(help="Which frames, where none are named.")] = Split.VAL,
+    split: Annotated[
+        Split | None, typer.Option(help="Which frames, where none are named.", show_default="val, or the only one")
+    ] = None,
     spec: Annotated[
         Path | None, typer.Option(help="Spec that the weights of a CHECKPOINT are of.", show_default="the run's")
     ] = None,
@@ -108,7 +110,7 @@ def _write(
     trained: TrainedModel,
     source: str,
     frames: list[str],
-    split: Split,
+    split: Split | None,
     out: Path,
     *,
     merge: bool,
@@ -122,7 +124,9 @@ def _write(
 
     with open_display() as display:
         progress = display.progress
-        selection = select(source, frames, split=split.value, registry=registry, progress=progress)
+        selection = select(
+            source, frames, split=None if split is None else split.value, registry=registry, progress=progress
+        )
         predictor = Predictor(
             trained, dataset=source, selection=selection, registry=registry, progress=progress, say=display.say
         )
@@ -142,7 +146,7 @@ def _summary(result: dict[str, Any]) -> str:
             whole = {name: sum(facts[name] or 0 for facts in scenes.values()) for name in _COUNTS}
             rows.append(_row("all", whole, result["scene_scores"]))
         lines += ["", text_table(("scene", *_COUNTS, *SCORES), rows)]
-    return "\n".join(lines)
+    return "\n".join(lines).rstrip()
 
 
 def _row(name: str, facts: dict[str, Any], scores: dict[str, Any] | None) -> tuple[Any, ...]:

@@ -80,7 +80,9 @@ class FrameView:
     uv_valid: np.ndarray
     """(N,) bool: the point is in the image."""
     instance_of_point: np.ndarray
-    """(N,) int64 ground truth, -1 = void."""
+    """(N,) int64 ground truth, -1 = void; all are where the frame is not labelled."""
+    labelled: bool = True
+    """Whether it has any ground truth, be it void."""
     cloud: Cloud | None = None
     """None of a stored view."""
     prediction: Prediction | None = None
@@ -118,6 +120,7 @@ def view_of(frames: FrameSet, index: int) -> FrameView:
         uv=np.where(projection.valid[:, None], projection.uv, 0.0).astype(np.float32),
         uv_valid=projection.valid,
         instance_of_point=instance_ids - 1,
+        labelled=frame.instance_ids is not None,
         cloud=Cloud(
             xyz=frame.points[:, :3],
             rgb=np.rint(frame.points[:, 3:]).astype(np.uint8),

@@ -45,6 +45,8 @@ class PointOutcomes:
     """Instances that a prediction is right about."""
     shown: int
     """Predictions that count: the first so many."""
+    labelled: bool
+    """Whether there is any ground truth to be right about."""
 
     def share(self, outcome: PointOutcome) -> float:
         """Of all points."""
@@ -75,6 +77,7 @@ def point_outcomes(view: FrameView, *, min_score: float) -> PointOutcomes:
         total=int(truth.max(initial=-1)) + 1,
         found=len(set(predicted.partner[counts].tolist()) - {-1}),
         shown=int(counts.sum()),
+        labelled=view.labelled,
     )
 
 

@@ -18,12 +18,14 @@ OUTCOME_NAMES = {PointOutcome.RIGHT: "right", PointOutcome.MISSED: "missed or wr
 MATCHES_NOTHING = "matches no instance"
 
 Colouring = Literal["colour", "ground truth", "prediction", "disagreement", "superpoints", "features"]
+_OF_TRUTH: tuple[Colouring, ...] = ("ground truth", "disagreement")
 _OF_ALL: tuple[Colouring, ...] = ("colour", "ground truth", "prediction", "disagreement", "superpoints")
 
 
 def colourings(view: FrameView) -> tuple[Colouring, ...]:
-    """Those that there are of what a run says: a 3D-only run has no features."""
-    return _OF_ALL if view.features is None else (*_OF_ALL, "features")
+    """Those that there are of what a run says: a 3D-only run has no features, a frame without labels no truth."""
+    of_all = tuple(name for name in _OF_ALL if view.labelled or name not in _OF_TRUTH)
+    return of_all if view.features is None else (*of_all, "features")
 
 
 def colours_of(view: FrameView, name: Colouring, *, min_score: float) -> np.ndarray:
@@ -46,7 +48,7 @@ def keys_of(view: FrameView, name: Colouring, *, min_score: float) -> dict[str, 
     return {
         "colour": {},
         "ground truth": {"void": pale},
-        "prediction": {MATCHES_NOTHING: GREY, "no prediction": pale},
+        "prediction": ({MATCHES_NOTHING: GREY} if view.labelled else {}) | {"no prediction": pale},
         "disagreement": outcome_keys(point_outcomes(view, min_score=min_score)) | {"void, and nothing predicted": pale},
         "superpoints": {},
         "features": {"no pixel": to_hex(WITHOUT_PIXEL)},
@@ -66,7 +68,9 @@ def truth_colours(outcomes: PointOutcomes) -> np.ndarray:
 
 def prediction_colours(outcomes: PointOutcomes) -> np.ndarray:
     """(N, 3) in 0..1: a prediction has the colour of the instance that it is right about, else a grey; ``PALE`` without
-    one."""
+    one. Where nothing is labelled each has a colour of its own."""
+    if not outcomes.labelled:
+        return np.asarray(np.vstack([palette(outcomes.shown), [PALE]])[outcomes.predicted])
     greys = np.linspace(0.15, 0.5, outcomes.shown)[:, None].repeat(3, axis=1)
     colours = np.vstack([palette(outcomes.total), greys, [PALE]])
     unmatched = np.where(outcomes.predicted >= 0, outcomes.total + outcomes.predicted, -1)

@@ -33,6 +33,7 @@ from ditr.report.frame_colours import (
     superpoint_colours,
     truth_colours,
 )
+from ditr.report.instance_colours import instance_colours, masks_on_image
 
 NONE_FOUND = ". No prediction of the run matches anything: the best are shown"
 _UNDER_POINTS = 0.45
@@ -133,10 +134,11 @@ def draw_results(view: FrameView, *, run: str, best_score: float, path: Path) ->
 
 
 def draw_run_view(view: FrameView, *, run: str, best_score: float, path: Path) -> None:
-    """Above what the model read: image, 2D features, superpoints; below ground truth, predictions, disagreement."""
+    """Above what the model read: image, 2D features, superpoints; below ground truth, predictions, disagreement, or of
+    a frame without labels its predictions on the image, as masks and in space."""
     cloud = view.in_space
     figure = _figure((16.5, 9.1), _title(view, run, best_score), layout=ConstrainedLayoutEngine(h_pad=0.08))
-    (image, features, superpoints), results = figure.subplots(2, 3)
+    image, features, superpoints = (figure.add_subplot(2, 3, place) for place in (1, 2, 3))
     draw_image(image, view.image, "image")
     if view.features is None:
         draw_image(features, np.full_like(view.image, 245), "no 2D features: the run is 3D only")
@@ -148,7 +150,10 @@ def draw_run_view(view: FrameView, *, run: str, best_score: float, path: Path) -
     title = f"{count:,} superpoints of {len(cloud.xyz):,} points"
     draw_image(superpoints, faded(view.image, _UNDER_POINTS), title)
     draw_points(superpoints, view, superpoint_colours(view))
-    _results(results, view, best_score=best_score)
+    if view.labelled:
+        _results([figure.add_subplot(2, 3, place) for place in (4, 5, 6)], view, best_score=best_score)
+    else:
+        _predictions(figure, view, best_score=best_score)
     _save(figure, path)
 
 
@@ -157,7 +162,7 @@ def caption_of(outcomes: PointOutcomes, min_score: float, *, total: int) -> str:
     if not total:
         return "no predictions"
     chosen = f"{outcomes.shown} of {total} predictions, score {min_score:.2f} or more"
-    return f"{outcomes.found} of {outcomes.total} found; {chosen}"
+    return f"{outcomes.found} of {outcomes.total} found; {chosen}" if outcomes.labelled else chosen
 
 
 def _results(axes: Sequence[Axes], view: FrameView, *, best_score: float) -> None:
@@ -174,6 +179,20 @@ def _results(axes: Sequence[Axes], view: FrameView, *, best_score: float) -> Non
     for outcome, colour in OUTCOME_COLOURS.items():
         draw_points(disagreement, view, colour, where=outcomes.outcome == outcome)
     draw_keys(disagreement, outcome_keys(outcomes))
+
+
+def _predictions(figure: Figure, view: FrameView, *, best_score: float) -> None:
+    """The lower half for a frame of which nothing else is known."""
+    cloud, scores = view.in_space, view.predicted.scores
+    min_score = least_shown(scores, best_score=best_score)
+    outcomes = point_outcomes(view, min_score=min_score)
+    points, masks = figure.add_subplot(2, 3, 4), figure.add_subplot(2, 3, 5)
+    draw_image(points, faded(view.image, _UNDER_POINTS), caption_of(outcomes, min_score, total=len(scores)))
+    draw_points(points, view, prediction_colours(outcomes), where=outcomes.predicted >= 0)
+    draw_image(masks, masks_on_image(view, outcomes.predicted), "the same as masks")
+    space = figure.add_subplot(2, 3, 6, projection="3d")
+    colours = instance_colours(outcomes.predicted, without=cloud.rgb) / 255
+    draw_space(space, cloud.xyz, colours, "the same in space", forward=cloud.forward, zoom=1.5)
 
 
 def _title(view: FrameView, run: str, best_score: float) -> str:

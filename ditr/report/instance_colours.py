@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.ndimage import distance_transform_edt
 
 from ditr.data.frame_view import FrameView
 from ditr.report.frame_axes import palette
@@ -12,12 +12,6 @@ OPACITY = 0.55
 EDGE = 255
 REACH_PX = 8.0
 """How far from its pixel a point speaks for others: 20,000 points lie about four pixels apart."""
-
-
-def instances_of_points(view: FrameView, *, min_score: float) -> np.ndarray:
-    """(N,) the best prediction of each point, -1 without one or where that has less than ``min_score``."""
-    of_point, counts = view.predicted.of_point, view.predicted.scores >= min_score
-    return np.where(np.append(counts, False)[of_point], of_point, -1)
 
 
 def instance_colours(instances: np.ndarray, *, without: np.ndarray) -> np.ndarray:
@@ -44,13 +38,13 @@ def masks_on_image(view: FrameView, instances: np.ndarray) -> np.ndarray:
 def _of_pixels(view: FrameView, instances: np.ndarray) -> np.ndarray:
     """(H, W) instance of each pixel, -1 = none."""
     height, width = view.image_hw
-    if not view.uv_valid.any():
-        return np.full((height, width), -1)
-    v, u = np.mgrid[:height, :width]
-    tree = cKDTree(view.uv[view.uv_valid])
-    pixels = np.stack([u.ravel(), v.ravel()], axis=1)
-    _, nearest = tree.query(pixels, distance_upper_bound=REACH_PX)
-    return np.asarray(np.append(instances[view.uv_valid], -1)[nearest].reshape(height, width))
+    u, v = np.rint(view.uv[view.uv_valid]).astype(np.int64).T
+    of_pixel, empty = np.full((height, width), -1), np.ones((height, width), dtype=bool)
+    of_pixel[v, u], empty[v, u] = instances[view.uv_valid], False
+    if empty.all():
+        return of_pixel
+    distance, (row, column) = distance_transform_edt(empty, return_indices=True)
+    return np.where(distance <= REACH_PX, of_pixel[row, column], -1)
 
 
 def _edges(of_pixel: np.ndarray) -> np.ndarray:

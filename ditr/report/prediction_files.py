@@ -10,10 +10,10 @@ from PIL import Image
 
 from ditr.data.frame_view import FrameView
 from ditr.evaluation.instances import Instances
-from ditr.evaluation.point_outcomes import least_shown
+from ditr.evaluation.point_outcomes import least_shown, point_outcomes
 from ditr.files import replacing
 from ditr.report.frame_pictures import draw_run_view
-from ditr.report.instance_colours import instance_colours, instances_of_points, masks_on_image
+from ditr.report.instance_colours import instance_colours, masks_on_image
 from ditr.report.ply import write_ply
 
 FOLDERS = ("masks", "points", "instances", "panels")
@@ -31,7 +31,7 @@ def write_frame(folder: Path, view: FrameView, found: Instances, *, model: str, 
     best_score: as ``TrainedModel.best_score``.
     """
     cloud, name = view.in_space, view.frame_id
-    instances = instances_of_points(view, min_score=least_shown(found.scores, best_score=best_score))
+    instances = point_outcomes(view, min_score=least_shown(found.scores, best_score=best_score)).predicted
     Image.fromarray(masks_on_image(view, instances)).save(folder / "masks" / f"{name}.png", compress_level=1)
     write_ply(
         folder / "points" / f"{name}.ply",

@@ -50,14 +50,14 @@ def write_scene(
 
 def _draw(scene: Scene, truth: np.ndarray | None, *, forward: np.ndarray, title: str, path: Path) -> None:
     """The voxels in their colours, by instance, and by instance of the ground truth."""
-    count = len(set(scene.instance_of_voxel().tolist()) - {-1})
-    panels = {"voxels": scene.rgb / 255, f"{count} instances": scene_colours(scene) / 255}
+    found = f"{len(scene.instances())} instances"
+    panels = {"voxels": scene.rgb / 255, found: scene_colours(scene) / 255}
     if truth is not None:
         count = int(truth.max(initial=-1)) + 1
         panels[f"ground truth: {count} instances"] = np.vstack([palette(count), [PALE]])[truth]
-    figure = Figure(figsize=(6 * len(panels), 5.6), dpi=110, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(6 * len(panels), 5), dpi=110, layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=14, fontweight="bold", x=0.01, ha="left")
     for place, (name, colours) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, len(panels), place, projection="3d")
-        draw_space(axes, scene.xyz, colours, name, forward=forward, zoom=1.3)
+        draw_space(axes, scene.xyz, colours, name, forward=forward, zoom=1.5)
     figure.savefig(path)

@@ -45,10 +45,9 @@ def serve(view: FrameView, *, run: str, best_score: float, host: str, port: int,
 def counts(view: FrameView, min_score: float) -> str:
     """What is shown and found, in one sentence of Markdown."""
     outcomes = point_outcomes(view, min_score=min_score)
-    return (
-        f"**{outcomes.shown}** of {len(view.predicted.scores)} predictions shown, "
-        f"**{outcomes.found}** of {outcomes.total} instances found at IoU 0.5"
-    )
+    shown = f"**{outcomes.shown}** of {len(view.predicted.scores)} predictions shown"
+    found = f", **{outcomes.found}** of {outcomes.total} instances found at IoU 0.5"
+    return shown + (found if view.labelled else "")
 
 
 def legend(view: FrameView, name: Colouring, *, min_score: float) -> str:

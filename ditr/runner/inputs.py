@@ -35,6 +35,8 @@ class Selection:
     split: Literal["train", "val"] = "val"
     frames: int | tuple[str, ...] | None = None
     """The first so many of the split, or those with these ids; None all."""
+    scored: bool = True
+    """Whether they are held against their labels, which all of them must have then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +183,8 @@ def load_file(model: EsamSingleView, file: CheckpointFile, *, whole: bool = Fals
 def _require_labels(dataset: Dataset, only: Selection | None) -> None:
     if only is None:
         dataset.require_labels("train")
-    dataset.require_labels("val" if only is None else only.split)
+    if only is None or only.scored:
+        dataset.require_labels("val" if only is None else only.split)
 
 
 def _selected(dataset: Dataset, selection: Selection) -> tuple[str, FrameSet, FrameSet]:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+from ditr.data.loading import worker_context
 from ditr.errors import Code, DitrError
 from ditr.files import write_json
 from ditr.progress import Progress
@@ -39,26 +46,61 @@ def write_predictions(
 ) -> dict[str, Any]:
     """Writes what there is of every frame, and at the end ``result.json``, which is returned.
 
+    Pictures take longer than the model: they are drawn by processes beside it, one a core.
+
     Parameters
     ----------
     folder: that of ``make_folder``.
     merging: takes every frame.
+
+    Raises
+    ------
+    DitrError: a frame cannot be read, or nothing more can be written.
     """
-    trained, total, model_ms = predictor.trained, len(predictor), 0.0
-    began = time.monotonic()
-    with closing(predictor.predict()) as predicted:
-        for frame in predicted:
-            progress("predict", frame.index, total)
-            model_ms += frame.infer_ms
-            write_frame(folder, frame.view, frame.found, model=trained.name, best_score=trained.best_score)
-            if merging is not None:
-                merging.add(frame)
+    total, model_ms, began = len(predictor), 0.0, time.monotonic()
+    write = partial(write_frame, folder, model=predictor.trained.name, best_score=predictor.trained.best_score)
+    try:
+        with closing(predictor.predict()) as predicted, _Beside(min(total, len(os.sched_getaffinity(0)))) as beside:
+            for frame in predicted:
+                progress("predict", frame.index, total)
+                model_ms += frame.infer_ms
+                beside.do(partial(write, frame.view, frame.found))
+                if merging is not None:
+                    merging.add(frame)
+        result = predictor.facts() | {
+            "frames_per_s": total / (time.monotonic() - began),
+            "model_frames_per_s": 1000 * total / model_ms,
+        }
+        if merging is not None:
+            result |= merging.facts()
+        write_json(folder / "result.json", result)
+    except OSError as error:
+        what = f"the predictions cannot be written: {error.strerror or error}"
+        raise DitrError(what, code=Code.ENVIRONMENT, where=str(folder), fix="Name a folder elsewhere.") from error
     progress("predict", total, total)
-    result = predictor.facts() | {
-        "frames_per_s": total / (time.monotonic() - began),
-        "model_frames_per_s": 1000 * total / model_ms,
-    }
-    if merging is not None:
-        result |= merging.facts()
-    write_json(folder / "result.json", result)
     return result
+
+
+class _Beside:
+    """Processes that work beside this one, with few things waiting for them; errors come back with later work."""
+
+    def __init__(self, processes: int) -> None:
+        self._pool = ProcessPoolExecutor(processes, mp_context=worker_context())
+        self._most = 2 * processes
+        self._under_way: deque[Future[None]] = deque()
+
+    def __enter__(self) -> _Beside:
+        return self
+
+    def do(self, work: Callable[[], None]) -> None:
+        if len(self._under_way) == self._most:
+            self._under_way.popleft().result()
+        self._under_way.append(self._pool.submit(work))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            for future in self._under_way:
+                future.result()

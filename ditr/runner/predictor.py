@@ -132,7 +132,7 @@ class Predictor:
                     index=index,
                     view=replace(view, features=features),
                     found=found,
-                    instance_ids=_ids_on_disk(sample),
+                    instance_ids=_ids_on_disk(sample) if view.labelled else None,
                     infer_ms=reported["infer_ms"],
                 )
 

@@ -25,7 +25,7 @@ def view_frame(
     """
     trained = trained_in(run)
     name = trained.spec.dataset.name
-    selection = select(name, (frame_id,), split="val", registry=registry, progress=progress)
+    selection = select(name, (frame_id,), registry=registry, progress=progress)
     predictor = Predictor(trained, dataset=name, selection=selection, registry=registry, progress=progress, say=say)
     with closing(predictor.predict()) as predicted:
         return next(predicted).view, trained.best_score

@@ -14,13 +14,18 @@ if TYPE_CHECKING:
     from ditr.data.dataset import Dataset, Split
 
 
-def select(dataset: str, names: Sequence[str], *, split: Split, registry: Registry, progress: Progress) -> Selection:
+def select(
+    dataset: str, names: Sequence[str], *, split: Split | None = None, registry: Registry, progress: Progress
+) -> Selection:
     """The frames with these ids, and all frames of the scenes among the names; without any, those of ``split``.
+
+    They need no labels.
 
     Parameters
     ----------
     dataset: of the registry; it is made if it is an embedded one.
     names: of frames and scenes of one split, whichever it is.
+    split: None is val, or train of a data set that has no other.
 
     Raises
     ------
@@ -30,15 +35,16 @@ def select(dataset: str, names: Sequence[str], *, split: Split, registry: Regist
     from ditr.rooms import make_missing
 
     make_missing(dataset, registry=registry, progress=progress)
-    if not names:
-        return Selection(split=split)
     opened = open_dataset(dataset, registry=registry)
+    if not names:
+        return Selection(split=split or tuple(opened.splits)[-1], scored=False)
     found = [_named(name, opened) for name in names]
     splits = {split for split, _ in found}
     if len(splits) > 1:
         what = f"these frames are of both splits of data set {dataset}"
         raise DitrError(what, code=Code.DATASET, where=" ".join(names), fix="Ask for those of one split at a time.")
-    return Selection(split=splits.pop(), frames=tuple(dict.fromkeys(frame for _, frames in found for frame in frames)))
+    frames = tuple(dict.fromkeys(frame for _, of_name in found for frame in of_name))
+    return Selection(split=splits.pop(), frames=frames, scored=False)
 
 
 def _named(name: str, dataset: Dataset) -> tuple[Split, tuple[str, ...]]:
