@@ -1,16 +1,15 @@
-"""``ditr data make | check | show | ls``: data sets by registry name or folder; see also ``data_prepare``."""
+"""``ditr data make | check | show | ls``: data sets by registry name or folder; see also ``data_import``, ``data_pack``."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ditr.catalog import locate_dataset
-from ditr.cli import data_prepare
-from ditr.cli.data_check_report import written
+from ditr.cli import data_import, data_pack
+from ditr.cli.data_check_report import check_and_say
 from ditr.cli.display import Display, open_display
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError, ExitCode
@@ -33,7 +32,8 @@ def register(app: typer.Typer) -> None:
     group.command("check")(check)
     group.command("show")(show)
     group.command("ls")(list_datasets)
-    data_prepare.register(group)
+    data_import.register(group)
+    data_pack.register(group)
     app.add_typer(group, name="data")
 
 
@@ -66,18 +66,10 @@ def make(
 
 def check(dataset: DatasetArgument) -> None:
     """Read every file of a data set; list what is wrong with it and what is in it. Exit code 1 if anything is wrong."""
-    from ditr.data_check.check import check_dataset
-    from ditr.data_check.screening import keep_report
-
     opening: list[tuple[str, str]] = []
     with open_display() as display:
         opened = _open(dataset, display, report=lambda kind, text: opening.append((kind, text)))
-        workers = len(os.sched_getaffinity(0))
-        report = check_dataset(opened, workers=workers, progress=display.progress, opening=opening)
-        if not opening:  # else a run would not get as far as asking for it
-            keep_report(opened, report)
-        display.say(f"{opened.root}\n")
-        display.say("\n".join(written(report)))
+        report = check_and_say(opened, display, opening=opening)
     if not report.sound:
         raise typer.Exit(ExitCode.FAILED)
 

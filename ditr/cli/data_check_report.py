@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ditr.cli.tables import text_table
 
 if TYPE_CHECKING:
+    from ditr.cli.display import Display
+    from ditr.data.dataset import Dataset
     from ditr.data_check.check import CheckReport, DataProblem
 
 FOR_A_RUN = {
@@ -15,6 +19,25 @@ FOR_A_RUN = {
     "harmless": "runs do without",
 }
 """Effect of a kind of problem -> the words for it."""
+
+
+def check_and_say(dataset: Dataset, display: Display, *, opening: Sequence[tuple[str, str]] = ()) -> CheckReport:
+    """Reads every file, says what was found and keeps it for runs.
+
+    Parameters
+    ----------
+    opening: kind and text of what ``open_dataset`` reported; with any, no run gets as far as asking for the report.
+    """
+    from ditr.data_check.check import check_dataset
+    from ditr.data_check.screening import keep_report
+
+    workers = len(os.sched_getaffinity(0))
+    report = check_dataset(dataset, workers=workers, progress=display.progress, opening=opening)
+    if not opening:
+        keep_report(dataset, report)
+    display.say(f"{dataset.root}\n")
+    display.say("\n".join(written(report)))
+    return report
 
 
 def written(report: CheckReport) -> list[str]:

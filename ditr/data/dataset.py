@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import xxhash
 
@@ -19,6 +18,7 @@ from ditr.data.scannet_sv import (
     MANIFEST,
     MULTI_VIEW_INFO_FILES,
     FrameSet,
+    Split,
 )
 from ditr.data.scene_intrinsics import intrinsics_file, intrinsics_sentence, read_scene_intrinsics
 from ditr.errors import Code, DitrError
@@ -26,7 +26,6 @@ from ditr.geometry.camera import SCANNET_SV_INTRINSICS, Intrinsics
 from ditr.spec.entries import FolderEntry, SynthRoomsEntry
 from ditr.spec.registry import Registry
 
-Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 Report = Callable[[str, str], None]
 """Takes the kind of a mistake and what is wrong where."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -16,13 +16,14 @@ from ditr.data.info_pickle import FrameInfo, InfoFile
 from ditr.errors import Code, DitrError
 from ditr.geometry.camera import Intrinsics
 
+Split = Literal["train", "val"]
 POINTS, SUPERPOINTS, INSTANCES, SEMANTICS = "points", "super_points", "instance_mask", "semantic_mask"
 POSES = "pose_centered"
-INFO_FILES = {
+INFO_FILES: dict[Split, str] = {
     "train": "scannet200_sv_oneformer3d_infos_train.pkl",
     "val": "scannet200_sv_oneformer3d_infos_val.pkl",
 }
-MULTI_VIEW_INFO_FILES = {
+MULTI_VIEW_INFO_FILES: dict[Split, str] = {
     "train": "scannet200_mv_oneformer3d_infos_train.pkl",
     "val": "scannet200_mv_oneformer3d_infos_val.pkl",
 }
@@ -151,7 +152,7 @@ class FrameSet:
     def depth_m(self, index: int) -> np.ndarray | None:
         """(H, W) metres, 0 where nothing was measured; None where the data set has no depth image of the frame."""
         info = self.infos.frames[index]
-        path = self.root / "2D" / info.scene / "depth" / f"{info.number}.png"
+        path = depth_path(self.root, info.scene, info.number)
         return read_image(path) / 1000.0 if path.exists() else None
 
     def points(self, index: int) -> np.ndarray:
@@ -265,6 +266,11 @@ def _read_pose(path: Path) -> np.ndarray:
 def stored_pose_path(root: Path, scene: str, number: str) -> Path:
     """Where the centred pose of a single-view frame lies, which its info pickle holds too."""
     return root / POSES / scene / f"{number}.npy"
+
+
+def depth_path(root: Path, scene: str, number: str) -> Path:
+    """Where the depth image lies, in millimetres; a folder may lack it."""
+    return root / "2D" / scene / "depth" / f"{number}.png"
 
 
 def world_pose_path(root: Path, scene: str, number: str) -> Path:

@@ -23,6 +23,12 @@ def intrinsics_file(root: Path, scene: str) -> Path:
     return root / INTRINSICS / f"{scene}.txt"
 
 
+def intrinsics_text(camera: Intrinsics) -> str:
+    """What such a file holds."""
+    matrix = ((camera.fx, 0.0, camera.cx), (0.0, camera.fy, camera.cy), (0.0, 0.0, 1.0))
+    return "".join(" ".join(map(repr, row)) + "\n" for row in matrix)
+
+
 def read_scene_intrinsics(root: Path, *, scenes: Iterable[str], default: Intrinsics) -> dict[str, Intrinsics]:
     """Scene -> intrinsics, for every scene that has a file; image sizes are the default's.
 

@@ -16,6 +16,7 @@ from ditr.data.scannet_sv import (
     SEMANTICS,
     SUPERPOINTS,
     FrameSet,
+    depth_path,
     read_image,
     read_stored_pose,
     stored_pose_path,
@@ -216,7 +217,7 @@ def _check_pixels(points: np.ndarray, pose: np.ndarray, image: np.ndarray | None
 def _check_depth(u: np.ndarray, v: np.ndarray, points: np.ndarray, pose: np.ndarray, found: _Found) -> None:
     """Depth images are no input of training, so that a folder may lack them all; a present one must agree."""
     root, info = found.frames.root, found.frames.infos.frames[found.index]
-    path = root / "2D" / info.scene / "depth" / f"{info.number}.png"
+    path = depth_path(root, info.scene, info.number)
     if not path.exists():
         if (root / MANIFEST).is_file():
             found.add("missing depth", f"{path}: no such file")

@@ -6,9 +6,10 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from ditr.data.scannet_sv import Split
 from ditr.errors import Code, DitrError
 
-FRAME_LISTS = {"train": "meta_data/scannetv2_sv_train.txt", "val": "meta_data/scannetv2_sv_val.txt"}
+FRAME_LISTS: dict[Split, str] = {"train": "meta_data/scannetv2_sv_train.txt", "val": "meta_data/scannetv2_sv_val.txt"}
 """Split -> its list below a prepared folder."""
 _FRAME_OF_A_SCAN = re.compile(r"scene\d{4}_\d{2}_\d+")
 _SHOWN = 10

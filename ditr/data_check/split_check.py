@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ditr.data.dataset import Dataset, Report, Split
+from ditr.data.dataset import Dataset, Report
 from ditr.data.manifest import Manifest, read_manifest
-from ditr.data.scannet_sv import MANIFEST, POINTS, FrameSet
+from ditr.data.scannet_sv import MANIFEST, POINTS, FrameSet, Split
 from ditr.data_check.frame_check import FrameFindings
 from ditr.data_check.frame_list import FRAME_LISTS, read_frame_list
 from ditr.data_check.label_statistics import INSTANCES_A_FRAME, MIN_INSTANCE_POINTS, SCOREABLE, TRAINABLE
@@ -64,7 +64,7 @@ def check_instances(
     return statistics
 
 
-def _check_list(split: str, frames: FrameSet, report: Report) -> tuple[dict[str, float], list[str]]:
+def _check_list(split: Split, frames: FrameSet, report: Report) -> tuple[dict[str, float], list[str]]:
     """Of a folder that has ESAM's list of the split; an info pickle may hold other frames, such as those of scans."""
     path = frames.root / FRAME_LISTS[split]
     if not path.is_file():

@@ -16,6 +16,7 @@ from ditr.data.scannet_sv import (
     POINTS,
     SEMANTICS,
     SUPERPOINTS,
+    Split,
     read_stored_pose,
     stored_pose_path,
 )
@@ -49,12 +50,12 @@ class PackedSplit:
 def pack(
     root: Path,
     *,
-    info_files: Mapping[str, str] = INFO_FILES,
+    info_files: Mapping[Split, str] = INFO_FILES,
     features: str | None = None,
     image_root: str = "",
     skip_missing: bool = False,
     progress: Progress = silent,
-) -> dict[str, PackedSplit]:
+) -> dict[Split, PackedSplit]:
     """Writes the info pickle of each split, in the order of the lists, and with ``features`` also its ``_clip.pkl``.
 
     ``features`` is a template of ``clip_feat_path`` relative to ``root``, such as ``FEATURES_TEMPLATE``; ``image_root``
@@ -65,7 +66,7 @@ def pack(
         _require_template(features)
     lists = listed_frames(root)
     total = sum(map(len, lists.values()))
-    found: dict[str, tuple[list[FrameInfo], list[str]]] = {}
+    found: dict[Split, tuple[list[FrameInfo], list[str]]] = {}
     alignments: dict[str, np.ndarray | None] = {}
     done = 0
     for split, frames in lists.items():
@@ -117,7 +118,9 @@ def _add(
     )
 
 
-def _require_frames(root: Path, found: Mapping[str, tuple[list[FrameInfo], list[str]]], *, skip_missing: bool) -> None:
+def _require_frames(
+    root: Path, found: Mapping[Split, tuple[list[FrameInfo], list[str]]], *, skip_missing: bool
+) -> None:
     empty = [split for split, (infos, _) in found.items() if not infos]
     lacking = [entry for _, entries in found.values() for entry in entries]
     if not empty and (skip_missing or not lacking):
@@ -131,7 +134,7 @@ def _require_frames(root: Path, found: Mapping[str, tuple[list[FrameInfo], list[
         fix=(
             f"prepare a frame of {' and '.join(empty)} at least: neither pickle may be empty"
             if empty
-            else "prepare them with `ditr data prepare`, or leave them out with --skip-missing"
+            else "prepare them with `ditr data import scannet`, or leave them out with --skip-missing"
         ),
     )
 

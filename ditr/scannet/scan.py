@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
+from ditr.captures.raw_frame import Unusable
 from ditr.data.classes import MAX_RAW_ID
 from ditr.errors import Code, DitrError
 from ditr.scannet.mesh import read_vertices
@@ -36,6 +37,18 @@ class Scan:
     box_of_instance: np.ndarray
     """(G + 1, 2, 3) aligned lower and upper corner in metres, 5 cm wider than the instance's vertices on every side."""
 
+    def of_world(self, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As ``label``, of (N, 3) points in the raw world.
+
+        Raises
+        ------
+        Unusable: the alignment gives coordinates that are not finite.
+        """
+        aligned = xyz @ self.axis_align[:3, :3].T + self.axis_align[:3, 3]
+        if not np.isfinite(aligned).all():
+            raise Unusable("the aligned coordinates are not finite")
+        return self.label(aligned)
+
     def label(self, aligned_xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Instance and raw ScanNet200 id, (N,) int64 each, of (N, 3) aligned points in metres.
 
@@ -46,6 +59,19 @@ class Scan:
         inside = ((aligned_xyz >= box[:, 0]) & (aligned_xyz <= box[:, 1])).all(axis=1)
         instance = np.where(inside, instance, 0)
         return instance, self.raw_id_of_instance[instance]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanLabels:
+    """Where a scan's annotation lies."""
+
+    root: Path
+    scene: str
+    label_map: Mapping[str, int]
+
+    def read(self) -> Scan:
+        """Raises DitrError where it is broken."""
+        return read_scan(self.root, self.scene, label_map=self.label_map)
 
 
 def read_label_map(path: Path) -> dict[str, int]:

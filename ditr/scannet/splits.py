@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ditr.data.scannet_sv import Split
 from ditr.data_check.frame_list import FRAME_LISTS, read_frame_list
 from ditr.errors import Code, DitrError
 
@@ -14,7 +15,7 @@ _SCAN_LISTS = {split: f"meta_data/scannetv2_{split}.txt" for split in FRAME_LIST
 _SCAN = re.compile(r"scene\d{4}_\d{2}")
 
 
-def listed_frames(root: Path) -> dict[str, tuple[str, ...]]:
+def listed_frames(root: Path) -> dict[Split, tuple[str, ...]]:
     """Frame ids of each split of a folder with ``meta_data`` and ``2D``, in the order of its lists.
 
     ``meta_data/scannetv2_sv_<split>.txt`` names frames; without it the scans of ``meta_data/scannetv2_<split>.txt``
@@ -40,7 +41,7 @@ def split_id(frame_id: str) -> tuple[str, str]:
     return scene, number
 
 
-def _frames_of_split(root: Path, split: str) -> tuple[str, ...]:
+def _frames_of_split(root: Path, split: Split) -> tuple[str, ...]:
     frames, scans = root / FRAME_LISTS[split], root / _SCAN_LISTS[split]
     if frames.is_file():
         return read_frame_list(frames)

@@ -1,4 +1,4 @@
-"""A spec as YAML that says everything, defaults included."""
+"""A spec or an entry as YAML that says everything, defaults included."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import io
 
 from ruamel.yaml import YAML
 
-from ditr.spec.models import Spec
+from ditr.spec.part import Part
 
 
-def to_yaml(spec: Spec) -> str:
-    """The resolved spec; loading it gives an equal ``Spec``."""
+def to_yaml(part: Part) -> str:
+    """A resolved spec, or an entry; loading it gives an equal one."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None  # lists and maps without maps in one line
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 120
     yaml.allow_unicode = False  # raw, some characters (U+0085) would read back as line ends
     text = io.StringIO()
-    yaml.dump(spec.model_dump(mode="json"), text)
+    yaml.dump(part.model_dump(mode="json"), text)
     return text.getvalue()

@@ -11,18 +11,19 @@ from filelock import FileLock
 from PIL import Image
 from typer.testing import CliRunner
 
+from ditr.captures.manifest import PREPARED
+from ditr.captures.prepare import Preparation
+from ditr.captures.superpoints import UNCOVERED, group_points
 from ditr.cli.main import app
 from ditr.data.dataset import open_folder
 from ditr.data_check.check import check_dataset
 from ditr.errors import DitrError
 from ditr.geometry.camera import SCANNET_SV_INTRINSICS, project
-from ditr.scannet.manifest import PREPARED, PrepareSettings
 from ditr.scannet.mesh import read_vertices
-from ditr.scannet.prepare import prepare
+from ditr.scannet.prepare import ScanNetSettings, prepare_scans
 from ditr.scannet.scan import read_label_map, read_scan
 from ditr.scannet.scene_text import read_depth_intrinsics
 from ditr.scannet.splits import listed_frames
-from ditr.scannet.superpoints import UNCOVERED, group_points
 from tests.reference.scannet_raw import (
     K_AVERAGE,
     K_OWN,
@@ -53,7 +54,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, RawSc
 def prepared(raw, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("prepared")
     done = prepare(raw[0], out, settings=settings(raw[0]), workers=1)
-    assert (done.made, done.kept, dict(done.skipped), dict(done.failed)) == (4, 0, {}, {})
+    assert (len(done.made), done.kept, dict(done.skipped), dict(done.failed)) == (4, (), {}, {})
     return out
 
 
@@ -63,14 +64,18 @@ def source(raw, tmp_path: Path) -> Path:
     return Path(shutil.copytree(raw[0], tmp_path / "source"))
 
 
-def settings(root: Path, *, seed: int = 0, superpoints: str = "masks", intrinsics: str = "average") -> PrepareSettings:
-    return PrepareSettings(
+def settings(root: Path, *, seed: int = 0, superpoints: str = "masks", intrinsics: str = "average") -> ScanNetSettings:
+    return ScanNetSettings(
         seed=seed,
         superpoints=superpoints,
         masks=root / "masks" if superpoints == "masks" else None,
         intrinsics=intrinsics,
         camera=SCANNET_SV_INTRINSICS,
     )
+
+
+def prepare(root: Path, out: Path, *, settings: ScanNetSettings, workers: int) -> Preparation:
+    return prepare_scans(root, out, settings=settings, workers=workers)[0]
 
 
 def stored(root: Path, frame: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -192,7 +197,7 @@ def test_bytes_do_not_depend_on_workers_or_on_where_it_stopped(raw, prepared, tm
     expected = made_files(prepared)
     assert len(expected) == 20
     two = prepare(raw[0], tmp_path, settings=settings(raw[0]), workers=2)
-    assert two.made == 4
+    assert len(two.made) == 4
     assert made_files(tmp_path) == expected
     pickles = {path.name: path.read_bytes() for path in tmp_path.glob("*.pkl")}
     # what a kill leaves: no pose yet, a file beside its place, a file that the disk lost a part of
@@ -201,7 +206,7 @@ def test_bytes_do_not_depend_on_workers_or_on_where_it_stopped(raw, prepared, tm
     with (tmp_path / "semantic_mask" / f"{FRAMES[3]}.bin").open("r+b") as file:
         file.truncate(100)
     again = prepare(raw[0], tmp_path, settings=settings(raw[0]), workers=1)
-    assert (again.made, again.kept) == (2, 2)
+    assert (len(again.made), len(again.kept)) == (2, 2)
     assert made_files(tmp_path) == expected
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.pkl")} == pickles
 
@@ -232,13 +237,17 @@ def test_what_cannot_be_made_is_counted_and_named_and_the_rest_is_made(source, p
     (source / "2D" / VAL / "pose" / "0.txt").write_text(pose_text(invalid))
     out = tmp_path / "out"
     done = prepare(source, out, settings=settings(source), workers=2)
-    assert (done.made, set(done.failed), dict(done.skipped)) == (2, {FRAMES[0]}, {FRAMES[2]: "the pose is not finite"})
+    assert (len(done.made), set(done.failed), dict(done.skipped)) == (
+        2,
+        {FRAMES[0]},
+        {FRAMES[2]: "the pose is not finite"},
+    )
     assert "depth/0.png" in done.failed[FRAMES[0]]
     assert json.loads((out / PREPARED).read_text())["failed"] == dict(done.failed)
     assert open_folder(out, name="rest").train.ids == (FRAMES[1],)
     depth.write_bytes(whole)
     repaired = prepare(source, out, settings=settings(source), workers=1)
-    assert (repaired.made, repaired.kept, len(repaired.failed), len(repaired.skipped)) == (1, 2, 0, 1)
+    assert (len(repaired.made), len(repaired.kept), len(repaired.failed), len(repaired.skipped)) == (1, 2, 0, 1)
     assert made_files(out).items() <= made_files(prepared).items()
 
 
@@ -376,15 +385,17 @@ def ditr(*arguments: object):
     return CliRunner().invoke(app, ["data", *map(str, arguments)])
 
 
-def test_the_command_prepares_and_exits_1_where_a_frame_failed(source, tmp_path):
+def test_the_command_prepares_checks_and_exits_1_where_a_frame_failed(source, tmp_path):
     (source / "2D" / VAL / "depth" / "0.png").write_bytes(b"no png")
     out = tmp_path / "out"
-    first = ditr("prepare", "scannet200_sv", "--source", source, "--out", out, "--workers", 1)
+    first = ditr("import", "scannet", source, "scannet200_sv", "--out", out, "--workers", 1)
     assert first.exit_code == 1, first.output
     assert "3 made, 0 kept, 0 skipped, 1 failed" in first.output
     assert f"failed {VAL}_0: " in first.output
     assert "val: 1 frames in scannet200_sv_oneformer3d_infos_val.pkl, left out of the list: 1" in first.output
-    no_masks = ditr("prepare", "scannet200_sv", "--source", source, "--masks", tmp_path / "none")
+    assert "superpoint purity" in first.output
+    no_masks = ditr("import", "scannet", source, "scannet200_sv", "--masks", tmp_path / "none")
     assert isinstance(no_masks.exception, DitrError)
     assert "--superpoints oversegmentation" in no_masks.exception.fix
-    assert isinstance(ditr("prepare", "synthrooms").exception, DitrError)
+    assert isinstance(ditr("import", "scannet", source, "synthrooms").exception, DitrError)
+    assert ditr("import", "scannet", source, "scannet200_sv", "--every", 2).exit_code == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from ditr.captures.files import write_whole
 from ditr.data.scannet_sv import POINTS
 from ditr.errors import Code, DitrError
-from ditr.geometry.camera import Intrinsics
-from ditr.scannet.files import write_whole
 
 PREPARED = "prepared.json"
 _METHOD = 1
@@ -21,19 +19,20 @@ _METHOD = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareSettings:
-    """Everything besides the raw files that decides the bytes of a frame."""
+class Settings:
+    """Everything besides the capture's files that decides the bytes of a frame."""
 
     seed: int
     superpoints: Literal["masks", "oversegmentation"]
-    masks: Path | None
-    """Folder of ``<scene>/<frame>.png`` label images; given exactly where ``superpoints`` is "masks"."""
-    intrinsics: Literal["average", "scene"]
-    """The declared ``camera`` for every scan, as in ESAM, or each scan's own depth camera."""
-    camera: Intrinsics
+    others: Mapping[str, Any]
+    """What else the format was told, as JSON can hold it."""
+
+    def record(self) -> dict[str, Any]:
+        """As it is written."""
+        return {"seed": self.seed, "superpoints": self.superpoints, **self.others, "method": _METHOD}
 
 
-def claim_folder(out: Path, settings: PrepareSettings) -> None:
+def claim_folder(out: Path, settings: Settings) -> None:
     """Writes the settings into a folder without prepared frames; elsewhere they must be those it was made with."""
     path = out / PREPARED
     if not path.is_file():
@@ -42,27 +41,27 @@ def claim_folder(out: Path, settings: PrepareSettings) -> None:
                 f"there are prepared frames but no {PREPARED}: something else made them",
                 code=Code.DATASET,
                 where=str(out / POINTS),
-                fix="name a new folder with --out; frames of two preparations must not be mixed",
+                fix="import into another folder; frames of two preparations must not be mixed",
             )
-        _write(path, {"settings": _record(settings), "finished": False})
+        _write(path, {"settings": settings.record(), "finished": False})
         return
-    before, now = json.loads(path.read_text())["settings"], _record(settings)
+    before, now = json.loads(path.read_text())["settings"], settings.record()
     different = [f"{key} {before.get(key)!r}, now {now.get(key)!r}" for key in now if before.get(key) != now[key]]
     if different:
         raise DitrError(
             f"the folder was prepared with other settings: {'; '.join(different)}",
             code=Code.DATASET,
             where=str(path),
-            fix="name a new folder with --out, or use the settings it was begun with",
+            fix="import into another folder, or use the settings it was begun with",
         )
 
 
 def write_manifest(
-    out: Path, settings: PrepareSettings, *, frames: int, skipped: Mapping[str, str], failed: Mapping[str, str]
+    out: Path, settings: Settings, *, frames: int, skipped: Mapping[str, str], failed: Mapping[str, str]
 ) -> None:
     """Writes what came of it: counts, and each frame that is not there with the reason."""
     content = {
-        "settings": _record(settings),
+        "settings": settings.record(),
         "finished": True,
         "frames": frames,
         "skipped": dict(skipped),
@@ -71,11 +70,6 @@ def write_manifest(
     _write(out / PREPARED, content)
 
 
-def _record(settings: PrepareSettings) -> dict[str, Any]:
-    record = dataclasses.asdict(settings)
-    return record | {"masks": None if settings.masks is None else str(settings.masks.resolve()), "method": _METHOD}
-
-
 def _write(path: Path, content: dict[str, Any]) -> None:
-    head = {"made_by": "ditr data prepare", "ditr": version("ditr")}
+    head = {"made_by": "ditr data import", "ditr": version("ditr")}
     write_whole(path, (json.dumps(head | content, indent=1) + "\n").encode())

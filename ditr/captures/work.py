@@ -1,0 +1,135 @@
+"""What a worker process does: the frames of one scene."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from ditr.captures.files import is_prepared, write_frame, write_whole
+from ditr.captures.one_camera import colour_in, depth_in, labels_in
+from ditr.captures.prepared_frame import Labels, Pixels, build_frame
+from ditr.captures.raw_frame import RawFrame, Unusable
+from ditr.captures.scene import RawScene
+from ditr.captures.superpoints import UNCOVERED, read_mask_image
+from ditr.data.scannet_sv import depth_path, world_pose_path
+from ditr.errors import DitrError
+from ditr.geometry.camera import Intrinsics
+from ditr.geometry.oversegmentation import oversegment
+
+_JPEG_QUALITY = 95
+_MOST_MM = 65_535
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneTask:
+    """The frames of one scene that shall be there afterwards."""
+
+    out: Path
+    scene: RawScene
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameOutcome:
+    """What became of a frame."""
+
+    frame_id: str
+    state: Literal["made", "kept", "skipped", "failed"]
+    why: str = ""
+    """Of a skipped or failed frame."""
+
+
+def make_scene(task: SceneTask) -> list[FrameOutcome]:
+    """Makes the frames that are not there yet; one that cannot be made does not hinder the others."""
+    scene, labelled = task.scene, task.scene.labels is not None
+    kept = {
+        frame.number for frame in scene.frames if is_prepared(task.out, scene.name, frame.number, labelled=labelled)
+    }
+    outcomes = [FrameOutcome(frame_id=f"{scene.name}_{number}", state="kept") for number in kept]
+    pending = [frame for frame in scene.frames if frame.number not in kept]
+    if not pending:
+        return outcomes
+    try:
+        labels = None if scene.labels is None else scene.labels.read()
+    except DitrError as error:
+        return outcomes + [_failed(scene.frame_id(frame), error) for frame in pending]
+    return outcomes + [_make_frame(task, frame, labels) for frame in pending]
+
+
+def image_file(scene: str, frame: RawFrame, *, camera: Intrinsics) -> str:
+    """Where below the data set's folder the frame's image lies: a copy of the capture's where it has the right size."""
+    suffix = frame.colour.suffix.lower() if frame.colour_camera == camera else ".jpg"
+    return f"2D/{scene}/color/{frame.number}{suffix}"
+
+
+def _make_frame(task: SceneTask, frame: RawFrame, labels: Labels | None) -> FrameOutcome:
+    scene = task.scene
+    frame_id = scene.frame_id(frame)
+    try:
+        raw = frame.read()
+        cameras = {"source": frame.depth_camera, "target": scene.camera}
+        depth_mm = np.rint(1000 * depth_in(raw.depth_m, **cameras))
+        depth_mm = np.where(depth_mm <= _MOST_MM, depth_mm, 0).astype(np.uint16)
+        if not depth_mm.any():
+            raise Unusable("no pixel has depth")
+        image = task.out / image_file(scene.name, frame, camera=scene.camera)
+        colour = _kept_colour(raw.colour, frame, image, camera=scene.camera)
+        pixels = Pixels(colour=colour, depth_mm=depth_mm, pose_c2w=raw.pose_c2w)
+        prepared = build_frame(
+            frame_id,
+            pixels,
+            segments=_segments(frame, pixels, scene.camera),
+            camera=scene.camera,
+            seed=task.seed,
+            labels=labels,
+        )
+        _write_images(task.out, scene.name, frame, pixels)
+        write_frame(task.out, scene.name, frame.number, prepared)
+    except Unusable as unusable:
+        return FrameOutcome(frame_id=frame_id, state="skipped", why=str(unusable))
+    except DitrError as error:
+        return _failed(frame_id, error)
+    return FrameOutcome(frame_id=frame_id, state="made")
+
+
+def _kept_colour(colour: np.ndarray, frame: RawFrame, path: Path, *, camera: Intrinsics) -> np.ndarray:
+    """Writes the image that is kept, if it is not there; (H, W, 3) uint8 as everyone reads it from the file."""
+    if frame.colour_camera == camera:
+        if not path.exists():
+            write_whole(path, frame.colour.read_bytes())
+        return colour
+    buffer = io.BytesIO()
+    seen = colour_in(colour, source=frame.colour_camera, target=camera)
+    Image.fromarray(seen).save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    write_whole(path, buffer.getvalue())
+    return np.asarray(Image.open(buffer))
+
+
+def _segments(frame: RawFrame, pixels: Pixels, camera: Intrinsics) -> np.ndarray:
+    """(H, W) int64."""
+    if frame.masks is None:
+        return oversegment(pixels.colour, pixels.depth_mm, intrinsics=camera)
+    own = frame.colour_camera
+    masks = read_mask_image(frame.masks, height=own.height, width=own.width)
+    return labels_in(masks, source=own, target=camera, outside=UNCOVERED)
+
+
+def _write_images(out: Path, scene: str, frame: RawFrame, pixels: Pixels) -> None:
+    """Depth and pose, where they are not there: in a folder whose ``2D`` is the capture's own, they are."""
+    depth, pose = depth_path(out, scene, frame.number), world_pose_path(out, scene, frame.number)
+    if not depth.exists():
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.depth_mm).save(buffer, "PNG", compress_level=1)
+        write_whole(depth, buffer.getvalue())
+    if pixels.pose_c2w is not None and not pose.exists():
+        lines = "".join(" ".join(map(repr, row)) + "\n" for row in pixels.pose_c2w.tolist())
+        write_whole(pose, lines.encode())
+
+
+def _failed(frame_id: str, error: DitrError) -> FrameOutcome:
+    return FrameOutcome(frame_id=frame_id, state="failed", why=f"{error.where}: {error.what}")
