@@ -11,7 +11,8 @@ from ditr.runner.inputs import Selection
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
-    from ditr.data.dataset import Dataset, Split
+    from ditr.data.dataset import Dataset
+    from ditr.data.scannet_sv import Split
 
 
 def select(
