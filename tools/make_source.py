@@ -157,7 +157,7 @@ def _pinned(text: str, *, sha256: str, scores: dict[str, Score]) -> str:
     new = {
         "description": said,
         "weights": f"{{kind: pretrained, file: {NAME}.safetensors, sha256: {sha256}}}",
-        "licence": "the project's own",
+        "licence": "apache-2.0",
     }
     keys = [line.split(":")[0] for line in text.splitlines()]
     lines = [f"{key}: {new[key]}" if key in new else line for key, line in zip(keys, text.splitlines(), strict=True)]

@@ -141,6 +141,17 @@ def test_a_build_for_the_cpu_is_looked_for_in_pytorchs_index_and_else_the_one_wi
         script._install_torch()
 
 
+def test_the_image_for_gpus_asks_for_the_same_torch_by_name(script: ModuleType) -> None:
+    assert f"RUN TORCH={script.TORCH} python3 tools/setup.py" in (script.ROOT / "Dockerfile").read_text()
+
+
+def test_the_notice_names_all_weights_that_are_in_the_repository(script: ModuleType) -> None:
+    weights = [path.relative_to(script.ROOT) for path in (script.ROOT / "registry").rglob("*.safetensors")]
+    notice = (script.ROOT / "NOTICE").read_text()
+    assert weights
+    assert [str(path) for path in weights if str(path) not in notice] == []
+
+
 @pytest.mark.parametrize(
     ("platform", "says"), [("darwin", "on macOS use the Dockerfile"), ("win32", "on Windows use WSL 2")]
 )
