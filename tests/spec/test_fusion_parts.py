@@ -137,12 +137,9 @@ def test_it_is_in_the_json_schema_of_its_project(project: Path) -> None:
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        (
-            "nowhere:Part",
-            "mine.yaml:5:16: fusion.mine: {}: cannot import nowhere: ModuleNotFoundError: No module named",
-        ),
-        ("json:dumps", "mine.yaml:5:16: fusion.mine: {}: json:dumps is no fusion part"),
-        ("ditr.fusion:FusionPart", "mine.yaml:5:16: fusion.mine: {}: ditr.fusion:FusionPart is no fusion part"),
+        ("nowhere:Part", "cannot import nowhere: ModuleNotFoundError: No module named"),
+        ("json:dumps", "json:dumps is no fusion part"),
+        ("ditr.fusion:FusionPart", "ditr.fusion:FusionPart is no fusion part"),
     ],
 )
 def test_a_part_that_cannot_be_loaded_is_told_at_its_place(project: Path, reference: str, message: str) -> None:
