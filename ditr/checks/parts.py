@@ -101,7 +101,7 @@ class _Otherwise:
         moved = {
             name: getattr(sample, name)[self._order] for name in ("xyz", "colour", "superpoints", "uv", "uv_valid")
         }
-        if sample.tokens is not None and sample.map_hw is None:
+        if sample.map_hw is None and sample.tokens is not None:
             moved["tokens"] = sample.tokens[:, :, self._order]  # the points' own
         self._was = batch
         self.batch = Batch(samples=(*(batch.samples if len(batch) == 1 else ()), replace(sample, **moved)))

@@ -1,4 +1,4 @@
-"""``ditr init --arm``, and what becomes of its part: checked, trained, compared, looked at, changed, taken away."""
+"""``ditr init --arm``, and what becomes of its part: tested, trained, compared, looked at, changed, taken away."""
 
 from __future__ import annotations
 
@@ -61,9 +61,6 @@ def test_an_arm_from_the_template_to_the_comparison(study: Path) -> None:
     assert passed.returncode == 0, passed.stdout.decode()
 
     assert "variant custom (film)" in done("validate", "film")
-    checked = done("check", "film", "--stage", "4", "--frames", "1", *SHORT[:2])
-    assert "part_film_rows" in checked
-    assert "FAIL" not in checked
     assert "custom (film)" in done("run", "film", *SHORT)
     assert "custom (film)" in done("ls")
     assert "film" in done("compare", "film")
@@ -102,7 +99,7 @@ def test_the_page_shows_what_the_template_writes(study: Path) -> None:
     assert "Early" in second
     (shell,) = snippets("sh")
     commands = {line.split()[1] for line in shell.splitlines() if line.startswith("ditr")}
-    assert commands == {"init", "validate", "check", "run", "compare"}, "as the test above runs them"
+    assert commands == {"init", "validate", "check", "run", "compare"}, "as the tests here run them"
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ def padded(
     samples: Sequence[LoopOutput],
     batch: Batch,
     *,
-    balance_loss: Tensor | None = None,
+    fusion_losses: Mapping[str, Tensor] | None = None,
     statistics: dict[str, Tensor] | None = None,
 ) -> ModelOutput:
     """Of outputs for the samples of a batch, which may differ in queries, points and superpoints.
@@ -44,7 +44,7 @@ def padded(
             [sample.query_superpoints for sample in samples], batch_first=True
         ),
         layout=layout,
-        fusion_losses={} if balance_loss is None else {"balance_loss": balance_loss},
+        fusion_losses=fusion_losses or {},
         statistics={} if statistics is None else statistics,
     )
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ditr.data.batch import Batch, Sample
+from ditr.errors import DitrError
 from ditr.model.masks import Level
 from ditr.model.output import to_floats
 from ditr.spec.models import LossSpec
@@ -44,9 +45,9 @@ class Case:
     outputs: tuple[LoopOutput, ...]
     samples: tuple[Sample, ...]
 
-    def loss(self, criterion: Criterion, *, balance_loss: Tensor | None = None) -> Losses:
+    def loss(self, criterion: Criterion, **fusion_losses: Tensor) -> Losses:
         batch = Batch(samples=self.samples)
-        return criterion(padded(self.outputs, batch, balance_loss=balance_loss), batch)
+        return criterion(padded(self.outputs, batch, fusion_losses=fusion_losses), batch)
 
 
 def make_case(sizes: list[tuple[int, int]]) -> Case:
@@ -225,13 +226,16 @@ def test_a_zero_no_object_weight_is_finite_without_a_match() -> None:
     assert losses.total.isfinite()
 
 
-def test_the_balance_loss_is_added_and_differentiated() -> None:
+def test_a_loss_of_the_fusion_is_added_and_differentiated() -> None:
     case, criterion = make_case([(40, 3)]), Criterion(LossSpec())
     gate = torch.tensor(0.7, requires_grad=True)
     plain, balanced = case.loss(criterion), case.loss(criterion, balance_loss=3 * gate)
     assert balanced.terms["balance_loss"] == pytest.approx(2.1)
     assert balanced.total.item() == pytest.approx(plain.total.item() + 2.1, rel=1e-6)
     assert torch.autograd.grad(balanced.total, gate)[0].item() == pytest.approx(3.0)
+    for name in ("inst_loss", "dice_3"):
+        with pytest.raises(DitrError, match=f"a fusion part calls a loss {name}"):
+            case.loss(criterion, **{name: gate})
 
 
 def test_each_weight_of_the_spec_scales_its_term() -> None:

@@ -1,0 +1,168 @@
+"""Fusion parts of any origin in the model: in one order, under their own names, of the right shapes, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ditr.data.batch import Batch
+from ditr.errors import DitrError
+from ditr.fusion import Additions, BatchFeatures, FusionModule, FusionPart, Place, Segments, Sizes
+from ditr.model.esam import EsamSingleView
+from ditr.model.output import ModelOutput
+from ditr.spec.fusion import BiFusionSpec, FusionSpec, InjectionSpec, StemSpec
+from tests.reference.own_parts import Everywhere
+
+Build = Callable[[FusionSpec], EsamSingleView]
+
+
+def fusion_of(**parts: Any) -> FusionSpec:
+    return FusionSpec(**parts)
+
+
+def tensors(output: ModelOutput) -> list[Tensor]:
+    return [tensor for one in output.samples for head in one.heads for tensor in (head.class_logits, head.masks)]
+
+
+def part_of(module: type[FusionModule]) -> FusionPart:
+    class Part(FusionPart):
+        def build(self, sizes: Sizes) -> FusionModule:
+            return module()
+
+    return Part()
+
+
+def test_an_own_part_starts_as_nothing_and_reaches_every_head(build: Build, batch: Batch) -> None:
+    plain, model = build(FusionSpec()), build(fusion_of(own=Everywhere()))
+    assert {name.partition(".")[0] for name in model.state_dict()} - {"backbone", "pool", "decoder"} == {"own"}
+    for name, weight in plain.state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name])
+    ours, theirs = (tensors(one.eval()(batch)) for one in (model, plain))
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    start = tensors(model.train()(batch))
+    for layer in ("up", "skip", "scale", "of_points", "of_superpoints"):
+        weight = model.get_parameter(f"own.{layer}.weight")
+        torch.nn.init.normal_(weight)
+        found = tensors(model.train()(batch))
+        assert not torch.equal(found[0], start[0]), layer
+        torch.nn.init.zeros_(weight)
+
+
+def test_parts_are_built_and_act_in_one_order(build: Build, batch: Batch) -> None:
+    came: list[str] = []
+
+    def named(name: str) -> FusionPart:
+        class Noted(FusionModule):
+            def __init__(self) -> None:
+                super().__init__()
+                came.append(f"{name} built")
+
+            def fuse_points(self, x: Tensor, features: BatchFeatures) -> Tensor:
+                came.append(f"{name} points")
+                return x
+
+            def fuse_superpoints(self, x: Tensor, superpoints: Segments, features: BatchFeatures) -> Tensor:
+                came.append(f"{name} superpoints")
+                return x
+
+        return part_of(Noted)
+
+    model = build(fusion_of(b=named("b"), stem=StemSpec(), a=named("a"), bifusion=BiFusionSpec(width=8)))
+    assert tuple(model.parts) == ("bifusion", "stem", "a", "b")
+    model(batch)
+    assert came == ["a built", "b built", "a points", "b points", "a superpoints", "b superpoints"]
+
+
+def test_additions_of_several_parts_at_one_place_are_their_sum(build: Build, batch: Batch) -> None:
+    class Ones(FusionModule):
+        def add_to_voxels(self, features: BatchFeatures) -> Additions:
+            return {("up", 2): torch.ones(len(features.voxels.voxels(2)), 8)}
+
+    seen: list[Additions] = []
+    model = build(fusion_of(injection=InjectionSpec(scales=(2,), init="random"), a=part_of(Ones), b=part_of(Ones)))
+    alone = build(fusion_of(injection=InjectionSpec(scales=(2,), init="random")))
+    for one in (model, alone):
+        features = BatchFeatures(points=one.read_2d(batch, statistics={}), in_space=one.voxelise(batch))  # type: ignore[arg-type]
+        injector = one.injector(features)
+        assert injector is not None
+        seen.append(injector.additions())
+    torch.testing.assert_close(seen[0]["up", 2], seen[1]["up", 2] + 2)
+
+
+def test_two_branches_of_a_stride_have_statistics_of_their_own(build: Build, batch: Batch) -> None:
+    class Both(FusionModule):
+        def add_to_voxels(self, features: BatchFeatures) -> Additions:
+            count = len(features.voxels.voxels(8))
+            return {("up", 8): torch.zeros(count, 12), ("skip", 8): torch.zeros(count, 8)}
+
+    statistics = build(fusion_of(own=part_of(Both)))(batch).statistics
+    assert {"injection_up_s8_relative_norm", "injection_skip_s8_relative_norm"} <= statistics.keys()
+
+
+class TooWide(FusionModule):
+    def add_to_voxels(self, features: BatchFeatures) -> Additions:
+        return {("up", 2): torch.zeros(len(features.voxels.voxels(2)), 9)}
+
+
+class AtNoPlace(FusionModule):
+    def add_to_voxels(self, features: BatchFeatures) -> Additions:
+        return {("up", 3): torch.zeros(1, 1)}
+
+
+class LosesPoints(FusionModule):
+    def fuse_points(self, x: Tensor, features: BatchFeatures) -> Tensor:
+        return x[1:]
+
+
+class LosesVoxels(FusionModule):
+    def fuse_voxels(self, x: Tensor, place: Place, features: BatchFeatures) -> Tensor:
+        return x[1:] if place == ("bottleneck", 16) else x
+
+
+class LosesSuperpoints(FusionModule):
+    def fuse_superpoints(self, x: Tensor, superpoints: Segments, features: BatchFeatures) -> Tensor:
+        return x[:, 1:]
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (TooWide, r"the fusion part own gives \(\d+, 9\) at up_s2, where there is \(\d+, 8\)"),
+        (AtNoPlace, r"own adds something at \('up', 3\), which is no place of the backbone"),
+        (LosesPoints, r"own gives \(1049, 6\) at the points, where there is \(1050, 6\)"),
+        (LosesVoxels, "own gives .* at bottleneck, where there is"),
+        (LosesSuperpoints, r"own gives \(16, 5\) at the superpoints, where there is \(16, 6\)"),
+    ],
+)
+def test_another_shape_is_refused_by_name(module: type[FusionModule], message: str, build: Build, batch: Batch) -> None:
+    with pytest.raises(DitrError, match=message) as caught:
+        build(fusion_of(own=part_of(module)))(batch)
+    assert caught.value.where == "fusion.own"
+
+
+def test_what_is_no_module_or_has_no_free_name_is_refused(build: Build) -> None:
+    class Linear(FusionPart):
+        def build(self, sizes: Sizes) -> nn.Module:
+            return nn.Linear(1, 1)
+
+    with pytest.raises(DitrError, match="the fusion part own builds a Linear, not a FusionModule"):
+        build(fusion_of(own=Linear()))
+    with pytest.raises(DitrError, match="a fusion part cannot be called training"):
+        build(fusion_of(training=part_of(FusionModule)))
+
+
+def test_losses_and_statistics_of_a_part_are_logged_and_learnt(build: Build, batch: Batch) -> None:
+    output = build(fusion_of(own=Everywhere(), bifusion=BiFusionSpec(width=8))).train()(batch)
+    assert output.fusion_losses.keys() == {"balance_loss", "everywhere_loss"}
+    assert output.statistics["everywhere_shift"] == 0
+    assert not output.statistics["everywhere_shift"].requires_grad
+
+
+def test_only_a_part_that_reads_the_backbone_inside_keeps_a_pass_from_being_captured(build: Build) -> None:
+    everything = fusion_of(bifusion=BiFusionSpec(width=8), injection=InjectionSpec(), stem=StemSpec())
+    assert build(everything).uncaptured == ()
+    assert build(fusion_of(own=Everywhere(), stem=StemSpec())).uncaptured == ("own",)
