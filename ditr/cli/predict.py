@@ -75,13 +75,13 @@ def predict(
     """
     from ditr.report.scene_viewer import open_scene_page
     from ditr.report.web_page import address
-    from ditr.runner.predictions import make_folder
+    from ditr.runner.predictions import require_new
 
     if live and not merge:
         raise DitrError("only a merged scene is shown", code=Code.ENVIRONMENT, where="--live", fix="Add --merge.")
     registry = Registry()
     trained = _trained(model, spec, min_score, registry=registry)
-    make_folder(out, merged=merge)
+    require_new(out)
     if live:
         end_when_told()
         with open_scene_page(host, port) as page, suppress(KeyboardInterrupt):
