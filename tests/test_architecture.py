@@ -20,7 +20,7 @@ ONLY_IMPORTED_BY = {
     "MinkowskiEngineBackend": "model/sparse/",
     "mlflow": "record/views/",
     "duckdb": "record/views/",
-    "viser": "report/viewer.py",
+    "viser": "report/pages",
     "rich": "cli/",
     "typer": "cli/",
 }

@@ -73,15 +73,15 @@ def predict(
     scores (npz), `panels/` as `ditr view --out` draws them. With --merge, of each scene `scenes/`: its instances by
     geometry, as PLY, npz and picture, with their AP where there is ground truth. `result.json` says with what.
     """
-    from ditr.report.scene_viewer import open_scene_page
-    from ditr.report.web_page import address
-    from ditr.runner.predictions import make_folder
+    from ditr.report.pages.page import address
+    from ditr.report.pages.scene import open_scene_page
+    from ditr.runner.predictions import require_new
 
     if live and not merge:
         raise DitrError("only a merged scene is shown", code=Code.ENVIRONMENT, where="--live", fix="Add --merge.")
     registry = Registry()
     trained = _trained(model, spec, min_score, registry=registry)
-    make_folder(out, merged=merge)
+    require_new(out)
     if live:
         end_when_told()
         with open_scene_page(host, port) as page, suppress(KeyboardInterrupt):

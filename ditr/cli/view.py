@@ -51,8 +51,8 @@ def view(
     folder = find_run(run, runs=runs_dir())
     name = folder.path.resolve().name
     if out is None:
-        from ditr.report.viewer import INSTEAD, serve
-        from ditr.report.web_page import require_place
+        from ditr.report.pages.frame import INSTEAD, serve
+        from ditr.report.pages.page import require_place
 
         require_place(host, port, instead=INSTEAD)
         shown, best_score = _see(folder, frame)

@@ -23,22 +23,11 @@ from ditr.runner.merging import Merging
 from ditr.runner.predictor import Predictor
 
 
-def make_folder(folder: Path, *, merged: bool) -> None:
-    """The empty folder and those in it, before any work is done.
-
-    Raises
-    ------
-    DitrError: there is something in it, or it cannot be made.
-    """
+def require_new(folder: Path) -> None:
+    """Before any work is done; DitrError if there is something in the folder."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         fix = "Name a new folder."
         raise DitrError("there is something already", code=Code.ENVIRONMENT, where=str(folder), fix=fix)
-    try:
-        for kind in (*FOLDERS, SCENES) if merged else FOLDERS:
-            (folder / kind).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        what = f"the folder cannot be made: {error.strerror}"
-        raise DitrError(what, code=Code.ENVIRONMENT, where=str(folder), fix="Name another folder.") from error
 
 
 def write_predictions(
@@ -50,8 +39,8 @@ def write_predictions(
 
     Parameters
     ----------
-    folder: that of ``make_folder``.
-    merging: takes every frame.
+    folder: a new one, which is made.
+    merging: takes every frame, and writes there too.
 
     Raises
     ------
@@ -60,6 +49,8 @@ def write_predictions(
     total, model_ms, began = len(predictor), 0.0, time.monotonic()
     write = partial(write_frame, folder, model=predictor.trained.name, best_score=predictor.trained.best_score)
     try:
+        for kind in FOLDERS if merging is None else (*FOLDERS, SCENES):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
         with closing(predictor.predict()) as predicted, _Beside(min(total, len(os.sched_getaffinity(0)))) as beside:
             for frame in predicted:
                 progress("predict", frame.index, total)

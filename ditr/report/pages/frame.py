@@ -13,7 +13,7 @@ import numpy as np
 from ditr.data.frame_view import Cloud, FrameView
 from ditr.evaluation.point_outcomes import least_shown, point_outcomes
 from ditr.report.frame_colours import Colouring, colourings, colours_of, keys_of
-from ditr.report.web_page import add_camera, address, open_page
+from ditr.report.pages.page import add_camera, address, open_page
 
 if TYPE_CHECKING:
     from viser import ViserServer

@@ -11,9 +11,9 @@ import pytest
 
 from ditr.errors import DitrError
 from ditr.evaluation.scene import empty_scene, merge
+from ditr.report.pages.page import require_place
+from ditr.report.pages.scene import INSTEAD, ScenePage, open_scene_page
 from ditr.report.scene_colours import scene_colours
-from ditr.report.scene_viewer import INSTEAD, ScenePage, open_scene_page
-from ditr.report.web_page import require_place
 from tests.ports import free_port
 from tests.reference.hand_made_frame import POSE, hand_made
 

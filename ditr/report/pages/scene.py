@@ -11,8 +11,8 @@ import numpy as np
 from ditr.data.frame_view import FrameView
 from ditr.evaluation.scene import Scene
 from ditr.evaluation.voxels import VOXEL_M
+from ditr.report.pages.page import add_camera, open_page
 from ditr.report.scene_colours import scene_colours
-from ditr.report.web_page import add_camera, open_page
 
 if TYPE_CHECKING:
     from viser import ViserServer

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from ditr.errors import Code, DitrError
-from ditr.report import viewer, web_page
 from ditr.report.frame_colours import colours_of
+from ditr.report.pages import frame, page
 from tests.ports import free_port
 from tests.reference.hand_made_frame import POSE, hand_made
 
@@ -41,19 +41,19 @@ def test_the_page_is_served_at_its_address_until_ctrl_c(
             answers.append((url, answer.status, answer.read()))
         raise KeyboardInterrupt
 
-    web_page.require_place("localhost", port, instead=viewer.INSTEAD)
-    viewer.serve(hand_made(features=features), run="run-s0", best_score=0.5, host="localhost", port=port, ready=ready)
+    page.require_place("localhost", port, instead=frame.INSTEAD)
+    frame.serve(hand_made(features=features), run="run-s0", best_score=0.5, host="localhost", port=port, ready=ready)
     ((url, status, body),) = answers
     assert (url, status) == (f"http://localhost:{port}", 200)
     assert b"<html" in body
     assert capfd.readouterr() == ("", ""), "viser says nothing of its own"
-    web_page.require_place("localhost", port, instead=viewer.INSTEAD)
+    page.require_place("localhost", port, instead=frame.INSTEAD)
 
 
 def test_without_viser_the_message_has_the_command(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     monkeypatch.setitem(sys.modules, "viser", None)
     with pytest.raises(DitrError, match="needs viser") as error:
-        web_page.require_place("localhost", port, instead=viewer.INSTEAD)
+        page.require_place("localhost", port, instead=frame.INSTEAD)
     assert error.value.code is Code.ENVIRONMENT
     assert "pip install 'ditr[view]'" in error.value.fix
 
@@ -61,16 +61,16 @@ def test_without_viser_the_message_has_the_command(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "0.0.0.0"])
 def test_a_port_in_use_is_refused_with_another(taken: int, host: str) -> None:
     with pytest.raises(DitrError, match="already in use") as error:
-        web_page.require_place(host, taken, instead=viewer.INSTEAD)
+        page.require_place(host, taken, instead=frame.INSTEAD)
     assert error.value.where == f"{host}:{taken}"
     assert "--port" in error.value.fix
 
 
 def test_a_host_that_is_not_this_machine_is_refused(port: int) -> None:
     with pytest.raises(DitrError, match="cannot be served"):
-        web_page.require_place("192.0.2.1", port, instead=viewer.INSTEAD)
+        page.require_place("192.0.2.1", port, instead=frame.INSTEAD)
     with pytest.raises(DitrError, match="cannot be served"):
-        web_page.require_place("no.such.host.invalid", port, instead=viewer.INSTEAD)
+        page.require_place("no.such.host.invalid", port, instead=frame.INSTEAD)
 
 
 def test_a_port_that_is_taken_at_the_last_moment_is_not_swapped_for_another(
@@ -78,7 +78,7 @@ def test_a_port_that_is_taken_at_the_last_moment_is_not_swapped_for_another(
 ) -> None:
     monkeypatch.setenv("_VISER_PORT_OVERRIDE", str(free_port()))  # viser's own way to another port than was asked for
     with pytest.raises(DitrError, match="it was taken"):
-        viewer.serve(
+        frame.serve(
             hand_made(),
             run="run-s0",
             best_score=0.5,
@@ -95,19 +95,19 @@ def test_an_address_that_the_machine_lacks_is_passed_over(port: int, monkeypatch
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
     ]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **named: both)
-    assert web_page.require_place("localhost", port, instead=viewer.INSTEAD) == "127.0.0.1"
+    assert page.require_place("localhost", port, instead=frame.INSTEAD) == "127.0.0.1"
 
 
 def test_counts_follow_the_score() -> None:
     view = hand_made()
-    assert viewer.counts(view, 0.5) == "**2** of 3 predictions shown, **1** of 2 instances found at IoU 0.5"
-    assert viewer.counts(view, 0.0) == "**3** of 3 predictions shown, **2** of 2 instances found at IoU 0.5"
+    assert frame.counts(view, 0.5) == "**2** of 3 predictions shown, **1** of 2 instances found at IoU 0.5"
+    assert frame.counts(view, 0.0) == "**3** of 3 predictions shown, **2** of 2 instances found at IoU 0.5"
 
 
 def test_the_legend_is_text_in_colours() -> None:
-    assert "right 33%" in viewer.legend(hand_made(), "disagreement", min_score=0.5)
-    assert "#2a9d4b" in viewer.legend(hand_made(), "disagreement", min_score=0.5)
-    assert viewer.legend(hand_made(), "colour", min_score=0.5) == ""
+    assert "right 33%" in frame.legend(hand_made(), "disagreement", min_score=0.5)
+    assert "#2a9d4b" in frame.legend(hand_made(), "disagreement", min_score=0.5)
+    assert frame.legend(hand_made(), "colour", min_score=0.5) == ""
 
 
 def test_the_frustum_is_the_frames_camera(port: int, capfd: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +117,7 @@ def test_the_frustum_is_the_frames_camera(port: int, capfd: pytest.CaptureFixtur
 
     view, server = hand_made(), viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
     try:
-        frustum = web_page.add_camera(server, view.in_space, image=view.image)
+        frustum = page.add_camera(server, view.in_space, image=view.image)
         half = np.tan(frustum.fov / 2)
         corner = SO3(frustum.wxyz).as_matrix() @ [half * frustum.aspect, half, 1] + frustum.position
     finally:
@@ -147,7 +147,7 @@ def test_the_controls_change_the_scene(port: int, monkeypatch: pytest.MonkeyPatc
         for name in names:
             monkeypatch.setattr(of, f"add_{name}", recorded(getattr(of, f"add_{name}")))
     try:
-        viewer._fill(server, view, run="run-s0", best_score=0.5)
+        frame._fill(server, view, run="run-s0", best_score=0.5)
         cloud, camera = made["/points"], made["/camera"]
         assert np.array_equal(cloud.points, view.in_space.xyz)
         assert np.array_equal(cloud.colors, colours_of(view, "prediction", min_score=0.5))
