@@ -1,4 +1,4 @@
-"""``ditr data make | check | show | ls``: data sets by registry name or folder; see also ``data_import``, ``data_pack``."""
+"""``ditr data make | check | show | ls``: data sets by name or folder; see also ``data_import`` and ``data_pack``."""
 
 from __future__ import annotations
 
