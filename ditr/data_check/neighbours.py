@@ -13,7 +13,7 @@ import numpy as np
 
 from ditr.data.frame_view import spread_evenly
 from ditr.data.scannet_sv import FrameSet
-from ditr.data_check.pose_mistakes import MISTAKES, RIGHT, Mistake
+from ditr.data_check.pose_mistakes import MISTAKES, NO_POSITION, RIGHT, Mistake
 from ditr.errors import DitrError
 from ditr.geometry.camera import Intrinsics, project
 
@@ -24,13 +24,13 @@ POINTS = 1000
 _MIN_MOTION = 0.3
 """Of a pair, in radians turned plus metres moved: those of less agree whatever the convention."""
 _LOOK_AHEAD = 60
-_TOLERANCE_M, _TOLERANCE_SHARE = 0.04, 0.02
+_TOLERANCE_M, _TOLERANCE_SHARE = 0.03, 0.01
 """Depth may differ by so much, plus this share of itself."""
 _MIN_SEEN = 0.1
 """Of the points, for the share of them that agrees to say anything."""
 _AGREES, _DISAGREES = 0.6, 0.3
-_CLEARLY = 1.5
-"""So many times more points agree if what is named is a mistake."""
+_CLEARLY, _MORE = 1.5, 1.1
+"""So many times more points agree if what is named is a mistake; and, of depth, than if cameras only turned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,9 @@ def compare_neighbours(frames: FrameSet) -> Neighbours | None:
     stored = _agreement(pairs, RIGHT)
     corrected = ((_agreement(pairs, mistake), mistake) for mistake in MISTAKES)
     best, mistake = max(corrected, key=lambda one: one[0].agreeing)
-    if best.share >= _AGREES and best.agreeing >= _CLEARLY * stored.agreeing:
+    clearly = best.share >= _AGREES and best.agreeing >= _CLEARLY * stored.agreeing
+    # Of depth that is taken for much more than it is, positions make no difference: they must make one.
+    if clearly and (mistake.depth_factor == 1 or best.agreeing >= _MORE * _agreement(pairs, NO_POSITION).agreeing):
         return Neighbours(stored=stored, mistake=mistake, corrected=best)
     return Neighbours(stored=stored)
 
@@ -150,7 +152,7 @@ def _agreement(pairs: list[_Pair], mistake: Mistake) -> Agreement:
         distance = (world[where.valid] - second[:3, 3]) @ second[:3, 2]
         measured = depth[v, u]
         known = measured > 0
-        allowed = _TOLERANCE_M * mistake.depth_factor + _TOLERANCE_SHARE * measured
         seen += int(known.sum())
+        allowed = _TOLERANCE_M * mistake.unit_per_m + _TOLERANCE_SHARE * measured
         agreeing += int((known & (np.abs(distance - measured) <= allowed)).sum())
     return Agreement(pairs=len(pairs), points=sum(len(pair.points) for pair in pairs), seen=seen, agreeing=agreeing)

@@ -1,4 +1,8 @@
-"""The mistakes that are made about poses and depth when a capture is read, and what undoes each."""
+"""The mistakes that are made about poses and depth when a capture is read, and what undoes each.
+
+How the world is turned makes no difference to whether frames agree in it, so that a mistake about which axis is up is
+none of these.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,9 @@ class Mistake:
     pose: Callable[[np.ndarray], np.ndarray] | None = None
     """The right pose (4, 4) of the stored one; None where poses are right."""
     depth_factor: float = 1.0
-    """The right depth by the stored one."""
+    """The right depth by the stored one, in the unit of positions."""
+    unit_per_m: float = 1.0
+    """Of positions."""
 
     def corrected(self, pose: np.ndarray) -> np.ndarray:
         """(4, 4), camera to world."""
@@ -50,6 +56,12 @@ def _quaternion_rolled(pose: np.ndarray, *, by: int) -> np.ndarray:
     return _with_rotation(pose, Rotation.from_quat(quaternion).as_matrix())
 
 
+def _at_origin(pose: np.ndarray) -> np.ndarray:
+    result = pose.copy()
+    result[:3, 3] = 0
+    return result
+
+
 def _with_rotation(pose: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     result = pose.copy()
     result[:3, :3] = rotation
@@ -57,6 +69,7 @@ def _with_rotation(pose: np.ndarray, rotation: np.ndarray) -> np.ndarray:
 
 
 RIGHT = Mistake(cause="nothing is wrong")
+NO_POSITION = Mistake(cause="positions mean nothing", pose=_at_origin)
 
 _WORLD_TO_CAMERA = "poses are world to camera, and were taken for camera to world: invert them"
 _OPENGL = "the camera's axes are OpenGL's (y up, z backward), and were taken for OpenCV's: flip y and z"
@@ -65,9 +78,10 @@ MISTAKES = (
     Mistake(cause=_OPENGL, pose=lambda pose: pose @ _FLIP),
     *(Mistake(cause=_WORLD_TO_CAMERA, pose=_after_turn(turn, _inverted)) for turn in _TURNS),
     *(
-        Mistake(cause=f"{_WORLD_TO_CAMERA}; and {_OPENGL}", pose=_after_turn(turn, pose))
+        Mistake(
+            cause=f"{_WORLD_TO_CAMERA}; and {_OPENGL}", pose=_after_turn(turn, lambda pose: _inverted(pose) @ _FLIP)
+        )
         for turn in _TURNS
-        for pose in (lambda pose: _inverted(pose) @ _FLIP, lambda pose: _FLIP @ _inverted(pose))
     ),
     Mistake(cause="rotations are transposed, rows for columns: transpose them", pose=_transposed),
     Mistake(
@@ -79,13 +93,13 @@ MISTAKES = (
         pose=lambda pose: _quaternion_rolled(pose, by=1),
     ),
     *(
-        Mistake(cause=f"depth is {times:g} times too {word} for the poses: {why}", depth_factor=factor)
-        for times, why in (
-            (5, "images of 5000 a metre were read as millimetres, or the reverse"),
-            (6.5535, "images of 6553.5 a metre were read as millimetres, or the reverse"),
-            (10, "images of 10,000 a metre were read as millimetres, or the reverse"),
-            (1000, "one of the two is in millimetres, the other in metres"),
+        Mistake(
+            cause=f"depth is {times:g} times too {word} for the poses: images of {1000 * times:g} a metre were read as "
+            f"{read}",
+            depth_factor=factor,
         )
-        for word, factor in (("large", 1 / times), ("small", times))
+        for times in (5, 6.5535, 10)
+        for word, factor, read in (("large", 1 / times, "millimetres"), ("small", times, "more"))
     ),
+    Mistake(cause="positions are in millimetres, and were taken for metres", depth_factor=1000, unit_per_m=1000),
 )
