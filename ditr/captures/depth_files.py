@@ -11,6 +11,9 @@ import numpy as np
 from ditr.data.scannet_sv import read_image
 from ditr.errors import Code, DitrError
 
+_SATURATED = 65_535
+"""What a sensor's 16 bits hold where nothing was measured, or more than they can say."""
+
 
 def read_depth(path: Path, *, per_m: float, size: tuple[int, int] | None = None) -> np.ndarray:
     """(h, w) float64 metres, 0 where nothing was measured.
@@ -35,7 +38,7 @@ def _whole_numbers(path: Path, size: tuple[int, int] | None) -> np.ndarray:
     values = read_image(path)
     if values.dtype.kind not in "ui":
         raise _broken(path, f"the depth image is {values.shape} {values.dtype}, not of whole numbers")
-    return values
+    return np.where(values == _SATURATED, 0, values)
 
 
 def _open_exr(path: Path, size: tuple[int, int] | None) -> np.ndarray:

@@ -12,6 +12,7 @@ from ditr.captures.depth_files import read_depth
 from ditr.data.scannet_sv import read_image
 from ditr.errors import Code, DitrError
 from ditr.geometry.camera import Intrinsics
+from ditr.geometry.pose import bent
 
 
 class Unusable(Exception):
@@ -62,11 +63,13 @@ class RawFrame:
         Raises
         ------
         DitrError: a file is missing, damaged or of another size than its camera says.
-        Unusable: the pose is not finite, or no pixel has depth.
+        Unusable: the pose is not finite or no rigid one, or no pixel has depth.
         """
         pose = read_pose(self.pose) if isinstance(self.pose, PoseFile) else self.pose
         if pose is not None and not np.isfinite(pose).all():
             raise Unusable("the pose is not finite")
+        if pose is not None and (what := bent(pose)):
+            raise Unusable(f"the pose is not rigid: {what}")
         size = (self.depth_camera.height, self.depth_camera.width)
         depth = read_depth(self.depth, per_m=self.depth_per_m, size=size)
         colour, camera = read_image(self.colour), self.colour_camera

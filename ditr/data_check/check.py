@@ -19,19 +19,32 @@ from ditr.data_check.frame_check import FrameFindings, check_frame
 from ditr.data_check.reprojection_summary import Reprojection, summarise
 from ditr.data_check.split_check import (
     ABSENT,
+    CONVENTION,
+    DEPTH_SCALE,
+    NEIGHBOURS,
     NOTHING_TO_SCORE,
     NOTHING_TO_TRAIN_ON,
+    check_geometry,
     check_instances,
     check_splits,
 )
 from ditr.progress import Progress, silent
 
 REFUSED = frozenset(
-    {"scene in both splits", "frame in both splits", "info pickle", "digest", NOTHING_TO_TRAIN_ON, NOTHING_TO_SCORE}
+    {
+        "scene in both splits",
+        "frame in both splits",
+        "info pickle",
+        "digest",
+        NOTHING_TO_TRAIN_ON,
+        NOTHING_TO_SCORE,
+        CONVENTION,
+        DEPTH_SCALE,
+    }
 )
 """Kinds that leaving out broken frames does not mend: scores on rooms that were trained on, data that is not what its
-digest says, and splits without a single instance."""
-HARMLESS = frozenset({*HARMLESS_IN_A_FRAME, "frame list"})
+digest says, splits without a single instance, and rooms that lie on their side or are of another size."""
+HARMLESS = frozenset({*HARMLESS_IN_A_FRAME, "frame list", NEIGHBOURS})
 """Kinds that take nothing from the frames that are there."""
 _EXAMPLES = 10
 _FRAMES_A_WORKER = 100
@@ -103,6 +116,7 @@ def check_dataset(
     }
     statistics, absent = check_splits(dataset, found.add)
     statistics |= check_instances(dataset, usable, found.add)
+    statistics |= check_geometry(dataset, usable, found.add)
     held = set(dataset.ids)  # a frame that the list of the other split names is there
     found.broken.update(dict.fromkeys((frame for frame in absent if frame not in held), (ABSENT,)))
     return CheckReport(

@@ -20,21 +20,22 @@ from ditr.data.scannet_sv import (
     read_image,
     read_stored_pose,
     stored_pose_path,
+    world_pose_path,
 )
 from ditr.data_check.label_statistics import label_statistics
 from ditr.data_check.reprojection import LIMIT_PX, FrameReprojection, measure
 from ditr.errors import DitrError
 from ditr.geometry.camera import project
+from ditr.geometry.pose import MAX_ROTATION_ERROR, bent
 
 MAX_COLOUR_DIFFERENCE = 3.0
 """Mean difference of a point's colour from its pixel's that JPEG decoders may cause, of 255."""
 MAX_DEPTH_DIFFERENCE_M = 0.0015
-MAX_ROTATION_ERROR = 1e-3
-"""Largest entry of R R' - 1; poses are written with six decimals and more."""
-HARMLESS = frozenset({"missing depth", "depth", f"missing {POSES}", POSES, "missing features"})
+HARMLESS = frozenset({"missing depth", "depth", f"missing {POSES}", POSES, "world pose", "missing features"})
 """Kinds that leave a frame usable. A run reads neither depth images nor pose_centered, whose matrix the info pickle
-holds, and makes feature maps of its own. Every other kind found in a frame breaks it: its points, labels, pose or image
-are missing or not what they are taken for."""
+holds, nor where frames are in their scene's world, and makes feature maps of its own. Every other kind found in a frame
+breaks it: its points, labels, pose or image are missing or not what they are taken for."""
+DEPTH = "depth of a frame's points m, median"
 _ROW_BYTES = {POINTS: 24, SUPERPOINTS: 8, INSTANCES: 8, SEMANTICS: 8}
 _BAD_VALUES = {
     POINTS: "point values",
@@ -76,7 +77,10 @@ def check_frame(frames: FrameSet, index: int) -> FrameFindings:
     image = _image(found)
     pose = _pose(found, points)
     reprojection = None
+    if pose is not None:
+        _check_world_pose(found, pose)
     if points is not None and pose is not None:
+        found.values[DEPTH] = float(np.median((points[:, :3] - pose[:3, 3]) @ pose[:3, 2]))
         reprojection = _check_pixels(points, pose, image, found)
     found.values |= label_statistics(
         superpoints=columns[SUPERPOINTS],
@@ -156,6 +160,19 @@ def _check_stored_pose(found: _Found) -> None:
         found.add(POSES, f"{path}: differs from the pose in the info pickle")
 
 
+def _check_world_pose(found: _Found, pose: np.ndarray) -> None:
+    """Where the frame is in its scene's world, which puts frames together: it is turned as the centred pose is."""
+    try:
+        world = found.frames.world_pose(found.index)
+    except DitrError as error:
+        found.add("world pose", f"{error.where}: {error.what}")
+        return
+    if world is not None and np.abs(world[:3, :3] - pose[:3, :3]).max() > MAX_ROTATION_ERROR:
+        info = found.frames.infos.frames[found.index]
+        path = world_pose_path(found.frames.root, info.scene, info.number)
+        found.add("world pose", f"{path}: is turned otherwise than the frame's centred pose")
+
+
 def _check_features(found: _Found) -> None:
     file = found.frames.infos.frames[found.index].features_file
     if file is not None and not (found.frames.root / file).is_file():
@@ -180,12 +197,8 @@ def _pose(found: _Found, points: np.ndarray | None) -> np.ndarray | None:
     except DitrError as error:
         found.add("pose not finite", f"{error.where}: {error.what}")
         return None
-    rotation = pose[:3, :3]
-    off = np.abs(rotation @ rotation.T - np.eye(3)).max()
-    determinant = np.linalg.det(rotation)
-    if off > MAX_ROTATION_ERROR or determinant < 0 or not np.array_equal(pose[3], [0, 0, 0, 1]):
-        text = f"R R' differs from 1 by {off:.2g}, det {determinant:.2g}, last row {pose[3].tolist()}"
-        found.add("pose not rigid", f"{info.id}: {text}")
+    if what := bent(pose):
+        found.add("pose not rigid", f"{info.id}: {what}")
         return None
     return pose
 

@@ -16,12 +16,13 @@ from ditr import paths
 from ditr.data.dataset import Dataset, open_dataset
 from ditr.data.scannet_sv import FrameSet
 from ditr.data_check.check import CheckReport, DataProblem, check_dataset
-from ditr.data_check.frame_check import MAX_COLOUR_DIFFERENCE, MAX_ROTATION_ERROR
+from ditr.data_check.frame_check import MAX_COLOUR_DIFFERENCE
 from ditr.data_check.frame_list import FRAME_LISTS
 from ditr.data_check.reprojection import EDGES_PX, LIMIT_PX, MAX_SCALE_ERROR, MIN_COLUMNS, MIN_CONCENTRATION
 from ditr.data_check.reprojection_summary import histogram
 from ditr.errors import Code, DitrError
 from ditr.files import write_text
+from ditr.geometry.pose import MAX_ROTATION_ERROR
 from ditr.progress import Progress, silent
 from ditr.rooms import make_missing
 from ditr.spec.models import DatasetSpec

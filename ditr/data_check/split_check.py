@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from ditr.data.dataset import Dataset, Report
 from ditr.data.manifest import Manifest, read_manifest
 from ditr.data.scannet_sv import MANIFEST, POINTS, FrameSet, Split
-from ditr.data_check.frame_check import FrameFindings
+from ditr.data_check.frame_check import DEPTH, FrameFindings
 from ditr.data_check.frame_list import FRAME_LISTS, read_frame_list
 from ditr.data_check.label_statistics import INSTANCES_A_FRAME, MIN_INSTANCE_POINTS, SCOREABLE, TRAINABLE
+from ditr.data_check.neighbours import compare_neighbours
 from ditr.errors import DitrError
 from ditr.rooms import content_digest
 
 ABSENT = "listed, not in the info pickle"
 """Kind of the frames that a split should have and has not: a score without them is not one of the split."""
+CONVENTION, DEPTH_SCALE, NEIGHBOURS = "pose or depth convention", "depth scale", "neighbouring frames"
+"""Kinds of what is wrong with the geometry of all frames alike; and of frames that do not agree, nobody knows why."""
+LEAST_DEPTH_M, MOST_DEPTH_M = 0.15, 30.0
+"""What the median point of a room is between."""
 NOTHING_TO_TRAIN_ON, NOTHING_TO_SCORE = "no instance to train on", "no instance to score"
 """Kinds of a split without a single one, of which a training or an evaluation would be void."""
 
@@ -35,6 +42,32 @@ def check_splits(dataset: Dataset, report: Report) -> tuple[dict[str, float], tu
     if manifest := read_manifest(dataset.root):
         statistics |= _check_manifest(dataset, manifest, report)
     return statistics, tuple(absent)
+
+
+def check_geometry(
+    dataset: Dataset, usable: Mapping[Split, Sequence[FrameFindings]], report: Report
+) -> dict[str, float]:
+    """Tells ``report`` of depth that no room has, and of frames that do not agree in their scene's world.
+
+    Returns of each split the share of points that agree, of those that can be compared, name -> value.
+    """
+    statistics: dict[str, float] = {}
+    depths = [frame.values[DEPTH] for frames in usable.values() for frame in frames if DEPTH in frame.values]
+    if depths and not LEAST_DEPTH_M < (depth := float(np.median(depths))) < MOST_DEPTH_M:
+        what = f"half of all points are within {depth:.3g} m of their camera, which is too"
+        report(DEPTH_SCALE, f"{dataset.root}: {what} {'far' if depth > MOST_DEPTH_M else 'near'} for a room")
+    for split, frames in dataset.splits.items():
+        found = compare_neighbours(frames)
+        if found is None:
+            continue
+        share, pairs = found.stored.share, f"{found.stored.pairs} pairs of frames"
+        statistics[f"{split} points that a neighbouring frame sees at the same place, share"] = share
+        agree = f"{dataset.root}: {split}: {share:.0%} of the points that both of {pairs} see are at one place"
+        if found.mistake is not None and found.corrected is not None:
+            report(CONVENTION, f"{agree}, and {found.corrected.share:.0%} would be: {found.mistake.cause}")
+        elif found.disagree:
+            report(NEIGHBOURS, f"{agree}; no usual mistake explains it")
+    return statistics
 
 
 def check_instances(

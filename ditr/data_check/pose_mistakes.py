@@ -1,0 +1,105 @@
+"""The mistakes that are made about poses and depth when a capture is read, and what undoes each.
+
+How the world is turned makes no difference to whether frames agree in it, so that a mistake about which axis is up is
+none of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+_FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
+"""OpenGL's camera axes to OpenCV's, and back."""
+_TURNS = tuple(
+    np.array([[1, 0, 0, 0], [0, *rows[0], 0], [0, *rows[1], 0], [0, 0, 0, 1]], dtype=np.float64)
+    for rows in (((1, 0), (0, 1)), ((0, -1), (1, 0)), ((0, 1), (-1, 0)))
+)
+"""What turns an axis of the world up, as a reader may have done: nothing, y, -y."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """One of them, made alike with every frame."""
+
+    cause: str
+    """What is likely to have happened, a sentence's end."""
+    pose: Callable[[np.ndarray], np.ndarray] | None = None
+    """The right pose (4, 4) of the stored one; None where poses are right."""
+    depth_factor: float = 1.0
+    """The right depth by the stored one, in the unit of positions."""
+    unit_per_m: float = 1.0
+    """Of positions."""
+
+    def corrected(self, pose: np.ndarray) -> np.ndarray:
+        """(4, 4), camera to world."""
+        return pose if self.pose is None else self.pose(pose)
+
+
+def _inverted(pose: np.ndarray) -> np.ndarray:
+    return np.asarray(np.linalg.inv(pose))
+
+
+def _after_turn(undo: np.ndarray, pose: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda stored: pose(undo.T @ stored)
+
+
+def _transposed(pose: np.ndarray) -> np.ndarray:
+    return _with_rotation(pose, pose[:3, :3].T)
+
+
+def _quaternion_rolled(pose: np.ndarray, *, by: int) -> np.ndarray:
+    quaternion = np.roll(Rotation.from_matrix(pose[:3, :3]).as_quat(), by)
+    return _with_rotation(pose, Rotation.from_quat(quaternion).as_matrix())
+
+
+def _at_origin(pose: np.ndarray) -> np.ndarray:
+    result = pose.copy()
+    result[:3, 3] = 0
+    return result
+
+
+def _with_rotation(pose: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    result = pose.copy()
+    result[:3, :3] = rotation
+    return result
+
+
+RIGHT = Mistake(cause="nothing is wrong")
+NO_POSITION = Mistake(cause="positions mean nothing", pose=_at_origin)
+
+_WORLD_TO_CAMERA = "poses are world to camera, and were taken for camera to world: invert them"
+_OPENGL = "the camera's axes are OpenGL's (y up, z backward), and were taken for OpenCV's: flip y and z"
+
+MISTAKES = (
+    Mistake(cause=_OPENGL, pose=lambda pose: pose @ _FLIP),
+    *(Mistake(cause=_WORLD_TO_CAMERA, pose=_after_turn(turn, _inverted)) for turn in _TURNS),
+    *(
+        Mistake(
+            cause=f"{_WORLD_TO_CAMERA}; and {_OPENGL}", pose=_after_turn(turn, lambda pose: _inverted(pose) @ _FLIP)
+        )
+        for turn in _TURNS
+    ),
+    Mistake(cause="rotations are transposed, rows for columns: transpose them", pose=_transposed),
+    Mistake(
+        cause="quaternions have their real part first, and it was taken for the last: w x y z is x y z w",
+        pose=lambda pose: _quaternion_rolled(pose, by=-1),
+    ),
+    Mistake(
+        cause="quaternions have their real part last, and it was taken for the first: x y z w is w x y z",
+        pose=lambda pose: _quaternion_rolled(pose, by=1),
+    ),
+    *(
+        Mistake(
+            cause=f"depth is {times:g} times too {word} for the poses: images of {1000 * times:g} a metre were read as "
+            f"{read}",
+            depth_factor=factor,
+        )
+        for times in (5, 6.5535, 10)
+        for word, factor, read in (("large", 1 / times, "millimetres"), ("small", times, "more"))
+    ),
+    Mistake(cause="positions are in millimetres, and were taken for metres", depth_factor=1000, unit_per_m=1000),
+)

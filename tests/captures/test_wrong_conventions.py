@@ -1,0 +1,136 @@
+"""Captures whose poses or depth are not what is said of them: ``data check`` names the mistake by its likely cause."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ditr.captures.formats import FORMATS
+from ditr.captures.importing import INFOS, import_capture
+from ditr.data.dataset import open_folder
+from ditr.data_check.check import CheckReport, check_dataset
+from tests.reference import captures
+from tests.reference.captures import FLIP, Y_UP, Take, camera, takes
+
+SMALL = camera(160, 120)
+Pose = Callable[[np.ndarray], np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def shots() -> list[Take]:
+    return takes(SMALL, count=4)
+
+
+def checked(root: Path, out: Path, *, format: str = "rgbd") -> CheckReport:
+    done = import_capture(root, out, format=FORMATS[format], seed=0, workers=1)
+    return check_dataset(open_folder(out, name="mine", info_files={"val": INFOS}, intrinsics=done.camera))
+
+
+def transposed(pose: np.ndarray) -> np.ndarray:
+    result = pose.copy()
+    result[:3, :3] = pose[:3, :3].T
+    return result
+
+
+def in_millimetres(pose: np.ndarray) -> np.ndarray:
+    result = pose.copy()
+    result[:3, 3] *= 1000
+    return result
+
+
+MISTAKES: dict[str, tuple[Pose, str, tuple[str, ...]]] = {
+    "OpenGL axes": (lambda pose: pose @ FLIP, "", ("OpenGL's",)),
+    "OpenCV taken for OpenGL": (lambda pose: pose, "axes: opengl\n", ("OpenGL's",)),
+    "inverted": (np.linalg.inv, "", ("world to camera",)),
+    "taken for inverted": (lambda pose: pose, "poses: world_to_camera\n", ("world to camera",)),
+    "inverted, y up": (lambda pose: np.linalg.inv(Y_UP @ pose), "up: y\n", ("world to camera",)),
+    "inverted OpenGL": (lambda pose: np.linalg.inv(pose @ FLIP), "", ("world to camera", "OpenGL's")),
+    "inverted, and not OpenGL": (np.linalg.inv, "axes: opengl\n", ("world to camera",)),
+    "transposed": (transposed, "", ("transposed",)),
+    "positions in mm": (in_millimetres, "", ("positions are in millimetres",)),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_wrong_pose_is_named(name: str, shots: list[Take], tmp_path: Path) -> None:
+    change, said, causes = MISTAKES[name]
+    captures.rgbd(tmp_path / "room", shots, SMALL, change=change, said=said)
+    report = checked(tmp_path / "room", tmp_path / "out")
+    (problem,) = report.problems
+    assert (problem.kind, problem.effect) == ("pose or depth convention", "refused")
+    assert all(cause in problem.examples[0] for cause in causes)
+    assert ("OpenGL" in problem.examples[0]) == ("OpenGL's" in causes), "no more is named than is wrong"
+
+
+@pytest.mark.parametrize(("per_m", "times"), [(5000, "5 times too large"), (6553.5, "6.5535 times too large")])
+def test_a_wrong_depth_scale_is_named(per_m: float, times: str, shots: list[Take], tmp_path: Path) -> None:
+    captures.rgbd(tmp_path / "room", shots, SMALL, per_m=per_m)
+    (problem,) = checked(tmp_path / "room", tmp_path / "out").problems
+    assert problem.kind == "pose or depth convention"
+    assert f"depth is {times}" in problem.examples[0]
+
+
+def test_depth_in_millimetres_of_a_sequence_that_should_be_tums_is_named(shots: list[Take], tmp_path: Path) -> None:
+    captures.tum(tmp_path / "room", shots, SMALL, per_m=1000)
+    (problem,) = checked(tmp_path / "room", tmp_path / "out", format="tum").problems
+    assert "depth is 5 times too small" in problem.examples[0]
+
+
+def test_quaternions_of_the_other_order_are_named(shots: list[Take], tmp_path: Path) -> None:
+    captures.tum(tmp_path / "room", shots, SMALL, real_first=True)
+    (problem,) = checked(tmp_path / "room", tmp_path / "out", format="tum").problems
+    assert "quaternions have their real part first" in problem.examples[0]
+
+
+def test_depth_that_no_room_has_is_told_without_any_pose(shots: list[Take], tmp_path: Path) -> None:
+    captures.rgbd(tmp_path / "room", shots, SMALL, change=None, per_m=20)
+    (problem,) = checked(tmp_path / "room", tmp_path / "out").problems
+    assert (problem.kind, problem.effect) == ("depth scale", "refused")
+    assert "too near for a room" in problem.examples[0]
+
+
+def test_poses_of_other_places_agree_nowhere_and_no_cause_is_made_up(shots: list[Take], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def elsewhere(pose: np.ndarray) -> np.ndarray:
+        moved = pose.copy()
+        moved[:3, 3] += rng.uniform(-0.6, 0.6, 3)
+        return moved
+
+    captures.rgbd(tmp_path / "room", shots, SMALL, change=elsewhere)
+    (problem,) = checked(tmp_path / "room", tmp_path / "out").problems
+    assert (problem.kind, problem.effect) == ("neighbouring frames", "harmless")
+
+
+@pytest.mark.parametrize("noise_m", [0.0, 0.02])
+def test_a_right_capture_has_no_problem_and_says_how_well_it_agrees(
+    noise_m: float, shots: list[Take], tmp_path: Path
+) -> None:
+    """Also with the noise of a sensor, and of its poses."""
+    rng = np.random.default_rng(0)
+    noisy = [
+        Take(
+            take.pose + np.pad(rng.normal(0, noise_m / 2, (3, 1)), ((0, 1), (3, 0))),
+            take.colour,
+            take.depth_m + rng.normal(0, noise_m, take.depth_m.shape) * (take.depth_m > 0),
+        )
+        for take in shots
+    ]
+    captures.rgbd(tmp_path / "room", noisy, SMALL)
+    report = checked(tmp_path / "room", tmp_path / "out")
+    assert report.problems == ()
+    assert report.statistics["val points that a neighbouring frame sees at the same place, share"] > 0.75
+
+
+def test_a_pose_file_that_is_not_the_frames_is_found(shots: list[Take], tmp_path: Path) -> None:
+    captures.rgbd(tmp_path / "room", shots, SMALL)
+    done = import_capture(tmp_path / "room", tmp_path / "out", format=FORMATS["rgbd"], seed=0, workers=1)
+    folder = tmp_path / "out/2D/room/pose"
+    (folder / "1.txt").write_text((folder / "0.txt").read_text())
+    (folder / "2.txt").write_text("1 2 3")
+    dataset = open_folder(tmp_path / "out", name="mine", info_files={"val": INFOS}, intrinsics=done.camera)
+    found = {problem.kind: problem for problem in check_dataset(dataset).problems}
+    assert (found["world pose"].count, found["world pose"].effect) == (2, "harmless")
