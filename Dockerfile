@@ -22,7 +22,8 @@ ENV PATH=/opt/ditr/.venv/bin:$PATH \
     PIP_NO_CACHE_DIR=1 \
     DITR_WHEELS=/opt/wheels \
     DITR_CACHE=/work/cache \
-    XDG_DATA_HOME=/work
+    XDG_DATA_HOME=/work \
+    USER=ditr
 
 FROM base AS cpu
 RUN python3 tools/setup.py && rm -rf build "$DITR_WHEELS"

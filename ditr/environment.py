@@ -13,7 +13,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from ditr import paths
+from ditr import paths, plugins
 from ditr.catalog import locate_checkpoint, locate_dataset, locate_weights
 from ditr.driver import hidden_gpu_here
 from ditr.errors import DitrError
@@ -237,6 +237,9 @@ def _weights(name: str, registry: Registry) -> tuple[State, str, str]:
     if isinstance(entry, GivenEntry):
         what = "maps" if isinstance(entry, PrecomputedEntry) else "features of points"
         return State.OK, f"{what} in {entry.path} of the data set, looked for when a run reads them", ""
+    if isinstance(entry, PythonEntry) and not plugins.is_there(entry.module):
+        fix = f"put it into {paths.project_dir()}, or install its package"
+        return State.ABSENT, f"no module {entry.module.partition(':')[0]}", fix
     weights = entry.weights
     if not isinstance(weights, PretrainedWeights):
         return State.OK, "seeded, needs no download", ""

@@ -40,6 +40,12 @@ def load(reference: str, *, where: str) -> Any:
     return getattr(found, attribute)
 
 
+def is_there(reference: str) -> bool:
+    """Whether there is such a module; nothing is run but the packages that it lies in."""
+    _make_importable()
+    return _file_of(reference.partition(":")[0]) is not None
+
+
 def code_digest(reference: str) -> str:
     """32 hex digits of the module's code and of all that it imports from the same project or package.
 

@@ -95,7 +95,8 @@ class FeatureSpec(Part):
     mode: Literal["stored", "online"] = "stored"
     """stored: each frame's map is computed once and kept on disk; online: it is computed anew in every step."""
     input_size: Size | None = None
-    """Height and width in pixels of what the source sees; multiples of its patch. Null for precomputed maps only."""
+    """Height and width in pixels of what the source sees; multiples of its patch. Null for precomputed maps and
+    features of points only."""
     resize: Literal["resize", "pad"] = "resize"
     """How the image becomes input_size: resized whatever its shape, or kept as it is with padding right and below."""
     layers: Annotated[tuple[Layer, ...], Field(min_length=1, strict=False)] = (-1,)

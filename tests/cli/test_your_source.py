@@ -58,3 +58,6 @@ def test_the_template_passes_the_checks_of_features(project: Path, tiny_dataset:
     done = ditr("features", "check", "specs/own_encoder.yaml", "--set", SMALL[0])
     assert done.exit_code == 0, done.output
     assert pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", str(project), "tests/test_own_encoder.py"]) == 0
+    entry = project / "registry" / "features" / "own_encoder.yaml"
+    entry.write_text(entry.read_text().replace("own_encoder:", "nowhere:"))
+    assert "warning: 2D weights own_encoder is not here: no module nowhere" in ditr("validate", "own_encoder").stderr
