@@ -31,8 +31,8 @@ def _entry(run: ArmRun) -> str:
 
 
 def _source_code(run: ArmRun) -> str:
-    """Of a class of the user's; the code of timm's models is in ``packages``."""
-    return str(_features(run).get("code_digest", "timm"))[:_DIGITS]
+    """Of a class of the user's, where the source is one."""
+    return str(_features(run).get("code_digest", "none"))[:_DIGITS]
 
 
 def _features(run: ArmRun) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ditr.catalog import locate_checkpoint, locate_dataset, locate_maps
 from ditr.errors import Code, DitrError
 from ditr.progress import Progress, silent
 from ditr.spec.entries import FolderEntry, GivenEntry, NetworkEntry
-from ditr.spec.feature_maps import map_shape
+from ditr.spec.feature_maps import is_per_point, map_shape
 from ditr.spec.models import DatasetSpec, FeatureSpec, Spec
 from ditr.spec.registry import Registry
 
@@ -94,7 +94,12 @@ def _require_maps(entry: GivenEntry, dataset: Dataset) -> None:
     frame_ids = dataset.ids
     maps = PrecomputedMaps(locate_maps(entry, dataset_root=dataset.root), entry=entry)
     maps.require(frame_ids)
-    maps.read(frame_ids[0])  # a wrong shape is usually that of all maps
+    first = maps.read(frame_ids[0])  # a wrong shape is usually that of all maps
+    if is_per_point(entry):
+        from ditr.data.samples import for_points
+
+        frames, index = dataset.find(frame_ids[0])
+        for_points(first, len(frames.frame(index).points), frame_id=frame_ids[0])
 
 
 def _lacks_maps(

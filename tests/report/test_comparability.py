@@ -153,6 +153,7 @@ UNLIKE_FEATURES: dict[str, Any] = {
     "weights": (FEATURES | {"weights_digest": "0ther"}, "features.digest: 2d in bifusion; 0ther in inject_only"),
     "maps": ({"maps_digest": "0ther", "entry": FEATURES["entry"]}, "features.digest: 2d in bifusion; 0ther in inj"),
     "nothing noted": ({"entry": FEATURES["entry"]}, "features.digest: 2d in bifusion; not noted by inject_only-s0"),
+    "code": (FEATURES | {"code_digest": "0ther"}, "features.code: none in bifusion; 0ther in inject_only"),
     "entry": (FEATURES | {"entry": {"kind": "vit", "mean": [0, 0, 0]}}, "features.entry: "),
 }
 

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
 import torch
 
@@ -89,4 +90,19 @@ def test_precomputed_maps_are_looked_for_before_any_run(precomputed: Path, tiny_
     torch.save(torch.zeros(8, 6, 8), last)
     torch.save(torch.zeros(8, 8, 6), precomputed / f"{tiny_dataset.train.ids[0]}.pt")
     with pytest.raises(DitrError, match=r"is \(8, 8, 6\), not \(8, 6, 8\)"):
+        require_inputs([spec], registry=registry)
+
+
+def test_features_of_points_are_looked_for_before_any_run(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    shutil.copytree(REGISTRY.folders[0], tmp_path / "registry")
+    entry = f"kind: points\npath: {tmp_path}\nfiles: '{{id}}.npy'\nchannels: 2\n"
+    (tmp_path / "registry/features/of_points.yaml").write_text(entry)
+    registry = Registry(tmp_path / "registry")
+    overrides = (*TINY, "features.source=of_points", "features.input_size=null")
+    spec = load_spec(project_dir() / "specs" / "fpn_inject.yaml", registry=registry, overrides=overrides).spec
+    for frame_id in tiny_dataset.train.ids + tiny_dataset.val.ids:
+        np.save(tmp_path / f"{frame_id}.npy", np.zeros((20_000, 2)))
+    require_inputs([spec], registry=registry)
+    np.save(tmp_path / f"{tiny_dataset.train.ids[0]}.npy", np.zeros((19_999, 2)))
+    with pytest.raises(DitrError, match="features of 19999 points, and the frame has 20000"):
         require_inputs([spec], registry=registry)
