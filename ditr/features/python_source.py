@@ -12,7 +12,7 @@ from ditr import plugins
 from ditr.errors import Code, DitrError
 from ditr.spec.entries import PythonEntry
 
-_FIX = "mend the class; docs/your_source.md says what it has to do"
+_FIX = "mend the class; `ditr init --source NAME` writes one that works, and docs/your_source.md says what it has to do"
 
 
 def make_encoder(entry: PythonEntry, *, weights: Path | None) -> nn.Module:
