@@ -208,7 +208,7 @@ class EsamSingleView(nn.Module):
             query_superpoints=queries,
             layout=layout,
             fusion_losses=features.losses if features is not None and self.training else {},
-            statistics={} if features is None else {name: one.detach() for name, one in features.statistics.items()},
+            statistics={} if features is None else features.said(),
         )
 
 

@@ -50,6 +50,25 @@ class BatchFeatures:
         """How the N points are divided into samples."""
         return Padding.of(self.in_space.sizes, device=self.points.valid.device)
 
+    @cached_property
+    def tokens(self) -> Padding:
+        """How the T tokens are divided into samples, as attention to a frame's own tokens needs it."""
+        return Padding.of(self.points.token_counts, device=self.points.valid.device)
+
+    def said(self) -> dict[str, Tensor]:
+        """The statistics, detached.
+
+        Raises
+        ------
+        DitrError: one is no number of the batch or of each sample.
+        """
+        for name, value in self.statistics.items():
+            if value.shape not in ((), (len(self.in_space.sizes),)):
+                what = f"the statistic {name} of a fusion part has the shape {tuple(value.shape)}"
+                fix = "put () numbers into `features.statistics`, or (B,) in evaluation"
+                raise DitrError(what, code=Code.RUN, where="fusion", fix=fix)
+        return {name: value.detach() for name, value in self.statistics.items()}
+
 
 class FusionModule(nn.Module):
     """Base of what a fusion part builds. N points, V voxels of a stride, S superpoints, of all samples together."""

@@ -26,6 +26,8 @@ class PointFeatures:
     """(N, K) float32; those of a point sum to 1."""
     valid: Tensor
     """(N,) bool: the point reads a 2D feature; what the others would read is no feature."""
+    token_counts: tuple[int, ...] = ()
+    """Tokens of each sample, which sum to T; empty where nobody said."""
 
     def dense(self) -> Tensor:
         """(N, C) what every point reads, the invalid ones too: 50 times the tokens, for looking and for tests."""
@@ -79,4 +81,5 @@ def stack(maps: Sequence[Tensor], readings: Sequence[Reading], *, valid: Tensor)
         rows=torch.cat(rows),
         weights=torch.cat([reading.weights for reading in readings]),
         valid=valid,
+        token_counts=tuple(tokens[0].numel() for tokens in maps),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from ditr.spec.models import BackboneSpec
 from ditr.weights.backbone import backbone_in, backbone_shapes
 from ditr.weights.checks import not_finite, require_fit, require_tensors, some
 from ditr.weights.file import Container, WeightFile, read_weight_file
-from ditr.weights.names import ADDED_PARTS, PLAIN_PARTS, by_group, first_word, prefix_in
+from ditr.weights.names import ADDED_PARTS, PLAIN_PARTS, added_parts, by_group, first_word, prefix_in
 from ditr.weights.saving import DIGEST
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -80,7 +80,7 @@ def describe(path: Path) -> Description:
         format=format,
         reason=reason,
         key_prefix=prefix,
-        groups=_groups(tensors),
+        groups=_groups(tensors, added=_added(file, tensors)),
         not_finite=not_finite(file.tensors),
         backbone=backbone,
         refusal=_refusal(file, tensors, format=format, backbone=backbone),
@@ -89,19 +89,17 @@ def describe(path: Path) -> Description:
 
 
 def _recognise(file: WeightFile, tensors: Mapping[str, Tensor]) -> tuple[Literal["mask3d", "esam", "ditr"] | None, str]:
-    groups = by_group(tensors)
+    groups = by_group(tensors, added=_added(file, tensors))
     if not tensors:
         return None, "there are no tensors at the top or under state_dict"
     if "backbone" not in groups:
         return None, f"no name holds 'backbone.'; names begin with {_first_parts(tuple(tensors))}"
-    if added := [part for part in ADDED_PARTS if part in groups]:
+    if added := [part for part in _added(file, tensors) if part in groups]:
         return "ditr", f"it has ditr's {' and '.join(added)}"
     if not {"pool", "decoder"} & groups.keys():
         return "mask3d", "it has a backbone, and no pool and no decoder of ESAM's"
     if lacks := [part for part in PLAIN_PARTS if part not in groups]:
         return None, f"it has a backbone and no {lacks[0]}"
-    if "other" in groups and DIGEST in file.contents:
-        return "ditr", f"ditr wrote it, with parts of a fusion that are not built in: {_first_parts(groups['other'])}"
     if "other" in groups:
         more = _first_parts(groups["other"])
         return "esam", f"it has backbone, pool, decoder and more, which the single-view model has not: {more}"
@@ -110,19 +108,24 @@ def _recognise(file: WeightFile, tensors: Mapping[str, Tensor]) -> tuple[Literal
     return "esam", "it has backbone, pool and decoder, in a torch file"
 
 
+def _added(file: WeightFile, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """What fusions have added; in a file that ditr wrote, all that is not of the 3D-only model."""
+    return added_parts(tensors) if DIGEST in file.contents else ADDED_PARTS
+
+
 def _first_parts(names: tuple[str, ...]) -> str:
     counts = Counter(first_word(name) for name in names)
     return some([f"{part} ({count})" for part, count in counts.most_common()])
 
 
-def _groups(tensors: Mapping[str, Tensor]) -> tuple[GroupContent, ...]:
+def _groups(tensors: Mapping[str, Tensor], *, added: Sequence[str]) -> tuple[GroupContent, ...]:
     return tuple(
         GroupContent(
             group=group,
             entries=len(names),
             parameters=sum(tensors[name].numel() for name in names if not name.endswith(_STATISTICS)),
         )
-        for group, names in by_group(tensors).items()
+        for group, names in by_group(tensors, added=added).items()
     )
 
 

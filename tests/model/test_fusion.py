@@ -162,6 +162,33 @@ def test_losses_and_statistics_of_a_part_are_logged_and_learnt(build: Build, bat
     assert not output.statistics["everywhere_shift"].requires_grad
 
 
+def test_a_statistic_of_another_shape_is_refused(build: Build, batch: Batch) -> None:
+    class Says(FusionModule):
+        def fuse_points(self, x: Tensor, features: BatchFeatures) -> Tensor:
+            features.statistics["mine"] = x.mean(dim=1)
+            return x
+
+    with pytest.raises(DitrError, match=r"the statistic mine of a fusion part has the shape \(1050,\)"):
+        build(fusion_of(own=part_of(Says)))(batch)
+
+
+def test_a_part_can_tell_whose_a_token_is(build: Build, batch: Batch) -> None:
+    """Superpoints that attend to the tokens of their own frame alone; each frame is as it is alone."""
+
+    class Attends(FusionModule):
+        def fuse_superpoints(self, x: Tensor, superpoints: Segments, features: BatchFeatures) -> Tensor:
+            owner = superpoints.maximum(features.samples.sample_of_row.float()[:, None]).long()
+            own = owner == features.tokens.sample_of_row[None]
+            scores = (x @ features.points.tokens[:, : x.shape[1]].T).masked_fill(~own, -torch.inf)
+            return x + scores.softmax(dim=1) @ features.points.tokens[:, : x.shape[1]]
+
+    model = build(fusion_of(own=part_of(Attends))).eval()
+    together = tensors(model(batch))
+    alone = [tensors(model(Batch(samples=(sample,)))) for sample in batch]
+    for one, other in zip(together, alone[0] + alone[1], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
 def test_only_a_part_that_reads_the_backbone_inside_keeps_a_pass_from_being_captured(build: Build) -> None:
     everything = fusion_of(bifusion=BiFusionSpec(width=8), injection=InjectionSpec(), stem=StemSpec())
     assert build(everything).uncaptured == ()

@@ -16,9 +16,11 @@ from ditr.model.esam import EsamSingleView
 from ditr.model.res16unet import Res16UNet
 from ditr.spec.fusion import BiFusionSpec, FusionSpec, InjectionSpec, StemSpec
 from ditr.spec.models import BackboneSpec
+from ditr.weights.description import describe
 from ditr.weights.loading import load_weights
 from ditr.weights.saving import save_weights
 from tests.reference.esam_checkpoint import in_spconv_layout
+from tests.reference.own_parts import Everywhere
 
 Build = Callable[[FusionSpec], EsamSingleView]
 PLAIN = FusionSpec()
@@ -131,6 +133,30 @@ def test_half_of_an_added_part_is_refused(build: Build, tmp_path: Path) -> None:
     del stored["bifusion.residual.weight"]
     save_file(stored, path)
     assert "bifusion.residual.weight" in refused(build(FUSED), path, format="ditr").what
+
+
+def test_weights_of_an_own_part_are_whole_or_not_there_and_named(build: Build, tmp_path: Path) -> None:
+    fused = FusionSpec(own=Everywhere())  # type: ignore[call-arg]
+    state, path = other_weights(build, fused), tmp_path / "own.safetensors"
+    model = build(fused)
+    model.load_state_dict(state)
+    save_weights(model, path)
+    found = describe(path)
+    assert (found.format, found.reason) == ("ditr", "it has ditr's own")
+    assert {one.group: one.entries for one in found.groups}["own"] == 9
+    fresh = build(fused)
+    report = load_weights(fresh, path, format="ditr", whole=True)
+    assert "own       9 of 9 set" in report.lines()
+    assert all(torch.equal(fresh.state_dict()[name], tensor) for name, tensor in state.items())
+    with pytest.raises(
+        DitrError, match=r"9 entries of the file have no place in it, of own \(9\)|of other \(9\)"
+    ) as raised:
+        load_weights(build(PLAIN), path, format="ditr", whole=True)
+    assert "`fusion`" in raised.value.fix
+    save_file({name: tensor for name, tensor in state.items() if name != "own.up.weight"}, path)
+    with pytest.raises(DitrError, match=r"are missing, of own \(1\): own.up.weight") as raised:
+        load_weights(build(fused), path, format="ditr")
+    assert "`fusion`" in raised.value.fix
 
 
 def test_what_helps_against_another_shape_is_said_and_nothing_else(build: Build, tmp_path: Path) -> None:
