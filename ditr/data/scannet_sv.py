@@ -206,19 +206,21 @@ class FrameSet:
         return self._pose_from(index, np.zeros(3) if centred else self._centred_points(index)[1])
 
     def shift_to_world(self, index: int) -> np.ndarray:
-        """(3,) float64 metres: what takes the frame's centred world to the one that all frames of its scene share.
+        """(3,) float64 metres: what takes the frame's centred world to its scene's, in which its frames agree.
 
-        Of a prepared single frame it is what the preparation took off, which the pose of before still has
-        (docs/reference/esam.md, Making a frame).
+        Raises
+        ------
+        DitrError: nothing says it, or not of this camera.
         """
         info = self.infos.frames[index]
-        if not info.centred:
-            return self._centred_points(index)[1]
-        path = self.root / "2D" / info.scene / "pose" / f"{info.number}.txt"
-        stored, centred = _read_pose(path), self._pose_from(index, np.zeros(3))
-        if not np.allclose(stored[:3, :3], centred[:3, :3], atol=_SAME_ROTATION):
+        path = world_pose_path(self.root, info.scene, info.number)
+        world, centred = self.world_pose(index), self.pose(index)
+        if world is None:
+            fix = "frames without poses in one world cannot be merged; predict them without --merge"
+            raise DitrError("no such file", code=Code.DATASET, where=str(path), fix=fix)
+        if not np.allclose(world[:3, :3], centred[:3, :3], atol=_SAME_ROTATION):
             raise _broken(path, "the camera looks in another direction than that of the frame's centred pose")
-        shift = stored[:3, 3] - centred[:3, 3]
+        shift = world[:3, 3] - centred[:3, 3]
         if not np.abs(shift).max() < MAX_SHIFT_M:
             raise _broken(path, f"the frame lies {np.abs(shift).max():.3g} m from the world's origin")
         return np.asarray(shift)
@@ -247,20 +249,6 @@ class FrameSet:
         pose = info.pose_c2w.copy()
         pose[:3, 3] -= origin
         return pose
-
-
-def _read_pose(path: Path) -> np.ndarray:
-    """(4, 4) float64, camera to the scene's world."""
-    try:
-        pose = np.loadtxt(path)
-    except FileNotFoundError as error:
-        fix = "frames without poses in one world cannot be merged; predict them without --merge"
-        raise DitrError("no such file", code=Code.DATASET, where=str(path), fix=fix) from error
-    except ValueError as error:
-        raise _broken(path, f"the pose cannot be read ({error})") from error
-    if pose.shape != (4, 4):
-        raise _broken(path, f"{pose.shape} numbers, not a pose of (4, 4)")
-    return pose
 
 
 def stored_pose_path(root: Path, scene: str, number: str) -> Path:

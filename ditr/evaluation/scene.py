@@ -25,7 +25,7 @@ IN_VIEW = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """V voxels that were seen, and M instances on them; P pairs of the two.
+    """V voxels that were seen, and M instances on them; P pairs of the two that some frame found and saw.
 
     Means run over the frames, of which none is kept.
     """
@@ -49,10 +49,10 @@ class Scene:
     pair_instance: np.ndarray
     """(P,) int64 index of the instance."""
     pair_share: np.ndarray
-    """(P,) float64 share of the voxel's points that are of the instance: the mean over the frames that found the
-    instance and saw the voxel, from the first on that had the two together."""
+    """(P,) float32 share of the voxel's points that are of the instance: the mean over the frames that found the
+    instance and saw the voxel."""
     pair_times: np.ndarray
-    """(P,) int64 how many these are."""
+    """(P,) int32 how many these are."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -90,8 +90,8 @@ def empty_scene() -> Scene:
         times=none,
         pair_voxel=none,
         pair_instance=none,
-        pair_share=numbers,
-        pair_times=none,
+        pair_share=np.zeros(0, dtype=np.float32),
+        pair_times=np.zeros(0, dtype=np.int32),
     )
 
 
@@ -201,21 +201,20 @@ def _with_scores(scene: Scene, seen: np.ndarray, *, scores: np.ndarray, instance
 def _with_pairs(scene: Scene, seen: np.ndarray, *, share: np.ndarray, instance: np.ndarray) -> Scene:
     """With the frame's shares (K, U) of the voxels ``seen`` (U,) and the instances ``instance`` (K,) that it found."""
     codes = scene.pair_instance * len(scene.keys) + scene.pair_voxel  # ascending, as pairs are
-    said, values = (instance[:, None] * len(scene.keys) + seen).ravel(), share.ravel()
+    said, values = (instance[:, None] * len(scene.keys) + seen).ravel(), share.ravel().astype(np.float32)
     place = np.searchsorted(codes, said)
     again = place < len(codes)
     again[again] = codes[place[again]] == said[again]
     pair_times, pair_share = scene.pair_times.copy(), scene.pair_share.copy()
     pair_times[place[again]] += 1
     pair_share[place[again]] += (values[again] - pair_share[place[again]]) / pair_times[place[again]]
-    first = ~again & (values > 0)
-    codes = np.append(codes, said[first])
-    order = np.argsort(codes)
+    codes = np.append(codes, said[~again])
+    order = np.argsort(codes, kind="stable")
     pair_instance, pair_voxel = np.divmod(codes[order], len(scene.keys))
     return replace(
         scene,
         pair_voxel=pair_voxel,
         pair_instance=pair_instance,
-        pair_share=np.append(pair_share, values[first])[order],
-        pair_times=np.append(pair_times, np.ones(np.count_nonzero(first), dtype=np.int64))[order],
+        pair_share=np.append(pair_share, values[~again])[order],
+        pair_times=np.append(pair_times, np.ones(np.count_nonzero(~again), dtype=np.int32))[order],
     )

@@ -53,8 +53,7 @@ class LoopScene:
                 instance.times += 1
                 instance.scores.append(float(scores[k]))
                 for voxel, share in shares[k].items():
-                    if voxel in instance.said or share > 0:
-                        instance.said.setdefault(voxel, []).append(share)
+                    instance.said.setdefault(voxel, []).append(share)
             elif could[m]:
                 instance.scores.append(0.0)
         for i, voxel in enumerate(at):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +84,28 @@ def test_the_panel_shows_features_where_there_are_some(tmp_path: Path) -> None:
     assert area_of(fused, over_grey) > 10 * area_of(plain, over_grey)
     for colour in (RIGHT, MISSED, INVENTED):
         assert area_of(fused, rgb(colour)) > 30
+
+
+BARE = replace(
+    VIEW,
+    labelled=False,
+    instance_of_point=np.full(6, -1),
+    prediction=replace(VIEW.predicted, partner=np.full(3, -1)),
+)
+"""The same where nothing is known."""
+
+
+def test_without_labels_predictions_have_colours_of_their_own_and_no_truth_is_offered() -> None:
+    assert set(colourings(VIEW)) - set(colourings(BARE)) == {"ground truth", "disagreement"}
+    found = colours_of(BARE, "prediction", min_score=0.5).tolist()
+    assert found == [FIRST, FIRST, NONE, NONE, SECOND, NONE], "the third has less than the score"
+    assert list(keys_of(BARE, "prediction", min_score=0.5)) == ["no prediction"]
+
+
+def test_the_panel_of_a_frame_without_labels_says_nothing_of_right_and_wrong(tmp_path: Path) -> None:
+    draw_run_view(BARE, run="run", best_score=0.5, path=tmp_path / "bare.png")
+    draw_run_view(VIEW, run="run", best_score=0.5, path=tmp_path / "labelled.png")
+    for colour in (RIGHT, MISSED, INVENTED):
+        assert area_of(tmp_path / "labelled.png", rgb(colour)) > 30
+        assert area_of(tmp_path / "bare.png", rgb(colour)) == 0
+    assert area_of(tmp_path / "bare.png", FIRST) > 5
