@@ -57,7 +57,7 @@ def check_geometry(
         what = f"half of all points are within {depth:.3g} m of their camera, which is too"
         report(DEPTH_SCALE, f"{dataset.root}: {what} {'far' if depth > MOST_DEPTH_M else 'near'} for a room")
     for split, frames in dataset.splits.items():
-        found = compare_neighbours(frames)
+        found = compare_neighbours(frames.without(set(frames.ids) - {finding.id for finding in usable[split]}))
         if found is None:
             continue
         share, pairs = found.stored.share, f"{found.stored.pairs} pairs of frames"
