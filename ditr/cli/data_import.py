@@ -286,7 +286,7 @@ def _said_of(imported: Imported) -> str:
     lines = [f"scenes: {', '.join(imported.scenes)}"]
     lines.append(
         f"camera: {camera.width}x{camera.height}, fx {camera.fx:.2f}, fy {camera.fy:.2f}, "
-        f"cx {camera.cx:.2f}, cy {camera.cy:.2f}, of the first scene"
+        f"cx {camera.cx:.2f}, cy {camera.cy:.2f}{', of the first scene' * (len(imported.scenes) > 1)}"
     )
     lines.append("superpoints: " + ("of masks" if imported.masks else "an over-segmentation, there are no masks"))
     if imported.posed < frames:
