@@ -208,10 +208,8 @@ def test_tums_cameras_come_from_the_name_of_the_sequence(shots: list[Take], tmp_
         read_capture(bare, format=FORMATS["tum"])
 
 
-def test_a_missing_library_is_named_with_what_installs_it(
-    shots: list[Take], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    captures.record3d(tmp_path / "cup", shots[:1], SMALL, SMALL, exr=False)
+def test_a_missing_library_is_named_with_what_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    captures.record3d(tmp_path / "cup", SMALL, SMALL, exr=False, count=1)
     monkeypatch.setitem(__import__("sys").modules, "lzfse", None)
     with pytest.raises(DitrError, match="lzfse, which reads such files, is not installed"):
         imported(tmp_path / "cup", tmp_path / "out", format="record3d")
@@ -250,7 +248,7 @@ def test_a_name_that_is_taken_is_not_written_over(
     def run(name: str, *more: str):
         return CliRunner().invoke(app, ["data", "import", "rgbd", str(capture), name, "--workers", "1", *more])
 
-    for name in ("synthrooms", "scannet200_sv"):
+    for name in ("synthrooms", "scannet200_sv", "../mine", "a b"):
         assert isinstance(run(name).exception, DitrError)
     assert run("mine").exit_code == 0
     entry = (tmp_path / "registry/datasets/mine.yaml").read_text()
