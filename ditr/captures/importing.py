@@ -74,7 +74,7 @@ def import_capture(
     for scene in scenes:
         write_whole(intrinsics_file(out, scene.name), intrinsics_text(scene.camera).encode())
     there = {*done.made, *done.kept}
-    infos = InfoFile(dataset=out.name, categories={}, frames=tuple(_infos(scenes, out, there)))
+    infos = InfoFile(dataset=format.name, categories={}, frames=tuple(_infos(scenes, out, there)))
     write_infos(out / INFOS, infos)
     frames = [frame for scene in scenes for frame in scene.frames if scene.frame_id(frame) in there]
     return Imported(

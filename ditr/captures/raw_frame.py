@@ -68,8 +68,8 @@ class RawFrame:
         pose = read_pose(self.pose) if isinstance(self.pose, PoseFile) else self.pose
         if pose is not None and not np.isfinite(pose).all():
             raise Unusable("the pose is not finite")
-        if pose is not None and (what := bent(pose)):
-            raise Unusable(f"the pose is not rigid: {what}")
+        if pose is not None and bent(pose):
+            raise Unusable("the pose is not rigid")
         size = (self.depth_camera.height, self.depth_camera.width)
         depth = read_depth(self.depth, per_m=self.depth_per_m, size=size)
         colour, camera = read_image(self.colour), self.colour_camera

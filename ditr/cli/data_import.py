@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -153,6 +154,9 @@ class _Common:
 
     def entry(self) -> FolderEntry | None:
         """That of the registry; DitrError if it is one of an embedded set."""
+        if not _is_name(self.name):
+            what, fix = f"{self.name!r} is no name of a data set", "use letters, digits, _ and -"
+            raise DitrError(what, code=Code.DATASET, where="NAME", fix=fix)
         registry = Registry()
         if self.name not in registry.names("datasets"):
             return None
@@ -181,6 +185,11 @@ class _Common:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, to_yaml(entry))
         return file
+
+
+def _is_name(text: str) -> bool:
+    """Whether an entry's file may be called so."""
+    return re.fullmatch(r"\w[\w-]*", text) is not None
 
 
 def _import_scans(common: _Common, choice: CameraChoice, display: Display) -> bool:
@@ -286,7 +295,7 @@ def _said_of(imported: Imported) -> str:
     lines = [f"scenes: {', '.join(imported.scenes)}"]
     lines.append(
         f"camera: {camera.width}x{camera.height}, fx {camera.fx:.2f}, fy {camera.fy:.2f}, "
-        f"cx {camera.cx:.2f}, cy {camera.cy:.2f}, of the first scene"
+        f"cx {camera.cx:.2f}, cy {camera.cy:.2f}{', of the first scene' * (len(imported.scenes) > 1)}"
     )
     lines.append("superpoints: " + ("of masks" if imported.masks else "an over-segmentation, there are no masks"))
     if imported.posed < frames:

@@ -229,7 +229,7 @@ def _require_folder(name: str, entry: FolderEntry, root: Path) -> None:
         code=Code.DATASET,
         where=str(root),
         fix=(
-            "prepare ScanNet200-SV with ESAM's scripts or `ditr data prepare`, and set DITR_DATA to the folder that "
+            "make it with `ditr data import`, of ScanNet also by ESAM's scripts, and set DITR_DATA to the folder that "
             f"holds {entry.path!r} (or its full path as `path` in registry/datasets/{name}.yaml); "
             "without the data run `ditr run specs/fpn_inject.yaml`, which uses the embedded rooms"
         ),

@@ -16,6 +16,7 @@ from ditr.data.scannet_sv import FrameSet
 from ditr.data_check.pose_mistakes import MISTAKES, NO_POSITION, RIGHT, Mistake
 from ditr.errors import DitrError
 from ditr.geometry.camera import Intrinsics, project
+from ditr.geometry.pose import bent
 
 PAIRS = 24
 """Of a split, spread evenly; a mistake about all poses is seen in every pair."""
@@ -69,7 +70,10 @@ class Neighbours:
 
 
 def compare_neighbours(frames: FrameSet) -> Neighbours | None:
-    """None where no two frames of a scene have a pose in its world and a depth image; broken frames are passed over."""
+    """None where no two frames of a scene have a pose in its world and a depth image.
+
+    Of frames none of which is broken.
+    """
     pairs = [pair for first, second in _pairs(frames) if (pair := _pair(frames, first, second)) is not None]
     if not pairs:
         return None
@@ -116,10 +120,12 @@ def _pairs(frames: FrameSet) -> Iterable[tuple[int, int]]:
 
 
 def _world_pose(frames: FrameSet, index: int) -> np.ndarray | None:
+    """None where there is none that geometry can be done with: the check of single frames says so."""
     try:
-        return frames.world_pose(index)
+        pose = frames.world_pose(index)
     except DitrError:
-        return None  # the check of single frames says so
+        return None
+    return None if pose is None or bent(pose) else pose
 
 
 def _motion(one: np.ndarray, other: np.ndarray) -> float:
@@ -128,11 +134,11 @@ def _motion(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _pair(frames: FrameSet, first: int, second: int) -> _Pair | None:
+    poses = _world_pose(frames, first), _world_pose(frames, second)
     try:
-        poses = frames.world_pose(first), frames.world_pose(second)
         depth, points, pose = frames.depth_m(second), frames.points(first), frames.pose(first)
     except DitrError:
-        return None  # as above
+        return None  # as above, of depth, which no run reads
     intrinsics = frames.intrinsics_of(second)
     if depth is None or depth.shape != (intrinsics.height, intrinsics.width) or poses[0] is None or poses[1] is None:
         return None

@@ -43,6 +43,10 @@ def _inverted(pose: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.inv(pose))
 
 
+def _inverted_opengl(pose: np.ndarray) -> np.ndarray:
+    return _inverted(pose) @ _FLIP
+
+
 def _after_turn(undo: np.ndarray, pose: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
     return lambda stored: pose(undo.T @ stored)
 
@@ -77,12 +81,7 @@ _OPENGL = "the camera's axes are OpenGL's (y up, z backward), and were taken for
 MISTAKES = (
     Mistake(cause=_OPENGL, pose=lambda pose: pose @ _FLIP),
     *(Mistake(cause=_WORLD_TO_CAMERA, pose=_after_turn(turn, _inverted)) for turn in _TURNS),
-    *(
-        Mistake(
-            cause=f"{_WORLD_TO_CAMERA}; and {_OPENGL}", pose=_after_turn(turn, lambda pose: _inverted(pose) @ _FLIP)
-        )
-        for turn in _TURNS
-    ),
+    *(Mistake(cause=f"{_WORLD_TO_CAMERA}; and {_OPENGL}", pose=_after_turn(turn, _inverted_opengl)) for turn in _TURNS),
     Mistake(cause="rotations are transposed, rows for columns: transpose them", pose=_transposed),
     Mistake(
         cause="quaternions have their real part first, and it was taken for the last: w x y z is x y z w",

@@ -57,12 +57,13 @@ def check_geometry(
         what = f"half of all points are within {depth:.3g} m of their camera, which is too"
         report(DEPTH_SCALE, f"{dataset.root}: {what} {'far' if depth > MOST_DEPTH_M else 'near'} for a room")
     for split, frames in dataset.splits.items():
-        found = compare_neighbours(frames)
+        found = compare_neighbours(frames.without(set(frames.ids) - {finding.id for finding in usable[split]}))
         if found is None:
             continue
-        share, pairs = found.stored.share, f"{found.stored.pairs} pairs of frames"
+        share, pairs = found.stored.share, found.stored.pairs
         statistics[f"{split} points that a neighbouring frame sees at the same place, share"] = share
-        agree = f"{dataset.root}: {split}: {share:.0%} of the points that both of {pairs} see are at one place"
+        seen = f"of what both frames of {pairs} pair{'s' * (pairs > 1)} see, {share:.0%} is at one place"
+        agree = f"{dataset.root}: {split}: {seen}"
         if found.mistake is not None and found.corrected is not None:
             report(CONVENTION, f"{agree}, and {found.corrected.share:.0%} would be: {found.mistake.cause}")
         elif found.disagree:

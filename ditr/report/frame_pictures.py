@@ -41,7 +41,8 @@ _MIN_NAMED_POINTS = 150
 
 
 def draw_data(view: FrameView, *, names: Sequence[str], depth_m: np.ndarray | None, path: Path) -> None:
-    """Image, depth, points in space; instances with their names, superpoints, instances in space.
+    """Image, depth, points in space; instances with their names, superpoints, instances in space, or superpoints there
+    where the frame is not labelled.
 
     Parameters
     ----------
@@ -61,7 +62,8 @@ def draw_data(view: FrameView, *, names: Sequence[str], depth_m: np.ndarray | No
         depth.set_facecolor("black")
         figure.colorbar(shown, ax=depth, location="bottom", shrink=0.5, aspect=40, pad=0.01)
     grey, present = faded(view.image, 0.3), np.unique(truth[truth >= 0])
-    draw_image(annotated, grey, f"{len(present)} instances, {np.mean(truth < 0):.1%} unannotated")
+    found = f"{len(present)} instances, {np.mean(truth < 0):.1%} unannotated" if view.labelled else "no labels"
+    draw_image(annotated, grey, found)
     draw_points(annotated, view, instances)
     for instance in present:
         mine = (truth == instance) & view.uv_valid
@@ -70,8 +72,10 @@ def draw_data(view: FrameView, *, names: Sequence[str], depth_m: np.ndarray | No
             u, v = np.median(view.uv[mine], axis=0)
             annotated.text(u, v, names[instance], fontsize=7, ha="center", va="center", bbox=box)
     draw_image(superpoints, grey, f"{int(cloud.superpoints.max()) + 1} superpoints")
-    draw_points(superpoints, view, _id_colours(cloud.superpoints + 1))
-    for place, colours, title in ((3, cloud.rgb / 255, "points"), (6, instances, "instances in space")):
+    of_superpoints = _id_colours(cloud.superpoints + 1)
+    draw_points(superpoints, view, of_superpoints)
+    last = (6, instances, "instances in space") if view.labelled else (6, of_superpoints, "superpoints in space")
+    for place, colours, title in ((3, cloud.rgb / 255, "points"), last):
         draw_space(
             figure.add_subplot(2, 3, place, projection="3d"),
             cloud.xyz,

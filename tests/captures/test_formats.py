@@ -40,7 +40,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def shots() -> dict[str, list[Take]]:
-    return {"small": takes(SMALL), "two": takes(FINE, COARSE), "portrait": takes(PORTRAIT, smaller(PORTRAIT, 96, 128))}
+    return {"small": takes(SMALL), "two": takes(FINE, COARSE)}
 
 
 Written = tuple[Intrinsics, float]
@@ -69,12 +69,12 @@ def write_rgbd(root: Path, shots: dict[str, list[Take]]) -> Written:
 
 
 def write_record3d(root: Path, shots: dict[str, list[Take]]) -> Written:
-    captures.record3d(root, shots["portrait"], PORTRAIT, smaller(PORTRAIT, 96, 128), exr=False)
+    captures.record3d(root, PORTRAIT, smaller(PORTRAIT, 96, 128), exr=False)
     return PORTRAIT, 0.0006
 
 
 def write_record3d_exr(root: Path, shots: dict[str, list[Take]]) -> Written:
-    captures.record3d(root, shots["portrait"], PORTRAIT, smaller(PORTRAIT, 96, 128), exr=True)
+    captures.record3d(root, PORTRAIT, smaller(PORTRAIT, 96, 128), exr=True)
     return PORTRAIT, 0.0006
 
 

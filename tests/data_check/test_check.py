@@ -220,18 +220,16 @@ def test_a_file_that_cannot_be_read_is_one_problem_of_many(copy: Path) -> None:
 
 def test_frames_of_multi_view_infos_are_checked_in_their_raw_world(copy: Path, tiny_dataset: Dataset) -> None:
     """Read as such they have no pose_centered; their points are pixels all the same."""
-    shift = np.array([3.0, -5.0, 1.0])
-    for file in (copy / "points").iterdir():
-        points = np.fromfile(file, dtype=np.float32).reshape(-1, 6)
-        points[:, :3] += shift
-        points.tofile(file)
     shutil.rmtree(copy / "pose_centered")
 
     def raw(frames: FrameSet) -> FrameSet:
         infos = []
         for info in frames.infos.frames:
-            pose = info.pose_c2w.copy()
-            pose[:3, 3] += shift
+            pose = np.loadtxt(copy / "2D" / info.scene / "pose" / f"{info.number}.txt")
+            file = copy / "points" / info.points_file
+            points = np.fromfile(file, dtype=np.float32).reshape(-1, 6)
+            points[:, :3] += pose[:3, 3] - info.pose_c2w[:3, 3]
+            points.tofile(file)
             infos.append(replace(info, pose_c2w=pose, centred=False))
         return FrameSet(copy, infos=replace(frames.infos, frames=tuple(infos)), intrinsics=frames.intrinsics)
 

@@ -61,9 +61,12 @@ def camera(width: int, height: int, *, focal: float = 0.9, off: tuple[float, flo
     return Intrinsics(fx=focal * width, fy=1.02 * focal * width, cx=cx, cy=cy, width=width, height=height)
 
 
-def takes(colour: Intrinsics, depth: Intrinsics | None = None, *, count: int = 3) -> list[Take]:
+def takes(
+    colour: Intrinsics, depth: Intrinsics | None = None, *, count: int = 3, at: Sequence[np.ndarray] | None = None
+) -> list[Take]:
+    """At the first ``count`` of the room's poses, or at others."""
     found = []
-    for pose in poses(count):
+    for pose in at or poses(count):
         view = render(room(), pose_c2w=pose, intrinsics=colour)
         measured = view if depth is None or depth == colour else render(room(), pose_c2w=pose, intrinsics=depth)
         image = (255 * np.clip(view.colour, 0, 1) ** 0.6).astype(np.uint8)
@@ -151,13 +154,17 @@ def rgbd(
     (root / "capture.yaml").write_text(f"depth_per_m: 1000.0\nintrinsics: {{{numbers}}}\n{said}")
 
 
-def record3d(root: Path, frames: Sequence[Take], of: Intrinsics, depth: Intrinsics, *, exr: bool) -> None:
-    """ARKit's axes; the focus moves, so that each frame has its own camera, of which ``of`` is the first."""
+def record3d(root: Path, of: Intrinsics, depth: Intrinsics, *, exr: bool, count: int = 3) -> None:
+    """ARKit's axes; the focus moves, so that each frame is taken by its own camera, of which ``of`` is the first."""
     import lzfse
     import OpenEXR
 
     coefficients, rows = [], []
-    for index, take in enumerate(frames):
+    for index, pose_c2w in enumerate(poses(count)):
+        zoom = 1 + 0.02 * index
+        own = replace(of, fx=of.fx * zoom, fy=of.fy * zoom, cx=of.cx + 0.6 * index)
+        measured = smaller(own, depth.width, depth.height)
+        (take,) = takes(own, measured, at=(pose_c2w,))
         images, depths = ("rgb", "depth") if exr else ("rgbd", "rgbd")
         save_image(root / images / f"{index}.jpg", take.colour)
         (root / depths).mkdir(exist_ok=True)
@@ -169,7 +176,7 @@ def record3d(root: Path, frames: Sequence[Take], of: Intrinsics, depth: Intrinsi
             (root / depths / f"{index}.depth").write_bytes(lzfse.compress(values.tobytes()))
         pose = Y_UP @ take.pose @ FLIP
         rows.append([*Rotation.from_matrix(pose[:3, :3]).as_quat().tolist(), *pose[:3, 3].tolist()])
-        coefficients.append([of.fx, of.fy, of.cx, of.cy])
+        coefficients.append([own.fx, own.fy, own.cx, own.cy])
     said = {
         "w": of.width, "h": of.height, "dw": depth.width, "dh": depth.height, "fps": 60,
         "K": [of.fx, 0, 0, 0, of.fy, 0, of.cx, of.cy, 1], "poses": rows, "perFrameIntrinsicCoeffs": coefficients,
