@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv3d, conv_transpose3d, relu
 
 from ditr.data.batch import Batch
-from ditr.model.res16unet import Res16UNet, skip_widths, up_widths
+from ditr.model.res16unet import Res16UNet, skip_widths, widths_of
 from ditr.model.sparse import SparseTensor, voxelise
 from ditr.model.sparse.minkowski import ME, MinkowskiVoxels
 from ditr.spec.fusion_part import Branch
@@ -177,8 +177,7 @@ def test_hook_sees_stem_bottleneck_and_both_branches_of_every_stage_and_can_chan
     assert torch.equal(net(voxels.tensor, inject=look).features, plain.features)
     assert list(seen)[:4] == [("stem", 1), ("bottleneck", 16), ("up", 8), ("skip", 8)]
     assert (seen["stem", 1], seen["bottleneck", 16]) == (small_backbone.stem_channels, small_backbone.planes[3])
-    assert tuple(seen["up", stride] for stride in (8, 4, 2, 1)) == up_widths(small_backbone)
-    assert tuple(seen["skip", stride] for stride in (8, 4, 2, 1)) == skip_widths(small_backbone)
+    assert seen == widths_of(small_backbone)
     assert skip_widths(BackboneSpec()) == (128, 64, 32, 32)
 
     for chosen in seen:
