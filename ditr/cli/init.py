@@ -13,6 +13,7 @@ import typer
 
 from ditr.errors import Code, DitrError
 from ditr.project import PROJECT_FILE, Project, find_project
+from ditr.spec.fusion import FusionSpec
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -67,6 +68,8 @@ def init(
         fix = "add to it with --arm NAME or --source NAME, or name another folder"
         raise DitrError("there is a project already", code=Code.ENVIRONMENT, where=str(project.folder), fix=fix)
     if arm is not None:
+        if what := FusionSpec.refusal(arm):
+            raise DitrError(f"'{arm}': {what}", code=Code.ENVIRONMENT, where="--arm", fix="take another name")
         _write(ARM.files(name=_free(arm, project)), into=project.folder)
         _name_fusion(arm, project)
     if source is not None:

@@ -21,7 +21,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 from ditr.errors import DitrError
 from ditr.spec.explain import PYDANTICS
 from ditr.spec.fusion_part import DECODER_STRIDES, FusionPart, Scale, Sizes
-from ditr.spec.fusion_table import NamedPart, named_parts
+from ditr.spec.fusion_table import NamedPart, named_parts, wrong_name
 from ditr.spec.numbers import NonNegative, Probability, Width
 from ditr.spec.part import Part
 
@@ -128,19 +128,25 @@ class FusionSpec(Part):
             annotation = object
         return FieldInfo(annotation=annotation, default=None)
 
+    @classmethod
+    def refusal(cls, name: str) -> str:
+        """Why no project can have a part of this name; empty if one can."""
+        return wrong_name(name, taken=_taken(cls))
+
     @model_validator(mode="wrap")
     @classmethod
     def _with_own_parts(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(given, Mapping):
             return handler(given)
         built_in = {name: value for name, value in given.items() if name in cls.model_fields}
+        named = _named(cls) if given else {}  # whose own mistakes are told to all that have a fusion
         own: dict[str, FusionPart] = {}
         mistakes: list[InitErrorDetails] = []
         for name, value in given.items():
             if name in built_in:
                 continue
             try:
-                own |= _own_part(cls, name, value)
+                own |= _own_part(named.get(name), name, value)
             except ValidationError as error:
                 mistakes += _at(error, name)
         try:
@@ -163,10 +169,14 @@ class FusionSpec(Part):
 
 
 def _named(spec: type[FusionSpec]) -> Mapping[str, NamedPart]:
-    return named_parts(taken=(*spec.model_fields, *dir(spec)))
+    return named_parts(taken=_taken(spec))
 
 
-def _own_part(spec: type[FusionSpec], name: str, value: Any) -> dict[str, FusionPart]:
+def _taken(spec: type[FusionSpec]) -> tuple[str, ...]:
+    return (*spec.model_fields, *dir(spec))
+
+
+def _own_part(named: NamedPart | None, name: str, value: Any) -> dict[str, FusionPart]:
     """Under its name; nothing for null, which switches it off.
 
     Raises
@@ -175,7 +185,6 @@ def _own_part(spec: type[FusionSpec], name: str, value: Any) -> dict[str, Fusion
     """
     if isinstance(value, FusionPart):
         return {name: value}
-    named = _named(spec).get(name)
     if named is None:
         raise _mistake("extra_forbidden", value)
     if value is None:

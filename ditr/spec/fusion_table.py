@@ -76,16 +76,21 @@ def digest_of(part: FusionPart) -> str:
 
 
 def _add(found: dict[str, NamedPart], name: str, part: NamedPart, *, taken: Collection[str]) -> None:
-    what, fix = "", "name it otherwise"
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        what = "a fusion part's name has lower-case letters, digits and underscores, and starts with a letter"
-    elif name in taken or name in _OF_THE_MODEL:
-        what = "no fusion part can be called so: the name is taken"
-    elif name in found:
+    what = wrong_name(name, taken=taken)
+    if name in found:
         what = f"{found[name].where} has a fusion part of this name too"
     if what:
-        raise DitrError(f"'{name}': {what}", code=Code.ENVIRONMENT, where=part.where, fix=fix)
+        raise DitrError(f"'{name}': {what}", code=Code.ENVIRONMENT, where=part.where, fix="name it otherwise")
     found[name] = part
+
+
+def wrong_name(name: str, *, taken: Collection[str]) -> str:
+    """Why no part can be called so; empty if one can."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        return "a fusion part's name has lower-case letters, digits and underscores, and starts with a letter"
+    if name in taken or name in _OF_THE_MODEL:
+        return "no fusion part can be called so: the name is taken"
+    return ""
 
 
 @cache

@@ -81,6 +81,13 @@ def test_an_arm_from_the_template_to_the_comparison(study: Path) -> None:
     assert "its fusion part film cannot be found here" in str(command("compare", "film").exception)
 
 
+@pytest.mark.parametrize("name", ["stem", "decoder", "parts"])
+def test_an_arm_that_no_part_can_be_called_is_refused_before_anything_is_written(name: str, study: Path) -> None:
+    before = sorted(study.rglob("*"))
+    assert f"'{name}': no fusion part can be called so" in str(command("init", "--arm", name).exception)
+    assert sorted(study.rglob("*")) == before
+
+
 def hash_of_film() -> str:
     return spec_hash(ditr.load_spec("specs/film.yaml"), registry=Registry())
 

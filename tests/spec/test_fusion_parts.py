@@ -160,8 +160,9 @@ def test_installed_packages_add_parts_and_no_name_means_two(project: Path, monke
     assert load("{packed: {width: 5}}").spec.fusion.parts.keys() == {"packed"}
     for name in ("mine", "stem", "backbone", "parts", "model_dump"):
         monkeypatch.setattr(fusion_table, "_installed", entry_points(**{name: reference}))
-        with pytest.raises(DitrError, match=f"'{name}': .*(taken|of this name too)"):
-            load("{mine: {}}")
+        for fusion in ("{mine: {}}", "{stem: {}}"):
+            with pytest.raises(DitrError, match=f"'{name}': .*(taken|of this name too)"):
+                load(fusion)
 
 
 def test_built_in_parts_are_validated_without_torch(project: Path) -> None:
