@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -160,6 +161,27 @@ def test_losses_and_statistics_of_a_part_are_logged_and_learnt(build: Build, bat
     assert output.fusion_losses.keys() == {"balance_loss", "everywhere_loss"}
     assert output.statistics["everywhere_shift"] == 0
     assert not output.statistics["everywhere_shift"].requires_grad
+
+
+def test_a_pass_that_is_replayed_needs_of_a_batch_what_is_added_and_no_more(build: Build, batch: Batch) -> None:
+    """As a captured one gets it: copies of the additions, on voxels that it is given."""
+
+    class Adds(FusionModule):
+        def add_to_voxels(self, features: BatchFeatures) -> Additions:
+            return {("skip", 4): 0.1 * features.voxels.pooled(4, pooling="max")[:, :6]}
+
+    def replay(x: Any, *, added: Additions, inject: Callable[..., Any]) -> Any:
+        met: dict[Place, Tensor] = {}
+        adder = inject({place: value.clone() for place, value in added.items()}, x.voxels, met)
+        with patch.object(adder.injector, "features", None):
+            return model.backbone(x, inject=adder), met
+
+    model = build(fusion_of(own=part_of(Adds), injection=InjectionSpec(init="random"), stem=StemSpec(init="random")))
+    direct = model.train()(batch)
+    model._replay = replay  # type: ignore[assignment]
+    replayed = model(batch)
+    assert all(torch.equal(one, other) for one, other in zip(tensors(replayed), tensors(direct), strict=True))
+    assert replayed.statistics == direct.statistics
 
 
 def test_a_statistic_of_another_shape_is_refused(build: Build, batch: Batch) -> None:
