@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,13 +51,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_an_arm_from_the_template_to_the_comparison(study: Path) -> None:
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    pytest_of_it = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
-    passed = subprocess.run(
-        pytest_of_it, cwd=study, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, check=False
-    )
-    assert passed.returncode == 0, passed.stdout.decode()
-
+    assert pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", str(study), "tests"]) == 0
     assert "variant custom (film)" in done("validate", "film")
     assert "custom (film)" in done("run", "film", *SHORT)
     assert "custom (film)" in done("ls")
