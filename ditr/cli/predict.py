@@ -14,7 +14,7 @@ from ditr.cli.display import open_display
 from ditr.cli.evaluate import Split
 from ditr.cli.serving import end_when_told
 from ditr.cli.tables import text_table
-from ditr.errors import Code, DitrError
+from ditr.errors import Code, DitrError, ExitCode
 from ditr.paths import runs_dir
 from ditr.record.lookup import find_run
 from ditr.record.metrics import SCORES
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ditr.runner.merging import Show
     from ditr.runner.trained_model import TrainedModel
 
+STOPPED = "stopped: what is written of the frames stays, without result.json"
 _COUNTS = ("frames", "voxels", "instances", "annotated")
 
 
@@ -43,13 +44,13 @@ def predict(
         ),
     ],
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A data set of `ditr data ls`.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="New folder to write to.", show_default=False)],
     frames: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[FRAME]...", help="Frames or whole scenes of it, by their ids.", show_default="all of the split"
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="New folder to write to.", show_default=False)] = ...,  # type: ignore[assignment]
     split: Annotated[
         Split | None, typer.Option(help="Which frames, where none are named.", show_default="val, or the only one")
     ] = None,
@@ -82,14 +83,19 @@ def predict(
     registry = Registry()
     trained = _trained(model, spec, min_score, registry=registry)
     require_new(out)
-    if live:
-        end_when_told()
-        with open_scene_page(host, port) as page, suppress(KeyboardInterrupt):
-            typer.echo(f"{address(host, port)}  (Ctrl-C ends it)")
-            _write(trained, source, frames or [], split, out, merge=merge, show=page.show, registry=registry)
-            threading.Event().wait()
-    else:
-        _write(trained, source, frames or [], split, out, merge=merge, show=None, registry=registry)
+    try:
+        if live:
+            end_when_told()
+            with open_scene_page(host, port) as page:
+                typer.echo(f"{address(host, port)}  (Ctrl-C ends it)")
+                _write(trained, source, frames or [], split, out, merge=merge, show=page.show, registry=registry)
+                with suppress(KeyboardInterrupt):
+                    threading.Event().wait()
+        else:
+            _write(trained, source, frames or [], split, out, merge=merge, show=None, registry=registry)
+    except KeyboardInterrupt:
+        typer.echo(STOPPED, err=True)
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 def _trained(model: str, spec: Path | None, min_score: float | None, *, registry: Registry) -> TrainedModel:

@@ -15,6 +15,7 @@ from ditr.data.frame import Frame
 from ditr.data.info_pickle import FrameInfo, InfoFile
 from ditr.errors import Code, DitrError
 from ditr.geometry.camera import Intrinsics
+from ditr.geometry.pose import MAX_ROTATION_ERROR
 
 Split = Literal["train", "val"]
 POINTS, SUPERPOINTS, INSTANCES, SEMANTICS = "points", "super_points", "instance_mask", "semantic_mask"
@@ -34,8 +35,6 @@ POINT_COUNT = 20_000
 MAX_SHIFT_M = 10_000.0
 """How far a frame may lie from the origin of its scene's world."""
 _POINT_FEATURES = 6
-_SAME_ROTATION = 1e-4
-"""Largest difference of two rotation matrices that are one; text files hold a few digits."""
 
 
 class FrameSet:
@@ -218,7 +217,7 @@ class FrameSet:
         if world is None:
             fix = "frames without poses in one world cannot be merged; predict them without --merge"
             raise DitrError("no such file", code=Code.DATASET, where=str(path), fix=fix)
-        if not np.allclose(world[:3, :3], centred[:3, :3], atol=_SAME_ROTATION):
+        if not np.allclose(world[:3, :3], centred[:3, :3], atol=MAX_ROTATION_ERROR):
             raise _broken(path, "the camera looks in another direction than that of the frame's centred pose")
         shift = world[:3, 3] - centred[:3, 3]
         if not np.abs(shift).max() < MAX_SHIFT_M:

@@ -41,6 +41,11 @@ class Merging:
     Parameters
     ----------
     folder: where ``write_scene`` writes.
+    show: called after every frame.
+
+    Raises
+    ------
+    DitrError: nothing says where a frame is in its scene's world.
     """
 
     def __init__(self, predictor: Predictor, folder: Path, *, show: Show | None) -> None:
@@ -50,19 +55,15 @@ class Merging:
         """Of those that are annotated."""
         self._trained, self._frames = predictor.trained, predictor.frames
         self._folder, self._show = folder, show
+        self._shifts = [self._frames.shift_to_world(index) for index in range(len(self._frames))]
         self._growing: dict[str, _Growth] = {}
         self._to_come = Counter(info.scene for info in self._frames.infos.frames)
         self._frames_of = dict(self._to_come)
 
     def add(self, frame: PredictedFrame) -> None:
-        """Merges the instances that pictures show of the frame; with the last frame of a scene the scene is written.
-
-        Raises
-        ------
-        DitrError: nothing says where the frame is in its scene's world.
-        """
+        """Merges the instances that pictures show of the frame; with the last frame of a scene the scene is written."""
         cloud, name = frame.view.in_space, self._frames.infos.frames[frame.index].scene
-        grown, shift = self._growing.setdefault(name, _Growth()), self._frames.shift_to_world(frame.index)
+        grown, shift = self._growing.setdefault(name, _Growth()), self._shifts[frame.index]
         shown = frame.found.scores >= least_shown(frame.found.scores, best_score=self._trained.best_score)
         xyz = cloud.xyz + shift
         grown.scene = merge(

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from statistics import median
 from types import TracebackType
 from typing import Any
 
@@ -46,7 +47,7 @@ def write_predictions(
     ------
     DitrError: a frame cannot be read, or nothing more can be written.
     """
-    total, model_ms, began = len(predictor), 0.0, time.monotonic()
+    total, infer_ms, began = len(predictor), list[float](), time.monotonic()
     write = partial(write_frame, folder, model=predictor.trained.name, best_score=predictor.trained.best_score)
     try:
         for kind in FOLDERS if merging is None else (*FOLDERS, SCENES):
@@ -54,13 +55,13 @@ def write_predictions(
         with closing(predictor.predict()) as predicted, _Beside(min(total, len(os.sched_getaffinity(0)))) as beside:
             for frame in predicted:
                 progress("predict", frame.index, total)
-                model_ms += frame.infer_ms
+                infer_ms.append(frame.infer_ms)
                 beside.do(partial(write, frame.view, frame.found))
                 if merging is not None:
                     merging.add(frame)
         result = predictor.facts() | {
             "frames_per_s": total / (time.monotonic() - began),
-            "model_frames_per_s": 1000 * total / model_ms,
+            "model_frames_per_s": 1000 / median(infer_ms),
         }
         if merging is not None:
             result |= merging.facts()

@@ -137,6 +137,7 @@ def test_frames_of_scans_are_single_views_about_their_own_centre(scans, tiny_dat
         )
         assert np.allclose(info.pose_c2w[:3, 3], frame.pose_c2w[:3, 3] + mean, atol=1e-9)
         assert np.array_equal(info.pose_c2w[:3, :3], frame.pose_c2w[:3, :3])
+        assert np.allclose(opened.train.shift_to_world(index), mean, atol=1e-9)
 
 
 def test_a_folder_with_scans_alone_is_found_by_its_path(scans, tiny_dataset):

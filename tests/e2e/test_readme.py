@@ -55,7 +55,7 @@ def made_small(words: Sequence[str], *, frame: str, out: Path) -> list[str]:
         return [*small, *(part for override in left for part in ("--set", override))]
     if small[0] in ("check", "features"):
         small += ["--set", "dataset.name=synthrooms_tiny"]
-    if small[0] == "data":
+    if small[0] in ("data", "predict"):
         small = ["synthrooms_tiny" if word == "synthrooms" else word for word in small]
     small = [frame if re.fullmatch(r"scene\d{4}_\d\d_\d+", word) else word for word in small]
     for option, value in (("--scenes", "2"), ("--frames", "1")):

@@ -170,6 +170,17 @@ def test_frames_without_labels_are_predicted_and_merged_alike(
     assert result["scene_scores"] is None
 
 
+def test_frames_that_are_in_no_common_world_are_not_merged_and_it_is_said_first(
+    bare: Registry, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    of, (_, lost) = predictor("bare", registry=bare), tiny_dataset.val.infos.frames
+    (of.dataset.root / "2D" / lost.scene / "pose" / f"{lost.number}.txt").unlink()
+    with pytest.raises(DitrError, match="no such file") as error:
+        Merging(of, tmp_path / "out", show=None)
+    assert "without --merge" in error.value.fix
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_scene_names_all_of_its_frames(tiny_dataset: Dataset, bare: Registry) -> None:
     def chosen(dataset: str, *names: str, registry: Registry = REGISTRY) -> Selection:
         return select(dataset, names, registry=registry, progress=silent)

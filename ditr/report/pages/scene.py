@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 INSTEAD = "leave out --live: the scene is written to files all the same"
 """Where there is no viser."""
-BEHIND_M, ABOVE_M = 2.5, 1.5
+BEHIND_M, ABOVE_M = 1.8, 1.2
 """Where a page begins to look from, seen from the scene's first camera."""
 
 
