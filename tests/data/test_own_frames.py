@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ditr.data.class_table import own_classes
 from ditr.data.dataset import Dataset, open_dataset, open_folder
@@ -20,6 +21,7 @@ from ditr.data.targets import make_targets
 from ditr.data_check.check import check_dataset
 from ditr.errors import DitrError
 from ditr.evaluation.instance_facts import instance_rows
+from ditr.report.frame_pictures import draw_data
 from ditr.spec.registry import Registry
 
 CAMERA = "{fx: 577.870605, fy: 577.870605, cx: 319.5, cy: 239.5, width: 640, height: 480}"
@@ -151,3 +153,10 @@ def test_names_that_are_no_safe_file_names_are_refused(own: Path, tmp_path: Path
     write_infos(tmp_path / "a.pkl", InfoFile(dataset="d", categories={}, frames=(broken,)))
     with pytest.raises(DitrError, match=r"not of the form|leaves the data set's folder"):
         read_infos(tmp_path / "a.pkl")
+
+
+def test_a_frame_without_labels_is_drawn_with_its_superpoints_in_their_place(own: Path, tmp_path: Path) -> None:
+    draw_data(view_of(opened(own, "bare").val, 0), names=(), depth_m=None, path=tmp_path / "bare.png")
+    pixels = np.asarray(Image.open(tmp_path / "bare.png").convert("RGB")).astype(int)
+    bottom_right = pixels[pixels.shape[0] // 2 :, 2 * pixels.shape[1] // 3 :]
+    assert (np.ptp(bottom_right, axis=2) > 60).sum() > 500, "unlabelled instances would be grey"

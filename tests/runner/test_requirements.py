@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from ditr.data.dataset import Dataset
+from ditr.data.info_pickle import write_infos
 from ditr.errors import Code, DitrError
 from ditr.features import weights
 from ditr.paths import project_dir
@@ -105,4 +107,33 @@ def test_features_of_points_are_looked_for_before_any_run(tmp_path: Path, tiny_d
     require_inputs([spec], registry=registry)
     np.save(tmp_path / f"{tiny_dataset.train.ids[0]}.npy", np.zeros((19_999, 2)))
     with pytest.raises(DitrError, match="features of 19999 points, and the frame has 20000"):
+        require_inputs([spec], registry=registry)
+
+
+@pytest.mark.parametrize(
+    ("infos", "said"),
+    [
+        ("{train: train.pkl, val: bare.pkl}", "2 of 2 frames of val have no labels, the first is scene9001_00_0"),
+        ("{train: bare.pkl}", "2 of 2 frames of train have no labels"),
+        ("{val: val.pkl}", r"data set mine has no split train, it has val \(2 frames\)"),
+    ],
+)
+def test_a_training_needs_both_splits_and_their_labels(
+    tiny_dataset: Dataset, tmp_path: Path, infos: str, said: str
+) -> None:
+    for split, frames in tiny_dataset.splits.items():
+        write_infos(tmp_path / f"{split}.pkl", frames.infos)
+    bare = tuple(replace(i, instances_file=None, semantics_file=None) for i in tiny_dataset.val.infos.frames)
+    write_infos(tmp_path / "bare.pkl", replace(tiny_dataset.val.infos, frames=bare))
+    for part in ("points", "super_points", "instance_mask", "semantic_mask", "2D", "pose_centered"):
+        (tmp_path / part).symlink_to(tiny_dataset.root / part)
+    (tmp_path / "registry/datasets").mkdir(parents=True)
+    (tmp_path / "registry/datasets/mine.yaml").write_text(
+        f"kind: folder\npath: {tmp_path}\ninfos: {infos}\n"
+        "intrinsics: {fx: 577.870605, fy: 577.870605, cx: 319.5, cy: 239.5, width: 640, height: 480}\n"
+    )
+    registry = Registry(tmp_path / "registry", *REGISTRY.folders)
+    overrides = ("checkpoint=null", "dataset.name=mine")
+    spec = load_spec(project_dir() / "specs" / "baseline.yaml", registry=registry, overrides=overrides).spec
+    with pytest.raises(DitrError, match=said):
         require_inputs([spec], registry=registry)
