@@ -13,6 +13,7 @@ import typer
 from ditr.cli.display import open_display
 from ditr.cli.evaluate import Split
 from ditr.cli.serving import end_when_told
+from ditr.cli.spec_files import find_spec
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError, ExitCode
 from ditr.paths import runs_dir
@@ -55,7 +56,8 @@ def predict(
         Split | None, typer.Option(help="Which frames, where none are named.", show_default="val, or the only one")
     ] = None,
     spec: Annotated[
-        Path | None, typer.Option(help="Spec that the weights of a CHECKPOINT are of.", show_default="the run's")
+        Path | None,
+        typer.Option(help="Spec that the weights of a CHECKPOINT are of.", show_default="the run's", parser=find_spec),
     ] = None,
     min_score: Annotated[
         float | None,
