@@ -155,14 +155,15 @@ def rgbd(
 
 
 def record3d(root: Path, of: Intrinsics, depth: Intrinsics, *, exr: bool, count: int = 3) -> None:
-    """ARKit's axes; the focus moves, so that each frame is taken by its own camera, of which ``of`` is the first."""
+    """ARKit's axes. Of a ``.r3d`` the focus moves: each frame is taken by its own camera, and ``of`` is the first."""
     import lzfse
     import OpenEXR
 
     coefficients, rows = [], []
     for index, pose_c2w in enumerate(poses(count)):
-        zoom = 1 + 0.02 * index
-        own = replace(of, fx=of.fx * zoom, fy=of.fy * zoom, cx=of.cx + 0.6 * index)
+        moved = 0 if exr else index
+        zoom = 1 + 0.02 * moved
+        own = replace(of, fx=of.fx * zoom, fy=of.fy * zoom, cx=of.cx + 0.6 * moved)
         measured = smaller(own, depth.width, depth.height)
         (take,) = takes(own, measured, at=(pose_c2w,))
         images, depths = ("rgb", "depth") if exr else ("rgbd", "rgbd")
@@ -179,9 +180,11 @@ def record3d(root: Path, of: Intrinsics, depth: Intrinsics, *, exr: bool, count:
         coefficients.append([own.fx, own.fy, own.cx, own.cy])
     said = {
         "w": of.width, "h": of.height, "dw": depth.width, "dh": depth.height, "fps": 60,
-        "K": [of.fx, 0, 0, 0, of.fy, 0, of.cx, of.cy, 1], "poses": rows, "perFrameIntrinsicCoeffs": coefficients,
-        "initPose": rows[0], "cameraType": 1,
+        "K": [of.fx, 0, 0, 0, of.fy, 0, of.cx, of.cy, 1], "poses": rows, "initPose": rows[0],
+        "cameraType": 1,
     }  # fmt: skip
+    if not exr:
+        said["perFrameIntrinsicCoeffs"] = coefficients
     (root / ("metadata.json" if exr else "metadata")).write_text(json.dumps(said))
 
 
