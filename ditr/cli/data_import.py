@@ -118,7 +118,7 @@ def import_capture(
     """
     source = folder.resolve()
     label_images = _masks(source, format=format, superpoints=superpoints, masks=masks)
-    common = _Common(
+    request = _Request(
         source=source,
         name=name,
         out=out,
@@ -130,11 +130,11 @@ def import_capture(
         if format is CaptureFormat.SCANNET:
             if every is not None:
                 raise typer.BadParameter("ScanNet's lists say which frames are taken", param_hint="--every")
-            failed = _import_scans(common, intrinsics or CameraChoice.AVERAGE, display)
+            failed = _import_scans(request, intrinsics or CameraChoice.AVERAGE, display)
         else:
             if intrinsics is not None:
                 raise typer.BadParameter("it is of ScanNet only", param_hint="--intrinsics")
-            failed = _import_capture(common, format, every or 1, display)
+            failed = _import_capture(request, format, every or 1, display)
         display.say("")
         report = check_and_say(_opened(name, out), display)
     if failed or not report.sound:
@@ -142,7 +142,7 @@ def import_capture(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Common:
+class _Request:
     """What was asked for, whatever the format."""
 
     source: Path
@@ -192,56 +192,61 @@ def _is_name(text: str) -> bool:
     return re.fullmatch(r"\w[\w-]*", text) is not None
 
 
-def _import_scans(common: _Common, choice: CameraChoice, display: Display) -> bool:
+def _import_scans(request: _Request, choice: CameraChoice, display: Display) -> bool:
     """Whether a frame failed."""
     from ditr.data.scannet_sv import INFO_FILES
     from ditr.geometry.camera import SCANNET_SV_INTRINSICS, Intrinsics
     from ditr.scannet.prepare import ScanNetSettings, prepare_scans
 
-    entry = common.entry()
-    prepared = common.folder(entry)
+    entry = request.entry()
+    prepared = request.folder(entry)
     camera = SCANNET_SV_INTRINSICS if entry is None else Intrinsics(**entry.intrinsics.model_dump())
     settings = ScanNetSettings(
-        seed=common.seed,
-        superpoints="oversegmentation" if common.masks is None else "masks",
-        masks=common.masks,
+        seed=request.seed,
+        superpoints="oversegmentation" if request.masks is None else "masks",
+        masks=request.masks,
         intrinsics=choice.value,
         camera=camera,
     )
     infos = INFO_FILES if entry is None else entry.infos
     done, splits = prepare_scans(
-        common.source, prepared, settings=settings, info_files=infos, workers=common.workers, progress=display.progress
+        request.source,
+        prepared,
+        settings=settings,
+        info_files=infos,
+        workers=request.workers,
+        progress=display.progress,
     )
     display.say(f"{prepared}\n{_written(done)}\n{packed(splits)}")
     if entry is None:
-        display.say(f"entry: {common.write_entry(infos, camera, format=CaptureFormat.SCANNET)}")
+        display.say(f"entry: {request.write_entry(infos, camera, format=CaptureFormat.SCANNET)}")
     return bool(done.failed)
 
 
-def _import_capture(common: _Common, format: CaptureFormat, every: int, display: Display) -> bool:
+def _import_capture(request: _Request, format: CaptureFormat, every: int, display: Display) -> bool:
     """Whether a frame failed."""
     from ditr.captures.formats import FORMATS
     from ditr.captures.importing import INFOS, import_capture
     from ditr.captures.manifest import PREPARED
 
-    entry = common.entry()
-    prepared = common.folder(entry)
+    entry = request.entry()
+    prepared = request.folder(entry)
     if entry is not None and not (prepared / PREPARED).is_file():
-        what, fix = f"there is a data set {common.name!r} that was not imported", "choose another name"
+        what, fix = f"there is a data set {request.name!r} that was not imported", "choose another name"
         raise DitrError(what, code=Code.DATASET, where=str(prepared), fix=fix)
     imported = import_capture(
-        common.source,
+        request.source,
         prepared,
         format=FORMATS[format.value],
-        seed=common.seed,
+        seed=request.seed,
         every=every,
-        masks=common.masks,
-        workers=common.workers,
+        masks=request.masks,
+        workers=request.workers,
         progress=display.progress,
     )
     display.say(f"{prepared}\n{_written(imported.frames)}\n{_said_of(imported)}")
     if entry is None:
-        display.say(f"entry: {common.write_entry({'val': INFOS}, imported.camera, format=format)}")
+        display.say(f"entry: {request.write_entry({'val': INFOS}, imported.camera, format=format)}")
     return bool(imported.frames.failed)
 
 
