@@ -124,7 +124,8 @@ def test_parts_show_where_the_gain_is(runs: Path, make: Make) -> None:
 def test_reports_and_views_need_no_torch() -> None:
     import subprocess
 
-    names = ("compare", "stratum_contrasts", "page", "frame_pictures", "viewer")
+    pictures = ("frame_pictures", "prediction_files", "scene_files", "pages.frame", "pages.scene")
+    names = ("compare", "stratum_contrasts", "page", *pictures)
     modules = ", ".join(f"ditr.report.{name}" for name in names)
     code = f"import {modules}, ditr.cli.compare, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=project_dir())
