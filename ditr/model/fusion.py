@@ -45,6 +45,10 @@ class BatchFeatures:
         """The features pooled to voxels of any stride: the backbone's own, in the order of their rows."""
         return VoxelFeatures(self.points, self.in_space)
 
+    def forget_voxels(self) -> None:
+        """Lets the pooled features go, a tenth of the memory of a step; who asks for them again has them made again."""
+        self.__dict__.pop("voxels", None)
+
     @cached_property
     def samples(self) -> Padding:
         """How the N points are divided into samples."""

@@ -215,3 +215,22 @@ def test_only_a_part_that_reads_the_backbone_inside_keeps_a_pass_from_being_capt
     everything = fusion_of(bifusion=BiFusionSpec(width=8), injection=InjectionSpec(), stem=StemSpec())
     assert build(everything).uncaptured == ()
     assert build(fusion_of(own=Everywhere(), stem=StemSpec())).uncaptured == ("own",)
+
+
+def test_features_in_space_are_not_held_while_the_decoder_works(build: Build, batch: Batch) -> None:
+    """They are the largest tensors of a step that nobody needs any more; a part that asks again gets the same."""
+    held: list[bool] = []
+    inside: list[Tensor] = []
+
+    class Late(FusionModule):
+        def add_to_voxels(self, features: BatchFeatures) -> Additions:
+            inside.append(features.voxels.pooled(4, pooling="max"))
+            return {}
+
+        def fuse_points(self, x: Tensor, features: BatchFeatures) -> Tensor:
+            held.append("voxels" in vars(features))
+            assert torch.equal(features.voxels.pooled(4, pooling="max"), inside[-1])
+            return x
+
+    build(fusion_of(injection=InjectionSpec(), late=part_of(Late))).train()(batch)
+    assert held == [False]
