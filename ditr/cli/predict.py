@@ -147,7 +147,8 @@ def _write(
 def _summary(result: dict[str, Any]) -> str:
     """Frames a second; a row a scene."""
     speed = f"{result['frames_per_s']:.2f} a second, the model alone {result['model_frames_per_s']:.2f}"
-    lines = [f"{len(result['frames'])} frames, {speed}"]
+    count = len(result["frames"])
+    lines = [f"{count} frame{'' if count == 1 else 's'}, {speed}"]
     if scenes := result.get("scenes"):
         rows = [_row(name, facts, facts["scores"]) for name, facts in scenes.items()]
         if len(scenes) > 1:
