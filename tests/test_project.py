@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from ditr import paths, plugins
 from ditr.errors import DitrError
@@ -13,6 +14,7 @@ from ditr.project import find_project
 from ditr.spec.load import load_spec
 from ditr.spec.problems import SpecErrors
 from ditr.spec.registry import Registry
+from tests.reference.another_process import forget_code
 
 
 @pytest.fixture
@@ -22,10 +24,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(variable, raising=False)
     folder = tmp_path / "project"
     folder.mkdir()
+    forget_code()
     (folder / "ditr.toml").touch()
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # kept by the second of writing, in which there are several
     return folder
 
 
@@ -82,7 +86,13 @@ def test_a_spec_extends_one_that_comes_with_ditr(project: Path) -> None:
         load_spec(project / "mine.yaml", registry=Registry())
 
 
-def test_code_of_the_project_is_loaded_and_its_digest_follows_what_it_imports(project: Path) -> None:
+def digest(reference: str) -> str:
+    """As a process that starts now takes it."""
+    forget_code()
+    return plugins.code_digest(reference)
+
+
+def test_code_of_the_project_is_loaded_and_its_digest_follows_what_it_imports(project: Path, tmp_path: Path) -> None:
     package = project / "radio"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -90,24 +100,67 @@ def test_code_of_the_project_is_loaded_and_its_digest_follows_what_it_imports(pr
     (package / "parts.py").write_text("WIDTH = 3\n")
     (package / "other.py").write_text("")
     assert plugins.load("radio.encoder:Encoder", where="entry").width == 3
-    before = plugins.code_digest("radio.encoder:Encoder")
+    before = digest("radio.encoder:Encoder")
     (package / "other.py").write_text("# nobody imports this")
     installed = project / ".venv" / "site-packages" / "numpyish"
     installed.mkdir(parents=True)
     sys.path.append(str(installed.parent))
     (installed / "__init__.py").touch()
-    (package / "encoder.py").write_text((package / "encoder.py").read_text() + "import numpyish\n")
-    before = plugins.code_digest("radio.encoder:Encoder")
+    assert digest("radio.encoder:Encoder") == before
+    (tmp_path / "elsewhere.py").write_text("WIDTH = 3\n")
+    (project / "linked.py").symlink_to(tmp_path / "elsewhere.py")
+    (project / "unsound.py").write_text("def (:")
+    (package / "encoder.py").write_text("import numpyish, linked, unsound\n")
+    before = digest("radio.encoder:Encoder")
     (installed / "__init__.py").write_text("# another version of what is installed in the project's own environment")
-    assert plugins.code_digest("radio.encoder:Encoder") == before
-    (package / "parts.py").write_text("WIDTH = 4\n")
-    assert plugins.code_digest("radio.encoder:Encoder") != before
+    assert digest("radio.encoder:Encoder") == before
+    for file in (package / "__init__.py", package / "encoder.py", tmp_path / "elsewhere.py", project / "unsound.py"):
+        file.write_text(file.read_text() + "# an edit\n")
+        assert digest("radio.encoder:Encoder") != before, file
+        before = digest("radio.encoder:Encoder")
+
+
+def test_a_process_has_the_code_that_it_saw_first_or_refuses(project: Path) -> None:
+    file = project / "gate.py"
+    file.write_text("WIDTH = 3\n")
+    first = plugins.code_digest("gate:WIDTH")
+    file.write_text("WIDTH = 44\n")
+    for _ in range(2):
+        with pytest.raises(DitrError, match="the code of gate has changed since this process began"):
+            plugins.load("gate:WIDTH", where="entry")
+    assert plugins.code_digest("gate:WIDTH") == first
+    forget_code("gate")
+    assert plugins.load("gate:WIDTH", where="entry") == 44
+    second = plugins.code_digest("gate:WIDTH")
+    file.write_text("WIDTH = 555\n")
+    assert (plugins.load("gate:WIDTH", where="entry"), plugins.code_digest("gate:WIDTH")) == (44, second)
+
+
+def test_importing_a_module_prints_nothing_into_a_commands_output_and_changes_no_numbers_of_others(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "talker.py").write_text("print('hello')\nX = 1\n")
+    plugins.load("talker:X", where="entry")
+    assert capsys.readouterr() == ("", "hello\n")
+    (project / "doubles.py").write_text("import torch\ntorch.set_default_dtype(torch.float64)\nX = 1\n")
+    try:
+        for _ in range(2):
+            with pytest.raises(DitrError, match=r"importing doubles changes torch.get_default_dtype\(\)"):
+                plugins.load("doubles:X", where="entry")
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_code_that_cannot_be_loaded_is_said_with_its_place(project: Path) -> None:
     (project / "broken.py").write_text("x = 1\ny = 1 / 0\n")
     with pytest.raises(DitrError, match=r"cannot import broken: ZeroDivisionError.*broken.py:2"):
         plugins.load("broken:Encoder", where="entry")
+    (project / "unsound.py").write_text("x = 1\ndef (:\n")
+    with pytest.raises(DitrError, match=r"cannot import unsound: SyntaxError: .*project/unsound.py:2\)"):
+        plugins.load("unsound:Encoder", where="entry")
+    (project / "leaver.py").write_text("import sys\nsys.exit('no GPU')\n")
+    with pytest.raises(DitrError, match=r"cannot import leaver: SystemExit: no GPU .*leaver.py:2"):
+        plugins.load("leaver:Encoder", where="entry")
     with pytest.raises(DitrError, match="No module named 'absent'"):
         plugins.load("absent:Encoder", where="entry")
     (project / "empty.py").write_text("class Encodr: pass\n")

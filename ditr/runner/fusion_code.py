@@ -11,8 +11,7 @@ from ditr.spec.models import Spec
 
 def fusion_code(spec: Spec) -> dict[str, Any]:
     """By name of the part: ``module:Class``, and a digest of its code."""
-    own = spec.fusion.own_parts
-    return {name: {"reference": reference_of(part), "digest": digest_of(part)} for name, part in own.items()}
+    return {name: {"reference": reference_of(name), "digest": digest_of(name)} for name in spec.fusion.own_parts}
 
 
 def changed_parts(run: Record, spec: Spec) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from ditr.errors import Interrupted
+from ditr.errors import Code, DitrError, Interrupted
 from ditr.files import write_text
 from ditr.progress import Progress
 from ditr.record.folder import Record
@@ -22,6 +22,7 @@ from ditr.runner.plan import PlannedRun
 from ditr.runner.stop import StopSignal
 from ditr.spec.dump import to_yaml
 from ditr.spec.execution import engine_of
+from ditr.spec.identity import spec_hash
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
 
@@ -63,8 +64,10 @@ class Session:
         Raises
         ------
         Interrupted: the user asked to stop; everything done so far is saved.
+        DitrError: what the run's key is of has changed since it was planned, or something that the run needs is wrong.
         """
         spec, folder, host = self._planned.spec, self._planned.folder, self._host
+        self._require_key()
         write_text(folder.spec, to_yaml(spec))
         device = pick_device(spec)
         use_cores(device)
@@ -91,6 +94,14 @@ class Session:
         params = count_weights(model)
         write_result(self._planned, inputs=inputs, evaluation=evaluation, fitted=fitted, params=params, facts=facts)
         host.draw(folder, evaluation)  # last: a picture that fails costs no number
+
+    def _require_key(self) -> None:
+        """A job of a queue is a process of its own, which reads the user's code and registry when it starts."""
+        if spec_hash(self._planned.spec, registry=self._host.registry) != self._planned.spec_hash:
+            what = (
+                "code of a fusion part or a 2D source, or an entry of the registry, has changed since this was planned"
+            )
+            raise DitrError(what, code=Code.RUN, where=str(self._planned.folder.path), fix="call the command once more")
 
     def _train(self, model: EsamSingleView, inputs: Inputs, device: torch.device) -> tuple[FitResult, Evaluation]:
         """Fits, and evaluates the final weights; the last validation is that evaluation if this session did it."""

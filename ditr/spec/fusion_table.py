@@ -65,14 +65,23 @@ def named_parts(*, taken: Collection[str]) -> Mapping[str, NamedPart]:
     return dict(sorted(found.items()))
 
 
-def reference_of(part: FusionPart) -> str:
-    """``module:Class`` of its fields."""
-    return f"{type(part).__module__}:{type(part).__qualname__}"
+def reference_of(name: str) -> str:
+    """``module:Class`` as what names the part says it; the class may come from a module that this one imports.
+
+    Raises
+    ------
+    DitrError: nothing here names a part of this name.
+    """
+    named = named_parts(taken=()).get(name)
+    if named is None:
+        fix = f"name it under [fusion] of the project's {PROJECT_FILE}, or install the package that has it"
+        raise DitrError(f"the fusion part {name} cannot be found here", code=Code.ENVIRONMENT, where=name, fix=fix)
+    return named.reference
 
 
-def digest_of(part: FusionPart) -> str:
+def digest_of(name: str) -> str:
     """32 hex digits of the code that a part is made of."""
-    return code_digest(reference_of(part))
+    return code_digest(reference_of(name))
 
 
 def _add(found: dict[str, NamedPart], name: str, part: NamedPart, *, taken: Collection[str]) -> None:

@@ -60,8 +60,8 @@ def identity(spec: Spec, *, registry: Registry) -> dict[str, Any]:
         result["features"]["source"] = _content(registry.features(features.source))
     else:
         result["features"] = None
-    for name, part in spec.fusion.own_parts.items():
-        result["fusion"][name] = {"fields": result["fusion"][name], "code": digest_of(part)}
+    for name in spec.fusion.own_parts:
+        result["fusion"][name] = {"fields": result["fusion"][name], "code": digest_of(name)}
     if isinstance(spec.checkpoint, RegisteredCheckpoint):
         result["checkpoint"]["name"] = _content(registry.checkpoint(spec.checkpoint.name))
     return result

@@ -19,6 +19,7 @@ from ditr.progress import silent
 from ditr.spec.fusion import FusionSpec
 from ditr.spec.identity import spec_hash
 from ditr.spec.registry import Registry
+from tests.reference.another_process import forget_code
 from tests.reference.fused_subject import fused_subject
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +42,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with an arm of its own, which is the working directory."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.delitem(sys.modules, "film", raising=False)
+    forget_code("film")
     monkeypatch.chdir(tmp_path)
     done("init", "study")
     monkeypatch.chdir(tmp_path / "study")
@@ -62,6 +63,8 @@ def test_an_arm_from_the_template_to_the_comparison(study: Path) -> None:
     assert {name.partition(".")[0] for name in run.model().state_dict()} == {"backbone", "pool", "decoder", "film"}
     file, before = study / "film.py", hash_of_film()
     file.write_text(file.read_text().replace("(1 + scale)", "(1 - scale)"))
+    assert hash_of_film() == before, "what this process has imported is not what lies there now"
+    forget_code("film")
     with pytest.warns(UserWarning, match=r"the code of the fusion part film \(film:Film\) is not that of film-s0-"):
         ditr.load_run("film").model()
     assert hash_of_film() != before, "other code is another run"

@@ -20,6 +20,7 @@ from ditr.spec.identity import spec_hash
 from ditr.spec.load import load_spec
 from ditr.spec.models import FeatureSpec
 from ditr.spec.registry import Registry
+from tests.reference.another_process import forget_code
 
 CPU = torch.device("cpu")
 SPEC = FeatureSpec(source="mine", input_size=(24, 32))
@@ -39,7 +40,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # kept by the second of writing, in which there are several
 
     def written(forward: str = MEANS, *, init: str = "pass", base: str = "nn.Module", more: str = "") -> PythonEntry:
-        monkeypatch.delitem(sys.modules, "mine", raising=False)
+        forget_code("mine")
         lines = (
             f"{HEAD}{more}\nclass Mine({base}):\n    def __init__(self, weights=None):\n        super().__init__()\n"
         )
