@@ -1,4 +1,4 @@
-"""What the machine says no to is one message and exit code 2; what the code should have foreseen keeps its traceback."""
+"""What the machine says no to is one message; what the code should have foreseen keeps its traceback."""
 
 from __future__ import annotations
 

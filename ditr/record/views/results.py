@@ -97,7 +97,7 @@ class Results:
             return Rows(columns, tuple(chain.from_iterable(parts)))
 
     def query_to_parquet(self, sql: str, target: Path | BinaryIO, *, limits: QueryLimits = DEFAULT_LIMITS) -> None:
-        """Writes the answer as a parquet file; raises as ``query`` does, also of a type that such a file cannot hold."""
+        """Writes the answer as a parquet file; raises as ``query`` does, and for a type that it cannot hold."""
         import pyarrow.parquet
 
         with self._reading(sql, limits) as connection:
