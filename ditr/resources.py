@@ -100,6 +100,11 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 1024 * MIB)
 
 
+def resident_mb() -> float:
+    """MiB of this process that lie in memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MIB
+
+
 class GpuMeter:
     """Torch's peak, and the most that was in use beside torch at any look.
 

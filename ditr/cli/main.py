@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -30,6 +30,7 @@ from ditr.cli import (
     view,
 )
 from ditr.cli.host import leave
+from ditr.cli.machine_errors import as_mistake
 from ditr.errors import DitrError, ExitCode
 
 app = typer.Typer(
@@ -87,10 +88,18 @@ def main() -> None:
     try:
         app()
     except DitrError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), markup=False)
-        leave(ExitCode.MISTAKE)
+        _refuse(error)
+    except OSError as error:
+        if mistake := as_mistake(error):
+            _refuse(mistake)
+        raise
     except SystemExit as end:
         leave(end.code if isinstance(end.code, int) else ExitCode.DONE)
+
+
+def _refuse(error: DitrError) -> NoReturn:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), markup=False)
+    leave(ExitCode.MISTAKE)
 
 
 if __name__ == "__main__":

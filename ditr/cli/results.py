@@ -19,9 +19,11 @@ from ditr.errors import Code, DitrError, ExitCode, in_short
 from ditr.paths import runs_dir
 from ditr.record.folder import Record, records_in
 from ditr.record.views import views_of
+from ditr.record.views.limits import DEFAULT_LIMITS, QueryLimits
 from ditr.record.views.results import Results, Rows
 from ditr.record.views.rows import result_row
 from ditr.spec.identity import shown_variant
+from ditr.spec.numbers import MOST
 
 
 class Format(StrEnum):
@@ -54,6 +56,12 @@ def query(
     ],
     format: Annotated[Format, typer.Option(help="How the answer is written.")] = Format.TABLE,
     out: Annotated[Path | None, typer.Option(help="Write the answer to this file instead.")] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, max=MOST, help="End a query that takes longer.")
+    ] = DEFAULT_LIMITS.seconds,
+    memory_mb: Annotated[
+        int, typer.Option("--memory-mb", min=16, max=MOST, help="End a query that needs more MiB.")
+    ] = DEFAULT_LIMITS.memory_mb,
 ) -> None:
     """Ask the results in SQL; read-only, no files and no network.
 
@@ -66,11 +74,13 @@ def query(
     if out is not None and not out.parent.is_dir():
         fix = "Make it, or name a file in another folder."
         raise DitrError("no such folder to write to", code=Code.QUERY, where=str(out.parent), fix=fix)
-    results = Results(runs_dir())
+    if out is not None and out.is_dir():
+        raise DitrError("is a folder", code=Code.QUERY, where=str(out), fix=f"Name a file, such as {out}/rows.{format}")
+    results, limits = Results(runs_dir()), QueryLimits(seconds=seconds, memory_mb=memory_mb)
     if format is Format.PARQUET:
-        results.query_to_parquet(sql, _parquet_target(out))
+        results.query_to_parquet(sql, _parquet_target(out), limits=limits)
         return
-    text = _FORMATS[format](results.query(sql))
+    text = _FORMATS[format](results.query(sql, limits=limits))
     if out is not None:
         out.write_text(text)
     else:
@@ -147,7 +157,11 @@ def _as_json(rows: Rows) -> str:
 
 
 def _json_value(value: Any) -> Any:
-    # JSON has no NaN and no infinity.
+    """What JSON can say: it has no NaN and no infinity, and its keys are texts."""
+    if isinstance(value, dict):
+        return {str(key): _json_value(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(one) for one in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 

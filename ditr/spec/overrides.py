@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from ditr.spec.problems import Origin, Problem
-from ditr.spec.yaml_text import Value, parse
+from ditr.spec.yaml_text import MOST_LEVELS, Value, parse
 
 NO_PATH = "not a path; write keys with dots between, such as schedule.epochs (a list is replaced whole)"
 _OF_A_FILE = {
@@ -36,8 +36,8 @@ def read_override(text: str) -> tuple[Value | None, list[Problem]]:
 
 
 def is_path(text: str) -> bool:
-    """Whether it is keys with dots between."""
-    return re.fullmatch(r"\w+(\.\w+)*", text) is not None
+    """Whether it is keys with dots between, no more than there can be levels."""
+    return re.fullmatch(r"\w+(\.\w+)*", text) is not None and text.count(".") < MOST_LEVELS
 
 
 def at_path(path: str, value: Value, *, key: Origin) -> Value:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -15,6 +16,8 @@ from ruamel.yaml.reader import ReaderError
 from ditr.spec.problems import Origin, PathSteps, Problem, did_you_mean, dotted
 
 Scalar = None | bool | int | float | str
+MOST_LEVELS = 50
+"""Of maps and lists in each other; what is written by hand has no more than ten."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def parse(text: str, *, file: str, override: bool = False) -> YamlText:
         return YamlText(None, [Problem(start, "", "empty; a spec needs at least 'extends' or 'name'")])
     reader = _Reader(file, override)
     value = reader.value(node, path=(), key=None)
-    return YamlText(value, reader.problems)
+    return YamlText(None if reader.anchored else value, reader.problems)
 
 
 @dataclass
@@ -127,21 +130,22 @@ class _Reader:
     file: str
     override: bool
     problems: list[Problem] = field(default_factory=list)
-    anchored: dict[int, Value | None] = field(default_factory=dict)
-    """What each anchored node (its id) stands for; None while it is being read."""
+    anchored: set[int] = field(default_factory=set)
+    """The ids of anchored nodes."""
 
     def value(self, node: Node, *, path: PathSteps, key: Node | None) -> Value:
         origin = self.origin(node)
         key_origin = None if key is None else self.origin(key)
-        if not node.anchor:
-            return self.content(node, path, origin, key_origin)
         if id(node) in self.anchored:  # YAML gives the anchored node itself in place of an alias
             self.say(key_origin or origin, path, "an alias (*name) is not supported; write the value or use 'extends'")
-            return replace(self.anchored[id(node)] or Value(None, origin), key=key_origin)
-        self.anchored[id(node)] = None
-        self.say(origin, path, f"an anchor (&{node.anchor}) is not supported; share values through 'extends'")
-        self.anchored[id(node)] = value = self.content(node, path, origin, key_origin)
-        return value
+            return Value(None, origin)  # a few lines of aliases of aliases stand for more than a memory holds
+        if node.anchor:
+            self.anchored.add(id(node))
+            self.say(origin, path, f"an anchor (&{node.anchor}) is not supported; share values through 'extends'")
+        if len(path) > MOST_LEVELS:
+            self.say(key_origin or origin, path[:1], f"nested more than {MOST_LEVELS} levels deep")
+            return Value(None, origin)
+        return self.content(node, path, origin, key_origin)
 
     def content(self, node: Node, path: PathSteps, origin: Origin, key_origin: Origin | None) -> Value:
         if isinstance(node, MappingNode):
@@ -158,7 +162,7 @@ class _Reader:
         children: dict[str, Value] = {}
         for key, child in node.value:
             origin = self.origin(key)
-            if not isinstance(key, ScalarNode):
+            if not isinstance(key, ScalarNode) or not _is_text(key.value):
                 self.say(origin, path, "a key must be a word")
             elif str(key.tag).endswith(":merge"):
                 self.say(origin, path, "a merge key (<<) is not supported; share values through 'extends'")
@@ -173,16 +177,20 @@ class _Reader:
     def scalar(self, node: ScalarNode, path: PathSteps, origin: Origin) -> Scalar:
         kind = str(node.tag).removeprefix("tag:yaml.org,2002:")
         text: str = node.value
+        if not _is_text(text):
+            self.say(origin, path, "a character that stands for nothing; remove the escape that makes it")
+            return ""
         if node.style or kind in ("str", "timestamp"):
             return text
-        if kind == "null":
+        if kind == "null" and text.lower() in ("", "~", "null"):
             return None
-        if kind == "bool":
+        if kind == "bool" and text.lower() in ("true", "false"):
             return text.lower() == "true"
-        if kind == "int":
-            return self.whole_number(text, path, origin)
-        if kind == "float":
-            return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+        with suppress(ValueError):  # what a tag says of a text need not be so
+            if kind == "int":
+                return self.whole_number(text, path, origin)
+            if kind == "float":
+                return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
         self.say(origin, path, f"a YAML tag (!!{kind}) is not supported; remove it")
         return text
 
@@ -209,6 +217,11 @@ class _Reader:
 
     def say(self, origin: Origin, path: PathSteps, what: str) -> None:
         self.problems.append(Problem(origin, dotted(path), what))
+
+
+def _is_text(text: str) -> bool:
+    """Whether a file can hold it, and a file's name; an escape may make half a character, or the one of number 0."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _syntax_problem(error: YAMLError, text: str, start: Origin) -> Problem:

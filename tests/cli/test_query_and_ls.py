@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +69,53 @@ def test_parquet_goes_to_a_file(runs: Path, tmp_path: Path) -> None:
     file = tmp_path / "rows.parquet"
     query(SQL, "--format", "parquet", "--out", str(file))
     assert pyarrow.parquet.read_table(file).column("ap50").to_pylist() == [0.25, None]
+
+
+HEAVY = "select count(*) from range(1000000) a, range(1000000) b where a.range + b.range = 0.5"
+"""What a forgotten join condition makes of two tables."""
+
+
+@pytest.mark.parametrize("format", ["table", "parquet"])
+def test_a_query_ends_when_its_time_is_over(format: str, runs: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(DitrError, match=r"ended after 0\.3 s"):
+        query(HEAVY, "--seconds", "0.3", "--format", format, "--out", str(tmp_path / "rows"))
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select * from range(1000000000) a, range(1000000000) b",
+        "select count(distinct a.range + 1e10 * b.range) from range(1000000) a, range(1000) b",
+    ],
+    ids=["answer", "work"],
+)
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_a_query_ends_when_its_memory_is_full(format: str, sql: str, runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(DitrError, match="needs more than 64 MiB"):
+        query(sql, "--memory-mb", "64", "--format", format, "--out", str(tmp_path / "rows"))
+
+
+def test_an_answer_that_parquet_cannot_hold_is_refused(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(DitrError, match="parquet cannot hold"):
+        query("select interval '1 month'", "--format", "parquet", "--out", str(tmp_path / "rows.parquet"))
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_an_answer_goes_to_a_file_and_to_no_folder(format: str, runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(DitrError, match="is a folder"):
+        query(SQL, "--format", format, "--out", str(tmp_path))
+
+
+def test_values_within_values_are_json_too(runs: Path) -> None:
+    said = query("select map {date '2026-01-01': ['nan'::double]} as x", "--format", "json")
+    assert json.loads(said) == [{"x": {"2026-01-01": ["nan"]}}]
+
+
+def test_a_statement_that_is_no_text_is_refused(runs: Path) -> None:
+    with pytest.raises(DitrError, match="not UTF-8"):
+        query("select '\udcff'")
 
 
 def test_a_file_in_a_missing_folder_is_refused(runs: Path, tmp_path: Path) -> None:

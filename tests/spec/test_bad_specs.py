@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ditr.spec.load import load_all, load_spec
 from ditr.spec.problems import SpecErrors
 from ditr.spec.registry import Registry
+from ditr.spec.yaml_text import read_yaml
 
 HERE = Path(__file__).parent
 MISTAKES = sorted(file.stem for file in (HERE / "bad").glob("*.yaml") if not file.name.startswith("_"))
@@ -23,6 +24,14 @@ def test_message_of(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SpecErrors) as raised:
         load_spec(Path("bad", f"{mistake}.yaml"), registry=Registry(HERE / "registry"))
     assert str(raised.value) == (HERE / "bad" / f"{mistake}.txt").read_text().rstrip("\n")
+
+
+def test_aliases_are_refused_before_they_are_expanded(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x]", *(f"a{level}: &a{level} [*a{level - 1}, *a{level - 1}]" for level in range(1, 24))]
+    (tmp_path / "bomb.yaml").write_text("\n".join(lines))
+    source = read_yaml(tmp_path / "bomb.yaml")
+    assert source.value is None
+    assert len(source.problems) == 24 + 2 * 23, "each anchor and each alias, once"
 
 
 def test_every_expected_text_has_its_spec() -> None:
@@ -41,6 +50,8 @@ OVERRIDES = {
     "schedule.epochs=": "--set schedule.epochs=: schedule.epochs: no value; write null to switch a part off",
     "seeds[0]=3": "--set seeds[0]=3: seeds[0]: not a path; write keys with dots between, such as schedule.epochs "
     "(a list is replaced whole)",
+    "a" + ".a" * 60 + "=1": f"--set a{'.a' * 60}=1: a{'.a' * 60}: not a path; write keys with dots between, such as "
+    "schedule.epochs (a list is replaced whole)",
     "seeds=[1": "--set seeds=[1: seeds: this bracket is not closed, or a comma is missing after an item",
     "extends=other.yaml": "--set extends=other.yaml: extends: cannot be set; write a spec that extends the other file",
     "dataset.name=roms": "--set dataset.name=roms: dataset.name: 'roms' is not in registry/datasets; did you mean "
@@ -81,7 +92,26 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_mistake(tmp_path: Path) 
     assert (spec.name, spec.schedule.learning_rate) == ("arm", 0.001)
 
 
-FRAGMENTS = ["\t", "- ", ": ", "{", "]", "null", "&a ", "*a", "!!str ", "'", '"', "#", "\n", "  ", "1e400", "0x", "|\n"]
+FRAGMENTS = ["!!int ", "!!bool ", '"\\ud800"', "&a [*a]", "[" * 60]
+FRAGMENTS += [
+    "\t",
+    "- ",
+    ": ",
+    "{",
+    "]",
+    "null",
+    "&a ",
+    "*a",
+    "!!str ",
+    "'",
+    '"',
+    "#",
+    "\n",
+    "  ",
+    "1e400",
+    "0x",
+    "|\n",
+]
 FRAGMENTS += [
     "? ",
     "---\n",

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -17,6 +19,7 @@ from ditr.errors import Code, DitrError
 from ditr.files import replacing
 from ditr.record.columns import TABLES
 from ditr.record.folder import Record, records_in
+from ditr.record.views.limits import DEFAULT_LIMITS, QueryLimits
 from ditr.record.views.rows import replace_rows
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ FILE = "results.duckdb"
 _STAMPS = "stamps"
 """The table of what was read: a stamp a folder."""
 _RETRIES_S = (0.1, 0.2, 0.5, 1.0)
+_ROWS_A_PART = 10_000
+"""Of an answer, between two looks at how large it is."""
 
 
 @dataclass(frozen=True)
@@ -78,25 +83,31 @@ class Results:
         with self._lock():
             return self._make_anew()
 
-    def query(self, sql: str) -> Rows:
+    def query(self, sql: str, *, limits: QueryLimits = DEFAULT_LIMITS) -> Rows:
         """Runs one reading statement over what the folders say now; no file, no network, no setting can be reached.
 
         Raises
         ------
-        DitrError: there are no results yet, or the statement is wrong or not a reading one.
+        DitrError: there are no results yet, the statement is wrong or not a reading one, or it goes beyond the limits.
         """
-        with self._reading(sql) as connection:
+        with self._reading(sql, limits) as connection:
             cursor = connection.execute(sql)
             columns = tuple(column[0] for column in cursor.description)
-            return Rows(columns, tuple(cursor.fetchall()))
+            parts = limits.collect(iter(partial(cursor.fetchmany, _ROWS_A_PART), []))
+            return Rows(columns, tuple(chain.from_iterable(parts)))
 
-    def query_to_parquet(self, sql: str, target: Path | BinaryIO) -> None:
-        """Writes the answer as a parquet file; raises as ``query`` does."""
+    def query_to_parquet(self, sql: str, target: Path | BinaryIO, *, limits: QueryLimits = DEFAULT_LIMITS) -> None:
+        """Writes the answer as a parquet file; raises as ``query`` does, and for a type that it cannot hold."""
         import pyarrow.parquet
 
-        with self._reading(sql) as connection:
-            table = connection.sql(sql).to_arrow_table()
-        pyarrow.parquet.write_table(table, target)
+        with self._reading(sql, limits) as connection:
+            parts = connection.sql(sql).to_arrow_reader(_ROWS_A_PART)
+            table = pyarrow.Table.from_batches(limits.collect(parts), schema=parts.schema)
+        try:
+            pyarrow.parquet.write_table(table, target)
+        except pyarrow.ArrowException as error:
+            fix = "Cast it, such as select (ended_at - started_at)::varchar, or choose --format csv."
+            raise DitrError(f"parquet cannot hold this answer: {error}", code=Code.QUERY, fix=fix) from error
 
     def _behind(self) -> list[Record] | None:
         """Folders that are not as they were when they were read; None for a file that cannot tell, or holds one that is
@@ -151,16 +162,21 @@ class Results:
         return len(folders)
 
     @contextmanager
-    def _reading(self, sql: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _reading(self, sql: str, limits: QueryLimits) -> Iterator[duckdb.DuckDBPyConnection]:
         import duckdb
 
         if not records_in(self.runs):
             fix = "Run an experiment first: ditr run specs/fpn_inject.yaml"
             raise DitrError("there are no results yet", code=Code.QUERY, where=str(self.runs), fix=fix)
-        with self._caught_up() as path, _connect(path, mode="read") as connection:
+        with self._caught_up() as path, _connect(path, mode="read", limits=limits) as connection:
             try:
                 _refuse_writing(connection, sql)
-                yield connection
+                with limits.interrupting(connection):
+                    yield connection
+            except duckdb.InterruptException as error:
+                raise limits.time_exceeded() from error
+            except duckdb.OutOfMemoryException as error:
+                raise limits.memory_exceeded() from error
             except duckdb.Error as error:
                 raise _explained(error, connection) from error
 
@@ -208,10 +224,13 @@ def _log_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.wal")
 
 
-def _connect(path: Path, *, mode: Literal["read", "write"]) -> duckdb.DuckDBPyConnection:
+def _connect(
+    path: Path, *, mode: Literal["read", "write"], limits: QueryLimits = DEFAULT_LIMITS
+) -> duckdb.DuckDBPyConnection:
     import duckdb
 
     locked_down: dict[str, str | bool | int | float | list[str]] = {
+        **limits.settings(),
         "enable_external_access": "false",
         "lock_configuration": "true",
     }
@@ -243,6 +262,8 @@ def _refuse_writing(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     import duckdb
 
     reading = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+    if any("\ud800" <= character <= "\udfff" for character in sql):
+        raise DitrError("the statement is not UTF-8", code=Code.QUERY, fix="Write it in UTF-8.")
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise DitrError(f"{len(statements)} statements", code=Code.QUERY, fix="Give exactly one SELECT statement.")
