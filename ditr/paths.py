@@ -1,9 +1,12 @@
 """Where things live: a variable of the environment decides, else the project (``ditr.project``), else this user's
-folders for data and caches."""
+folders for data and caches. And how what is handed on names them, without where this machine has them."""
 
 from __future__ import annotations
 
 import os
+import re
+import sys
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -50,6 +53,41 @@ def cache_dir() -> Path:
     if project is not None and project.folders.cache is not None:
         return _in_project(project, project.folders.cache)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ditr"
+
+
+def portable_path(path: Path) -> str:
+    """The path as records and reports name it: from the store, the project, ditr itself or the user's home that it lies
+    in (``$DITR_DATA/scannet``, ``specs/mine.yaml``, ``ditr:registry/...``, ``~/...``), else by its last name alone."""
+    shown = portable_text(os.path.abspath(path))
+    return path.name if os.path.isabs(shown) else shown
+
+
+def portable_text(text: str) -> str:
+    """The text with every path in it that lies in a folder known to ditr as ``portable_path`` names it."""
+    for folder, name in sorted(_roots().items(), key=lambda root: -len(root[0])):
+        if len(Path(folder).parts) > 1:  # the root of everything says nothing
+            text = re.sub(rf"(?<![\w.-]){re.escape(folder)}/", name, text)
+            text = re.sub(rf"(?<![\w.-]){re.escape(folder)}(?![\w.-])", name.rstrip("/:") or ".", text)
+    return text
+
+
+def _roots() -> dict[str, str]:
+    """Folders of this machine, also as they are without links, and what stands in place of each before a path."""
+    package = Path(__file__).parent
+    folders = {
+        Path(sys.prefix): "$VIRTUAL_ENV/",
+        package.parent: "",
+        package: "ditr/",
+        Path(tempfile.gettempdir()): "$TMPDIR/",
+        Path(os.path.expanduser("~")): "~/",
+        project_dir(): "",
+        builtin_dir(): "ditr:",
+        cache_dir(): "$DITR_CACHE/",
+        weights_dir(): "$DITR_WEIGHTS/",
+        data_dir(): "$DITR_DATA/",
+        runs_dir(): "$DITR_RUNS/",
+    }
+    return {str(form): name for folder, name in folders.items() for form in (folder, folder.resolve())}
 
 
 def _of_project(name: Literal["runs", "data", "weights"]) -> Path:

@@ -53,7 +53,15 @@ def is_there(reference: str) -> bool:
 
 
 def code_digest(reference: str) -> str:
-    """32 hex digits of the module's code and of all that it imports from the same project or package.
+    """32 hex digits of the text of ``modules``."""
+    digest = hashlib.sha256()
+    for name, file in sorted(modules(reference).items()):
+        digest.update(f"{name}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:32]
+
+
+def modules(reference: str) -> dict[str, Path]:
+    """By full name, the files of the module and of all that it imports from the same project or package.
 
     What it imports inside functions counts too; what it imports from ditr or from other packages does not. It is that
     of the files when this process first asked.
@@ -80,10 +88,7 @@ def _on_disk(module: str) -> str:
             continue
         files[name] = file
         pending += _imports(file, name=name)
-    digest = hashlib.sha256()
-    for name, file in sorted(files.items()):
-        digest.update(f"{name}\0".encode() + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:32]
+    return files
 
 
 def _first_import(module: str, *, where: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,30 @@ def test_code_that_cannot_be_loaded_is_said_with_its_place(project: Path) -> Non
     (project / "empty.py").write_text("class Encodr: pass\n")
     with pytest.raises(DitrError, match="has no Encoder; it has Encodr"):
         plugins.load("empty:Encoder", where="entry")
+
+
+def test_what_is_handed_on_names_stores_and_no_place(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("DITR_WEIGHTS", str(home / "weights"))
+    link = tmp_path / "link"
+    link.symlink_to(project)
+    builtin = Path(paths.__file__).parent / "builtin" / "registry" / "x.yaml"
+    for path, shown in {
+        project / "data" / "rooms": "$DITR_DATA/rooms",
+        project / "runs": "$DITR_RUNS",
+        project / "specs" / "a.yaml": "specs/a.yaml",
+        project: ".",
+        home / "weights" / "w.pth": "$DITR_WEIGHTS/w.pth",
+        home / "esam" / "x.log": "~/esam/x.log",
+        builtin: "ditr:registry/x.yaml",
+        Path("/mnt/secret_client/x.log"): "x.log",
+        Path("/mnt") / str(home)[1:] / "x.log": "x.log",
+        Path("specs/b.yaml"): "specs/b.yaml",
+    }.items():
+        assert paths.portable_path(path) == shown
+    text = f'--out={project}/a {project}s file://{home}/b, "{home}"'
+    assert paths.portable_text(text) == f'--out=a $TMPDIR/{project.relative_to(tempfile.gettempdir())}s file://~/b, "~"'

@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 
 from ditr.errors import Code, DitrError
 from ditr.files import write_text
+from ditr.paths import portable_text
 from ditr.record.columns import RESULT
 from ditr.record.shape import Provenance
 from ditr.record.state import RecordState, now, read_state, unreadable, write_state
@@ -64,6 +65,7 @@ class Record:
         self.log_file = path / "log.txt"
         self.panels = path / "panels"
         self.kept = path / "kept"
+        self.plugins = path / "plugins"
         self.training_state = path / "checkpoints" / "state.pt"
         self.weights = path / "checkpoints" / "model.safetensors"
 
@@ -136,9 +138,9 @@ class Record:
         write_text(self.metrics, "".join(before))
 
     def append_log(self, text: str) -> None:
-        """Appends lines to log.txt."""
+        """Appends lines to log.txt, with no path of this machine."""
         with self.log_file.open("a") as file:
-            file.write(f"{now()} {text.rstrip()}\n")
+            file.write(f"{now()} {portable_text(text.rstrip())}\n")
 
     def stamp(self) -> str:
         """What changes when a file that views are made from does, or when its process ends without a word."""

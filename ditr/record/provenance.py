@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import subprocess
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_CHECKOUT = Path(__file__).resolve().parents[2]
+from ditr.paths import portable_text
+from ditr.record.checkout import git_state
+
+_PACKAGE = Path(__file__).resolve().parents[1]
 _SHOWS_ONLY = ("cli", "report")
 """Parts of the package that change no number of a run."""
-_LARGEST_UNTRACKED = 1_000_000
-"""Bytes; a larger untracked file is named in the patch, not copied into it."""
 NUMERIC_PACKAGES = ("torch", "MinkowskiEngine", "triton", "numpy", "scipy", "timm")
 """Those that compute numbers of a run."""
 
@@ -23,7 +24,7 @@ NUMERIC_PACKAGES = ("torch", "MinkowskiEngine", "triton", "numpy", "scipy", "tim
 def collect() -> dict[str, Any]:
     """What ``provenance.json`` holds; everything in it is JSON. ``git`` is None outside a git checkout."""
     return {
-        "git": _git_state(),
+        "git": git_state(),
         "code": code_digest(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -33,7 +34,7 @@ def collect() -> dict[str, Any]:
     }
 
 
-def code_digest(package: Path = _CHECKOUT / "ditr") -> str:
+def code_digest(package: Path = _PACKAGE) -> str:
     """sha256 over the names and texts of the package's modules and tables, but those that only show results.
 
     Equal for two commits between which nothing changed that decides a number, and known outside a git checkout too.
@@ -48,20 +49,10 @@ def code_digest(package: Path = _CHECKOUT / "ditr") -> str:
     return digest.hexdigest()
 
 
-def dirty_patch() -> str:
-    """What ``git apply`` needs on top of the commit to get the code that ran; empty if nothing is changed."""
-    if _git("rev-parse", "HEAD") is None:
-        return ""
-    patch = _git("diff", "--binary", "HEAD") or ""
-    for name in _untracked():
-        path = _CHECKOUT / name
-        if path.is_symlink() or not path.is_file():
-            continue
-        if path.stat().st_size > _LARGEST_UNTRACKED:
-            patch += f"# untracked and too large for this patch: {name}, {path.stat().st_size} bytes\n"
-        else:
-            patch += _git("diff", "--binary", "--no-index", "--", os.devnull, name, differs=True) or ""
-    return patch
+def command() -> list[str]:
+    """The command line of this process, with no path of this machine."""
+    program, *arguments = sys.argv
+    return [Path(program).name, *map(portable_text, arguments)]
 
 
 def session_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,31 +91,6 @@ def dirty(facts: Mapping[str, Any]) -> bool | None:
     if any(state and state["dirty"] for state in states):
         return True
     return None if None in states else False
-
-
-def _git_state() -> dict[str, Any] | None:
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return None
-    return {"commit": commit.strip(), "dirty": bool((_git("status", "--porcelain") or "").strip())}
-
-
-def _untracked() -> list[str]:
-    return [name for name in (_git("ls-files", "-z", "--others", "--exclude-standard") or "").split("\0") if name]
-
-
-def _git(*arguments: str, differs: bool = False) -> str | None:
-    """What git prints about the checkout ditr runs from, or None where git cannot tell.
-
-    ``differs``: exit code 1 means a difference was found, as for ``git diff --no-index``.
-    """
-    command = ["git", "-C", str(_CHECKOUT), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, check=False)
-    except FileNotFoundError:
-        return None
-    fine = done.returncode == 0 or (differs and done.returncode == 1)
-    return done.stdout.decode("utf-8", errors="replace") if fine else None
 
 
 def _packages() -> dict[str, str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from ditr.errors import DitrError, Interrupted
 from ditr.files import unfinished_in
+from ditr.paths import portable_text
 from ditr.record.folder import Record, find_record, unwritable
 from ditr.record.state import Kind, RecordState, State, now
 
@@ -60,7 +61,8 @@ class Recording:
     def finish(self, how: State, *, error: str | None = None) -> RecordState:
         """Says how this session ended; the time that it took is added to that of those before."""
         took = round((self.state.wall_s or 0.0) + time.monotonic() - self._since, 3)
-        self._write(replace(self.state, state=how, error=error, ended_at=now(), wall_s=took))
+        said = None if error is None else portable_text(error)
+        self._write(replace(self.state, state=how, error=said, ended_at=now(), wall_s=took))
         return self.state
 
     def _write(self, state: RecordState) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from ditr.paths import portable_text
 from ditr.record.metrics import COSTS
 from ditr.record.state import now
 from ditr.report.answers import metric_name
@@ -163,7 +164,7 @@ def _provenance(comparison: Comparison) -> str:
     blocks = []
     for one in comparison.arms:
         for run in one.arm.runs:
-            facts = json.dumps(run.provenance, indent=2)
+            facts = portable_text(json.dumps(run.provenance, indent=2))  # earlier versions noted whole paths
             name = f"{one.arm.label}, seed {run.seed}: {_headline(one.arm, run.provenance, run.result)}"
             blocks.append(f"<details><summary>{escape(name)}</summary><pre>{escape(facts)}</pre></details>")
     return "".join(blocks)

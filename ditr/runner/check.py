@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ditr.errors import DitrError, Interrupted
 from ditr.files import write_json, write_text
+from ditr.paths import portable_text
 from ditr.progress import Progress
 from ditr.record.folder import Record
 from ditr.record.recording import Draft, draft
@@ -172,7 +173,8 @@ class _Work:
             "checks": len(checks),
             "failed_checks": failed,
         }
-        write_text(self.draft.folder.checks, "".join(json.dumps(asdict(check)) + "\n" for check in checks))
+        rows = "".join(json.dumps(asdict(check)) + "\n" for check in checks)
+        write_text(self.draft.folder.checks, portable_text(rows))
         write_json(self.draft.folder.result, result)
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from ditr.files import write_json, write_text
+from ditr.paths import portable_path, portable_text
 from ditr.record import provenance
+from ditr.record.checkout import dirty_patch, withheld
 from ditr.record.folder import Record
 from ditr.record.views.headline import checkpoint_name, features_of
 from ditr.runner.fusion_code import fusion_code
 from ditr.runner.inputs import Inputs, LoadedWeights
 from ditr.runner.plan import PlannedRecord
+from ditr.runner.plugin_code import copy_plugins
 from ditr.runner.unchanged import require_same_as_before
 from ditr.spec.esam import esam_differences
 
@@ -49,27 +51,29 @@ def write_provenance(
     folder = planned.folder
     before = folder.read_provenance() if folder.training_state.is_file() else None
     facts = provenance.collect() | {
-        "command": sys.argv,
-        "spec": str(planned.source),
-        "overrides": list(planned.overrides),
+        "command": provenance.command(),
+        "spec": portable_path(planned.source),
+        "overrides": [portable_text(text) for text in planned.overrides],
         "dataset": {
             "name": inputs.dataset.name,
-            "root": str(inputs.dataset.root),
+            "root": portable_path(inputs.dataset.root),
             "digest": inputs.dataset.digest,
             "intrinsics": inputs.dataset.intrinsics,
             "excluded_frames": list(inputs.excluded),
         },
         "features": inputs.features,
         **{use: _weights(loaded) for use, loaded in weights.items()},
-        "fusion_code": fusion_code(planned.spec),
+        "fusion_code": (parts := fusion_code(planned.spec)),
+        "plugins": copy_plugins(folder, [*(part["reference"] for part in parts.values()), *_source_code(inputs)]),
         "engine": planned.spec.execution.engine,
         "precision": planned.spec.execution.precision,
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
     }
-    patch = provenance.dirty_patch() if facts["git"] and facts["git"]["dirty"] else ""
+    patch = dirty_patch() if facts["git"] and facts["git"]["dirty"] else ""
     if patch:
         facts["git"]["patch_sha256"] = hashlib.sha256(patch.encode()).hexdigest()
+        facts["git"]["withheld"] = withheld(patch)
     facts["earlier_sessions"] = []
     if before is not None:
         require_same_as_before(before, facts, folder=folder)
@@ -173,6 +177,12 @@ def _of_training(
     }
 
 
+def _source_code(inputs: Inputs) -> list[str]:
+    """The class of a 2D source of the user's own."""
+    entry = (inputs.features or {}).get("entry") or {}
+    return [entry["module"]] if entry.get("kind") == "python" else []
+
+
 def _keep_patch(folder: Record, *, number: int) -> None:
     patch = folder.path / "dirty.patch"
     if patch.is_file():
@@ -184,7 +194,7 @@ def _weights(loaded: LoadedWeights | None) -> dict[str, Any] | None:
         return None
     report = loaded.report
     return {
-        "file": str(loaded.file.path),
+        "file": portable_path(loaded.file.path),
         "sha256": loaded.file.sha256,
         "format": loaded.file.format,
         "key_prefix": loaded.file.key_prefix,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ditr.files import write_json, write_text
+from ditr.paths import portable_path
 from ditr.record import provenance
 from ditr.record.recording import Placement, draft
 from ditr.record.state import RecordState, now
@@ -78,12 +78,12 @@ def _provenance(log: EsamLog, path: Path, *, result: Mapping[str, Any]) -> dict[
     said = {name: int(log.facts[name]) if name in log.facts else None for name in ("seed", "batch_size")}
     return {
         "kind": f"imported, mmengine's {log.kind}",
-        "source": str(path.resolve()),
+        "source": portable_path(path.resolve()),
         "sha256": log.sha256,
         "log_says": dict(log.facts),
         "imported_at": now(),
         "imported_with": provenance.collect()["git"],
-        "command": sys.argv,
+        "command": provenance.command(),
         "params": said | {"learning_rate": result["statistics"]["lr_first"]},
         "git": None,  # of the code that trained, which no log names
     }

@@ -60,6 +60,7 @@ def test_an_arm_from_the_template_to_the_comparison(study: Path) -> None:
 
     run = ditr.load_run("film")
     assert run.provenance["fusion_code"]["film"]["reference"] == "film:Film"
+    assert (run.record.plugins / "film.py").read_bytes() == (study / "film.py").read_bytes(), "it is made again with it"
     assert {name.partition(".")[0] for name in run.model().state_dict()} == {"backbone", "pool", "decoder", "film"}
     file, before = study / "film.py", hash_of_film()
     file.write_text(file.read_text().replace("(1 + scale)", "(1 - scale)"))

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 
 import pytest
 
-from ditr.errors import DitrError
+from ditr.errors import Code, DitrError
 from ditr.files import replacing, write_text
 from ditr.record.folder import Record, find_record, records_in
 from ditr.record.recording import Identity, begin
@@ -177,3 +178,17 @@ def _try_lock(path: Path) -> tuple[str, bool]:
             return "", False
     except DitrError as error:
         return error.what, folder.is_locked()
+
+
+def test_the_log_names_no_place_of_the_machine(make_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    folder = make_run("a", key="0000000001")
+    monkeypatch.setenv("DITR_DATA", str(tmp_path / "my data"))
+    try:
+        raise DitrError("broken", code=Code.DATASET, where=str(tmp_path / "my data" / "x.bin"))
+    except DitrError:
+        folder.append_log(traceback.format_exc())
+    text = folder.log_file.read_text()
+    assert "broken" in text
+    assert "$DITR_DATA/x.bin" in text
+    assert 'File "tests/record/test_folder.py"' in text
+    assert str(tmp_path) not in text

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from ditr.record import provenance
-from ditr.record.provenance import code_changed, code_digest, collect, dirty, dirty_patch, session_facts, sessions
+from ditr.record.provenance import code_changed, code_digest, collect, dirty, session_facts, sessions
 
 
 def test_it_names_code_packages_and_hardware() -> None:
@@ -18,49 +14,6 @@ def test_it_names_code_packages_and_hardware() -> None:
     assert found["packages"]["torch"]
     assert found["cpu"]["cores"] >= 1
     assert isinstance(found["gpus"], list)
-
-
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "checkout"
-    folder.mkdir()
-    monkeypatch.setattr(provenance, "_CHECKOUT", folder)
-    git(folder, "init", "-q")
-    (folder / "a.py").write_text("one\n")
-    (folder / ".gitignore").write_text("runs/\n")
-    git(folder, "add", ".")
-    git(folder, "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-q", "-m", "first")
-    return folder
-
-
-def test_a_clean_checkout_has_no_patch(checkout: Path) -> None:
-    (checkout / "runs").mkdir()
-    (checkout / "runs" / "log.txt").write_text("ignored")
-    state = collect()["git"]
-    assert state == {"commit": git(checkout, "rev-parse", "HEAD").strip(), "dirty": False}
-    assert dirty_patch() == ""
-
-
-def test_commit_and_patch_give_back_the_code_that_ran(checkout: Path, tmp_path: Path) -> None:
-    (checkout / "a.py").write_text("two\n")
-    (checkout / "new.yaml").write_text("name: new\n")
-    (checkout / "big.bin").write_bytes(b"\0" * 1_000_001)
-    assert collect()["git"]["dirty"] is True
-    patch = dirty_patch()
-    assert "big.bin, 1000001 bytes" in patch
-    again = tmp_path / "again"
-    git(tmp_path, "clone", "-q", str(checkout), str(again))
-    (tmp_path / "dirty.patch").write_text(patch)
-    git(again, "apply", str(tmp_path / "dirty.patch"))
-    assert (again / "a.py").read_text() == "two\n"
-    assert (again / "new.yaml").read_text() == "name: new\n"
-
-
-def test_outside_a_checkout_there_is_no_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provenance, "_CHECKOUT", tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert collect()["git"] is None
-    assert dirty_patch() == ""
 
 
 def test_the_code_digest_follows_what_decides_numbers_and_nothing_else(tmp_path: Path) -> None:
@@ -131,8 +84,3 @@ def test_dirty_is_about_uncommitted_changes_of_any_session() -> None:
     assert dirty(begun(git=DIRTY)) is True
     assert dirty(begun(git=DIRTY) | {"git": None}) is True
     assert dirty(begun(git=None)) is None
-
-
-def git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True)
-    return done.stdout

@@ -177,7 +177,7 @@ class RunWriter:
             name=self.record.dataset,
             digest=self.record.dataset_digest[:36],
             source_type="local",
-            source=json.dumps({"uri": Path(self.record.dataset_root).resolve().as_uri()}),
+            source=json.dumps({"uri": self.record.dataset_root}),
             schema=None,
             profile=None,
         )
