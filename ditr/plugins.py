@@ -53,29 +53,17 @@ def is_there(reference: str) -> bool:
 
 
 def code_digest(reference: str) -> str:
-    """32 hex digits of the text of ``modules``."""
-    digest = hashlib.sha256()
-    for name, file in sorted(modules(reference).items()):
-        digest.update(f"{name}\0".encode() + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:32]
+    """32 hex digits of the text of ``modules``, as it was when this process first asked."""
+    return _seen_first(reference.partition(":")[0], project=paths.project_dir())
 
 
 def modules(reference: str) -> dict[str, Path]:
     """By full name, the files of the module and of all that it imports from the same project or package.
 
-    What it imports inside functions counts too; what it imports from ditr or from other packages does not. It is that
-    of the files when this process first asked.
+    What it imports inside functions counts too; what it imports from ditr or from other packages does not.
     """
-    return _seen_first(reference.partition(":")[0], project=paths.project_dir())
-
-
-@cache
-def _seen_first(module: str, *, project: Path) -> str:
-    return _on_disk(module)
-
-
-def _on_disk(module: str) -> str:
     _make_importable()
+    module = reference.partition(":")[0]
     files: dict[str, Path] = {}
     home = _home(module)
     pending = [*_with_packages(module)]
@@ -89,6 +77,18 @@ def _on_disk(module: str) -> str:
         files[name] = file
         pending += _imports(file, name=name)
     return files
+
+
+@cache
+def _seen_first(module: str, *, project: Path) -> str:
+    return _on_disk(module)
+
+
+def _on_disk(module: str) -> str:
+    digest = hashlib.sha256()
+    for name, file in sorted(modules(module).items()):
+        digest.update(f"{name}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:32]
 
 
 def _first_import(module: str, *, where: str) -> Any:
