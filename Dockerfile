@@ -4,6 +4,7 @@
 #     docker build --target cpu -t ditr .         or, for machines with an NVIDIA GPU: --target cuda
 #     docker run --rm -it -v "$PWD:/work" --user "$(id -u):$(id -g)" ditr doctor
 #     docker run --rm -it -v "$PWD:/work" --user "$(id -u):$(id -g)" --gpus all ditr run fpn_inject
+#     docker run --rm -it -v "$PWD:/work" --user "$(id -u):$(id -g)" -p 8080:8080 ditr view RUN FRAME --host 0.0.0.0
 #
 # The driver is the host's (580 or newer for the CUDA 13 of this torch), through NVIDIA's container toolkit.
 

@@ -10,6 +10,7 @@ import typer
 
 from ditr.catalog import locate_checkpoint, pinning_entries
 from ditr.cli.tables import text_table
+from ditr.cli.weight_files import find_weights
 from ditr.errors import DitrError
 from ditr.spec.models import BackboneSpec, RegisteredCheckpoint
 from ditr.spec.registry import Registry
@@ -27,7 +28,14 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .pth, .ckpt or .safetensors file.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A .pth, .ckpt or .safetensors file, or a name of `ditr checkpoint ls`.",
+            parser=find_weights,
+        ),
+    ],
 ) -> None:
     """Say what a weight file is, and what to write into a spec to use it. Nothing in the file is run."""
     from ditr.weights.description import describe

@@ -12,6 +12,7 @@ from ditr.cli.host import in_words, open_host
 from ditr.cli.options import Overrides
 from ditr.cli.spec_files import SpecFile
 from ditr.cli.tables import text_table
+from ditr.cli.weight_files import find_weights
 from ditr.errors import DitrError, ExitCode, Interrupted
 from ditr.paths import runs_dir
 from ditr.record.metrics import SCORES
@@ -42,8 +43,10 @@ def evaluate(
     checkpoint: Annotated[
         Path,
         typer.Option(
-            help="Weights of the spec's whole model: an ESAM .pth, a run's model.safetensors, or a run folder.",
+            help="Weights of the spec's whole model: an ESAM .pth, a run's model.safetensors or folder, or a name of"
+            " `ditr checkpoint ls`.",
             show_default=False,
+            parser=find_weights,
         ),
     ],
     split: Annotated[Split, typer.Option(help="Which frames.")] = Split.VAL,

@@ -15,6 +15,7 @@ from ditr.cli.evaluate import Split
 from ditr.cli.serving import end_when_told
 from ditr.cli.spec_files import find_spec
 from ditr.cli.tables import text_table
+from ditr.cli.weight_files import find_weights
 from ditr.errors import Code, DitrError, ExitCode
 from ditr.paths import runs_dir
 from ditr.record.lookup import find_run
@@ -40,7 +41,7 @@ def predict(
         str,
         typer.Argument(
             metavar="RUN|CHECKPOINT",
-            help="A run, as `ditr view` takes it; or, with --spec, a file of weights.",
+            help="A run, as `ditr view` takes it; or, with --spec, weights: a file, or a name of `ditr checkpoint ls`.",
             show_default=False,
         ),
     ],
@@ -104,7 +105,7 @@ def _trained(model: str, spec: Path | None, min_score: float | None, *, registry
     from ditr.runner.trained_model import trained_elsewhere, trained_in
 
     if spec is not None:
-        trained = trained_elsewhere(Path(model), spec=load_spec(spec, registry=registry).spec)
+        trained = trained_elsewhere(find_weights(model), spec=load_spec(spec, registry=registry).spec)
     elif Path(model).is_file():
         what = "a file of weights does not say which model they are of"
         fix = "Name the spec that they were trained with, such as: --spec specs/baseline.yaml"

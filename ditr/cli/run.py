@@ -134,14 +134,14 @@ def plan_table(planned: Sequence[PlannedRun]) -> str:
 
 
 def _result_table(outcomes: Sequence[RunOutcome]) -> str:
-    columns = ("variant", "seed", "state", *SCORES, "step_ms", "wall_s", "folder")
+    columns = ("spec", "variant", "seed", "state", *SCORES, "step_ms", "wall_s", "folder")
     rows = []
     for outcome in outcomes:
         result, planned = outcome.result(), outcome.planned
         scores = [result.get(name) for name in (*SCORES, "step_ms")]
         state = outcome.state.state if outcome.state else "not begun"
         wall_s = outcome.state.wall_s if outcome.state else None
-        rows.append((_variant(planned), planned.seed, state, *scores, wall_s, planned.folder.path))
+        rows.append((planned.spec.name, _variant(planned), planned.seed, state, *scores, wall_s, planned.folder.path))
     return text_table(columns, rows)
 
 

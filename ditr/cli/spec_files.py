@@ -29,7 +29,7 @@ def find_spec(word: str) -> Path:
     if word.startswith(BUILTIN):
         return builtin_dir() / "specs" / f"{word.removeprefix(BUILTIN).removesuffix('.yaml')}.yaml"
     path = Path(word)
-    if path.suffix or path.exists():
+    if path.suffix or path.is_file():
         return _require_no_override(word, path)
     places = [folder / f"{word}.yaml" for folder in _spec_dirs()]
     return next((place for place in places if place.is_file()), _require_no_override(word, path))

@@ -14,9 +14,12 @@ from ditr.errors import Code, DitrError
 from ditr.evaluation.match_table import MatchTable
 from ditr.record.folder import Record, records_in
 from ditr.record.state import RecordState, unreadable
+from ditr.spec.diff import diff
 from ditr.spec.models import Spec
 from ditr.spec.resolved_spec import read_resolved
 
+_TOLD = 2
+"""Fields that tell two arms of one name apart in a message."""
 _SHORT = 6
 """Digits of a spec's hash that tell arms of one name apart."""
 
@@ -89,7 +92,8 @@ class Arms:
     """The folder."""
 
     def called(self, wanted: Sequence[str]) -> Arms:
-        """Those called so, in that order: by name, by ``name@hash`` with any number of its digits, or by whole hash.
+        """Those called so, in that order: by name, by ``name@hash`` with any number of its digits, by whole hash, or by
+        the folder of a run.
 
         Raises
         ------
@@ -134,7 +138,7 @@ def _choose(arms: Arms, wanted: Sequence[str]) -> tuple[Arm, ...]:
         if not found:
             raise _unknown(text, arms)
         if len(found) > 1:
-            each = ", ".join(arm.label for arm in found)
+            each = ", ".join(f"{arm.label}{_apart(arm, found)}" for arm in found)
             what = f"{len(found)} different experiments are called '{text}'"
             raise DitrError(what, code=Code.RUN, where=str(arms.runs), fix=f"Name one of {each}, or its spec file.")
         if found[0] in chosen:
@@ -146,7 +150,16 @@ def _choose(arms: Arms, wanted: Sequence[str]) -> tuple[Arm, ...]:
 
 def _is_called(arm: Arm, text: str) -> bool:
     name, _, digits = text.partition("@")
+    if Path(text).name in [run.folder.path.name for run in arm.runs]:
+        return True
     return text == arm.spec_hash or (name == arm.spec.name and arm.spec_hash.startswith(digits))
+
+
+def _apart(arm: Arm, others: Sequence[Arm]) -> str:
+    """What its spec says otherwise than some of the others, and one of its runs."""
+    differ = {found.path: found.first for other in others for found in diff(arm.spec, other.spec)}
+    said = [f"{path} {value}" for path, value in list(differ.items())[:_TOLD]]
+    return f" ({', '.join([*said, arm.runs[0].folder.path.name])})"
 
 
 def _unknown(text: str, arms: Arms) -> DitrError:

@@ -55,6 +55,8 @@ def test_a_spec_is_found_by_its_name_from_any_folder(project: Path, monkeypatch:
     assert find_spec("ditr:baseline") == builtin_dir() / "specs" / "baseline.yaml"
     assert find_spec("../specs/baseline.yaml") == Path("../specs/baseline.yaml")
     assert ditr("validate", "baseline").exit_code == 0
+    (project / "registry" / "baseline").mkdir()
+    assert find_spec("baseline") == project / "specs" / "baseline.yaml", "a folder of that name is no spec"
 
 
 def test_a_value_without_set_is_answered_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,8 +33,11 @@ def test_two_experiments_of_one_name_are_told_apart(runs: Path, make: Make) -> N
     with pytest.raises(DitrError, match="2 different experiments are called 'baseline'") as ambiguous:
         arms_of(runs, "baseline")
     assert all(label in ambiguous.value.fix for label in labels)
+    assert "schedule.epochs 9" in ambiguous.value.fix
     (chosen,) = arms_of(runs, labels[1]).found
     assert chosen.spec.schedule.epochs == 9
+    (again,) = arms_of(runs, chosen.runs[0].folder.path.name).found
+    assert again.label == chosen.label, "by the folder, as ditr ls names runs"
 
 
 @pytest.mark.parametrize("made", [["minkowski"], ["triton"], ["minkowski", "triton"]])
