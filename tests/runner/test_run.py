@@ -106,7 +106,8 @@ def test_a_stop_that_ends_helping_processes_too_is_a_stop(
     def make_rooms(session: Session) -> None:
         if asked:
             os.kill(os.getpid(), signal.SIGTERM)
-        with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as pool:
+        # Not of the fork server: once a loader has started it, its children hear no SIGTERM.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             pool.submit(_end).result()
 
     work(make_rooms)
