@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from ditr.project import Project, find_project
+from ditr.errors import Code, DitrError
+from ditr.project import PROJECT_FILE, Project, find_project
 
 
 def project_dir() -> Path:
@@ -99,9 +100,18 @@ def _of_project(name: Literal["runs", "data", "weights"]) -> Path:
 
 
 def _in_project(project: Project, folder: Path) -> Path:
-    return (project.folder / folder.expanduser()).resolve()
+    return (project.folder / _at_home(folder, where=str(project.folder / PROJECT_FILE))).resolve()
 
 
 def _from_env(variable: str) -> Path | None:
     value = os.environ.get(variable)
-    return Path(value).expanduser().resolve() if value else None
+    return _at_home(Path(value), where=variable).resolve() if value else None
+
+
+def _at_home(folder: Path, *, where: str) -> Path:
+    """With ``~`` as the home that it means."""
+    try:
+        return folder.expanduser()
+    except RuntimeError:
+        what = f"{folder}: there is no such user, or no home is known"
+        raise DitrError(what, code=Code.ENVIRONMENT, where=where, fix="write the whole path") from None

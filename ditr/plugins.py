@@ -179,6 +179,19 @@ def _with_packages(module: str) -> Iterator[str]:
     yield from (".".join(steps[:end]) for end in range(1, len(steps) + 1))
 
 
+def failure(error: BaseException) -> str:
+    """What a user's code raised, in one line, with the last place in it that is not of an installed package."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    reason = (str(error).strip() or "nothing said").splitlines()[0]
+    return f"{type(error).__name__}: {reason}{place}"
+
+
+def _is_own(file: str) -> bool:
+    of_ditr = Path(file).is_relative_to(Path(__file__).parent)
+    return not (file.startswith("<") or "site-packages" in file or of_ditr)
+
+
 def _failed(error: Exception | SystemExit, *, module: str, where: str) -> DitrError:
     last = traceback.extract_tb(error.__traceback__)[-1]
     file, line, reason = last.filename, last.lineno, str(error)

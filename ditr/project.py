@@ -53,9 +53,14 @@ def find_project(start: Path | None = None) -> Project | None:
 
     Raises
     ------
-    DitrError: the file cannot be read, or says what it cannot say.
+    DitrError: the file cannot be read, or says what it cannot say; or the working directory is not there any more.
     """
-    start = Path.cwd() if start is None else start
+    if start is None:
+        try:
+            start = Path.cwd()
+        except FileNotFoundError:
+            what, fix = "the working directory is not there any more", "change into one that is"
+            raise DitrError(what, code=Code.ENVIRONMENT, fix=fix) from None
     for folder in (start, *start.parents):
         if (folder / PROJECT_FILE).is_file():
             return _read(folder)

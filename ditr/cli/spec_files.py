@@ -13,33 +13,42 @@ import typer
 from ditr.errors import Code, DitrError
 from ditr.paths import builtin_dir, project_dir
 from ditr.spec.compose import BUILTIN
+from ditr.spec.problems import did_you_mean, shown_path
 
 _OVERRIDE = re.compile(r"[a-z_][\w.\[\]]*=.*", re.DOTALL)
 
 
 def find_spec(word: str) -> Path:
-    """``word`` itself where it is a path, else ``specs/<word>.yaml`` of the project, else the built-in one.
+    """``word`` itself where it is a file, else ``specs/<word>.yaml`` of the project, else the built-in one.
 
-    ``ditr:<word>`` is the built-in one. A path that does not exist stays as it is: reading it says what is wrong.
+    ``ditr:<word>`` is the built-in one. The path of a YAML file that does not exist, or of a folder, stays as it is:
+    reading it says what is wrong. One of a sweep is named behind its file, ``<word>::<name>``.
 
     Raises
     ------
-    DitrError: the word sets a value, as other tools take it.
+    DitrError: there is no such spec, or the word sets a value, as other tools take it.
     """
+    file, *point = word.split("::", 1)
+    return Path("::".join([str(_find_file(file)), *point]))
+
+
+def _find_file(word: str) -> Path:
     if word.startswith(BUILTIN):
         return builtin_dir() / "specs" / f"{word.removeprefix(BUILTIN).removesuffix('.yaml')}.yaml"
     path = Path(word)
-    if path.suffix or path.is_file():
-        return _require_no_override(word, path)
+    if path.is_file():
+        return path
     places = [folder / f"{word}.yaml" for folder in _spec_dirs()]
-    return next((place for place in places if place.is_file()), _require_no_override(word, path))
-
-
-def _require_no_override(word: str, path: Path) -> Path:
-    if not path.exists() and _OVERRIDE.fullmatch(word):
+    if found := next((place for place in places if place.is_file()), None):
+        return found
+    if path.exists() or path.suffix in (".yaml", ".yml"):
+        return path
+    if _OVERRIDE.fullmatch(word):
         words = [part for argument in sys.argv[1:] for part in (["--set", word] if argument == word else [argument])]
         raise DitrError(f"{word!r} is no spec", code=Code.SPEC, fix=shlex.join(["ditr", *words]))
-    return path
+    what = f"no spec is called {word!r}{did_you_mean(word, _names(''))}"
+    fix = f"name a file, or a spec of {' or '.join(shown_path(folder) for folder in _spec_dirs())}"
+    raise DitrError(what, code=Code.SPEC, fix=fix)
 
 
 def _names(incomplete: str) -> list[str]:

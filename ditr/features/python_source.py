@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from pathlib import Path
 
 import torch
@@ -61,15 +60,7 @@ def encode(encoder: nn.Module, pixels: Tensor, *, entry: PythonEntry) -> Tensor:
 
 
 def _failed(error: Exception, entry: PythonEntry, what: str) -> DitrError:
-    """With the last place in the user's own code."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_installed(frame.filename)]
-    place = f" ({own[-1].filename}:{own[-1].lineno})" if own[-1].filename != __file__ else ""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return _wrong(entry, f"{what}: {type(error).__name__}: {reason}{place}")
-
-
-def _is_installed(file: str) -> bool:
-    return "site-packages" in file or file.startswith("<")
+    return _wrong(entry, f"{what}: {plugins.failure(error)}")
 
 
 def _wrong(entry: PythonEntry, what: str) -> DitrError:

@@ -13,7 +13,7 @@ from ditr.data.batch import Batch, Sample
 from ditr.errors import Code, DitrError
 from ditr.geometry.sampling import Reading, one_each, read_at
 from ditr.model.attention import PointGroups
-from ditr.model.fusion import Additions, BatchFeatures, FusionModule, require_shape
+from ditr.model.fusion import Additions, BatchFeatures, FusionModule, blame, require_like
 from ditr.model.injector import Adder, Injector, RowSquares
 from ditr.model.output import Layout, ModelOutput
 from ditr.model.padding import Padding, sent
@@ -158,14 +158,17 @@ class EsamSingleView(nn.Module):
     def _fuse_points(self, x: Tensor, features: BatchFeatures | None) -> Tensor:
         if features is not None:
             for name, module in self.parts.items():
-                x = require_shape(module.fuse_points(x, features), x.shape, part=name, where="at the points")
+                with blame(name, module):
+                    fused = module.fuse_points(x, features)
+                x = require_like(fused, x.shape, device=x.device, part=name, where="at the points")
         return x
 
     def _fuse_superpoints(self, x: Tensor, superpoints: Segments, features: BatchFeatures | None) -> Tensor:
         if features is not None:
             for name, module in self.parts.items():
-                fused = module.fuse_superpoints(x, superpoints, features)
-                x = require_shape(fused, x.shape, part=name, where="at the superpoints")
+                with blame(name, module):
+                    fused = module.fuse_superpoints(x, superpoints, features)
+                x = require_like(fused, x.shape, device=x.device, part=name, where="at the superpoints")
         return x
 
     def _layout(self, batch: Batch) -> tuple[Layout, Tensor]:
@@ -220,7 +223,8 @@ def _built(part: FusionPart, sizes: Sizes, *, name: str, model: nn.Module) -> Fu
     ------
     DitrError: it is none, or its name is an attribute of the model.
     """
-    module = part.build(sizes)
+    with blame(name, part):
+        module = part.build(sizes)
     if not isinstance(module, FusionModule):
         what = f"the fusion part {name} builds a {type(module).__name__}, not a FusionModule"
         raise DitrError(

@@ -6,11 +6,13 @@ leaves what is there as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from ditr.errors import Code, DitrError
@@ -19,6 +21,7 @@ from ditr.model.point_features import PointFeatures
 from ditr.model.segments import Segments
 from ditr.model.sparse import Voxels
 from ditr.model.voxel_features import VoxelFeatures
+from ditr.plugins import failure
 from ditr.spec.fusion_part import Place
 
 Additions = Mapping[Place, Tensor]
@@ -102,18 +105,46 @@ class FusionModule(nn.Module):
         return getattr(type(self), act) is not getattr(FusionModule, act)
 
 
-def require_shape(found: Tensor, shape: tuple[int, ...], *, part: str, where: str) -> Tensor:
-    """Itself.
+@contextmanager
+def blame(part: str, of: object) -> Iterator[None]:
+    """While entered, what the code of a part that is not built in raises is one message about the part.
 
     Raises
     ------
-    DitrError: a part gives another shape than there is.
+    DitrError: it raised something; with the place in the user's code.
     """
-    if found.shape != shape:
-        raise DitrError(
-            f"the fusion part {part} gives {tuple(found.shape)} {where}, where there is {tuple(shape)}",
-            code=Code.RUN,
-            where=f"fusion.{part}",
-            fix="correct its module: rows and channels stay as they are (`sizes` of `build` has the channels)",
-        )
-    return found
+    try:
+        yield
+    except (DitrError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a user's code raises
+        if type(of).__module__.startswith("ditr."):
+            raise
+        what = f"the fusion part {part} fails: {failure(error)}"
+        raise DitrError(what, code=Code.RUN, where=f"fusion.{part}", fix="correct its module") from error
+
+
+def require_like(found: object, shape: tuple[int, ...], *, device: torch.device, part: str, where: str) -> Tensor:
+    """``found``.
+
+    Raises
+    ------
+    DitrError: a part gives no tensor, or one of another shape than there is, of other numbers or on another device.
+    """
+    precise = not torch.is_autocast_enabled(device.type)
+    if not isinstance(found, Tensor):
+        what, wanted = f"a {type(found).__name__}", "a tensor"
+    elif found.shape != shape:
+        what, wanted = str(tuple(found.shape)), str(tuple(shape))
+    elif found.dtype != torch.float32 if precise else not found.is_floating_point():
+        what, wanted = str(found.dtype), "torch.float32" if precise else "a type of floats"
+    elif found.device != device:
+        what, wanted = f"a tensor on {found.device}", f"one on {device}"
+    else:
+        return found
+    raise DitrError(
+        f"the fusion part {part} gives {what} {where}, where there is {wanted}",
+        code=Code.RUN,
+        where=f"fusion.{part}",
+        fix="correct its module: rows, channels, type, device stay as they are (`sizes` of `build` has the channels)",
+    )

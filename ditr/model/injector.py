@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ditr.errors import Code, DitrError
-from ditr.model.fusion import Additions, BatchFeatures, FusionModule, require_shape
+from ditr.model.fusion import Additions, BatchFeatures, FusionModule, blame, require_like
 from ditr.model.sparse import SparseTensor, VoxelSet, require_same_voxels
 from ditr.model.statistics import OfSamples, mean_of, total_of
 from ditr.spec.fusion_part import Branch, Place
@@ -46,12 +46,15 @@ class Injector:
         DitrError: a part adds something at a place that is none, or of another shape than there is.
         """
         sums: dict[Place, Tensor] = {}
+        device = self.features.points.valid.device
         for name, module in self._modules.items():
-            for place, added in module.add_to_voxels(self.features).items():
+            with blame(name, module):
+                additions = dict(module.add_to_voxels(self.features))
+            for place, added in additions.items():
                 if place not in self._widths:
                     raise _no_place(place, part=name, known=self._widths)
                 shape = (len(self.features.voxels.coverage(place[1]).voxels), self._widths[place])
-                require_shape(added, shape, part=name, where=f"at {name_of(place)}")
+                require_like(added, shape, device=device, part=name, where=f"at {name_of(place)}")
                 sums[place] = sums[place] + added if place in sums else added
         return sums
 
@@ -101,8 +104,9 @@ class Adder:
         if self.injector is not None:
             for name, module in self.injector.readers.items():
                 x = tensor.features
-                fused = module.fuse_voxels(x, place, self.injector.features)
-                require_shape(fused, x.shape, part=name, where=f"at {name_of(place)}")
+                with blame(name, module):
+                    fused = module.fuse_voxels(x, place, self.injector.features)
+                require_like(fused, x.shape, device=x.device, part=name, where=f"at {name_of(place)}")
                 tensor = tensor.with_features(fused.to(x.dtype))
         return tensor
 

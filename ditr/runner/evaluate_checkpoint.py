@@ -25,6 +25,7 @@ from ditr.runner.inputs import (
 from ditr.runner.outputs import write_provenance, write_result
 from ditr.runner.plan import PlannedRecord
 from ditr.runner.session import Host, assess, count_weights, use_cores
+from ditr.runner.unchanged import other_features
 from ditr.spec.diff import diff
 from ditr.spec.dump import to_yaml
 from ditr.spec.feature_maps import map_channels
@@ -132,6 +133,8 @@ class _Work:
         inputs = prepare(
             spec, seed=0, registry=host.registry, device=device, progress=progress, say=self.say, only=selection
         )
+        for line in other_features(_features_of_training(weights.file.path), inputs.features):
+            self.say(f"  {line}")
         planned, folder = self._planned(inputs, weights), self.draft.folder
         write_text(folder.spec, to_yaml(spec))
         facts = write_provenance(planned, inputs=inputs, weights={"evaluated_weights": weights}, device=device)
@@ -197,8 +200,8 @@ class _Work:
 
 def _trained_otherwise(spec: Spec, weights: Path) -> list[str]:
     """What the spec of the run whose weights these are says else about data and model; no fault, but to be known."""
-    run = Record(weights.parent.parent)
-    if weights != run.weights or not run.spec.is_file():
+    run = _run_of(weights)
+    if run is None or not run.spec.is_file():
         return []
     try:
         trained = read_resolved(run.spec)
@@ -210,6 +213,17 @@ def _trained_otherwise(spec: Spec, weights: Path) -> list[str]:
         for one in differences
         if one.path.startswith(_READ_BY_MODEL) and (spec.read_features or not one.path.startswith("features"))
     ]
+
+
+def _features_of_training(weights: Path) -> dict[str, Any] | None:
+    """As the provenance of the run has it whose weights these are; None of other weights, or without 2D features."""
+    run = _run_of(weights)
+    return ((run and run.read_provenance()) or {}).get("features")
+
+
+def _run_of(weights: Path) -> Record | None:
+    run = Record(weights.parent.parent)
+    return run if weights == run.weights else None
 
 
 def _count_line(inputs: Inputs) -> str:

@@ -18,6 +18,7 @@ from ditr.runner.execution import how, pick_device, settle_to_look
 from ditr.runner.inputs import Selection, prepare
 from ditr.runner.session import use_cores
 from ditr.runner.trained_model import TrainedModel
+from ditr.runner.unchanged import other_features
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class Predictor:
     ----------
     selection: of the frames of ``dataset``, which is made if it is an embedded one, as are the 2D features that it
         lacks.
-    say: takes a line about what is opened or made, and one if the data set of the training has changed since.
+    say: takes a line about what is opened or made, and one each if the data set of the training, or what makes its 2D
+        features, has changed since.
 
     Raises
     ------
@@ -84,6 +86,8 @@ class Predictor:
         self.dataset = self._inputs.dataset
         self.frames = self._inputs.evaluated.frames
         had, has = trained.dataset_digest, self.dataset.digest
+        for line in other_features(trained.features, self._inputs.features):
+            say(f"  {line}")
         if had is not None and dataset == ran.dataset.name and had != has:
             say(f"  not the data of the run: digest {has[:12]}, the run had {had[:12]}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ditr.catalog import CheckpointFile
 from ditr.errors import Code, DitrError
@@ -34,6 +35,8 @@ class TrainedModel:
     matches anything."""
     dataset_digest: str | None
     """Of the data that it was trained on; None where nobody knows."""
+    features: dict[str, Any] | None = None
+    """What the 2D features of the training were made of, as its provenance has it."""
     changes: tuple[str, ...] = ()
     """A sentence about each fusion part whose code is not that of the training any more."""
 
@@ -55,6 +58,7 @@ def trained_in(run: Record) -> TrainedModel:
         weights=weights,
         best_score=precision_recall(table, threshold=MATCH_IOU).best_score * (1 - ROUNDING),
         dataset_digest=run.read_result().get("dataset_digest") or "unknown",
+        features=(run.read_provenance() or {}).get("features"),
         changes=tuple(changed_parts(run, spec)),
     )
 

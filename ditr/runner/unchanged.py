@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ditr.catalog import locate_checkpoint, locate_dataset, locate_maps, weights_stamp
 from ditr.errors import Code, DitrError
 from ditr.record.folder import Record
 from ditr.spec.entries import FolderEntry, GivenEntry
 from ditr.spec.feature_maps import weights_of
+from ditr.spec.identity import without_prose
 from ditr.spec.models import HubWeights, RegisteredCheckpoint, SeededWeights, Spec
 from ditr.spec.registry import Registry
 
@@ -119,6 +120,30 @@ def require_same_as_before(before: dict[str, Any], facts: dict[str, Any], *, fol
     DitrError: what this session would read is not what the session before read.
     """
     _refuse(folder, [what for what, keys in _READ.items() if _noted(before, *keys) != _noted(facts, *keys)])
+
+
+def other_features(before: dict[str, Any] | None, now: dict[str, Any] | None) -> list[str]:
+    """A sentence if 2D features that a trained model is given are not made as those of its training were.
+
+    Parameters
+    ----------
+    before, now: what they are made of, as a provenance has it; None without any.
+    """
+    if before is None or now is None:
+        return []
+    here = _entry_of(now)
+    pairs = {
+        "class's code": [(before.get("code_digest"), now.get("code_digest"))],
+        "2D source's weights": [(before.get("weights_digest"), now.get("weights_digest"))],
+        "entry in the registry": [(value, here.get(key)) for key, value in _entry_of(before).items()],
+    }
+    changed = [what for what, facts in pairs.items() if any(then not in (None, since) for then, since in facts)]
+    return [f"not the 2D features of the run: other than then is the {' and the '.join(changed)}"] if changed else []
+
+
+def _entry_of(facts: dict[str, Any]) -> dict[str, Any]:
+    """Without prose; of older versions it has fewer fields."""
+    return cast(dict[str, Any], without_prose(facts.get("entry") or {}))
 
 
 def _noted(facts: dict[str, Any], part: str, key: str) -> str | None:

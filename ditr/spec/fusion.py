@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, PydanticSerializationError
 
 from ditr.errors import DitrError
 from ditr.spec.explain import PYDANTICS
@@ -190,7 +190,11 @@ def _own_part(named: NamedPart | None, name: str, value: Any) -> dict[str, Fusio
     if value is None:
         return {}
     try:
-        return {name: named.load().model_validate(value)}
+        part = named.load().model_validate(value)
+        part.model_dump_json()  # as records and keys hold it
+        return {name: part}
+    except PydanticSerializationError as error:
+        raise _mistake(PydanticCustomError("fusion_part", "{what}", {"what": str(error)}), value) from None
     except DitrError as error:
         raise _mistake(
             PydanticCustomError("fusion_part", "{what}", {"what": f"{error.where}: {error.what}"}), value

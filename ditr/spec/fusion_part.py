@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from pydantic import ConfigDict
+
 from ditr.spec.part import Part
 
 Scale = Literal[16, 8, 4, 2, 1]
@@ -41,6 +43,8 @@ class FusionPart(Part):
 
     A subclass has fields with a docstring under each, and ``build``.
     """
+
+    model_config = ConfigDict(validate_default=True)
 
     leaves_missing: ClassVar[bool] = True
     """Whether points, voxels and superpoints without any 2D feature stay as they are; `ditr check` looks if they do."""

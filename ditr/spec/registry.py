@@ -37,7 +37,8 @@ class Registry:
 
     def names(self, kind: Kind) -> tuple[str, ...]:
         """The names of all entries, sorted; nothing is parsed."""
-        return tuple(sorted({file.stem for folder in self.folders for file in (folder / kind).glob("*.yaml")}))
+        files = [file for folder in self.folders for file in (folder / kind).glob("*.yaml")]
+        return tuple(sorted({file.stem for file in files if file.is_file()}))
 
     def file(self, kind: Kind, name: str) -> Path:
         """The file of an entry that there is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from ditr.cli.main import app
 from ditr.cli.spec_files import find_spec
 from ditr.errors import DitrError
 from ditr.paths import builtin_dir
+from tests.reference.another_process import forget_code
 
 
 @pytest.fixture
@@ -21,6 +23,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "my_rooms"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    forget_code("a", "gate", "my_gate")
     assert ditr("init").exit_code == 0
     return folder
 
@@ -86,3 +90,75 @@ def test_what_a_spec_names_and_is_not_here_is_a_warning(project: Path) -> None:
         "warning: checkpoint mask3d_scannet200",
     ]
     assert not ditr("validate", "baseline").stderr
+
+
+def refused(*arguments: str) -> str:
+    """What the command says instead of working; a traceback is no answer."""
+    error = ditr(*arguments).exception
+    assert isinstance(error, DitrError), error
+    return f"{error.what} | {error.fix}"
+
+
+@pytest.mark.parametrize(
+    "before",
+    ['[ fusion ]\nx = "a:X"\n', '# mine\r\n[fusion] # parts\r\nx = "a:X"\r\n\r\n[folders]\r\nruns = "r"\r\n', ""],
+)
+def test_a_line_is_added_to_the_projects_file_and_nothing_else_changed(before: str, project: Path) -> None:
+    (project / "a.py").write_text((builtin_dir().parent / "templates" / "arm" / "film.py").read_text() + "X = Film\n")
+    (project / "ditr.toml").write_bytes(before.encode())
+    assert ditr("init", "--arm", "gate").exit_code == 0
+    after = (project / "ditr.toml").read_bytes().decode()
+    assert tomllib.loads(after)["fusion"]["gate"] == "gate:Gate"
+    assert [line for line in after.splitlines(keepends=True) if "gate" not in line] == (
+        before.splitlines(keepends=True) or ["[fusion]\n"]
+    )
+
+
+@pytest.mark.parametrize("text", ['fusion.x = "a:X"\n', '[fusion]\ngate = "other:Gate"\n'])
+def test_a_projects_file_that_no_line_can_be_added_to_stays_whole(text: str, project: Path) -> None:
+    (project / "ditr.toml").write_text(text)
+    before = sorted(project.rglob("*"))
+    assert 'gate = "gate:Gate"' in refused("init", "--arm", "gate")
+    assert ((project / "ditr.toml").read_text(), sorted(project.rglob("*"))) == (text, before)
+
+
+@pytest.mark.parametrize("name", ["torch", "class", "random", "ditr"])
+def test_no_template_hides_a_module_that_there_is(name: str, project: Path) -> None:
+    before = sorted(project.rglob("*"))
+    for option in ("--arm", "--source"):
+        assert "cannot be a module's name" in refused("init", option, name)
+    assert "would be written" in refused("init", "--arm", "both", "--source", "both")
+    assert sorted(project.rglob("*")) == before
+
+
+def test_a_project_made_from_outside_has_its_part_in_its_schema(tmp_path: Path, project: Path) -> None:
+    assert ditr("init", str(tmp_path / "other"), "--arm", "my_gate").exit_code == 0
+    assert '"my_gate"' in (tmp_path / "other" / "registry" / "spec.schema.json").read_text()
+    (tmp_path / "file").touch()
+    assert "cannot be written" in refused("init", str(tmp_path / "file"))
+
+
+def test_a_name_of_a_spec_goes_before_a_folder_and_may_have_dots(project: Path) -> None:
+    (project / "baseline").mkdir()
+    assert find_spec("baseline") == project / "specs" / "baseline.yaml"
+    (project / "specs" / "v1.2.yaml").touch()
+    assert find_spec("v1.2") == project / "specs" / "v1.2.yaml"
+    with pytest.raises(DitrError, match="no spec is called 'baselin'; did you mean 'baseline'"):
+        find_spec("baselin")
+    assert find_spec("baseline::one") == project / "specs" / "baseline.yaml::one"
+    assert find_spec("absent.yaml") == Path("absent.yaml")
+
+
+def test_where_no_command_can_work_is_one_message(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DITR_RUNS", "~nobody-at-all/runs")
+    assert "no such user" in refused("ls")
+    monkeypatch.delenv("DITR_RUNS")
+    (project / "ditr.toml").write_text('[folders]\nruns = "~nobody-at-all/runs"\n')
+    assert "no such user" in refused("ls")
+    (project / "registry" / "datasets" / "folder.yaml").mkdir(parents=True)
+    assert "'folder' is not in" in refused("validate", "baseline", "--set", "dataset.name=folder")
+    gone = project / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert "the working directory is not there any more" in refused("ls")

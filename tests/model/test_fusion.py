@@ -119,6 +119,26 @@ class LosesPoints(FusionModule):
         return x[1:]
 
 
+class Halves(FusionModule):
+    def fuse_points(self, x: Tensor, features: BatchFeatures) -> Tensor:
+        return x.half()
+
+
+class OnAnotherDevice(FusionModule):
+    def fuse_superpoints(self, x: Tensor, superpoints: Segments, features: BatchFeatures) -> Tensor:
+        return x.to("meta")
+
+
+class GivesNothing(FusionModule):
+    def fuse_voxels(self, x: Tensor, place: Place, features: BatchFeatures) -> Tensor:  # type: ignore[return]
+        pass
+
+
+class Raises(FusionModule):
+    def add_to_voxels(self, features: BatchFeatures) -> Additions:
+        raise KeyError("width")
+
+
 class LosesVoxels(FusionModule):
     def fuse_voxels(self, x: Tensor, place: Place, features: BatchFeatures) -> Tensor:
         return x[1:] if place == ("bottleneck", 16) else x
@@ -135,6 +155,10 @@ class LosesSuperpoints(FusionModule):
         (TooWide, r"the fusion part own gives \(\d+, 9\) at up_s2, where there is \(\d+, 8\)"),
         (AtNoPlace, r"own adds something at \('up', 3\), which is no place of the backbone"),
         (LosesPoints, r"own gives \(1049, 6\) at the points, where there is \(1050, 6\)"),
+        (Halves, "own gives torch.float16 at the points, where there is torch.float32"),
+        (OnAnotherDevice, "own gives a tensor on meta at the superpoints, where there is one on cpu"),
+        (GivesNothing, "own gives a NoneType at stem, where there is a tensor"),
+        (Raises, r"the fusion part own fails: KeyError: 'width' \(.*test_fusion.py:\d+\)"),
         (LosesVoxels, "own gives .* at bottleneck, where there is"),
         (LosesSuperpoints, r"own gives \(16, 5\) at the superpoints, where there is \(16, 6\)"),
     ],

@@ -76,6 +76,15 @@ def test_a_failing_run_is_recorded_and_the_others_still_run(tmp_path: Path, work
     assert results.query("select seed, state from results order by seed").rows == ((0, "failed"), (1, "finished"))
 
 
+def test_a_run_whose_key_is_not_of_what_lies_here_now_is_refused(tmp_path: Path) -> None:
+    (run,) = plan_seeds(tmp_path, 0)
+    with StopSignal() as stop:
+        (outcome,) = run_all([replace(run, spec_hash="0" * 64)], host=host(stop))
+    assert isinstance(outcome.error, DitrError)
+    assert "has changed since this was planned" in outcome.error.what
+    assert not run.folder.result.exists()
+
+
 def test_an_interrupted_run_ends_the_plan_and_goes_on_later(tmp_path: Path, work: Callable[[Work], None]) -> None:
     stop = StopSignal()
 

@@ -168,6 +168,32 @@ def test_data_that_changed_since_the_run_are_told(trained: Path, tiny_dataset: D
     assert f"  not the data of the run: digest {now}, the run had 0123456789ab" in said
 
 
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"code_digest": "0123"}, "the class's code"),
+        ({"weights_digest": "0123"}, "the 2D source's weights"),
+        ({"entry": {"mean": [0, 0, 0], "description": "other words"}}, "the entry in the registry"),
+        ({"entry": {"description": "other words"}}, ""),
+    ],
+)
+def test_2d_features_that_are_made_otherwise_since_the_run_are_told(
+    change: dict[str, object],
+    what: str,
+    trained: Path,  # noqa: F811
+    tiny_dataset: Dataset,
+    tmp_path: Path,
+) -> None:
+    older = Record(tmp_path / "copy")
+    shutil.copytree(run_of(trained).path, older.path)
+    facts = json.loads(older.provenance.read_text())
+    older.provenance.write_text(json.dumps(facts | {"features": facts["features"] | change}))
+    said: list[str] = []
+    see(older, tiny_dataset.val.ids[0], say=said.append)
+    told = [line for line in said if "2D features of the run" in line]
+    assert told == ([f"  not the 2D features of the run: other than then is {what}"] if what else [])
+
+
 def test_weights_of_another_model_are_refused(trained: Path, tiny_dataset: Dataset) -> None:  # noqa: F811
     with pytest.raises(DitrError, match="have no place"):
         see(run_of(trained), tiny_dataset.val.ids[0], "fusion.bifusion=null")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -47,6 +48,19 @@ class Mine(FusionPart):
 
 class NoBuild(FusionPart):
     pass
+
+class Unwritable(FusionPart):
+    model_config = {{"arbitrary_types_allowed": True}}
+    of: object = object()
+
+    def build(self, sizes):
+        raise NotImplementedError
+
+class WrongDefault(FusionPart):
+    width: int = "many"
+
+    def build(self, sizes):
+        raise NotImplementedError
 '''
 HEAD = """
 name: mine
@@ -178,3 +192,26 @@ def test_built_in_parts_are_validated_without_torch(project: Path) -> None:
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r}); {code}"], capture_output=True
     )
     assert done.stdout.decode().strip() == "False", done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("attribute", "message"),
+    [("WrongDefault", "fusion.mine.width: must be a whole number"), ("Unwritable", "fusion.mine: Unable to serialize")],
+)
+def test_a_default_that_no_spec_could_say_is_a_mistake(attribute: str, message: str, project: Path) -> None:
+    file = project / "ditr.toml"
+    file.write_text(file.read_text().replace(":Mine", f":{attribute}"))
+    (found,) = mistakes("{mine: {}}")
+    assert message in found
+
+
+def test_the_code_of_what_is_named_counts_also_where_the_class_is_of_another_module(project: Path) -> None:
+    file = project / "ditr.toml"
+    (name,) = re.findall(r"part_\d+", file.read_text())
+    file.write_text(file.read_text().replace(name, f"{name}_names"))
+    names = project / f"{name}_names.py"
+    names.write_text(f"from {name} import Mine\n")
+    before = spec_hash(load("{mine: {}}").spec, registry=Registry())
+    names.write_text(f"import {name}_help\nfrom {name} import Mine\n")
+    forget_code()
+    assert spec_hash(load("{mine: {}}").spec, registry=Registry()) != before
