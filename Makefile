@@ -3,13 +3,15 @@
 # The Python that makes .venv (3.11 or newer):  make setup PYTHON=python3.12
 PYTHON ?= python3
 
-.PHONY: demo test lint format setup lock clean help
+.PHONY: demo test lint format audit vulnerabilities setup lock clean help
 
 help:
 	@echo "make demo    set up, then train and evaluate specs/fpn_inject.yaml on the embedded data set"
 	@echo "make test    set up, then run the tests"
 	@echo "make lint    set up, then ruff, mypy and the layers"
 	@echo "make format  set up, then let ruff format and fix what it can"
+	@echo "make audit   set up, then look for secrets, and for licences that are not allowed"
+	@echo "make vulnerabilities  ask PyPI for known faults of the locked dependencies"
 	@echo "make setup   .venv with torch, MinkowskiEngine, the locked dependencies and ditr"
 	@echo "make lock    resolve the dependencies anew into requirements.lock"
 
@@ -25,6 +27,17 @@ lint: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+audit: setup
+	git ls-files -z | xargs -0 .venv/bin/detect-secrets-hook --no-verify --baseline .secrets.baseline
+	.venv/bin/python -m tools.licences --check
+	.venv/bin/python -m pip check
+
+# In an environment of its own, and strict: without, what could not be asked passes as free of faults.
+vulnerabilities:
+	$(PYTHON) -m venv build/pip-audit
+	build/pip-audit/bin/pip install --quiet pip-audit==2.10.1
+	build/pip-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock
 
 format: setup
 	.venv/bin/ruff format .

@@ -15,6 +15,7 @@ import torch
 import xxhash
 from torch import Tensor
 
+from ditr import layouts
 from ditr.errors import Code, DitrError
 from ditr.features.journal import Journal
 from ditr.files import replacing, write_json
@@ -105,12 +106,19 @@ class FeatureStore:
         self._journal.append(path.name, digest.hexdigest())
 
     def manifest(self) -> dict[str, Any] | None:
-        """What the folder's maps are made of; None where nothing was made yet."""
+        """What the folder's maps are made of; None where nothing was made yet.
+
+        Raises
+        ------
+        NewerLayout: a newer ditr made them.
+        """
+        where = str(_manifest_path(self.folder))
+        layouts.require_known(_said(self.folder), newest=layouts.FEATURES, code=Code.FEATURES, where=where)
         return read_manifest(self.folder)
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Replaces the manifest, whole or not at all."""
-        write_json(_manifest_path(self.folder), manifest)
+        write_json(_manifest_path(self.folder), {"schema": layouts.FEATURES} | dict(manifest))
 
     def missing(self, frame_ids: Iterable[str]) -> list[str]:
         """The ids that have no map yet, in their order."""
@@ -183,11 +191,15 @@ class FeatureStore:
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """What the maps in a folder are made of; None where nobody said, or what was said cannot be read any more."""
+    said = _said(folder)
+    return said if isinstance(said, dict) and said.keys() >= _ALWAYS_SAID else None
+
+
+def _said(folder: Path) -> Any:
     try:
-        manifest = json.loads(_manifest_path(folder).read_bytes())
+        return json.loads(_manifest_path(folder).read_bytes())
     except (OSError, ValueError):
         return None
-    return manifest if isinstance(manifest, dict) and manifest.keys() >= _ALWAYS_SAID else None
 
 
 def _manifest_path(folder: Path) -> Path:

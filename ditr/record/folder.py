@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
+from ditr import layouts
 from ditr.errors import Code, DitrError
 from ditr.files import write_text
 from ditr.paths import portable_text
@@ -143,7 +144,8 @@ class Record:
             file.write(f"{now()} {portable_text(text.rstrip())}\n")
 
     def stamp(self) -> str:
-        """What changes when a file that views are made from does, or when its process ends without a word."""
+        """What changes when a file that views are made from does, or when its process ends without a word; another for
+        views of another layout."""
         sizes = []
         for name in _SHOWN:
             try:
@@ -152,7 +154,7 @@ class Record:
                 sizes.append("-")
             else:
                 sizes.append(f"{found.st_mtime_ns:x}.{found.st_size:x}")
-        return " ".join((*sizes, "locked" if self.is_locked() else "free"))
+        return " ".join((f"v{layouts.VIEWS}", *sizes, "locked" if self.is_locked() else "free"))
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from ditr import layouts
 from ditr.errors import Code, DitrError
 from ditr.files import write_json
 
@@ -22,13 +24,15 @@ _STRICT = ConfigDict(strict=True, extra="ignore")
 
 
 class UnreadableRecord(DitrError):
-    """A file of a record is damaged, or says what no version of ditr writes; ``where`` is the file."""
+    """A file of a record is damaged, or of a newer ditr, or says what no ditr writes; ``where`` is the file."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class RecordState:
     """What ``state.json`` holds."""
 
+    schema: int = layouts.RECORD
+    """Of the whole folder."""
     run_key: str
     spec_hash: str
     """Empty where there is no spec: in an imported log."""
@@ -58,16 +62,25 @@ def read_state(path: Path) -> RecordState | None:
 
     Raises
     ------
-    UnreadableRecord: it is damaged.
+    UnreadableRecord: it is damaged, or a newer ditr wrote it.
     """
     try:
-        state = _STATE.validate_json(path.read_bytes())
+        content = path.read_bytes()
+        _require_known(content, path)
+        state = _STATE.validate_json(content)
         datetime.fromisoformat(state.started_at)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
     return state
+
+
+def _require_known(content: bytes, path: Path) -> None:
+    try:
+        layouts.require_known(json.loads(content), newest=layouts.RECORD, code=Code.RUN, where=str(path))
+    except layouts.NewerLayout as error:
+        raise UnreadableRecord(error.what, code=error.code, where=error.where, fix=error.fix) from error
 
 
 def write_state(path: Path, state: RecordState) -> None:

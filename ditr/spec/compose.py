@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ditr import paths
+from ditr.spec.file_schema import take_schema
 from ditr.spec.locations import DISCRIMINATORS
 from ditr.spec.overrides import first_clash, read_override
 from ditr.spec.problems import Origin, Problem, did_you_mean, shown_path
@@ -22,7 +23,7 @@ class Composition:
     """What a spec says; ``complete`` is false where a file could not be read, so that keys may be missing."""
 
     value: Value
-    """What the file and its parents say, without ``extends``, ``matrix`` and overrides."""
+    """What the file and its parents say, without ``extends``, ``matrix``, ``schema`` and overrides."""
     problems: list[Problem] = field(default_factory=list)
     complete: bool = True
     files: tuple[str, ...] = ()
@@ -72,8 +73,11 @@ def _with_parents(path: Path, *, chain: tuple[Path, ...]) -> Composition:
     start = Value({}, Origin(str(path), 1, 1))
     if source.value is None:
         return Composition(start, source.problems, False, (str(path),))
-    assert isinstance(source.value.data, dict)
-    data = dict(source.value.data)
+    said, wrong = take_schema(source.value)
+    if wrong is not None:
+        return Composition(start, [wrong], False, (str(path),))
+    assert isinstance(said.data, dict)
+    data = dict(said.data)
     extends, matrix = data.pop("extends", None), data.pop("matrix", None)
     own = Value(data, start.origin)
     if extends is None:

@@ -23,6 +23,7 @@ MOST_SPECS = 256
 _NOT_SWEPT = {
     "extends": "cannot be swept; write a sweep for each file",
     "matrix": "cannot be swept",
+    "schema": "cannot be swept",
     "seeds": "cannot be swept; write seeds: [0, 1, 2] beside the matrix, and every spec runs with each of them",
 }
 _Values = Annotated[tuple[Any, ...], Field(strict=False)]

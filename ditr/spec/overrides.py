@@ -12,6 +12,7 @@ NO_PATH = "not a path; write keys with dots between, such as schedule.epochs (a 
 _OF_A_FILE = {
     "extends": "write a spec that extends the other file",
     "matrix": "write a sweep that extends this spec",
+    "schema": "it is the file's",
 }
 
 

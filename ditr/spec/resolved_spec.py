@@ -7,6 +7,7 @@ from pathlib import Path
 from ditr.errors import Code, DitrError
 from ditr.spec.execution import with_engine
 from ditr.spec.explain import check
+from ditr.spec.file_schema import take_schema
 from ditr.spec.fusion import FusionSpec
 from ditr.spec.models import Spec
 from ditr.spec.yaml_text import Value, read_yaml
@@ -25,13 +26,17 @@ def read_resolved(path: Path) -> Spec:
         of this version can, with every place.
     """
     source = read_yaml(path)
-    problems, spec = list(source.problems), None
-    if source.value is not None and (gone := _unknown_parts(source.value)):
+    problems, spec, said = list(source.problems), None, source.value
+    if said is not None:
+        said, wrong = take_schema(said)
+        if wrong is not None:
+            raise DitrError(str(wrong), code=Code.RUN, where=str(path), fix=_FIX)
+    if said is not None and (gone := _unknown_parts(said)):
         what = f"its fusion part{'s' if len(gone) > 1 else ''} {', '.join(gone)} cannot be found here"
         fix = "Name it under [fusion] of the project's ditr.toml, or install the package that has it."
         raise DitrError(what, code=Code.RUN, where=str(path), fix=fix)
-    if source.value is not None:
-        spec, mistakes = check(source.value, Spec)
+    if said is not None:
+        spec, mistakes = check(said, Spec)
         problems += mistakes
     if spec is None or problems:
         each = "".join(f"\n  {problem}" for problem in problems)

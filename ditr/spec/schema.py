@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ditr import layouts
+from ditr.spec.file_schema import SCHEMA
 from ditr.spec.matrix import MatrixSpec
 from ditr.spec.models import Spec
 
@@ -15,12 +17,14 @@ def schema_text() -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """What a spec *file* may hold: ``extends``, the fields of ``Spec``, none required as a parent may have it, and
-    ``matrix``.
+    """What a spec *file* may hold: ``schema``, ``extends``, the fields of ``Spec``, none required as a parent may have
+    it, and ``matrix``.
     """
     schema = Spec.model_json_schema()
     extends = {"type": "string", "description": "Path of the spec this one changes, relative to this file."}
-    schema["properties"] = {"extends": extends, **schema["properties"], "matrix": MatrixSpec.model_json_schema()}
+    number = {"type": "integer", "minimum": 1, "maximum": layouts.SPEC, "description": "Layout of this file."}
+    fields = schema["properties"]
+    schema["properties"] = {SCHEMA: number, "extends": extends, **fields, "matrix": MatrixSpec.model_json_schema()}
     relaxed: dict[str, Any] = _relaxed(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **relaxed}
 

@@ -16,7 +16,7 @@ def test_the_committed_schema_is_of_these_models() -> None:
 def test_a_file_may_extend_and_leave_everything_to_its_parent() -> None:
     schema = json_schema()
     assert schema["properties"]["extends"]["type"] == "string"
-    assert set(schema["properties"]) == {"extends", *Spec.model_fields, "matrix"}
+    assert set(schema["properties"]) == {"schema", "extends", *Spec.model_fields, "matrix"}
     assert not list(_with_key(schema, "required"))
     assert not list(_with_key(schema, "oneOf"))  # a union without its kind may fit several members
 
