@@ -21,7 +21,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, Pyd
 from ditr.errors import DitrError
 from ditr.spec.explain import PYDANTICS
 from ditr.spec.fusion_part import DECODER_STRIDES, FusionPart, Scale, Sizes
-from ditr.spec.fusion_table import NamedPart, named_parts, wrong_name
+from ditr.spec.fusion_table import NamedPart, installed, named_parts, wrong_name
 from ditr.spec.numbers import NonNegative, Probability, Width
 from ditr.spec.part import Part
 
@@ -130,8 +130,8 @@ class FusionSpec(Part):
 
     @classmethod
     def refusal(cls, name: str) -> str:
-        """Why no project can have a part of this name; empty if one can."""
-        return wrong_name(name, taken=_taken(cls))
+        """Why a project can get no part of this name; empty if it can."""
+        return wrong_name(name, taken=_taken(cls)) or installed(name)
 
     @model_validator(mode="wrap")
     @classmethod

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoints, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 
 from ditr.errors import Code, DitrError
 from ditr.plugins import code_digest, load
@@ -57,8 +57,7 @@ def named_parts(*, taken: Collection[str]) -> Mapping[str, NamedPart]:
     """
     found: dict[str, NamedPart] = {}
     for point in _installed():
-        package = f"the package {point.dist.name}" if point.dist else "a package"
-        _add(found, point.name, NamedPart(reference=point.value, where=package), taken=taken)
+        _add(found, point.name, NamedPart(reference=point.value, where=_home_of(point)), taken=taken)
     if (project := find_project()) is not None:
         for name, reference in project.fusion.items():
             _add(found, name, NamedPart(reference=reference, where=str(project.folder / PROJECT_FILE)), taken=taken)
@@ -100,6 +99,17 @@ def wrong_name(name: str, *, taken: Collection[str]) -> str:
     if name in taken or name in _OF_THE_MODEL:
         return "no fusion part can be called so: the name is taken"
     return ""
+
+
+def installed(name: str) -> str:
+    """Which package has a part of this name, in a sentence; empty if none has."""
+    return next(
+        (f"{_home_of(point)} has a fusion part of this name" for point in _installed() if point.name == name), ""
+    )
+
+
+def _home_of(point: EntryPoint) -> str:
+    return f"the package {point.dist.name}" if point.dist else "a package"
 
 
 @cache

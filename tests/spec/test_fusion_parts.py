@@ -16,6 +16,7 @@ from ditr.errors import DitrError
 from ditr.spec import fusion_table
 from ditr.spec.diff import diff
 from ditr.spec.dump import to_yaml
+from ditr.spec.fusion import FusionSpec
 from ditr.spec.identity import fusion_parts, identity, shown_variant, spec_hash, variant
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.models import Spec
@@ -174,6 +175,8 @@ def test_installed_packages_add_parts_and_no_name_means_two(project: Path, monke
     reference = project.joinpath("ditr.toml").read_text().split('"')[1]
     monkeypatch.setattr(fusion_table, "_installed", entry_points(packed=reference))
     assert load("{packed: {width: 5}}").spec.fusion.parts.keys() == {"packed"}
+    assert "has a fusion part of this name" in FusionSpec.refusal("packed")
+    assert not FusionSpec.refusal("unpacked")
     for name in ("mine", "stem", "backbone", "parts", "model_dump"):
         monkeypatch.setattr(fusion_table, "_installed", entry_points(**{name: reference}))
         for fusion in ("{mine: {}}", "{stem: {}}"):
