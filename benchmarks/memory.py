@@ -1,10 +1,11 @@
 """Whether memory stays flat over thousands of steps of the real training loop, with every added part on.
 
-    python -m benchmarks.memory [--steps 3000] [--every 100] [--device cpu]
+    python -m benchmarks.memory [--steps 5000] [--every 100] [--device cpu] [--points 500] [--minutes 60]
 
 A small model with BiFusion and injection trains on small frames that differ in every step, and is evaluated meanwhile.
-Shown are the MiB that this process holds now (on a GPU: that everything on it holds, sparse library included) and how
-many of the sparse library's objects outlive a step. The last line compares the end with the end of the warm-up.
+Shown are the MiB that this process holds (and on a GPU those that everything on it holds, sparse library included),
+its threads and open files, and how many of the sparse library's objects outlive a step. The last lines say what each of
+them grew by a step after the warm-up, by least squares.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import argparse
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import psutil
 import torch
 
@@ -43,61 +45,99 @@ from ditr.training.state import TrainingState
 from tests.reference.synthetic_frames import CHANNELS, BoxFrames, live_sparse_objects, tokens
 
 BATCH, STEPS_AN_EPOCH = 2, 100
+FUSION = FusionSpec(bifusion=BiFusionSpec(width=16), injection=InjectionSpec())
 WARM_UP = 0.2
 """Share of the steps after which caches and allocators have their size."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--every", type=int, default=100, help="steps between two lines")
     parser.add_argument("--points", type=int, default=500)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="ends after so many, whatever the steps")
     add_device(parser)
     arguments = parser.parse_args()
     device: torch.device = arguments.device
-    watch = Watch(device, every=arguments.every)
+    watch = Watch(device, every=arguments.every, seconds=60 * arguments.minutes)
     train(arguments.steps, points=arguments.points, device=device, watch=watch)
     watch.conclude()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What is held at one moment; one field more a kind of leak."""
+
+    host_mib: float
+    """Resident memory of this process."""
+    device_mib: float
+    """Of all that runs on the GPU; 0 without one."""
+    threads: int
+    files: int
+    """Open files, sockets and pipes."""
+    sparse: int
+    """Objects of the sparse library that outlive a step."""
+
+    @classmethod
+    def now(cls, device: torch.device) -> Held:
+        process, on_device = psutil.Process(), 0.0
+        if device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(device)
+            on_device = (total - free) / 2**20
+        return cls(
+            host_mib=process.memory_info().rss / 2**20,
+            device_mib=on_device,
+            threads=process.num_threads(),
+            files=process.num_fds(),
+            sparse=len(live_sparse_objects()),
+        )
+
+    def __str__(self) -> str:
+        on_device = f"{self.device_mib:.1f} on the GPU, " if self.device_mib else ""
+        counts = f"{self.threads} threads, {self.files} files, {self.sparse} sparse objects"
+        return f"{self.host_mib:7.1f} MiB, {on_device}{counts}"
+
+
 @dataclass
 class Watch:
-    """A sink of metrics that looks at the memory."""
+    """A sink of metrics that looks at what is held."""
 
     device: torch.device
     every: int
-    seen: dict[int, float] = field(default_factory=dict)
+    seconds: float = float("inf")
+    """After which it wants the training to stop."""
+    seen: dict[int, Held] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         if "train/loss" not in metrics or step % self.every:
             return
-        self.seen[step] = in_use_mb(self.device)
-        torch_mb = torch.cuda.memory_reserved(self.device) / 2**20 if self.device.type == "cuda" else 0.0
-        beside = f", of it torch {torch_mb:7.1f}" if torch_mb else ""
+        self.seen[step] = Held.now(self.device)
         ms = 1e3 * (time.monotonic() - self.began) / step
-        print(
-            f"{step:6d} steps: {self.seen[step]:8.1f} MiB{beside}; {len(live_sparse_objects())} sparse objects alive;"
-            f" {ms:.0f} ms a step, loss {metrics['train/loss']:.3f}",
-            flush=True,
-        )
+        print(f"{step:6d} steps: {self.seen[step]}; {ms:.0f} ms a step, loss {metrics['train/loss']:.3f}", flush=True)
+
+    def is_over(self) -> bool:
+        return time.monotonic() - self.began > self.seconds
 
     def conclude(self) -> None:
         last = max(self.seen)
-        warm = min(step for step in self.seen if step >= WARM_UP * last)
-        ratio = self.seen[last] / self.seen[warm]
-        most = max(mb for step, mb in self.seen.items() if step >= warm)
-        print(
-            f"after {last} steps {self.seen[last]:.1f} MiB, after {warm} {self.seen[warm]:.1f}: ratio {ratio:.4f}; "
-            f"most since then {most:.1f}"
-        )
+        warm = {step: held for step, held in self.seen.items() if step >= WARM_UP * last}
+        for one in fields(Held):
+            values = [float(getattr(held, one.name)) for held in warm.values()]
+            slope, error = growth(list(warm), values)
+            unit, scale = ("KiB", 1024.0) if one.name.endswith("_mib") else (one.name, 1.0)
+            print(
+                f"{one.name}: {scale * slope:+.3f} {unit} a step, give or take {scale * error:.3f}; "
+                f"from {values[0]:.1f} after {min(warm)} steps to {values[-1]:.1f} after {last}"
+            )
 
 
-def in_use_mb(device: torch.device) -> float:
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        return (total - free) / 2**20
-    return float(psutil.Process().memory_info().rss) / 2**20
+def growth(steps: list[int], values: list[float]) -> tuple[float, float]:
+    """Slope of a least-squares line and its standard error, as if looks were independent; both 0 of fewer than four."""
+    if len(steps) < 4 or len(set(values)) == 1:
+        return 0.0, 0.0
+    line, covariance = np.polyfit(steps, values, 1, cov=True)
+    return float(line[0]), float(np.sqrt(covariance[0, 0]))
 
 
 def train(steps: int, *, points: int, device: torch.device, watch: Watch) -> None:
@@ -108,7 +148,7 @@ def train(steps: int, *, points: int, device: torch.device, watch: Watch) -> Non
     spec = Spec(
         name="memory",
         dataset=DatasetSpec(name="none"),
-        fusion=model.fusion,
+        fusion=FUSION,
         schedule=ScheduleSpec(epochs=epochs, batch_size=BATCH, validate_every=5),
         execution=ExecutionSpec(workers=0),
     )
@@ -129,7 +169,7 @@ def train(steps: int, *, points: int, device: torch.device, watch: Watch) -> Non
             encode=as_it_is,
             validate=validate,
             progress=silent,
-            should_stop=lambda: False,
+            should_stop=watch.is_over,
         )
 
 
@@ -151,7 +191,7 @@ def small_model() -> EsamSingleView:
             backbone=BackboneSpec(planes=(8, 8, 16, 16, 16, 16, 8, 8), layers=(1,) * 8, stem_channels=8),
             decoder=DecoderSpec(width=32, heads=2, feedforward=32),
         ),
-        fusion=FusionSpec(bifusion=BiFusionSpec(width=16), injection=InjectionSpec()),
+        fusion=FUSION,
         feature_channels=CHANNELS,
         sampling="bilinear",
         query_fraction=0.5,

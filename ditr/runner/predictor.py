@@ -12,6 +12,7 @@ import numpy as np
 
 from ditr.data.frame_view import FrameView, MapColours
 from ditr.evaluation.instances import Instances
+from ditr.paths import portable_path
 from ditr.progress import Progress
 from ditr.runner.evaluate_checkpoint import whole_model
 from ditr.runner.execution import how, pick_device, settle_to_look
@@ -99,7 +100,7 @@ class Predictor:
         trained = self.trained
         return {
             "model": trained.name,
-            "weights": {"file": str(trained.weights.path), "sha256": trained.weights.sha256},
+            "weights": {"file": portable_path(trained.weights.path), "sha256": trained.weights.sha256},
             "spec": self._spec.name,
             "features": self._inputs.features,
             "min_score": trained.best_score if isfinite(trained.best_score) else None,

@@ -104,7 +104,7 @@ def test_every_frame_has_its_files_and_the_result_says_with_what(
     with np.load(written / "instances" / f"{tiny_dataset.val.ids[0]}.npz") as numbers:
         np.testing.assert_array_equal(numbers["masks"], predicted[0].found.masks)
     result = json.loads((written / "result.json").read_text())
-    assert result["weights"]["file"] == str(PINNED.resolve())
+    assert result["weights"]["file"] == f"registry/checkpoints/{PINNED.name}"
     assert (result["dataset"], result["dataset_digest"], result["split"]) == (TINY, tiny_dataset.digest, "val")
     assert (result["frames"], result["min_score"]) == (list(tiny_dataset.val.ids), 0.3)
     assert 0 < result["frames_per_s"] < result["model_frames_per_s"]
