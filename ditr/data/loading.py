@@ -121,8 +121,10 @@ def _begin_worker(number: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends this worker when the process that it reads for has died, even if it was killed: torch's own watchdog asks for
-    the parent's id, which is that of the server, and the server waits for its workers."""
+    """Ends this worker when the process that it reads for has died, even if it was killed.
+
+    Torch's own watchdog looks at the parent's id, which is that of the server, and the server waits for its workers.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None, "only a worker waits for its parent"
     parent.join()
