@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
@@ -116,6 +117,18 @@ def _collate(read: list[Sample | _Mistake]) -> Block[Sample] | _Mistake:
 
 def _begin_worker(number: int) -> None:
     keep_freed_memory()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when the process that it reads for has died, even if it was killed.
+
+    Torch's own watchdog looks at the parent's id, which is that of the server, and the server waits for its workers.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only a worker waits for its parent"
+    parent.join()
+    os._exit(1)
 
 
 def allow_open_files() -> None:

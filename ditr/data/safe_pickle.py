@@ -11,12 +11,14 @@ import io
 import math
 import pickle
 import re
+import reprlib
 import struct
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ditr.data.pickle_bounds import ExcessError, require_bounded, require_plain_keys
 from ditr.errors import Code, DitrError
 
 _ADMITTED = "only dicts, lists, tuples, sets, texts, bytes, numbers and arrays of numbers are read"
@@ -33,11 +35,16 @@ def load_plain(raw: bytes, *, where: str) -> Any:
 
     Raises
     ------
-    DitrError: it says what the pickle asks for first that is refused, and where in the file, or how it is damaged.
+    DitrError: it says what the pickle asks for first that is refused, and where in the file, or how it is damaged, or
+        that it stands for far more than its bytes.
     """
     stream = io.BytesIO(raw)
     try:
-        return _PlainUnpickler(stream).load()
+        content = _PlainUnpickler(stream).load()
+        require_bounded(content, raw_bytes=len(raw))
+        return content
+    except ExcessError as error:
+        raise _damaged(where, str(error)) from error
     except _Refused as error:
         what = f"the pickle asks for {error} before byte {stream.tell()}; {_ADMITTED}, for a pickle can run code"
         raise DitrError(what, code=Code.DATASET, where=where, fix=_FIX) from error
@@ -66,6 +73,38 @@ def _read_bytearray(unpickler: Any) -> None:
     unpickler.append(bytearray(unpickler.read(length)))
 
 
+def _set_item(unpickler: Any) -> None:
+    _require_dict(unpickler.stack[-3])
+    require_plain_keys(unpickler.stack[-2:-1])
+    unpickler.load_setitem()
+
+
+def _set_items(unpickler: Any) -> None:
+    _require_dict(unpickler.metastack[-1][-1])
+    require_plain_keys(unpickler.stack[::2])
+    unpickler.load_setitems()
+
+
+def _make_dict(unpickler: Any) -> None:
+    require_plain_keys(unpickler.stack[::2])
+    unpickler.load_dict()
+
+
+def _add_items(unpickler: Any) -> None:
+    require_plain_keys(unpickler.stack)
+    unpickler.load_additems()
+
+
+def _make_frozenset(unpickler: Any) -> None:
+    require_plain_keys(unpickler.stack)
+    unpickler.load_frozenset()
+
+
+def _require_dict(holder: object) -> None:
+    if type(holder) is not dict:
+        raise _Refused(f"an item of a {type(holder).__name__} to be set")
+
+
 class _PlainUnpickler(pickle._Unpickler):
     """Python's own reader as it is written in Python: the one in C lets a few damaged bytes fill the memory."""
 
@@ -81,7 +120,15 @@ class _PlainUnpickler(pickle._Unpickler):
     def get_extension(self, code: int) -> object:
         raise _Refused("an object outside the file")
 
-    dispatch = pickle._Unpickler.dispatch | {pickle.FRAME[0]: _pass_frame, pickle.BYTEARRAY8[0]: _read_bytearray}
+    dispatch = pickle._Unpickler.dispatch | {
+        pickle.FRAME[0]: _pass_frame,
+        pickle.BYTEARRAY8[0]: _read_bytearray,
+        pickle.SETITEM[0]: _set_item,
+        pickle.SETITEMS[0]: _set_items,
+        pickle.DICT[0]: _make_dict,
+        pickle.ADDITEMS[0]: _add_items,
+        pickle.FROZENSET[0]: _make_frozenset,
+    }
 
 
 class _Lent:
@@ -107,15 +154,15 @@ class _Dtype:
 
     def __init__(self, code: object, *_flags: object) -> None:
         if not isinstance(code, str) or not _NUMBER.fullmatch(code):
-            raise _Refused(f"an array of dtype {code!r:.80}")
+            raise _Refused(f"an array of dtype {reprlib.repr(code)}")
         self.real = np.dtype(code)
 
     def __setstate__(self, state: object) -> None:
         """Byte order, and that the dtype has no parts."""
         if not isinstance(state, tuple) or len(state) != 8 or state[1] not in ("<", ">", "|", "="):
-            raise _Refused(f"a dtype of state {state!r:.80}")
+            raise _Refused(f"a dtype of state {reprlib.repr(state)}")
         if state[2:] != (None, None, None, -1, -1, 0):
-            raise _Refused(f"a dtype with parts or flags: {state!r:.80}")
+            raise _Refused(f"a dtype with parts or flags: {reprlib.repr(state)}")
         self.real = self.real.newbyteorder(state[1])
 
 
@@ -138,9 +185,9 @@ class _Array(np.ndarray):
 
 def _check_shape(shape: object, *, size: int, available: int) -> None:
     if not isinstance(shape, tuple) or len(shape) > _MAX_DIMENSIONS:
-        raise _Refused(f"an array of shape {shape!r:.80}")
+        raise _Refused(f"an array of shape {reprlib.repr(shape)}")
     if not all(type(length) is int and length >= 0 for length in shape) or math.prod(shape) * size != available:
-        raise _Refused(f"an array of shape {shape!r:.80} from {available} bytes")
+        raise _Refused(f"an array of shape {reprlib.repr(shape)} from {available} bytes")
 
 
 def _empty_array(_kind: object, _shape: object, _code: object) -> object:
@@ -165,8 +212,30 @@ def _scalar(dtype: object, content: object = b"") -> object:
 
 def _latin1(text: object, encoding: object) -> object:
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise _Refused(f"bytes encoded as {encoding!r:.80}")
+        raise _Refused(f"bytes encoded as {reprlib.repr(encoding)}")
     return codecs.encode(text, "latin1")
+
+
+def _set(items: object = ()) -> object:
+    return set(_plain_keys(items))
+
+
+def _frozenset(items: object = ()) -> object:
+    return frozenset(_plain_keys(items))
+
+
+def _dict(pairs: object = ()) -> object:
+    if not isinstance(pairs, list | tuple) or not all(isinstance(pair, list | tuple) and pair for pair in pairs):
+        raise _Refused(f"a dict of a {type(pairs).__name__}")
+    require_plain_keys(pair[0] for pair in pairs)
+    return dict(pairs)
+
+
+def _plain_keys(items: object) -> list[object] | tuple[object, ...]:
+    if not isinstance(items, list | tuple):
+        raise _Refused(f"a set of a {type(items).__name__}")
+    require_plain_keys(items)
+    return items
 
 
 def _no_bytes() -> object:
@@ -181,14 +250,14 @@ _LENT: dict[tuple[str, str], object] = {
     ("numpy", "ndarray"): "ndarray",
     ("numpy", "dtype"): _Lent(_Dtype),
     ("_codecs", "encode"): _Lent(_latin1),
-    ("collections", "OrderedDict"): _Lent(dict),
+    ("collections", "OrderedDict"): _Lent(_dict),
 }
 for _core in ("numpy.core", "numpy._core"):
     _LENT[f"{_core}.multiarray", "_reconstruct"] = _Lent(_empty_array)
     _LENT[f"{_core}.multiarray", "scalar"] = _Lent(_scalar)
     _LENT[f"{_core}.numeric", "_frombuffer"] = _Lent(_array_of_buffer)
 for _builtins in ("builtins", "__builtin__"):
-    _LENT[_builtins, "set"] = _Lent(set)
-    _LENT[_builtins, "frozenset"] = _Lent(frozenset)
+    _LENT[_builtins, "set"] = _Lent(_set)
+    _LENT[_builtins, "frozenset"] = _Lent(_frozenset)
     _LENT[_builtins, "bytes"] = _Lent(_no_bytes)
     _LENT[_builtins, "complex"] = _Lent(_complex)

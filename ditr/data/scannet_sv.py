@@ -34,6 +34,16 @@ POINT_COUNT = 20_000
 """Points a frame as the preparation writes them; the reader takes any number."""
 MAX_SHIFT_M = 10_000.0
 """How far a frame may lie from the origin of its scene's world."""
+MAX_REACH_M = 1_000.0
+"""How far a point may lie from the others of its frame: no depth camera sees a tenth of it."""
+MAX_POINTS = 1_000_000
+"""Of a frame; more fill the memory before anything can be said of them."""
+MAX_SUPERPOINTS = 2_048
+"""Of a frame: time and memory of a step grow with their square. What is made of a room has a few hundred."""
+MAX_INSTANCES = 2_048
+"""Of a frame: each is held against every query and every point."""
+MAX_PIXELS = 50_000_000
+"""Of an image, such as 8,192 by 6,144; a small file may stand for any number of them."""
 _POINT_FEATURES = 6
 
 
@@ -166,12 +176,19 @@ class FrameSet:
         if highest >= len(ids) or not np.bincount(ids).all():
             number = len(np.unique(ids))
             raise _broken(path, f"superpoint ids are not contiguous: {number} different ones, the highest {highest}")
+        if highest >= MAX_SUPERPOINTS:
+            raise _broken(path, f"{highest + 1:,} superpoints, allowed are {MAX_SUPERPOINTS:,}")
         return ids
 
     def instance_ids(self, index: int) -> np.ndarray | None:
         """(N,) int64, 0 = unannotated; None of a frame without labels."""
         path = self.paths(index).get(INSTANCES)
-        return None if path is None else _read_ids(path)
+        if path is None:
+            return None
+        ids = _read_ids(path)
+        if ids.max() > MAX_INSTANCES and (number := len(np.unique(ids[ids > 0]))) > MAX_INSTANCES:
+            raise _broken(path, f"{number:,} instances, allowed are {MAX_INSTANCES:,}")
+        return ids
 
     def semantic_ids(self, index: int) -> np.ndarray | None:
         """(N,) int64 class ids, 0 = unannotated; None of a frame without classes."""
@@ -233,11 +250,14 @@ class FrameSet:
         colours = points[:, 3:].ravel()  # a copy: numpy is slow along short rows
         if colours.min() < 0 or colours.max() > 255:
             raise _broken(path, f"colours from {colours.min()} to {colours.max()}, allowed are 0 to 255")
+        mean = points[:, :3].mean(axis=0, dtype=np.float64)
+        if np.abs(points[:, :3] - mean).max() > MAX_REACH_M:
+            far = int(np.sum(np.abs(points[:, :3] - np.median(points[:, :3], axis=0)).max(axis=1) > MAX_REACH_M))
+            raise _broken(path, f"{far} of {len(points)} points lie more than {MAX_REACH_M:,.0f} m from the others")
         if self.infos.frames[index].centred:
             return points, np.zeros(3)
-        origin = points[:, :3].mean(axis=0, dtype=np.float64)
-        points[:, :3] = points[:, :3] - origin  # in float64, then rounded once
-        return points, origin
+        points[:, :3] = points[:, :3] - mean  # in float64, then rounded once
+        return points, mean
 
     def _pose_from(self, index: int, origin: np.ndarray) -> np.ndarray:
         """The stored pose with ``origin`` of the stored world as the world's."""
@@ -279,9 +299,11 @@ def read_stored_pose(path: Path) -> np.ndarray:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An image file as it is stored, (H, W[, channels]); ``DitrError`` if missing or damaged."""
+    """An image file as it is stored, (H, W[, channels]); ``DitrError`` if missing, damaged or too large."""
     try:
         with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"it says that it has {image.width:,} x {image.height:,} pixels")
             return np.asarray(image)
     except FileNotFoundError as error:
         raise _missing(path) from error
@@ -299,11 +321,14 @@ def _read_ids(path: Path, *, highest: int | None = None) -> np.ndarray:
 
 def _read(path: Path, dtype: np.dtype[Any], *, width: int = 1) -> np.ndarray:
     """(N,) or (N, width) values of a headerless file."""
+    row = dtype.itemsize * width
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MAX_POINTS * row + 1)
     except FileNotFoundError as error:
         raise _missing(path) from error
-    row = dtype.itemsize * width
+    if len(raw) > MAX_POINTS * row:
+        raise _broken(path, f"{path.stat().st_size:,} bytes, which are more than {MAX_POINTS:,} points")
     if not raw or len(raw) % row:
         raise _broken(path, f"{len(raw)} bytes, which is no positive multiple of {row} ({width} x {dtype})")
     values = np.frombuffer(bytearray(raw), dtype=dtype)

@@ -28,7 +28,7 @@ from ditr.rooms import make_missing
 from ditr.spec.models import DatasetSpec
 from ditr.spec.registry import Registry
 
-CHECK_VERSION = 4
+CHECK_VERSION = 5
 """Raised when the check finds other things in the same files: kept reports are then made anew."""
 _SHOWN = 3
 

@@ -227,9 +227,9 @@ def test_damage_is_one_error(raw):
 
 
 def test_nesting_without_end_is_an_error():
-    raw = b"".join([b"\x80\x02", b"]" * 100_000, b"a" * 99_999, b"."])
-    load(raw)  # lists do not recurse when read
-    assert "too deep" in refused(b"\x80\x02cnumpy\ndtype\n" + b"]" * 100_000 + b"a" * 99_999 + b"\x85R.")
+    nested = b"]" * 100_000 + b"a" * 99_999  # lists do not recurse when read
+    assert "nested more than 64 levels" in refused(b"\x80\x02" + nested + b".")
+    assert "an array of dtype [[[[[[" in refused(b"\x80\x02cnumpy\ndtype\n" + nested + b"\x85R.")
 
 
 def test_every_single_changed_byte_is_read_or_refused_and_never_runs(tmp_path, monkeypatch):
@@ -245,3 +245,51 @@ def test_every_single_changed_byte_is_read_or_refused_and_never_runs(tmp_path, m
         except DitrError:
             continue
     assert not list(tmp_path.iterdir())
+
+
+def references(levels: int, *, container: bytes, width: int = 2) -> bytes:
+    """Each level holds the one below ``width`` times over; the last is on the stack."""
+    text = pickle.PROTO + b"\x02" + pickle.NONE + pickle.BINPUT + b"\x00"
+    for level in range(levels):
+        text += pickle.POP + pickle.MARK + (pickle.BINGET + bytes([level])) * width
+        text += container + pickle.BINPUT + bytes([level + 1])
+    return text
+
+
+@pytest.mark.parametrize("container", [pickle.LIST, pickle.TUPLE])
+def test_references_to_references_are_counted_and_not_followed(container):
+    assert "stands for 2,199,023,255,551 values" in refused(references(40, container=container) + pickle.STOP)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (pickle.EMPTY_DICT, pickle.NONE + pickle.SETITEM),
+        (pickle.EMPTY_DICT + pickle.MARK, pickle.NONE + pickle.SETITEMS),
+        (pickle.MARK, pickle.NONE + pickle.DICT),
+        (pickle.EMPTY_SET + pickle.MARK, pickle.ADDITEMS),
+        (pickle.MARK, pickle.FROZENSET),
+        (b"cbuiltins\nset\n" + pickle.EMPTY_LIST, pickle.APPEND + pickle.TUPLE1 + pickle.REDUCE),
+        (b"ccollections\nOrderedDict\n" + pickle.EMPTY_LIST, b"N\x86a\x85R"),
+    ],
+)
+def test_no_key_is_hashed_that_hides_more(before, after):
+    raw = references(60, container=pickle.TUPLE) + pickle.POP + before + pickle.BINGET + b"\x3c" + after + pickle.STOP
+    assert "a tuple of containers as a key or in a set" in refused(raw)
+
+
+def test_nothing_is_set_in_an_array():
+    array = b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01bt" + pickle.REDUCE
+    raw = references(40, container=pickle.LIST) + pickle.POP + array + b"K\x00" + pickle.BINGET + b"\x28"
+    assert "an item of a _Array to be set" in refused(raw + pickle.SETITEM + pickle.STOP)
+
+
+def test_what_is_refused_is_shown_in_short():
+    raw = references(40, container=pickle.TUPLE) + pickle.POP + b"cnumpy\ndtype\n" + pickle.BINGET + b"\x28"
+    assert "an array of dtype ((((((" in refused(raw + pickle.TUPLE1 + pickle.REDUCE + pickle.STOP)
+
+
+def test_a_list_that_holds_itself_is_refused():
+    endless: list[object] = []
+    endless.append(endless)
+    assert "holds itself" in refused(pickle.dumps(endless))

@@ -125,6 +125,43 @@ def test_frames_are_left_out_by_id_and_the_others_stay_what_they_were(tiny_datas
     assert len(frames.without(frames.ids)) == 0
 
 
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("value", [1e30, -2e3])
+def test_a_point_that_no_camera_sees_is_an_error(broken_copy, value, centred):
+    path = broken_copy.root / "points" / f"{broken_copy.ids[0]}.bin"
+    points = np.fromfile(path, dtype=np.float32).reshape(-1, 6)
+    points[3, 1] = value
+    points.tofile(path)
+    frames = broken_copy.with_infos(replace(info, centred=centred) for info in broken_copy.infos.frames)
+    with pytest.raises(DitrError, match="1 of 20000 points lie more than 1,000 m from the others"):
+        frames.frame(0)
+
+
+@pytest.mark.parametrize(("kind", "first"), [("super_points", 0), ("instance_mask", 1)])
+def test_more_parts_than_a_step_can_take_are_an_error(broken_copy, kind, first):
+    path = broken_copy.root / kind / f"{broken_copy.ids[0]}.bin"
+    (first + np.arange(20_000) % 2_048).tofile(path)
+    broken_copy.frame(0)
+    (first + np.arange(20_000) % 2_049).tofile(path)
+    with pytest.raises(DitrError, match=r"2,049 .*s, allowed are 2,048"):
+        broken_copy.frame(0)
+
+
+def test_more_points_than_the_memory_should_hold_are_not_read(broken_copy):
+    path = broken_copy.root / "points" / f"{broken_copy.ids[0]}.bin"
+    with path.open("r+b") as file:
+        file.truncate(24 * 10**9)  # a file with a hole takes no room
+    with pytest.raises(DitrError, match="24,000,000,000 bytes"):
+        broken_copy.frame(0)
+
+
+def test_an_image_of_more_pixels_than_the_memory_should_hold_is_not_decoded(broken_copy):
+    path = broken_copy.root / broken_copy.infos.frames[0].image
+    Image.new("1", (10_000, 6_000)).save(path, "PNG")
+    with pytest.raises(DitrError, match="10,000 x 6,000 pixels"):
+        broken_copy.image(0)
+
+
 def test_images_missing_damaged_or_of_another_size(broken_copy):
     path = broken_copy.root / broken_copy.infos.frames[0].image
     whole = path.read_bytes()
