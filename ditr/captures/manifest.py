@@ -56,6 +56,11 @@ def claim_folder(out: Path, settings: Settings) -> None:
         )
 
 
+def is_of_capture(out: Path) -> bool:
+    """Whether a prepared folder was made of a capture, with its images; else of ScanNet, whose images lie anywhere."""
+    return "format" in json.loads((out / PREPARED).read_text())["settings"]
+
+
 def write_manifest(
     out: Path, settings: Settings, *, frames: int, skipped: Mapping[str, str], failed: Mapping[str, str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""``ditr data make | check | show | ls``: data sets by name or folder; see also ``data_import`` and ``data_pack``."""
+"""``ditr data make | check | show | ls``: data sets by name or folder; other commands have modules of their own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditr.catalog import locate_dataset
-from ditr.cli import data_import, data_pack
+from ditr.cli import data_import, data_pack, data_remove
 from ditr.cli.data_check_report import check_and_say
 from ditr.cli.display import Display, open_display
 from ditr.cli.tables import text_table
@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
     group.command("ls")(list_datasets)
     data_import.register(group)
     data_pack.register(group)
+    data_remove.register(group)
     app.add_typer(group, name="data")
 
 
