@@ -28,7 +28,7 @@ from ditr.rooms import make_missing
 from ditr.spec.models import DatasetSpec
 from ditr.spec.registry import Registry
 
-CHECK_VERSION = 4
+CHECK_VERSION = 5
 """Raised when the check finds other things in the same files: kept reports are then made anew."""
 _SHOWN = 3
 
@@ -151,7 +151,8 @@ def _require_sound(dataset: Dataset, report: CheckReport) -> None:
             + "\n".join(f"  {line}" for line in lines),
             code=Code.DATASET,
             where=str(dataset.root),
-            fix="Correct the intrinsics or the poses, or take single frames out of the info pickles.",
+            fix=f"Correct the intrinsics or the poses, or take single frames out of the info pickles; "
+            f"`ditr data check {dataset.name}` lists what is wrong.",
         )
     for problem in report.problems:
         if problem.effect == "refused":
@@ -159,7 +160,7 @@ def _require_sound(dataset: Dataset, report: CheckReport) -> None:
                 f"{problem.kind}: {problem.count}\n" + "\n".join(f"  {line}" for line in _lines(problem)),
                 code=Code.DATASET,
                 where=str(dataset.root),
-                fix=f"`ditr data check {dataset.name}` lists what is wrong; repair the data set.",
+                fix=f"`ditr data check {dataset.name}` lists what is wrong and what mends it.",
             )
 
 

@@ -353,3 +353,14 @@ def test_what_was_imported_is_removed_by_its_name_and_nothing_else(
     entry.write_text(entry.read_text() + "imported: true\n")
     assert "no import made them" in refused("mine")
     assert (root / "notes.txt").is_file()
+
+
+@pytest.mark.parametrize("text", ["525 525 319.5\n", "a b c d\n", "# nothing yet\n", "1 2 3 4\n5 6 7 8\n"])
+def test_a_camera_that_the_user_wrote_is_corrected_not_exported_again(
+    text: str, shots: list[Take], tmp_path: Path
+) -> None:
+    captures.tum(tmp_path / "desk", shots, SMALL)
+    (tmp_path / "desk/camera.txt").write_text(text)
+    with pytest.raises(DitrError) as error:
+        read_capture(tmp_path / "desk", format=FORMATS["tum"])
+    assert error.value.fix.startswith("write fx fy cx cy")
