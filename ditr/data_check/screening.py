@@ -20,6 +20,7 @@ from ditr.data_check.frame_check import MAX_COLOUR_DIFFERENCE
 from ditr.data_check.frame_list import FRAME_LISTS
 from ditr.data_check.reprojection import EDGES_PX, LIMIT_PX, MAX_SCALE_ERROR, MIN_COLUMNS, MIN_CONCENTRATION
 from ditr.data_check.reprojection_summary import histogram
+from ditr.data_check.split_check import NEIGHBOURS
 from ditr.errors import Code, DitrError
 from ditr.files import write_text
 from ditr.geometry.pose import MAX_ROTATION_ERROR
@@ -95,6 +96,16 @@ def kept_report(dataset: Dataset) -> CheckReport | None:
     except (FileNotFoundError, ValueError):
         return None
     return kept.report if kept.of == _stamp(dataset) else None
+
+
+def frames_apart(name: str, *, registry: Registry) -> tuple[str, ...]:
+    """What the kept report of a data set says of scenes whose frames do not agree in their world; empty where they do.
+
+    Runs on single frames do without that agreement, a merged scene does not.
+    """
+    report = kept_report(open_dataset(name, registry=registry))
+    problems = () if report is None else report.problems
+    return tuple(example for problem in problems if problem.kind == NEIGHBOURS for example in problem.examples)
 
 
 def keep_report(dataset: Dataset, report: CheckReport) -> None:
