@@ -91,7 +91,7 @@ def _outcomes(tasks: Sequence[SceneTask], *, workers: int, progress: Progress) -
 def _finish(out: Path, settings: Settings, outcomes: Sequence[FrameOutcome]) -> Preparation:
     made, kept = (tuple(o.frame_id for o in outcomes if o.state == state) for state in ("made", "kept"))
     skipped, failed = ({o.frame_id: o.why for o in outcomes if o.state == state} for state in ("skipped", "failed"))
-    write_manifest(out, settings, frames=len(made) + len(kept), skipped=skipped, failed=failed)
+    write_manifest(out, settings, frames=(*made, *kept), skipped=skipped, failed=failed)
     if not made and not kept:
         raise _nothing(out, {**failed, **skipped})
     changed = {o.frame_id: o.why for o in outcomes if o.state == "made" and o.why}

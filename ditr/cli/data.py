@@ -106,9 +106,20 @@ def list_datasets() -> None:
             size = f"{entry.train.scenes}x{entry.train.frames} + {entry.val.scenes}x{entry.val.frames}"
             state = "made" if root.is_dir() else "made on first use"
         else:
-            size, state = "-", "here" if root.is_dir() else "missing"
+            size, state = _imported_size(root), "here" if root.is_dir() else "missing"
         rows.append((name, entry.kind, size, state, str(root)))
     typer.echo(text_table(("name", "kind", "scenes x frames", "state", "folder"), rows), nl=False)
+
+
+def _imported_size(root: Path) -> str:
+    """Frames of each scene, as an import left them; not of other folders, whose pickles may be large."""
+    from ditr.captures.manifest import frames_of_scenes
+
+    counts = frames_of_scenes(root)
+    if not counts:
+        return "-"
+    least, most = min(counts.values()), max(counts.values())
+    return f"{len(counts)}x{least}" if least == most else f"{len(counts)}x{least} to {most}"
 
 
 def _embedded(name: str) -> SynthRoomsEntry:

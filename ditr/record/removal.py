@@ -79,10 +79,10 @@ def unfinished_work(runs: Path) -> tuple[RemovableItem, ...]:
 def _unfinished(runs: Path) -> Iterator[tuple[Path, str]]:
     drafts = runs / DRAFTS
     for path in sorted(drafts.iterdir()) if drafts.is_dir() else []:
-        if not _is_alive(path.name.rpartition("-")[2]):
+        if not is_alive(path.name.rpartition("-")[2]):
             yield path, "unfinished draft"
     for path, process in unfinished_in(runs).items():
-        if drafts not in path.parents and not _is_alive(str(process)):
+        if drafts not in path.parents and not is_alive(str(process)):
             yield path, "half-written file"
     for path in sorted(runs.glob(".*.job.txt")):
         named = _JOB_OUTPUT.fullmatch(path.name)
@@ -90,7 +90,7 @@ def _unfinished(runs: Path) -> Iterator[tuple[Path, str]]:
             yield path, "output of a job that died"
 
 
-def _is_alive(pid: str) -> bool:
+def is_alive(pid: str) -> bool:
     """Whether a process has this number; what other numbers mean nobody knows, so they count as alive."""
     if not pid.isdigit():
         return True

@@ -10,8 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ditr.errors import Code, DitrError
+from ditr.record.removal import is_alive
 
-_PART = re.compile(r"\.\d+\.part")
+_PART = re.compile(r"\.(\d+)\.part")
 """What a process is writing, or was when it was killed."""
 RESULT = "result.json"
 
@@ -43,6 +44,9 @@ def filling(folder: Path) -> Iterator[Path]:
     is_new = not folder.exists()
     part = folder / f".{os.getpid()}.part"
     try:
+        for path in folder.glob(".*.part"):
+            if (match := _PART.fullmatch(path.name)) is not None and not is_alive(match[1]):
+                shutil.rmtree(path)
         part.mkdir(parents=True)
     except OSError as error:
         raise unwritable(folder, error) from error

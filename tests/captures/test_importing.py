@@ -364,3 +364,16 @@ def test_a_camera_that_the_user_wrote_is_corrected_not_exported_again(
     with pytest.raises(DitrError) as error:
         read_capture(tmp_path / "desk", format=FORMATS["tum"])
     assert error.value.fix.startswith("write fx fy cx cy")
+
+
+def test_data_ls_says_how_many_scenes_and_frames_were_imported(
+    shots: list[Take], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ditr.toml").write_text("")
+    for name, count in (("a_b", 2), ("c", 1)):
+        captures.rgbd(tmp_path / "all" / name, shots[:count], SMALL)
+    CliRunner().invoke(app, ["data", "import", "rgbd", str(tmp_path / "all"), "mine", "--workers", "1"])
+    listed = CliRunner().invoke(app, ["data", "ls"]).output
+    (row,) = (line.split() for line in listed.splitlines() if line.startswith("mine "))
+    assert " ".join(row[2:6]) == "2x1 to 2 here"
