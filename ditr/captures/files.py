@@ -12,6 +12,8 @@ from ditr.data.scannet_sv import INSTANCES, POINT_COUNT, POINTS, POSES, SEMANTIC
 from ditr.data.scene_intrinsics import INTRINSICS
 from ditr.files import replacing
 
+ORIGINS = "origin"
+"""The folder of what frames were made of."""
 _PART = ".part"
 _SIZES = {
     POINTS: POINT_COUNT * 24,
@@ -19,11 +21,13 @@ _SIZES = {
     INSTANCES: POINT_COUNT * 8,
     SEMANTICS: POINT_COUNT * 8,
 }
+FOLDERS = (*_SIZES, POSES, INTRINSICS, ORIGINS)
+"""All that an import makes, but for images."""
 _POSE_SIZE = 128 + 16 * 8
 
 
 def pose_file(root: Path, scene: str, number: str) -> Path:
-    """Where the centred pose lies; ``write_frame`` writes it last, so that it marks a finished frame."""
+    """Where the centred pose lies."""
     return stored_pose_path(root, scene, number)
 
 
@@ -61,6 +65,6 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def sweep_parts(root: Path) -> None:
     """Removes what a killed preparation left beside the files that it was writing."""
-    for kind in (*_SIZES, POSES, INTRINSICS, "2D"):
+    for kind in (*FOLDERS, "2D"):
         for path in (root / kind).rglob(f".*{_PART}"):
             path.unlink(missing_ok=True)

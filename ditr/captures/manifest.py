@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -56,14 +57,28 @@ def claim_folder(out: Path, settings: Settings) -> None:
         )
 
 
+def is_of_capture(out: Path) -> bool:
+    """Whether a prepared folder was made of a capture, with its images; else of ScanNet, whose images lie anywhere."""
+    return "format" in json.loads((out / PREPARED).read_text())["settings"]
+
+
+def frames_of_scenes(out: Path) -> dict[str, int]:
+    """How many frames the import of a folder left of each scene; empty of one that no import finished."""
+    path = out / PREPARED
+    return dict(json.loads(path.read_text()).get("scenes", {})) if path.is_file() else {}
+
+
 def write_manifest(
-    out: Path, settings: Settings, *, frames: int, skipped: Mapping[str, str], failed: Mapping[str, str]
+    out: Path, settings: Settings, *, frames: Sequence[str], skipped: Mapping[str, str], failed: Mapping[str, str]
 ) -> None:
-    """Writes what came of it: counts, and each frame that is not there with the reason."""
+    """Writes what came of it: counts, and each frame that is not there with the reason.
+
+    ``frames``: ids of those that are."""
     content = {
         "settings": settings.record(),
         "finished": True,
-        "frames": frames,
+        "frames": len(frames),
+        "scenes": Counter(frame.rpartition("_")[0] for frame in frames),
         "skipped": dict(skipped),
         "failed": dict(failed),
     }

@@ -22,6 +22,8 @@ from ditr.captures.work import FrameOutcome, SceneTask, make_scene
 from ditr.errors import Code, DitrError
 from ditr.progress import Progress, silent
 
+LOCK = ".prepare.lock"
+"""Held while a folder is prepared."""
 _FRAMES_A_TASK = 8
 
 
@@ -33,6 +35,8 @@ class Preparation:
     """Frame ids."""
     kept: tuple[str, ...]
     """Of frames that were there already."""
+    changed: Mapping[str, str]
+    """Of those made, frame id -> what of its capture is not as it was when the frame was made before."""
     skipped: Mapping[str, str]
     """Frame id -> why the capture has nothing usable in it."""
     failed: Mapping[str, str]
@@ -44,7 +48,8 @@ def prepare(
 ) -> Preparation:
     """Prepares the frames of the scenes into ``out``.
 
-    Frames whose files are all there are kept, so that a call after an interruption goes on. A frame with a missing or
+    Frames whose files are all there are kept, so that a call after an interruption goes on; those whose capture has
+    changed since are made again. A frame with a missing or
     damaged file fails alone.
 
     Raises
@@ -54,7 +59,7 @@ def prepare(
     """
     out.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(out / ".prepare.lock", timeout=0):
+        with FileLock(out / LOCK, timeout=0):
             claim_folder(out, settings)
             sweep_parts(out)
             tasks = [SceneTask(out=out, scene=part, seed=settings.seed) for scene in scenes for part in _parts(scene)]
@@ -86,10 +91,11 @@ def _outcomes(tasks: Sequence[SceneTask], *, workers: int, progress: Progress) -
 def _finish(out: Path, settings: Settings, outcomes: Sequence[FrameOutcome]) -> Preparation:
     made, kept = (tuple(o.frame_id for o in outcomes if o.state == state) for state in ("made", "kept"))
     skipped, failed = ({o.frame_id: o.why for o in outcomes if o.state == state} for state in ("skipped", "failed"))
-    write_manifest(out, settings, frames=len(made) + len(kept), skipped=skipped, failed=failed)
+    write_manifest(out, settings, frames=(*made, *kept), skipped=skipped, failed=failed)
     if not made and not kept:
         raise _nothing(out, {**failed, **skipped})
-    return Preparation(made=made, kept=kept, skipped=skipped, failed=failed)
+    changed = {o.frame_id: o.why for o in outcomes if o.state == "made" and o.why}
+    return Preparation(made=made, kept=kept, changed=changed, skipped=skipped, failed=failed)
 
 
 def _nothing(out: Path, reasons: Mapping[str, str]) -> DitrError:

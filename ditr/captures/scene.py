@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from ditr.captures.prepared_frame import Labels
@@ -16,6 +17,9 @@ class LabelFiles(Protocol):
 
     def read(self) -> Labels:
         """Raises DitrError where they are missing or broken: then every frame of the scene fails."""
+
+    def files(self) -> tuple[Path, ...]:
+        """What is read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,31 +8,37 @@ import numpy as np
 
 from ditr.errors import Code, DitrError
 
+_AGAIN = "export the capture again"
 
-def read_lines(path: Path) -> list[list[str]]:
+
+def read_lines(path: Path, *, fix: str = _AGAIN) -> list[list[str]]:
     """The words of every line that holds any and is no comment (``#``); DitrError if there is no such file."""
     try:
         lines = path.read_bytes().decode(errors="replace").splitlines()
     except FileNotFoundError as error:
-        raise _broken(path, "no such file") from error
+        raise _broken(path, "no such file", fix) from error
     return [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
-def read_numbers(path: Path, *, columns: int) -> np.ndarray:
+def read_numbers(path: Path, *, columns: int, fix: str = _AGAIN) -> np.ndarray:
     """(R, columns) float64.
+
+    Parameters
+    ----------
+    fix: what to do about a broken file.
 
     Raises
     ------
     DitrError: the file is missing, or a line has other than so many numbers; numbered without empty lines and comments.
     """
-    rows = read_lines(path)
+    rows = read_lines(path, fix=fix)
     for number, row in enumerate(rows, start=1):
         if len(row) != columns:
-            raise _broken(path, f"row {number} has {len(row)} numbers, not {columns}")
+            raise _broken(path, f"row {number} has {len(row)} numbers, not {columns}", fix)
     try:
         return np.array(rows, dtype=np.float64).reshape(-1, columns)
     except ValueError as error:
-        raise _broken(path, f"holds what are not numbers ({error})") from error
+        raise _broken(path, f"holds what are not numbers ({error})", fix) from error
 
 
 def nearest_in_time(times: np.ndarray, at: np.ndarray, *, within_s: float) -> np.ndarray:
@@ -51,5 +57,5 @@ def nearest_in_time(times: np.ndarray, at: np.ndarray, *, within_s: float) -> np
     return np.where(np.abs(times[chosen] - at) <= within_s, chosen, -1)
 
 
-def _broken(path: Path, what: str) -> DitrError:
-    return DitrError(what, code=Code.DATASET, where=str(path), fix="export the capture again")
+def _broken(path: Path, what: str, fix: str) -> DitrError:
+    return DitrError(what, code=Code.DATASET, where=str(path), fix=fix)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,8 +14,9 @@ from PIL import Image
 
 from ditr.captures.files import is_prepared, write_frame, write_whole
 from ditr.captures.one_camera import colour_in, depth_in, labels_in
+from ditr.captures.origin import different, origin_file, origin_of, read_origin
 from ditr.captures.prepared_frame import Labels, Pixels, build_frame
-from ditr.captures.raw_frame import RawFrame, Unusable
+from ditr.captures.raw_frame import PoseFile, RawFrame, Unusable
 from ditr.captures.scene import RawScene
 from ditr.captures.superpoints import UNCOVERED, read_mask_image
 from ditr.data.scannet_sv import depth_path, world_pose_path
@@ -41,24 +44,30 @@ class FrameOutcome:
     frame_id: str
     state: Literal["made", "kept", "skipped", "failed"]
     why: str = ""
-    """Of a skipped or failed frame."""
+    """Of a skipped or failed frame; of one that is made again, what of its capture has changed."""
 
 
 def make_scene(task: SceneTask) -> list[FrameOutcome]:
-    """Makes the frames that are not there yet; one that cannot be made does not hinder the others."""
+    """Makes the frames that are not there yet, or are of what the capture was before; one that cannot be made does not
+    hinder the others."""
     scene, labelled = task.scene, task.scene.labels is not None
-    kept = {
-        frame.number for frame in scene.frames if is_prepared(task.out, scene.name, frame.number, labelled=labelled)
-    }
-    outcomes = [FrameOutcome(frame_id=f"{scene.name}_{number}", state="kept") for number in kept]
-    pending = [frame for frame in scene.frames if frame.number not in kept]
+    outcomes, pending = list[FrameOutcome](), list[_Pending]()
+    for frame in scene.frames:
+        origin, changed = origin_of(scene, frame), ""
+        if is_prepared(task.out, scene.name, frame.number, labelled=labelled):
+            before = read_origin(task.out, scene.name, frame.number)
+            if before == origin:
+                outcomes.append(FrameOutcome(frame_id=scene.frame_id(frame), state="kept"))
+                continue
+            changed = different(before, origin)
+        pending.append(_Pending(frame=frame, origin=origin, changed=changed))
     if not pending:
         return outcomes
     try:
         labels = None if scene.labels is None else scene.labels.read()
     except DitrError as error:
-        return outcomes + [_failed(scene.frame_id(frame), error) for frame in pending]
-    return outcomes + [_make_frame(task, frame, labels) for frame in pending]
+        return outcomes + [_failed(scene.frame_id(one.frame), error) for one in pending]
+    return outcomes + [_make_frame(task, one, labels) for one in pending]
 
 
 def image_file(scene: str, frame: RawFrame, *, camera: Intrinsics) -> str:
@@ -67,8 +76,20 @@ def image_file(scene: str, frame: RawFrame, *, camera: Intrinsics) -> str:
     return f"2D/{scene}/color/{frame.number}{suffix}"
 
 
-def _make_frame(task: SceneTask, frame: RawFrame, labels: Labels | None) -> FrameOutcome:
-    scene = task.scene
+@dataclass(frozen=True, kw_only=True)
+class _Pending:
+    """A frame to make."""
+
+    frame: RawFrame
+    origin: Mapping[str, str]
+    changed: str
+    """Since it was made before; empty of one that was not."""
+
+
+def _make_frame(task: SceneTask, pending: _Pending, labels: Labels | None) -> FrameOutcome:
+    scene, frame = task.scene, pending.frame
+    origin = origin_file(task.out, scene.name, frame.number)
+    origin.unlink(missing_ok=True)  # until it is whole again
     frame_id = scene.frame_id(frame)
     try:
         raw = frame.read()
@@ -90,17 +111,18 @@ def _make_frame(task: SceneTask, frame: RawFrame, labels: Labels | None) -> Fram
         )
         _write_images(task.out, scene.name, frame, pixels)
         write_frame(task.out, scene.name, frame.number, prepared)
+        write_whole(origin, (json.dumps(pending.origin) + "\n").encode())
     except Unusable as unusable:
         return FrameOutcome(frame_id=frame_id, state="skipped", why=str(unusable))
     except DitrError as error:
         return _failed(frame_id, error)
-    return FrameOutcome(frame_id=frame_id, state="made")
+    return FrameOutcome(frame_id=frame_id, state="made", why=pending.changed)
 
 
 def _kept_colour(colour: np.ndarray, frame: RawFrame, path: Path, *, camera: Intrinsics) -> np.ndarray:
-    """Writes the image that is kept, if it is not there; (H, W, 3) uint8 as everyone reads it from the file."""
+    """Writes the image that is kept; (H, W, 3) uint8 as everyone reads it from the file."""
     if frame.colour_camera == camera:
-        if not path.exists():
+        if not _is_same(path, frame.colour):
             write_whole(path, frame.colour.read_bytes())
         return colour
     buffer = io.BytesIO()
@@ -120,15 +142,21 @@ def _segments(frame: RawFrame, pixels: Pixels, camera: Intrinsics) -> np.ndarray
 
 
 def _write_images(out: Path, scene: str, frame: RawFrame, pixels: Pixels) -> None:
-    """Depth and pose, where they are not there: in a folder whose ``2D`` is the capture's own, they are."""
+    """Depth and pose; in a folder whose ``2D`` is the capture's own, they are there."""
     depth, pose = depth_path(out, scene, frame.number), world_pose_path(out, scene, frame.number)
-    if not depth.exists():
+    if not _is_same(depth, frame.depth):
         buffer = io.BytesIO()
         Image.fromarray(pixels.depth_mm).save(buffer, "PNG", compress_level=1)
         write_whole(depth, buffer.getvalue())
-    if pixels.pose_c2w is not None and not pose.exists():
+    if pixels.pose_c2w is None:
+        pose.unlink(missing_ok=True)
+    elif not (isinstance(frame.pose, PoseFile) and _is_same(pose, frame.pose.path)):
         lines = "".join(" ".join(map(repr, row)) + "\n" for row in pixels.pose_c2w.tolist())
         write_whole(pose, lines.encode())
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return path.exists() and path.samefile(other)
 
 
 def _failed(frame_id: str, error: DitrError) -> FrameOutcome:

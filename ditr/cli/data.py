@@ -1,4 +1,4 @@
-"""``ditr data make | check | show | ls``: data sets by name or folder; see also ``data_import`` and ``data_pack``."""
+"""``ditr data make | check | show | ls``: data sets by name or folder; other commands have modules of their own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditr.catalog import locate_dataset
-from ditr.cli import data_import, data_pack
+from ditr.cli import data_import, data_pack, data_remove
 from ditr.cli.data_check_report import check_and_say
 from ditr.cli.display import Display, open_display
 from ditr.cli.tables import text_table
@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
     group.command("ls")(list_datasets)
     data_import.register(group)
     data_pack.register(group)
+    data_remove.register(group)
     app.add_typer(group, name="data")
 
 
@@ -105,9 +106,20 @@ def list_datasets() -> None:
             size = f"{entry.train.scenes}x{entry.train.frames} + {entry.val.scenes}x{entry.val.frames}"
             state = "made" if root.is_dir() else "made on first use"
         else:
-            size, state = "-", "here" if root.is_dir() else "missing"
+            size, state = _imported_size(root), "here" if root.is_dir() else "missing"
         rows.append((name, entry.kind, size, state, str(root)))
     typer.echo(text_table(("name", "kind", "scenes x frames", "state", "folder"), rows), nl=False)
+
+
+def _imported_size(root: Path) -> str:
+    """Frames of each scene, as an import left them; not of other folders, whose pickles may be large."""
+    from ditr.captures.manifest import frames_of_scenes
+
+    counts = frames_of_scenes(root)
+    if not counts:
+        return "-"
+    least, most = min(counts.values()), max(counts.values())
+    return f"{len(counts)}x{least}" if least == most else f"{len(counts)}x{least} to {most}"
 
 
 def _embedded(name: str) -> SynthRoomsEntry:

@@ -28,6 +28,7 @@ def check_and_say(dataset: Dataset, display: Display, *, opening: Sequence[tuple
     ----------
     opening: kind and text of what ``open_dataset`` reported; with any, no run gets as far as asking for the report.
     """
+    from ditr.captures.manifest import PREPARED
     from ditr.data_check.check import check_dataset
     from ditr.data_check.screening import keep_report
 
@@ -36,29 +37,43 @@ def check_and_say(dataset: Dataset, display: Display, *, opening: Sequence[tuple
     if not opening:
         keep_report(dataset, report)
     display.say(f"{dataset.root}\n")
-    display.say("\n".join(written(report)))
+    display.say("\n".join(written(report, imported=(dataset.root / PREPARED).is_file())))
     return report
 
 
-def written(report: CheckReport) -> list[str]:
-    """Lines: statistics, histogram of the reprojection error, examples of each kind of problem, and last the counts."""
-    lines = [*text_table(("what", "value"), sorted(report.statistics.items())).splitlines(), ""]
-    lines += [*_reprojection(report), ""]
+def written(report: CheckReport, *, imported: bool = False) -> list[str]:
+    """Lines: statistics, histogram of the reprojection error, examples of each kind of problem, and last the counts.
+
+    Parameters
+    ----------
+    imported: points were made here with the camera that they are held against.
+    """
+    from ditr.data_check.frame_check import PIXEL_DISTANCE
+
+    by_construction = " (of an import: by construction, not a proof of the camera)"
+    rows = [
+        (name + by_construction * (imported and name.startswith(PIXEL_DISTANCE)), value)
+        for name, value in sorted(report.statistics.items())
+    ]
+    lines = [*text_table(("what", "value"), rows).splitlines(), ""]
+    lines += [*_reprojection(report, imported=imported), ""]
     for problem in report.problems:
         lines += _examples(problem)
     if report.sound:
         return [*lines, "no problems"]
-    rows = [(problem.kind, problem.count, FOR_A_RUN[problem.effect]) for problem in report.problems]
+    problems = [(problem.kind, problem.count, FOR_A_RUN[problem.effect]) for problem in report.problems]
     if report.reprojection.refused:
-        rows.append(("reprojection", report.reprojection.refused, FOR_A_RUN["refused"]))
-    return [*lines, *text_table(("problem", "count", "for a run"), rows).splitlines(), *_verdict(report)]
+        problems.append(("reprojection", report.reprojection.refused, FOR_A_RUN["refused"]))
+    return [*lines, *text_table(("problem", "count", "for a run"), problems).splitlines(), *_verdict(report)]
 
 
-def _reprojection(report: CheckReport) -> list[str]:
+def _reprojection(report: CheckReport, *, imported: bool) -> list[str]:
     from ditr.data_check.reprojection_summary import histogram
 
     found = report.reprojection
     lines = ["reprojection: from the pixel that the camera declares to the pixel that the point was made of"]
+    if imported:
+        lines.append("  the import made the points with this camera: small errors say nothing of whether it is right")
     lines += [f"  {line}" for line in histogram(found)]
     lines += [f"  {example}" for example in found.examples]
     return lines + _more(found.refused, len(found.examples))

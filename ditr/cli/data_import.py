@@ -176,11 +176,21 @@ class _Request:
         """The new entry's file, in the project's registry."""
         entry = FolderEntry(
             kind="folder",
+            imported=True,
             description=f"Imported from {self.source.name}, of the format {format}.",
             path=self.name if self.out is None else str(self.out.resolve()),
             infos=dict(infos),
             intrinsics=IntrinsicsEntry(**dataclasses.asdict(camera)),
         )
+        return self._write(entry)
+
+    def follow(self, entry: FolderEntry, camera: Intrinsics) -> None:
+        """The entry of an earlier import says the camera that the capture has now."""
+        intrinsics = IntrinsicsEntry(**dataclasses.asdict(camera))
+        if entry.imported and self.out is None and entry.intrinsics != intrinsics:
+            self._write(entry.model_copy(update={"intrinsics": intrinsics}))
+
+    def _write(self, entry: FolderEntry) -> Path:
         file = paths.registry_dirs()[0] / "datasets" / f"{self.name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, to_yaml(entry))
@@ -231,7 +241,7 @@ def _import_capture(request: _Request, format: CaptureFormat, every: int, displa
 
     entry = request.entry()
     prepared = request.folder(entry)
-    if entry is not None and not (prepared / PREPARED).is_file():
+    if entry is not None and not entry.imported and not (prepared / PREPARED).is_file():
         what, fix = f"there is a data set {request.name!r} that was not imported", "choose another name"
         raise DitrError(what, code=Code.DATASET, where=str(prepared), fix=fix)
     imported = import_capture(
@@ -247,6 +257,8 @@ def _import_capture(request: _Request, format: CaptureFormat, every: int, displa
     display.say(f"{prepared}\n{_written(imported.frames)}\n{_said_of(imported)}")
     if entry is None:
         display.say(f"entry: {request.write_entry({'val': INFOS}, imported.camera, format=format)}")
+    else:
+        request.follow(entry, imported.camera)
     return bool(imported.frames.failed)
 
 
@@ -287,6 +299,7 @@ def _opened(name: str, out: Path | None) -> Dataset:
 def _written(done: Preparation) -> str:
     counts = (len(done.made), len(done.kept), len(done.skipped), len(done.failed))
     lines = ["frames: {} made, {} kept, {} skipped, {} failed".format(*counts)]
+    lines += [f"  made again {count}: {why}" for why, count in sorted(Counter(done.changed.values()).items())]
     lines += [f"  skipped {count}: {why}" for why, count in sorted(Counter(done.skipped.values()).items())]
     lines += [f"  failed {frame}: {why}" for frame, why in list(done.failed.items())[:_SHOWN]]
     if len(done.failed) > _SHOWN:

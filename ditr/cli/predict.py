@@ -20,6 +20,7 @@ from ditr.errors import Code, DitrError, ExitCode
 from ditr.paths import runs_dir
 from ditr.record.lookup import find_run
 from ditr.record.metrics import SCORES
+from ditr.runner.prediction_folder import filling, require_new
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from ditr.runner.merging import Show
     from ditr.runner.trained_model import TrainedModel
 
-STOPPED = "stopped: what is written of the frames stays, without result.json"
+STOPPED = "stopped: nothing was written; the same command begins anew"
+_APART = "WARNING: the merged scenes are not to be trusted, their frames do not agree: {}"
 _COUNTS = ("frames", "voxels", "instances", "annotated")
 
 
@@ -77,17 +79,16 @@ def predict(
     scores (npz), `panels/` as `ditr view --out` draws them. With --merge, of each scene `scenes/`: its instances by
     geometry, as PLY, npz and picture, with their AP where there is ground truth. `result.json` says with what.
     """
-    from ditr.report.pages.page import address
-    from ditr.report.pages.scene import open_scene_page
-    from ditr.runner.predictions import require_new
-
     if live and not merge:
         raise DitrError("only a merged scene is shown", code=Code.ENVIRONMENT, where="--live", fix="Add --merge.")
+    require_new(out)
     registry = Registry()
     trained = _trained(model, spec, min_score, registry=registry)
-    require_new(out)
     try:
         if live:
+            from ditr.report.pages.page import address
+            from ditr.report.pages.scene import open_scene_page
+
             end_when_told()
             with open_scene_page(host, port) as page:
                 typer.echo(f"{address(host, port)}  (Ctrl-C ends it)")
@@ -126,6 +127,7 @@ def _write(
     show: Show | None,
     registry: Registry,
 ) -> None:
+    from ditr.data_check.screening import frames_apart
     from ditr.runner.merging import Merging
     from ditr.runner.predictions import write_predictions
     from ditr.runner.predictor import Predictor
@@ -139,9 +141,15 @@ def _write(
         predictor = Predictor(
             trained, dataset=source, selection=selection, registry=registry, progress=progress, say=display.say
         )
-        merging = Merging(predictor, out, show=show) if merge else None
-        result = write_predictions(predictor, out, merging=merging, progress=progress)
+        apart = frames_apart(source, registry=registry) if merge else ()
+        for line in apart:
+            display.say(_APART.format(line))
+        with filling(out) as part:
+            merging = Merging(predictor, part, show=show, apart=apart) if merge else None
+            result = write_predictions(predictor, part, merging=merging, progress=progress)
         display.say(_summary(result))
+        for line in apart:
+            display.say(_APART.format(line))
         display.say(str(out))
 
 

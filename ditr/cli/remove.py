@@ -53,14 +53,15 @@ def remove(
     rows = [(thing.what, f"{thing.size_bytes / 2**20:.1f}", thing.path) for thing in things]
     typer.echo(text_table(("what", "MiB", "path"), rows), nl=False)
     if not yes:
-        _ask(len(things))
+        ask(len(things))
     with open_teller():
         for thing in things:
             thing.remove()
     typer.echo(f"removed {len(things)}, {sum(thing.size_bytes for thing in things) / 2**20:.1f} MiB")
 
 
-def _ask(count: int) -> None:
+def ask(count: int) -> None:
+    """Goes on where the user says so; ends the command otherwise, and raises DitrError where nobody is there."""
     if not sys.stdin.isatty():
         raise DitrError("nothing was removed: nobody can be asked here", code=Code.RUN, fix="Add --yes.")
     if not typer.confirm(f"remove {'it' if count == 1 else f'these {count}'} for good?"):

@@ -35,6 +35,7 @@ HARMLESS = frozenset({"missing depth", "depth", f"missing {POSES}", POSES, "worl
 """Kinds that leave a frame usable. A run reads neither depth images nor pose_centered, whose matrix the info pickle
 holds, nor where frames are in their scene's world, and makes feature maps of its own. Every other kind found in a frame
 breaks it: its points, labels, pose or image are missing or not what they are taken for."""
+PIXEL_DISTANCE = "distance to the nearest pixel's centre"
 DEPTH = "depth of a frame's points m, median"
 _ROW_BYTES = {POINTS: 24, SUPERPOINTS: 8, INSTANCES: 8, SEMANTICS: 8}
 _BAD_VALUES = {
@@ -214,8 +215,8 @@ def _check_pixels(points: np.ndarray, pose: np.ndarray, image: np.ndarray | None
     uv, points = seen.uv[seen.valid], points[seen.valid]
     pixel = np.rint(uv)
     distance = np.abs(uv - pixel).max(axis=1)
-    found.values["distance to the nearest pixel's centre px, mean"] = float(distance.mean())
-    found.values["distance to the nearest pixel's centre px, max"] = float(distance.max())
+    found.values[f"{PIXEL_DISTANCE} px, mean"] = float(distance.mean())
+    found.values[f"{PIXEL_DISTANCE} px, max"] = float(distance.max())
     u, v = pixel.astype(np.int64).T
     if image is not None:
         difference = float(np.abs(image[v, u].astype(np.float32) - points[:, 3:]).mean())

@@ -7,7 +7,7 @@ that something hides there are not; of frames that are near each other these are
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,7 +29,7 @@ _TOLERANCE_M, _TOLERANCE_SHARE = 0.03, 0.01
 """Depth may differ by so much, plus this share of itself."""
 _MIN_SEEN = 0.1
 """Of the points, for the share of them that agrees to say anything."""
-_AGREES, _DISAGREES = 0.6, 0.3
+_AGREES = 0.6
 _CLEARLY, _MORE = 1.5, 1.1
 """So many times more points agree if what is named is a mistake; and, of depth, than if cameras only turned."""
 
@@ -66,7 +66,7 @@ class Neighbours:
     def disagree(self) -> bool:
         """They see the same things, but not at the same places, and nothing explains it."""
         stored = self.stored
-        return self.mistake is None and stored.seen > _MIN_SEEN * stored.points and stored.share < _DISAGREES
+        return self.mistake is None and stored.seen > _MIN_SEEN * stored.points and stored.share < _AGREES
 
 
 def compare_neighbours(frames: FrameSet) -> Neighbours | None:
@@ -152,8 +152,12 @@ def _agreement(pairs: list[_Pair], mistake: Mistake) -> Agreement:
     for pair in pairs:
         first, second = (mistake.corrected(pose) for pose in pair.poses)
         points, depth = pair.points * mistake.depth_factor, pair.depth_m * mistake.depth_factor
+        points = points / (mistake.focal_factor, mistake.focal_factor, 1)
+        camera = pair.intrinsics
+        if mistake.focal_factor != 1:
+            camera = replace(camera, fx=camera.fx * mistake.focal_factor, fy=camera.fy * mistake.focal_factor)
         world = points @ first[:3, :3].T + first[:3, 3]
-        where = project(world, pose_c2w=second, intrinsics=pair.intrinsics)
+        where = project(world, pose_c2w=second, intrinsics=camera)
         u, v = np.rint(where.uv[where.valid]).astype(np.int64).T
         distance = (world[where.valid] - second[:3, 3]) @ second[:3, 2]
         measured = depth[v, u]

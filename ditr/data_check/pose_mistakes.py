@@ -27,12 +27,16 @@ class Mistake:
 
     cause: str
     """What is likely to have happened, a sentence's end."""
+    fix: str
+    """What to write where; a sentence."""
     pose: Callable[[np.ndarray], np.ndarray] | None = None
     """The right pose (4, 4) of the stored one; None where poses are right."""
     depth_factor: float = 1.0
     """The right depth by the stored one, in the unit of positions."""
     unit_per_m: float = 1.0
     """Of positions."""
+    focal_factor: float = 1.0
+    """The right focal length by the stored one."""
 
     def corrected(self, pose: np.ndarray) -> np.ndarray:
         """(4, 4), camera to world."""
@@ -72,33 +76,74 @@ def _with_rotation(pose: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     return result
 
 
-RIGHT = Mistake(cause="nothing is wrong")
-NO_POSITION = Mistake(cause="positions mean nothing", pose=_at_origin)
+RIGHT = Mistake(cause="nothing is wrong", fix="")
+NO_POSITION = Mistake(cause="positions mean nothing", fix="", pose=_at_origin)
 
-_WORLD_TO_CAMERA = "poses are world to camera, and were taken for camera to world: invert them"
-_OPENGL = "the camera's axes are OpenGL's (y up, z backward), and were taken for OpenCV's: flip y and z"
+_AGAIN = "then the same import"
+_WORLD_TO_CAMERA = "poses go the other way than was said (world to camera, or camera to world): invert them"
+_OPENGL = "the camera's axes are the others (OpenGL's have y up, z backward, OpenCV's y down, z forward): flip y and z"
+_DIRECTION_FIX = "write `poses: world_to_camera` in capture.yaml of rgbd, or take it away where it stands there"
+_AXES_FIX = "write `axes: opengl` in capture.yaml of rgbd, or take it away where it stands there"
+_ELSEWHERE = "of another format write the poses as docs/reference/captures.md has them"
 
 MISTAKES = (
-    Mistake(cause=_OPENGL, pose=lambda pose: pose @ _FLIP),
-    *(Mistake(cause=_WORLD_TO_CAMERA, pose=_after_turn(turn, _inverted)) for turn in _TURNS),
-    *(Mistake(cause=f"{_WORLD_TO_CAMERA}; and {_OPENGL}", pose=_after_turn(turn, _inverted_opengl)) for turn in _TURNS),
-    Mistake(cause="rotations are transposed, rows for columns: transpose them", pose=_transposed),
+    Mistake(cause=_OPENGL, fix=f"{_AXES_FIX}, {_AGAIN}; {_ELSEWHERE}", pose=lambda pose: pose @ _FLIP),
+    *(
+        Mistake(
+            cause=_WORLD_TO_CAMERA, fix=f"{_DIRECTION_FIX}, {_AGAIN}; {_ELSEWHERE}", pose=_after_turn(turn, _inverted)
+        )
+        for turn in _TURNS
+    ),
+    *(
+        Mistake(
+            cause=f"{_WORLD_TO_CAMERA}; and {_OPENGL}",
+            fix=f"{_DIRECTION_FIX}, and {_AXES_FIX}, {_AGAIN}; {_ELSEWHERE}",
+            pose=_after_turn(turn, _inverted_opengl),
+        )
+        for turn in _TURNS
+    ),
+    Mistake(
+        cause="rotations are transposed, rows for columns: transpose them",
+        fix=f"write the pose files with rotations transposed, {_AGAIN}",
+        pose=_transposed,
+    ),
     Mistake(
         cause="quaternions have their real part first, and it was taken for the last: w x y z is x y z w",
+        fix=f"write the real part last in the trajectory, {_AGAIN}",
         pose=lambda pose: _quaternion_rolled(pose, by=-1),
     ),
     Mistake(
         cause="quaternions have their real part last, and it was taken for the first: x y z w is w x y z",
+        fix=f"write the real part first where rotations are made of quaternions, {_AGAIN}",
         pose=lambda pose: _quaternion_rolled(pose, by=1),
     ),
     *(
         Mistake(
-            cause=f"depth is {times:g} times too {word} for the poses: images of {1000 * times:g} a metre were read as "
-            f"{read}",
+            cause=f"depth is {times:g} times too {word} for the poses: depth_per_m is {times:g} times too {other_word}",
+            fix=f"{way} depth_per_m in capture.yaml of rgbd by {times:g} ({example}), {_AGAIN}; of another format "
+            f"{other} the values of the depth images by it",
             depth_factor=factor,
         )
-        for times in (5, 6.5535, 10)
-        for word, factor, read in (("large", 1 / times, "millimetres"), ("small", times, "more"))
+        for times in (2, 5, 6.5535, 10)
+        for word, factor, other_word, way, other, example in (
+            ("large", 1 / times, "small", "multiply", "divide", f"1000 becomes {1000 * times:g}"),
+            ("small", times, "large", "divide", "multiply", f"{1000 * times:g} becomes 1000"),
+        )
     ),
-    Mistake(cause="positions are in millimetres, and were taken for metres", depth_factor=1000, unit_per_m=1000),
+    Mistake(
+        cause="positions are in millimetres, and were taken for metres",
+        fix=f"divide the positions of the poses by 1000, {_AGAIN}",
+        depth_factor=1000,
+        unit_per_m=1000,
+    ),
+    *(
+        Mistake(
+            cause=f"the focal length is {factor:.3g} times too {word}: fx and fy are of images of another size",
+            fix=f"{way} fx and fy by {factor:.3g}, and look at cx and cy, in capture.yaml of rgbd, camera.txt of "
+            f"tum or intrinsic.txt of esam, {_AGAIN}",
+            focal_factor=focal,
+        )
+        for factor in (4 / 3, 1.5, 2, 3)
+        for word, focal, way in (("large", 1 / factor, "divide"), ("small", factor, "multiply"))
+    ),
 )

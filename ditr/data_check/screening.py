@@ -20,6 +20,7 @@ from ditr.data_check.frame_check import MAX_COLOUR_DIFFERENCE
 from ditr.data_check.frame_list import FRAME_LISTS
 from ditr.data_check.reprojection import EDGES_PX, LIMIT_PX, MAX_SCALE_ERROR, MIN_COLUMNS, MIN_CONCENTRATION
 from ditr.data_check.reprojection_summary import histogram
+from ditr.data_check.split_check import NEIGHBOURS
 from ditr.errors import Code, DitrError
 from ditr.files import write_text
 from ditr.geometry.pose import MAX_ROTATION_ERROR
@@ -97,6 +98,16 @@ def kept_report(dataset: Dataset) -> CheckReport | None:
     return kept.report if kept.of == _stamp(dataset) else None
 
 
+def frames_apart(name: str, *, registry: Registry) -> tuple[str, ...]:
+    """What the kept report of a data set says of scenes whose frames do not agree in their world; empty where they do.
+
+    Runs on single frames do without that agreement, a merged scene does not.
+    """
+    report = kept_report(open_dataset(name, registry=registry))
+    problems = () if report is None else report.problems
+    return tuple(example for problem in problems if problem.kind == NEIGHBOURS for example in problem.examples)
+
+
 def keep_report(dataset: Dataset, report: CheckReport) -> None:
     """Writes the report for the runs to come; whole or not at all."""
     path = _report_path(dataset)
@@ -151,7 +162,8 @@ def _require_sound(dataset: Dataset, report: CheckReport) -> None:
             + "\n".join(f"  {line}" for line in lines),
             code=Code.DATASET,
             where=str(dataset.root),
-            fix="Correct the intrinsics or the poses, or take single frames out of the info pickles.",
+            fix=f"Correct the intrinsics or the poses, or take single frames out of the info pickles; "
+            f"`ditr data check {dataset.name}` lists what is wrong.",
         )
     for problem in report.problems:
         if problem.effect == "refused":
@@ -159,7 +171,7 @@ def _require_sound(dataset: Dataset, report: CheckReport) -> None:
                 f"{problem.kind}: {problem.count}\n" + "\n".join(f"  {line}" for line in _lines(problem)),
                 code=Code.DATASET,
                 where=str(dataset.root),
-                fix=f"`ditr data check {dataset.name}` lists what is wrong; repair the data set.",
+                fix=f"`ditr data check {dataset.name}` lists what is wrong and what mends it.",
             )
 
 

@@ -65,9 +65,12 @@ def check_geometry(
         seen = f"of what both frames of {pairs} pair{'s' * (pairs > 1)} see, {share:.0%} is at one place"
         agree = f"{dataset.root}: {split}: {seen}"
         if found.mistake is not None and found.corrected is not None:
-            report(CONVENTION, f"{agree}, and {found.corrected.share:.0%} would be: {found.mistake.cause}")
+            report(
+                CONVENTION,
+                f"{agree}, and {found.corrected.share:.0%} would be: {found.mistake.cause}. Fix: {found.mistake.fix}",
+            )
         elif found.disagree:
-            report(NEIGHBOURS, f"{agree}; no usual mistake explains it")
+            report(NEIGHBOURS, f"{agree} only: camera, depth or poses are off, by no usual mistake")
     return statistics
 
 

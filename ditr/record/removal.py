@@ -31,7 +31,7 @@ class RemovableItem:
     def remove(self) -> None:
         """Removes it; DitrError if that cannot be."""
         try:
-            if self.path.is_dir():
+            if self.path.is_dir() and not self.path.is_symlink():
                 shutil.rmtree(self.path)
             else:
                 self.path.unlink(missing_ok=True)
@@ -61,28 +61,28 @@ def records_called(runs: Path, names: Sequence[str]) -> tuple[RemovableItem, ...
         if found[name].is_locked():
             fix = "Stop it first, or wait for it."
             raise DitrError("a process runs this now", code=Code.RUN, where=str(found[name].path), fix=fix)
-    return tuple(_removable(found[name].path, what=_kind_of(found[name])) for name in chosen)
+    return tuple(removable(found[name].path, what=_kind_of(found[name])) for name in chosen)
 
 
 def replaced_records(runs: Path) -> tuple[RemovableItem, ...]:
     """Those that another one took the place of."""
     folder = runs / REPLACED
     found = sorted(folder.iterdir()) if folder.is_dir() else []
-    return tuple(_removable(path, what=f"replaced {_kind_of(Record(path))}") for path in found)
+    return tuple(removable(path, what=f"replaced {_kind_of(Record(path))}") for path in found)
 
 
 def unfinished_work(runs: Path) -> tuple[RemovableItem, ...]:
     """Drafts, half-written files and outputs of jobs whose processes are gone."""
-    return tuple(_removable(path, what=what) for path, what in _unfinished(runs))
+    return tuple(removable(path, what=what) for path, what in _unfinished(runs))
 
 
 def _unfinished(runs: Path) -> Iterator[tuple[Path, str]]:
     drafts = runs / DRAFTS
     for path in sorted(drafts.iterdir()) if drafts.is_dir() else []:
-        if not _is_alive(path.name.rpartition("-")[2]):
+        if not is_alive(path.name.rpartition("-")[2]):
             yield path, "unfinished draft"
     for path, process in unfinished_in(runs).items():
-        if drafts not in path.parents and not _is_alive(str(process)):
+        if drafts not in path.parents and not is_alive(str(process)):
             yield path, "half-written file"
     for path in sorted(runs.glob(".*.job.txt")):
         named = _JOB_OUTPUT.fullmatch(path.name)
@@ -90,7 +90,7 @@ def _unfinished(runs: Path) -> Iterator[tuple[Path, str]]:
             yield path, "output of a job that died"
 
 
-def _is_alive(pid: str) -> bool:
+def is_alive(pid: str) -> bool:
     """Whether a process has this number; what other numbers mean nobody knows, so they count as alive."""
     if not pid.isdigit():
         return True
@@ -111,6 +111,7 @@ def _kind_of(folder: Record) -> str:
     return f"{state.state} {state.kind}" if state else "record without a state"
 
 
-def _removable(path: Path, *, what: str) -> RemovableItem:
-    files = path.rglob("*") if path.is_dir() else [path]
+def removable(path: Path, *, what: str) -> RemovableItem:
+    """The file, folder or link with what it takes on the disk."""
+    files = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
     return RemovableItem(path=path, what=what, size_bytes=sum(file.lstat().st_size for file in files))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,19 +42,20 @@ class Merging:
     ----------
     folder: where ``write_scene`` writes.
     show: called after every frame.
+    apart: what the check of the data says of frames that do not agree, for the result file.
 
     Raises
     ------
     DitrError: nothing says where a frame is in its scene's world.
     """
 
-    def __init__(self, predictor: Predictor, folder: Path, *, show: Show | None) -> None:
+    def __init__(self, predictor: Predictor, folder: Path, *, show: Show | None, apart: Sequence[str] = ()) -> None:
         self.scenes: dict[str, dict[str, Any]] = {}
         """Facts about each that is written, by name."""
         self.table = MatchTable(min_points=MIN_VOXELS)
         """Of those that are annotated."""
         self._trained, self._frames = predictor.trained, predictor.frames
-        self._folder, self._show = folder, show
+        self._folder, self._show, self._apart = folder, show, apart
         self._shifts = [self._frames.shift_to_world(index) for index in range(len(self._frames))]
         self._growing: dict[str, _Growth] = {}
         self._to_come = Counter(info.scene for info in self._frames.infos.frames)
@@ -83,7 +84,7 @@ class Merging:
     def facts(self) -> dict[str, Any]:
         """For the result file: of every scene, and the scores over all that are annotated."""
         whole = as_plain(scores(self.table)) if len(self.table) else None
-        return {"scenes": self.scenes, "scene_scores": whole, "min_voxels": MIN_VOXELS}
+        return {"scenes": self.scenes, "scene_scores": whole, "min_voxels": MIN_VOXELS, "frames_apart": [*self._apart]}
 
     def _finish(self, name: str, grown: _Growth) -> None:
         scene, own = grown.scene, None

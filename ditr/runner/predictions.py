@@ -15,20 +15,13 @@ from types import TracebackType
 from typing import Any
 
 from ditr.data.loading import worker_context
-from ditr.errors import Code, DitrError
 from ditr.files import write_json
 from ditr.progress import Progress
 from ditr.report.prediction_files import FOLDERS, write_frame
 from ditr.report.scene_files import SCENES
 from ditr.runner.merging import Merging
+from ditr.runner.prediction_folder import RESULT, unwritable
 from ditr.runner.predictor import Predictor
-
-
-def require_new(folder: Path) -> None:
-    """Before any work is done; DitrError if there is something in the folder."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        fix = "Name a new folder."
-        raise DitrError("there is something already", code=Code.ENVIRONMENT, where=str(folder), fix=fix)
 
 
 def write_predictions(
@@ -40,7 +33,7 @@ def write_predictions(
 
     Parameters
     ----------
-    folder: a new one, which is made.
+    folder: is made where it is not there.
     merging: takes every frame, and writes there too.
 
     Raises
@@ -65,10 +58,9 @@ def write_predictions(
         }
         if merging is not None:
             result |= merging.facts()
-        write_json(folder / "result.json", result)
+        write_json(folder / RESULT, result)
     except OSError as error:
-        what = f"the predictions cannot be written: {error.strerror or error}"
-        raise DitrError(what, code=Code.ENVIRONMENT, where=str(folder), fix="Name a folder elsewhere.") from error
+        raise unwritable(folder, error) from error
     progress("predict", total, total)
     return result
 

@@ -23,7 +23,8 @@ from ditr.scannet.scan import LABEL_MAP, ScanLabels, read_label_map
 from ditr.scannet.scene_text import read_depth_intrinsics, scene_text_path
 from ditr.scannet.splits import listed_frames, split_id
 
-_LINKED = ("2D", "3D", "meta_data")
+LINKED = ("2D", "3D", "meta_data")
+"""What is not made but linked to where it lies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,7 @@ def _camera(source: Path, out: Path, scene: str, settings: ScanNetSettings) -> I
 
 def _link(source: Path, out: Path) -> None:
     """Makes the source's images, scans and lists appear in ``out``, which readers expect to be one folder."""
-    for name in _LINKED:
+    for name in LINKED:
         target, link = (source / name).resolve(), out / name
         if not link.exists() and not link.is_symlink() and target.exists():
             link.symlink_to(target)

@@ -73,6 +73,10 @@ class ScanLabels:
         """Raises DitrError where it is broken."""
         return read_scan(self.root, self.scene, label_map=self.label_map)
 
+    def files(self) -> tuple[Path, ...]:
+        """All of the scan's."""
+        return tuple(sorted((self.root / "3D" / self.scene).glob("*")))
+
 
 def read_label_map(path: Path) -> dict[str, int]:
     """Aggregation label -> raw ScanNet200 id, of ScanNet's table of labels."""

@@ -75,6 +75,8 @@ class FolderEntry(Part):
 
     kind: Literal["folder"]
     description: str = ""
+    imported: Annotated[bool, Field(exclude_if=lambda imported: not imported)] = False
+    """Whether `ditr data import` wrote it: such a one it changes, and `ditr data rm` takes away."""
     path: str
     """Folder below the data directory (DITR_DATA), or an absolute path."""
     infos: Annotated[dict[Literal["train", "val"], str], Field(min_length=1)]

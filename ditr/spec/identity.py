@@ -25,7 +25,7 @@ FIRST_EXECUTION = {"engine": "minkowski", "precision": "float32"}
 """What every run had before there was a choice: left out of the identity, so that its key stays."""
 _FIRST_EVALUATION_BATCH = 1
 """Frames at once of every evaluation before there was a choice: left out as well."""
-_ENTRY_PROSE = {"description", "url", "licence", "licence_url", "sizes"}
+_ENTRY_PROSE = {"description", "url", "licence", "licence_url", "sizes", "imported"}
 _ADDED = ("classes", "stuff")
 """Fields of entries that there were not always: empty, they change no number, and so no key."""
 

@@ -257,3 +257,123 @@ def test_a_name_that_is_taken_is_not_written_over(
     assert "0 made, 4 kept" in again.output
     assert (tmp_path / "registry/datasets/mine.yaml").read_text() == entry
     assert run("mine", "--intrinsics", "scene").exit_code == 2
+
+
+def test_what_changed_in_a_capture_is_made_again_and_said(
+    capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frames are then those of the capture as it is, and no others were touched."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ditr.toml").write_text("")
+    said, shot = (capture / "capture.yaml").read_text(), capture / "pose/shot_1.txt"
+
+    def run() -> str:
+        done = CliRunner().invoke(app, ["data", "import", "rgbd", str(capture), "mine", "--workers", "1"])
+        assert done.exit_code in (0, 1), done.output
+        return done.output
+
+    def changed(text: str) -> str:
+        (capture / "capture.yaml").write_text(text)
+        return run()
+
+    run()
+    assert "0 made, 4 kept" in run()
+    turned = changed(said + "poses: world_to_camera\n")
+    assert "4 made, 0 kept" in turned
+    assert "made again 4: pose changed" in turned
+    assert "made again 4: depth per m, pose changed" in changed(said.replace("1000", "500"))
+    wide = said.replace(f"fx: {SMALL.fx}", "fx: 150.0")
+    assert wide != said
+    changed(wide)
+    assert "fx: 150.0" in (tmp_path / "registry/datasets/mine.yaml").read_text()
+    changed(said)
+    pose = shot.read_text()
+    shot.write_text((capture / "pose/shot_2.txt").read_text())
+    assert "1 made, 3 kept" in run()
+    shot.write_text(pose)
+    Image.fromarray(np.zeros((120, 160, 3), np.uint8)).save(capture / "color/shot_3.png")
+    assert "2 made, 2 kept" in run()
+    fresh = tmp_path / "fresh"
+    imported(capture, fresh)
+
+    def but_times(root: Path) -> dict[str, bytes]:
+        return {name: content for name, content in files(root).items() if not name.startswith("origin")}
+
+    assert but_times(tmp_path / "data/mine") == but_times(fresh)
+
+
+def test_a_capture_that_lost_its_poses_has_none_after_the_next_import(capture: Path, tmp_path: Path) -> None:
+    imported(capture, tmp_path / "out")
+    shutil.rmtree(capture / "pose")
+    assert imported(capture, tmp_path / "out").val.world_pose(0) is None
+
+
+def test_what_was_imported_is_removed_by_its_name_and_nothing_else(
+    capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ditr.toml").write_text("")
+    entry, root = tmp_path / "registry/datasets/mine.yaml", tmp_path / "data/mine"
+
+    def run(*arguments: str):
+        return CliRunner().invoke(app, ["data", *arguments])
+
+    def make() -> None:
+        done = run("import", "rgbd", str(capture), "mine", "--workers", "1")
+        assert "4 made" in done.output
+
+    def refused(name: str) -> str:
+        error = run("rm", name, "--yes").exception
+        assert isinstance(error, DitrError)
+        return error.what
+
+    make()
+    shutil.rmtree(root)
+    make()
+    assert isinstance(run("rm", "mine").exception, DitrError), "nobody can be asked"
+    with FileLock(root / ".prepare.lock"):
+        assert "an import works" in refused("mine")
+    removed = run("rm", "mine", "--yes")
+    assert removed.exit_code == 0, removed.output
+    assert not root.exists()
+    assert not entry.exists()
+    assert capture.is_dir()
+
+    make()
+    (root / "notes.txt").write_text("mine")
+    assert "it stays" in run("rm", "mine", "--yes").output
+    assert [path.name for path in root.iterdir()] == ["notes.txt"]
+    for name in ("synthrooms", "scannet200_sv"):
+        assert "was not imported" in refused(name)
+    entry.write_text(
+        "kind: folder\npath: mine\ninfos: {val: val.pkl}\n"
+        "intrinsics: {fx: 1, fy: 1, cx: 1, cy: 1, width: 8, height: 8}\n"
+    )
+    assert "was not imported" in refused("mine")
+    entry.write_text(entry.read_text() + "imported: true\n")
+    assert "no import made them" in refused("mine")
+    assert (root / "notes.txt").is_file()
+
+
+@pytest.mark.parametrize("text", ["525 525 319.5\n", "a b c d\n", "# nothing yet\n", "1 2 3 4\n5 6 7 8\n"])
+def test_a_camera_that_the_user_wrote_is_corrected_not_exported_again(
+    text: str, shots: list[Take], tmp_path: Path
+) -> None:
+    captures.tum(tmp_path / "desk", shots, SMALL)
+    (tmp_path / "desk/camera.txt").write_text(text)
+    with pytest.raises(DitrError) as error:
+        read_capture(tmp_path / "desk", format=FORMATS["tum"])
+    assert error.value.fix.startswith("write fx fy cx cy")
+
+
+def test_data_ls_says_how_many_scenes_and_frames_were_imported(
+    shots: list[Take], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ditr.toml").write_text("")
+    for name, count in (("a_b", 2), ("c", 1)):
+        captures.rgbd(tmp_path / "all" / name, shots[:count], SMALL)
+    CliRunner().invoke(app, ["data", "import", "rgbd", str(tmp_path / "all"), "mine", "--workers", "1"])
+    listed = CliRunner().invoke(app, ["data", "ls"]).output
+    (row,) = (line.split() for line in listed.splitlines() if line.startswith("mine "))
+    assert " ".join(row[2:6]) == "2x1 to 2 here"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from ditr.captures.formats import FORMATS
 from ditr.captures.importing import INFOS, import_capture
+from ditr.cli.data_check_report import written
 from ditr.data.dataset import open_folder
 from ditr.data_check.check import CheckReport, check_dataset
 from tests.reference import captures
@@ -63,14 +65,52 @@ def test_a_wrong_pose_is_named(name: str, shots: list[Take], tmp_path: Path) -> 
     assert (problem.kind, problem.effect) == ("pose or depth convention", "refused")
     assert all(cause in problem.examples[0] for cause in causes)
     assert ("OpenGL" in problem.examples[0]) == ("OpenGL's" in causes), "no more is named than is wrong"
+    for cause, field in (("OpenGL's", "`axes: opengl`"), ("world to camera", "`poses: world_to_camera`")):
+        assert (field in problem.examples[0]) == (cause in causes), "what to write is said"
 
 
-@pytest.mark.parametrize(("per_m", "times"), [(5000, "5 times too large"), (6553.5, "6.5535 times too large")])
-def test_a_wrong_depth_scale_is_named(per_m: float, times: str, shots: list[Take], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("per_m", "times", "fix"),
+    [
+        (2000, "2 times too large", "multiply depth_per_m in capture.yaml of rgbd by 2 (1000 becomes 2000)"),
+        (5000, "5 times too large", "multiply depth_per_m in capture.yaml of rgbd by 5 (1000 becomes 5000)"),
+        (6553.5, "6.5535 times too large", "by 6.5535 (1000 becomes 6553.5)"),
+        (200, "5 times too small", "divide depth_per_m in capture.yaml of rgbd by 5 (5000 becomes 1000)"),
+    ],
+)
+def test_a_wrong_depth_scale_is_named(per_m: float, times: str, fix: str, shots: list[Take], tmp_path: Path) -> None:
     captures.rgbd(tmp_path / "room", shots, SMALL, per_m=per_m)
     (problem,) = checked(tmp_path / "room", tmp_path / "out").problems
     assert problem.kind == "pose or depth convention"
     assert f"depth is {times}" in problem.examples[0]
+    assert fix in problem.examples[0]
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"), [(2, "2 times too large"), (0.5, "2 times too small"), (4 / 3, "1.33 times too large")]
+)
+def test_intrinsics_of_another_size_are_named(factor: float, said: str, shots: list[Take], tmp_path: Path) -> None:
+    captures.rgbd(tmp_path / "room", shots, replace(SMALL, fx=factor * SMALL.fx, fy=factor * SMALL.fy))
+    (problem,) = checked(tmp_path / "room", tmp_path / "out").problems
+    assert (problem.kind, problem.effect) == ("pose or depth convention", "refused")
+    assert f"the focal length is {said}" in problem.examples[0]
+
+
+def test_frames_that_half_agree_are_told_with_their_share(shots: list[Take], tmp_path: Path) -> None:
+    captures.rgbd(tmp_path / "room", shots, replace(SMALL, fx=1.12 * SMALL.fx, fy=1.12 * SMALL.fy))
+    report = checked(tmp_path / "room", tmp_path / "out")
+    assert 0.3 < report.statistics["val points that a neighbouring frame sees at the same place, share"] < 0.6
+    (problem,) = report.problems
+    assert (problem.kind, problem.effect) == ("neighbouring frames", "harmless")
+    assert "only: camera, depth or poses are off" in problem.examples[0]
+
+
+def test_small_distances_of_an_import_are_said_to_prove_no_camera(shots: list[Take], tmp_path: Path) -> None:
+    captures.rgbd(tmp_path / "room", shots, SMALL)
+    report = checked(tmp_path / "room", tmp_path / "out")
+    (line,) = (line for line in written(report, imported=True) if "nearest pixel's centre px, max" in line)
+    assert "by construction" in line
+    assert "by construction" not in "".join(written(report))
 
 
 def test_depth_in_millimetres_of_a_sequence_that_should_be_tums_is_named(shots: list[Take], tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from ditr.report.scene_files import SCENES
 from ditr.runner.execution import settle
 from ditr.runner.inputs import Selection
 from ditr.runner.merging import Merging
-from ditr.runner.predictions import require_new, write_predictions
+from ditr.runner.prediction_folder import filling, require_new
+from ditr.runner.predictions import write_predictions
 from ditr.runner.predictor import PredictedFrame, Predictor
 from ditr.runner.selection import select
 from ditr.runner.trained_model import trained_elsewhere
@@ -213,3 +214,28 @@ def test_a_folder_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
     with pytest.raises(DitrError, match="cannot be written: Not a directory") as error:
         write_predictions(predictor(TINY), tmp_path / "notes.txt" / "out", merging=None, progress=silent)
     assert error.value.code is Code.ENVIRONMENT
+
+
+def test_a_prediction_that_ends_early_leaves_nothing_and_the_same_call_can_be_made_again(tmp_path: Path) -> None:
+    def write(out: Path, *, stop: bool) -> None:
+        require_new(out)
+        with filling(out) as part:
+            (part / "masks").mkdir()
+            (part / "masks/0.png").write_text("mask")
+            assert [path.name for path in out.iterdir()] == [part.name], "nothing is there before all is"
+            if stop:
+                raise KeyboardInterrupt
+            (part / "result.json").write_text("{}")
+
+    (tmp_path / "empty").mkdir()
+    for name in ("new/out", "empty"):
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / name, stop=True)
+    assert not (tmp_path / "new/out").exists()
+    assert list((tmp_path / "empty").iterdir()) == []
+    (tmp_path / "empty/.4194399.part").mkdir()  # of a process that was killed; Linux has no such number
+    for name in ("new/out", "empty"):
+        write(tmp_path / name, stop=False)
+        assert (tmp_path / name / "masks/0.png").read_text() == "mask"
+        with pytest.raises(DitrError, match="something already"):
+            write(tmp_path / name, stop=False)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from ditr.captures.manifest import PREPARED
 from ditr.captures.prepare import Preparation
 from ditr.captures.superpoints import UNCOVERED, group_points
+from ditr.cli.data_remove import _made
 from ditr.cli.main import app
 from ditr.data.dataset import open_folder
 from ditr.data_check.check import check_dataset
@@ -399,3 +400,16 @@ def test_the_command_prepares_checks_and_exits_1_where_a_frame_failed(source, tm
     assert "--superpoints oversegmentation" in no_masks.exception.fix
     assert isinstance(ditr("import", "scannet", source, "synthrooms").exception, DitrError)
     assert ditr("import", "scannet", source, "scannet200_sv", "--every", 2).exit_code == 2
+
+
+def test_an_import_into_the_source_itself_never_takes_its_images(source, tmp_path):
+    prepare(source, source, settings=settings(source), workers=1)
+    names = {item.path.name for item in _made(source, ("x.pkl",))}
+    assert "points" in names
+    assert names.isdisjoint({"2D", "3D", "meta_data"})
+    prepare(source, tmp_path / "out", settings=settings(source), workers=1)
+    links = [item for item in _made(tmp_path / "out", ()) if item.what == "link"]
+    for item in links:
+        item.remove()
+    assert {item.path.name for item in links} == {"2D", "3D", "meta_data"}
+    assert (source / "2D" / TRAIN / "color/0.jpg").is_file()

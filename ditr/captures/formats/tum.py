@@ -96,8 +96,12 @@ def _camera(folder: Path, *, image: Path) -> Intrinsics:
     width, height = image_size(image)
     own = folder / _CAMERA
     room = re.search(r"freiburg([123])", folder.resolve().name)
+    said = f"write fx fy cx cy in pixels into {own}, or give the folder back its name"
     if own.is_file():
-        fx, fy, cx, cy = read_numbers(own, columns=4)[0].tolist()
+        rows = read_numbers(own, columns=4, fix=said)
+        if len(rows) != 1:
+            raise DitrError(f"{len(rows)} rows, not one", code=Code.DATASET, where=str(own), fix=said)
+        fx, fy, cx, cy = rows[0].tolist()
     elif room:
         fx, fy, cx, cy = _FREIBURG[room[1]]
     else:
@@ -105,6 +109,6 @@ def _camera(folder: Path, *, image: Path) -> Intrinsics:
             "nothing says the camera: the folder's name has no freiburg1, freiburg2 or freiburg3 in it",
             code=Code.DATASET,
             where=str(folder),
-            fix=f"write fx fy cx cy in pixels into {own}, or give the folder back its name",
+            fix=said,
         )
     return Intrinsics(fx=fx, fy=fy, cx=cx, cy=cy, width=width, height=height)
