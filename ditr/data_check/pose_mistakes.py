@@ -84,7 +84,7 @@ _WORLD_TO_CAMERA = "poses go the other way than was said (world to camera, or ca
 _OPENGL = "the camera's axes are the others (OpenGL's have y up, z backward, OpenCV's y down, z forward): flip y and z"
 _DIRECTION_FIX = "write `poses: world_to_camera` in capture.yaml of rgbd, or take it away where it stands there"
 _AXES_FIX = "write `axes: opengl` in capture.yaml of rgbd, or take it away where it stands there"
-_ELSEWHERE = "of another format write the poses as docs/reference/captures.md has them"
+_ELSEWHERE = "of another format write the poses as docs/data_format.md (Import) says that they are read"
 
 MISTAKES = (
     Mistake(cause=_OPENGL, fix=f"{_AXES_FIX}, {_AGAIN}; {_ELSEWHERE}", pose=lambda pose: pose @ _FLIP),
