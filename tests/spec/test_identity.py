@@ -37,7 +37,7 @@ def part(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
 specs = st.fixed_dictionaries(
     {"name": st.from_regex(r"[a-z0-9][a-z0-9_]{0,8}", fullmatch=True), "dataset": st.just({"name": "rooms"})},
     optional={
-        "description": st.text(max_size=12),
+        "description": st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12),
         "tags": st.lists(st.sampled_from(["yes", "no", "null", "1e-3", "010", "a: b", "# c", "~"]), unique=True),
         "features": st.just(FEATURES),
         "schedule": part(
