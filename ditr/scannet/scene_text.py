@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ditr.errors import Code, DitrError
+from ditr.files import read_text
 from ditr.geometry.camera import Intrinsics
 
 
@@ -44,7 +45,7 @@ def _number(path: Path, key: str) -> float:
 
 def _numbers(path: Path, key: str) -> list[float]:
     try:
-        lines = path.read_text().splitlines()
+        lines = read_text(path).splitlines()
     except FileNotFoundError as error:
         raise _broken(path, "no such file") from error
     for line in lines:
