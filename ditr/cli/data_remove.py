@@ -74,6 +74,7 @@ def _made(root: Path, infos: tuple[str, ...]) -> Iterator[RemovableItem]:
     """What the import made, of what there is. Images of ScanNet are no import's, but may be where it prepared."""
     from ditr.captures.files import FOLDERS
     from ditr.captures.manifest import is_of_capture
+    from ditr.data.prepared import PREPARED
     from ditr.scannet.prepare import LINKED
 
     if not (root / PREPARED).is_file():

@@ -44,7 +44,7 @@ class Mistake:
 
     def of_world(self, xyz: np.ndarray, pose: np.ndarray) -> np.ndarray:
         """Where (N, 3) points of the world in metres are without the mistake; of a frame with this stored pose."""
-        camera = self.depth_factor * (xyz - pose[:3, 3]) @ pose[:3, :3]
+        camera = self.depth_factor * (xyz - pose[:3, 3]) @ pose[:3, :3] / (self.focal_factor, self.focal_factor, 1)
         right = self.corrected(pose)
         return np.asarray((camera @ right[:3, :3].T + right[:3, 3]) / self.unit_per_m)
 
