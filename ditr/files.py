@@ -52,6 +52,19 @@ def decode_text(raw: bytes) -> str:
     return raw.decode("utf-16" if utf_16 else "utf-8-sig", errors="replace")
 
 
+def read_json(path: Path) -> Any:
+    """What a file of JSON holds.
+
+    Raises
+    ------
+    OSError, ValueError: it cannot be read; it is no JSON, or nested without end.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise ValueError("it is nested without end") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes the file in UTF-8, whole or not at all."""
     with replacing(path) as beside:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ditr.errors import Code, DitrError
+from ditr.files import read_json
 
 PREPARED = "prepared.json"
 
@@ -20,11 +20,11 @@ def read_prepared(path: Path) -> dict[str, Any]:
     DitrError: it is damaged.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         if isinstance(content, dict) and isinstance(content.get("settings"), dict):
             return content
         why = "it holds no settings"
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         why = str(error)
     fix = "import into another folder, or remove it together with the frames"
     raise DitrError(f"is damaged ({why})", code=Code.DATASET, where=str(path), fix=fix)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from ditr.captures.raw_frame import Unusable
 from ditr.data.classes import MAX_RAW_ID
 from ditr.data_check.pose_mistakes import MISTAKES
 from ditr.errors import Code, DitrError
-from ditr.files import read_text
+from ditr.files import read_json, read_text
 from ditr.scannet.mesh import read_vertices
 from ditr.scannet.scene_text import read_axis_alignment, scene_text_path
 
@@ -177,7 +176,7 @@ def _segments(path: Path, *, vertex_count: int) -> np.ndarray:
     """(V,) int64."""
     try:
         segments = np.asarray(_json(path)["segIndices"], dtype=np.int64)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _broken(path, "has no list 'segIndices' of whole numbers") from error
     if segments.shape != (vertex_count,):
         raise _broken(path, f"{segments.size} segment ids for {vertex_count} vertices of the mesh")
@@ -191,7 +190,7 @@ def _objects(path: Path, label_map: Mapping[str, int]) -> list[tuple[int, int, l
             (int(group["objectId"]) + 1, str(group["label"]), [int(segment) for segment in group["segments"]])
             for group in _json(path)["segGroups"]
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _broken(path, "its 'segGroups' do not all have an objectId, a label and segments") from error
     unknown = sorted({label for _, label, _ in objects} - set(label_map))
     if unknown:
@@ -203,7 +202,7 @@ def _objects(path: Path, label_map: Mapping[str, int]) -> list[tuple[int, int, l
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return read_json(path)
     except FileNotFoundError as error:
         raise _broken(path, "no such file") from error
     except ValueError as error:

@@ -52,9 +52,12 @@ def _numbers(path: Path, key: str) -> list[float]:
         name, _, value = line.partition("=")
         if name.strip() == key:
             try:
-                return [float(number) for number in value.split()]
+                numbers = [float(number) for number in value.split()]
             except ValueError as error:
                 raise _broken(path, f"{key} is {value.strip()!r}, which are not numbers") from error
+            if not np.isfinite(numbers).all():
+                raise _broken(path, f"{key} is {value.strip()!r}, which are not all finite")
+            return numbers
     raise _broken(path, f"has no line {key!r}")
 
 
