@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -35,6 +36,33 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def read_text(path: Path) -> str:
+    """A text as other systems write it, see ``decode_text``."""
+    return decode_text(path.read_bytes())
+
+
+def decode_text(raw: bytes) -> str:
+    """UTF-8 or UTF-16; a mark of the order of bytes is no part of it.
+
+    Bytes that are no text come as U+FFFD, so that who looks for words or numbers there can say which are none.
+    """
+    utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return raw.decode("utf-16" if utf_16 else "utf-8-sig", errors="replace")
+
+
+def read_json(path: Path) -> Any:
+    """What a file of JSON holds.
+
+    Raises
+    ------
+    OSError, ValueError: it cannot be read; it is no JSON, or nested without end.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise ValueError("it is nested without end") from error
 
 
 def write_text(path: Path, text: str) -> None:

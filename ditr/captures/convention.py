@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 Direction = Literal["camera_to_world", "world_to_camera"]
 Axes = Literal["opencv", "opengl"]
@@ -39,6 +41,14 @@ class Convention:
         turn = np.eye(4)
         turn[:3, :3] = _Z_UP[self.up]
         return np.asarray(turn @ pose)
+
+
+def rotation_of(quaternion: np.ndarray | Sequence[float]) -> np.ndarray:
+    """(3, 3) of x, y, z, w; NaN, which is no pose that is used, of what is no rotation."""
+    numbers = np.asarray(quaternion, dtype=np.float64)
+    if not np.isfinite(numbers).all() or not numbers.any():
+        return np.full((3, 3), np.nan)
+    return np.asarray(Rotation.from_quat(numbers).as_matrix())
 
 
 def level_pose() -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from ditr.data.scannet_sv import read_image
 from ditr.errors import Code, DitrError
 
+_AGAIN = "export the capture's depth images again"
 _SATURATED = 65_535
 """What a sensor's 16 bits hold where nothing was measured, or more than they can say."""
 
@@ -35,7 +36,7 @@ def read_depth(path: Path, *, per_m: float, size: tuple[int, int] | None = None)
 
 
 def _whole_numbers(path: Path, size: tuple[int, int] | None) -> np.ndarray:
-    values = read_image(path)
+    values = read_image(path, fix=_AGAIN)
     if values.dtype.kind not in "ui":
         raise _broken(path, f"the depth image is {values.shape} {values.dtype}, not of whole numbers")
     return np.where(values == _SATURATED, 0, values)
@@ -74,4 +75,4 @@ def _library_for(path: Path, name: str) -> ModuleType:
 
 
 def _broken(path: Path, what: str) -> DitrError:
-    return DitrError(what, code=Code.DATASET, where=str(path), fix="export the capture's depth images again")
+    return DitrError(what, code=Code.DATASET, where=str(path), fix=_AGAIN)

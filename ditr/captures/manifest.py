@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ditr.captures.files import write_whole
+from ditr.data.prepared import PREPARED, read_prepared
 from ditr.data.scannet_sv import POINTS
 from ditr.errors import Code, DitrError
 
-PREPARED = "prepared.json"
 _METHOD = 1
 """Raised when the same settings would give other bytes."""
 
@@ -46,7 +46,7 @@ def claim_folder(out: Path, settings: Settings) -> None:
             )
         _write(path, {"settings": settings.record(), "finished": False})
         return
-    before, now = json.loads(path.read_text())["settings"], settings.record()
+    before, now = read_prepared(path)["settings"], settings.record()
     different = [f"{key} {before.get(key)!r}, now {now.get(key)!r}" for key in now if before.get(key) != now[key]]
     if different:
         raise DitrError(
@@ -59,13 +59,13 @@ def claim_folder(out: Path, settings: Settings) -> None:
 
 def is_of_capture(out: Path) -> bool:
     """Whether a prepared folder was made of a capture, with its images; else of ScanNet, whose images lie anywhere."""
-    return "format" in json.loads((out / PREPARED).read_text())["settings"]
+    return "format" in read_prepared(out / PREPARED)["settings"]
 
 
 def frames_of_scenes(out: Path) -> dict[str, int]:
     """How many frames the import of a folder left of each scene; empty of one that no import finished."""
     path = out / PREPARED
-    return dict(json.loads(path.read_text()).get("scenes", {})) if path.is_file() else {}
+    return dict(read_prepared(path).get("scenes", {})) if path.is_file() else {}
 
 
 def write_manifest(

@@ -6,16 +6,36 @@ and a shift of each axis. Pixel centres are whole numbers.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
 
+from ditr.errors import Code, DitrError
 from ditr.geometry.camera import Intrinsics
+from ditr.spec.entries import IntrinsicsEntry
 
 LONG_SIDE = 640
 """Images that are longer are made so long; the pixels of ScanNet's are as many."""
 _EDGE_RATIO = 1.05
 """Neighbouring depths that differ by more are of two surfaces, or of one that is seen at a grazing angle."""
 _EXACT_PX = 1e-9
+
+
+def pinhole(fx: float, fy: float, cx: float, cy: float, *, width: float, height: float, where: Path) -> Intrinsics:
+    """The camera that a file of a capture names.
+
+    Raises
+    ------
+    DitrError: the numbers are none of a camera.
+    """
+    try:
+        entry = IntrinsicsEntry(fx=fx, fy=fy, cx=cx, cy=cy, width=int(width), height=int(height))
+    except (ValueError, OverflowError) as error:
+        what = f"fx {fx:g}, fy {fy:g}, cx {cx:g}, cy {cy:g} of {width:g}x{height:g} pixels are no camera"
+        fix = "export the capture again"
+        raise DitrError(what, code=Code.DATASET, where=str(where), fix=fix) from error
+    return Intrinsics(**entry.model_dump())
 
 
 def kept_camera(colour: Intrinsics) -> Intrinsics:

@@ -19,12 +19,14 @@ from ditr.captures.files import sweep_parts
 from ditr.captures.manifest import Settings, claim_folder, write_manifest
 from ditr.captures.scene import RawScene
 from ditr.captures.work import FrameOutcome, SceneTask, make_scene
+from ditr.data.prepared import PREPARED
 from ditr.errors import Code, DitrError
 from ditr.progress import Progress, silent
 
 LOCK = ".prepare.lock"
 """Held while a folder is prepared."""
 _FRAMES_A_TASK = 8
+_SHOWN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,14 +95,17 @@ def _finish(out: Path, settings: Settings, outcomes: Sequence[FrameOutcome]) -> 
     skipped, failed = ({o.frame_id: o.why for o in outcomes if o.state == state} for state in ("skipped", "failed"))
     write_manifest(out, settings, frames=(*made, *kept), skipped=skipped, failed=failed)
     if not made and not kept:
-        raise _nothing(out, {**failed, **skipped})
+        raise none_made({**failed, **skipped}, out=out)
     changed = {o.frame_id: o.why for o in outcomes if o.state == "made" and o.why}
     return Preparation(made=made, kept=kept, changed=changed, skipped=skipped, failed=failed)
 
 
-def _nothing(out: Path, reasons: Mapping[str, str]) -> DitrError:
-    examples = "".join(f"\n  {frame}: {why}" for frame, why in list(reasons.items())[:10])
-    what = f"none of {len(reasons)} frames could be made{', the first are:' if reasons else ''}{examples}"
+def none_made(reasons: Mapping[str, str], *, out: Path, split: str = "") -> DitrError:
+    """That no frame, of a split if one is named, could be made: of each frame why."""
+    examples = "".join(f"\n  {frame}: {why}" for frame, why in list(reasons.items())[:_SHOWN])
+    more = f"\n  and {len(reasons) - _SHOWN} more, in {PREPARED}" if len(reasons) > _SHOWN else ""
+    of = f" of {split}" if split else ""
+    what = f"none of {len(reasons)} frames{of} could be made{':' if reasons else ''}{examples}{more}"
     return DitrError(what, code=Code.DATASET, where=str(out), fix="put the capture's files in place and call again")
 
 

@@ -17,12 +17,15 @@ from ditr.seeds import derive_seed
 class Labels(Protocol):
     """Who knows what the things in a scene are."""
 
-    def of_world(self, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def of_world(self, xyz: np.ndarray, *, pose_c2w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Instance and class id, (N,) int64 each with 0 = unannotated, of (N, 3) points in the capture's world.
+
+        ``pose_c2w`` (4, 4) is the camera's that saw them.
 
         Raises
         ------
         Unusable: it cannot be said of this frame.
+        DitrError: the points are not in this scene.
         """
 
 
@@ -67,7 +70,7 @@ def build_frame(
 
     Raises
     ------
-    Unusable: the labels say so.
+    Unusable, DitrError: the labels say so.
     """
     pose = (level_pose() if pixels.pose_c2w is None else pixels.pose_c2w).copy()
     v, u = np.nonzero(pixels.depth_mm)
@@ -77,7 +80,7 @@ def build_frame(
     rng = np.random.default_rng(derive_seed(seed, "prepare", frame_id))
     chosen = rng.choice(len(xyz), POINT_COUNT, replace=len(xyz) < POINT_COUNT)
     xyz, u, v = xyz[chosen], u[chosen], v[chosen]
-    instance_ids, semantic_ids = (None, None) if labels is None else labels.of_world(xyz)
+    instance_ids, semantic_ids = (None, None) if labels is None else labels.of_world(xyz, pose_c2w=pose)
     points = np.concatenate([xyz - offset, pixels.colour[v, u]], axis=1)
     rng_groups = np.random.default_rng(derive_seed(seed, "superpoints", frame_id))
     pose[:3, 3] -= offset

@@ -11,6 +11,7 @@ from ditr.captures.convention import Convention
 from ditr.captures.depth_files import read_depth
 from ditr.data.scannet_sv import read_image
 from ditr.errors import Code, DitrError
+from ditr.files import read_text
 from ditr.geometry.camera import Intrinsics
 from ditr.geometry.pose import bent
 
@@ -72,7 +73,7 @@ class RawFrame:
             raise Unusable("the pose is not rigid")
         size = (self.depth_camera.height, self.depth_camera.width)
         depth = read_depth(self.depth, per_m=self.depth_per_m, size=size)
-        colour, camera = read_image(self.colour), self.colour_camera
+        colour, camera = read_image(self.colour, fix="export the frame's colour image again"), self.colour_camera
         if colour.ndim == 3 and colour.shape[2] == 4:
             colour = np.ascontiguousarray(colour[..., :3])
         if colour.shape != (camera.height, camera.width, 3) or colour.dtype != np.uint8:
@@ -88,7 +89,7 @@ def read_pose(file: PoseFile) -> np.ndarray:
     """(4, 4) float64 as ``RawPixels`` has it; of a matrix that is not finite, that matrix."""
     fix = "export the poses again, one 4 x 4 matrix a file"
     try:
-        numbers = [float(number) for number in file.path.read_text().split()]
+        numbers = [float(number) for number in read_text(file.path).split()]
     except FileNotFoundError as error:
         raise DitrError("no such file", code=Code.DATASET, where=str(file.path), fix=fix) from error
     except ValueError as error:

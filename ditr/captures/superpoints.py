@@ -21,7 +21,7 @@ def read_mask_image(path: Path, *, height: int, width: int) -> np.ndarray:
     The file is an 8 or 16 bit label image, one channel, 0 = uncovered. Painting masks from the largest to the smallest
     gives what ESAM has.
     """
-    labels = read_image(path)
+    labels = read_image(path, fix="make a label image of this frame, or choose --superpoints oversegmentation")
     if labels.shape != (height, width) or labels.dtype.kind not in "ui" or labels.min() < 0:
         raise DitrError(
             f"the mask image is {labels.shape} {labels.dtype}, not ({height}, {width}) of whole numbers",

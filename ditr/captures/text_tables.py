@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ditr.errors import Code, DitrError
+from ditr.files import read_text
 
 _AGAIN = "export the capture again"
 
@@ -14,7 +15,7 @@ _AGAIN = "export the capture again"
 def read_lines(path: Path, *, fix: str = _AGAIN) -> list[list[str]]:
     """The words of every line that holds any and is no comment (``#``); DitrError if there is no such file."""
     try:
-        lines = path.read_bytes().decode(errors="replace").splitlines()
+        lines = read_text(path).splitlines()
     except FileNotFoundError as error:
         raise _broken(path, "no such file", fix) from error
     return [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]

@@ -160,4 +160,5 @@ def _is_same(path: Path, other: Path) -> bool:
 
 
 def _failed(frame_id: str, error: DitrError) -> FrameOutcome:
-    return FrameOutcome(frame_id=frame_id, state="failed", why=f"{error.where}: {error.what}")
+    fix = f"; fix: {error.fix}" if error.fix else ""
+    return FrameOutcome(frame_id=frame_id, state="failed", why=f"{error.where}: {error.what}{fix}")

@@ -28,7 +28,7 @@ def check_and_say(dataset: Dataset, display: Display, *, opening: Sequence[tuple
     ----------
     opening: kind and text of what ``open_dataset`` reported; with any, no run gets as far as asking for the report.
     """
-    from ditr.captures.manifest import PREPARED
+    from ditr.data.prepared import PREPARED
     from ditr.data_check.check import check_dataset
     from ditr.data_check.screening import keep_report
 

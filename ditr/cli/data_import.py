@@ -237,7 +237,7 @@ def _import_capture(request: _Request, format: CaptureFormat, every: int, displa
     """Whether a frame failed."""
     from ditr.captures.formats import FORMATS
     from ditr.captures.importing import INFOS, import_capture
-    from ditr.captures.manifest import PREPARED
+    from ditr.data.prepared import PREPARED
 
     entry = request.entry()
     prepared = request.folder(entry)

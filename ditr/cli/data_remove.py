@@ -54,7 +54,7 @@ def remove(
 
 def _imported(name: str) -> tuple[Path, Path, tuple[str, ...]]:
     """The entry's file, the folder, and the names of its info pickles; DitrError where no import made them."""
-    from ditr.captures.manifest import PREPARED
+    from ditr.data.prepared import PREPARED
 
     registry = Registry()
     entry, file = registry.dataset(name), registry.file("datasets", name)
@@ -73,7 +73,8 @@ def _imported(name: str) -> tuple[Path, Path, tuple[str, ...]]:
 def _made(root: Path, infos: tuple[str, ...]) -> Iterator[RemovableItem]:
     """What the import made, of what there is. Images of ScanNet are no import's, but may be where it prepared."""
     from ditr.captures.files import FOLDERS
-    from ditr.captures.manifest import PREPARED, is_of_capture
+    from ditr.captures.manifest import is_of_capture
+    from ditr.data.prepared import PREPARED
     from ditr.scannet.prepare import LINKED
 
     if not (root / PREPARED).is_file():

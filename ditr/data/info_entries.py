@@ -142,7 +142,7 @@ def _frame_info(
 
 def _below(folder: str, stored: str) -> str:
     """The path below the data set's ``folder``; what stands before that in the pickle is where it was made."""
-    parts = stored.split("/")
+    parts = _parts(stored)
     if folder in parts:
         parts = parts[len(parts) - parts[::-1].index(folder) :]
     return _inside(parts, stored)
@@ -150,10 +150,15 @@ def _below(folder: str, stored: str) -> str:
 
 def _image(stored: str) -> str:
     """The path below the data set's root: ESAM's own pickles hold it as it was seen from ESAM's folder."""
-    parts = stored.split("/")
+    parts = _parts(stored)
     if _IMAGES in parts:
         parts = parts[len(parts) - 1 - parts[::-1].index(_IMAGES) :]
     return _inside(parts, stored)
+
+
+def _parts(stored: str) -> list[str]:
+    """Of a path; one that was written on Windows has backslashes, which no name here may hold."""
+    return stored.replace("\\", "/").split("/")
 
 
 def _inside(parts: list[str], stored: str) -> str:

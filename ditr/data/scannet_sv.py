@@ -14,6 +14,7 @@ from ditr.data.class_table import SCANNET200, ClassTable
 from ditr.data.frame import Frame
 from ditr.data.info_pickle import FrameInfo, InfoFile
 from ditr.errors import Code, DitrError
+from ditr.files import read_text
 from ditr.geometry.camera import Intrinsics
 from ditr.geometry.pose import MAX_ROTATION_ERROR
 
@@ -171,7 +172,7 @@ class FrameSet:
     def superpoints(self, index: int) -> np.ndarray:
         """(N,) int64, 0..S-1, every one present."""
         path = self.path(index, SUPERPOINTS)
-        ids = _read_ids(path)
+        ids = self._ids(index, SUPERPOINTS)
         highest = ids.max()
         if highest >= len(ids) or not np.bincount(ids).all():
             number = len(np.unique(ids))
@@ -185,15 +186,16 @@ class FrameSet:
         path = self.paths(index).get(INSTANCES)
         if path is None:
             return None
-        ids = _read_ids(path)
+        ids = self._ids(index, INSTANCES)
         if ids.max() > MAX_INSTANCES and (number := len(np.unique(ids[ids > 0]))) > MAX_INSTANCES:
             raise _broken(path, f"{number:,} instances, allowed are {MAX_INSTANCES:,}")
         return ids
 
     def semantic_ids(self, index: int) -> np.ndarray | None:
         """(N,) int64 class ids, 0 = unannotated; None of a frame without classes."""
-        path = self.paths(index).get(SEMANTICS)
-        return None if path is None else _read_ids(path, highest=self.classes.highest_id)
+        if SEMANTICS not in self.paths(index):
+            return None
+        return self._ids(index, SEMANTICS, highest=self.classes.highest_id)
 
     def world_pose(self, index: int) -> np.ndarray | None:
         """(4, 4) float64, camera to the scene's world, in which its frames agree; None where no file says it.
@@ -207,7 +209,7 @@ class FrameSet:
             return self._pose_from(index, np.zeros(3))
         path = world_pose_path(self.root, info.scene, info.number)
         try:
-            numbers = [float(number) for number in path.read_text().split()]
+            numbers = [float(number) for number in read_text(path).split()]
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -240,6 +242,17 @@ class FrameSet:
         if not np.abs(shift).max() < MAX_SHIFT_M:
             raise _broken(path, f"the frame lies {np.abs(shift).max():.3g} m from the world's origin")
         return np.asarray(shift)
+
+    def _ids(self, index: int, kind: str, *, highest: int | None = None) -> np.ndarray:
+        """(N,) int64 of a file, 0 and above."""
+        path, points = self.path(index, kind), self.path(index, POINTS)
+        if is_int32(path, points=points):
+            raise _broken(path, f"as long as {path.stat().st_size // 4:,} int32, one a point; int64 is needed")
+        ids = _read(path, np.dtype(np.int64))
+        if ids.min() < 0 or (highest is not None and ids.max() > highest):
+            bound = f"0 to {highest}" if highest is not None else "0 and above"
+            raise _broken(path, f"ids from {ids.min()} to {ids.max()}, allowed are {bound}")
+        return ids
 
     def _centred_points(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The points, and where in the stored world their origin lies: (3,) float64."""
@@ -285,6 +298,14 @@ def world_pose_path(root: Path, scene: str, number: str) -> Path:
     return root / "2D" / scene / "pose" / f"{number}.txt"
 
 
+def is_int32(path: Path, *, points: Path) -> bool:
+    """Whether a file of ids is as long as one of 32 bits a point would be."""
+    if not path.is_file() or not points.is_file():
+        return False
+    size = path.stat().st_size
+    return size > 0 and 6 * size == points.stat().st_size
+
+
 def read_stored_pose(path: Path) -> np.ndarray:
     """(4, 4) float64, camera to centred world; ``DitrError`` if missing or damaged."""
     try:
@@ -298,25 +319,20 @@ def read_stored_pose(path: Path) -> np.ndarray:
     return pose
 
 
-def read_image(path: Path) -> np.ndarray:
-    """An image file as it is stored, (H, W[, channels]); ``DitrError`` if missing, damaged or too large."""
+def read_image(path: Path, *, fix: str = "") -> np.ndarray:
+    """An image file as it is stored, (H, W[, channels]); ``DitrError`` if missing, damaged or too large.
+
+    ``fix`` is what to do about an image that is none of a prepared folder.
+    """
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"it says that it has {image.width:,} x {image.height:,} pixels")
             return np.asarray(image)
     except FileNotFoundError as error:
-        raise _missing(path) from error
+        raise _missing(path, fix=fix) from error
     except Exception as error:  # what Pillow raises of damaged bytes is not to be listed
-        raise _broken(path, f"the image is damaged ({error})") from error
-
-
-def _read_ids(path: Path, *, highest: int | None = None) -> np.ndarray:
-    ids = _read(path, np.dtype(np.int64))
-    if ids.min() < 0 or (highest is not None and ids.max() > highest):
-        bound = f"0 to {highest}" if highest is not None else "0 and above"
-        raise _broken(path, f"ids from {ids.min()} to {ids.max()}, allowed are {bound}")
-    return ids
+        raise _broken(path, f"the image is damaged ({error})", fix=fix) from error
 
 
 def _read(path: Path, dtype: np.dtype[Any], *, width: int = 1) -> np.ndarray:
@@ -335,11 +351,11 @@ def _read(path: Path, dtype: np.dtype[Any], *, width: int = 1) -> np.ndarray:
     return values.reshape(-1, width) if width > 1 else values
 
 
-def _missing(path: Path) -> DitrError:
-    fix = "`ditr data check` lists every missing file; restore it, or take the frame out of the info pickle"
+def _missing(path: Path, *, fix: str = "") -> DitrError:
+    fix = fix or "`ditr data check` lists every missing file; restore it, or take the frame out of the info pickle"
     return DitrError("no such file", code=Code.DATASET, where=str(path), fix=fix)
 
 
-def _broken(path: Path, what: str) -> DitrError:
-    fix = "`ditr data check` lists every such file; prepare the frame again"
+def _broken(path: Path, what: str, *, fix: str = "") -> DitrError:
+    fix = fix or "`ditr data check` lists every such file; prepare the frame again"
     return DitrError(what, code=Code.DATASET, where=str(path), fix=fix)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ditr.errors import Code, DitrError
+from ditr.files import read_text
 from ditr.geometry.camera import Intrinsics
 
 INTRINSICS = "intrinsics"
@@ -62,7 +63,7 @@ def intrinsics_sentence(default: Intrinsics, *, scenes: int, with_file: int) -> 
 
 
 def _read_matrix(path: Path) -> np.ndarray:
-    text = path.read_bytes().decode("ascii", errors="replace").replace(",", " ")
+    text = read_text(path).replace(",", " ")
     rows = [line.split() for line in text.splitlines() if line.strip()]
     if {len(row) for row in rows} not in ({3}, {4}) or len(rows) != len(rows[0]):
         raise ValueError("no 3x3 or 4x4 matrix of numbers")

@@ -17,6 +17,7 @@ from ditr.data.scannet_sv import (
     SUPERPOINTS,
     FrameSet,
     depth_path,
+    is_int32,
     read_image,
     read_stored_pose,
     stored_pose_path,
@@ -134,7 +135,7 @@ class _Found:
         rows, rest = divmod(path.stat().st_size, _ROW_BYTES[kind])
         points = self.frames.path(self.index, POINTS)
         whole = points.stat().st_size // _ROW_BYTES[POINTS] if points.is_file() else 1
-        return rest > 0 or rows < max(whole, 1)
+        return rest > 0 or (rows < max(whole, 1) and not is_int32(path, points=points))
 
 
 def _check_counts(columns: dict[str, np.ndarray | None], found: _Found) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ditr.data.scannet_sv import Split
 from ditr.errors import Code, DitrError
+from ditr.files import read_text
 
 FRAME_LISTS: dict[Split, str] = {"train": "meta_data/scannetv2_sv_train.txt", "val": "meta_data/scannetv2_sv_val.txt"}
 """Split -> its list below a prepared folder."""
@@ -21,7 +22,7 @@ def read_frame_list(path: Path) -> tuple[str, ...]:
     ``DitrError`` for a missing file, an empty list, and for all lines that are no id or come again.
     """
     try:
-        lines = [line.strip() for line in path.read_bytes().decode(errors="replace").splitlines()]
+        lines = [line.strip() for line in read_text(path).splitlines()]
     except FileNotFoundError as error:
         fix = "copy it from ESAM's data/scannet200-sv/meta_data"
         raise DitrError("no such frame list", code=Code.DATASET, where=str(path), fix=fix) from error

@@ -42,6 +42,12 @@ class Mistake:
         """(4, 4), camera to world."""
         return pose if self.pose is None else self.pose(pose)
 
+    def of_world(self, xyz: np.ndarray, pose: np.ndarray) -> np.ndarray:
+        """Where (N, 3) points of the world in metres are without the mistake; of a frame with this stored pose."""
+        camera = self.depth_factor * (xyz - pose[:3, 3]) @ pose[:3, :3] / (self.focal_factor, self.focal_factor, 1)
+        right = self.corrected(pose)
+        return np.asarray((camera @ right[:3, :3].T + right[:3, 3]) / self.unit_per_m)
+
 
 def _inverted(pose: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.inv(pose))

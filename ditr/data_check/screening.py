@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from ditr import paths
 from ditr.data.dataset import Dataset, open_dataset
+from ditr.data.prepared import PREPARED
 from ditr.data.scannet_sv import FrameSet
 from ditr.data_check.check import CheckReport, DataProblem, check_dataset
 from ditr.data_check.frame_check import MAX_COLOUR_DIFFERENCE
@@ -126,7 +127,7 @@ def _stamp(dataset: Dataset) -> dict[str, str]:
     The digest covers the beginnings of files only, so size and time of every file that a run reads are in here too.
     """
     files = xxhash.xxh3_128()
-    for name in FRAME_LISTS.values():
+    for name in (*FRAME_LISTS.values(), PREPARED):
         path = dataset.root / name
         files.update(path.read_bytes() if path.is_file() else b"missing\0")
     for frames in dataset.splits.values():

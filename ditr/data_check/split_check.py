@@ -8,6 +8,7 @@ import numpy as np
 
 from ditr.data.dataset import Dataset, Report
 from ditr.data.manifest import Manifest, read_manifest
+from ditr.data.prepared import skipped_frames
 from ditr.data.scannet_sv import MANIFEST, POINTS, FrameSet, Split
 from ditr.data_check.frame_check import DEPTH, FrameFindings
 from ditr.data_check.frame_list import FRAME_LISTS, read_frame_list
@@ -112,11 +113,15 @@ def _check_list(split: Split, frames: FrameSet, report: Report) -> tuple[dict[st
         report("frame list", f"{error.where}: {error.what}")
         return {}, []
     held = set(frames.ids)
-    absent = [frame for frame in listed if frame not in held]
+    skipped = {frame for frame in skipped_frames(frames.root) if frame not in held}
+    absent = [frame for frame in listed if frame not in held | skipped]
     for frame in absent:
         there = (frames.root / POINTS / f"{frame}.bin").is_file()
         report(ABSENT, f"{frame}: its points are {'' if there else 'not '}on disk")
-    return {f"{split} frames that are not in its frame list": float(len(held - set(listed)))}, absent
+    statistics = {f"{split} frames that are not in its frame list": float(len(held - set(listed)))}
+    if left_out := skipped & set(listed):  # without a pose or depth there is nothing to train on or to score
+        statistics[f"{split} frames that were left out when prepared"] = float(len(left_out))
+    return statistics, absent
 
 
 def _check_manifest(dataset: Dataset, manifest: Manifest, report: Report) -> dict[str, float]:

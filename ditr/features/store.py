@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Iterable, Mapping
 from math import prod
@@ -18,7 +17,7 @@ from torch import Tensor
 from ditr import layouts
 from ditr.errors import Code, DitrError
 from ditr.features.journal import Journal
-from ditr.files import replacing, write_json
+from ditr.files import read_json, replacing, write_json
 
 JOURNAL = "digests.xxh128"
 LOCK = ".lock"
@@ -197,7 +196,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def _said(folder: Path) -> Any:
     try:
-        return json.loads(_manifest_path(folder).read_bytes())
+        return read_json(_manifest_path(folder))
     except (OSError, ValueError):
         return None
 

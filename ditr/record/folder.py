@@ -67,6 +67,7 @@ class Record:
         self.panels = path / "panels"
         self.kept = path / "kept"
         self.plugins = path / "plugins"
+        self.diverged = path / "diverged"
         self.training_state = path / "checkpoints" / "state.pt"
         self.weights = path / "checkpoints" / "model.safetensors"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ from ditr.spec.dump import to_yaml
 from ditr.spec.execution import engine_of
 from ditr.spec.identity import spec_hash
 from ditr.spec.models import Spec
+from ditr.spec.problems import shown_path
 from ditr.spec.registry import Registry
 
 if TYPE_CHECKING:
@@ -105,6 +108,7 @@ class Session:
 
     def _train(self, model: EsamSingleView, inputs: Inputs, device: torch.device) -> tuple[FitResult, Evaluation]:
         """Fits, and evaluates the final weights; the last validation is that evaluation if this session did it."""
+        from ditr.training.divergence import DivergedError, save_step
         from ditr.training.fit import fit
         from ditr.training.state import TrainingState
 
@@ -120,24 +124,37 @@ class Session:
             )
             return asdict(last[epochs_done].scores) | last[epochs_done].statistics
 
-        fitted = fit(
-            model,
-            train=inputs.trained_on,
-            spec=spec,
-            seed=self._planned.seed,
-            device=device,
-            sink=_Sink(self, steps=inputs.steps_of_an_epoch(spec)),
-            state=TrainingState(self._planned.folder.training_state),
-            encode=inputs.encode,
-            validate=validate,
-            progress=host.progress,
-            should_stop=host.stop,
-        )
+        shutil.rmtree(self._planned.folder.diverged, ignore_errors=True)  # of an earlier session
+        try:
+            fitted = fit(
+                model,
+                train=inputs.trained_on,
+                spec=spec,
+                seed=self._planned.seed,
+                device=device,
+                sink=_Sink(self, steps=inputs.steps_of_an_epoch(spec)),
+                state=TrainingState(self._planned.folder.training_state),
+                encode=inputs.encode,
+                validate=validate,
+                progress=host.progress,
+                should_stop=host.stop,
+            )
+        except DivergedError as error:
+            save_step(
+                error, self._planned.folder.diverged, samples=inputs.trained_on, batch_size=spec.schedule.batch_size
+            )
+            error.fix += f"\n  its batch is in {self._planned.folder.diverged}; to come to it again: {self._command()}"
+            raise
         if not fitted.finished:
             raise Interrupted
         if fitted.epochs_done not in last:
             validate(fitted.epochs_done)
         return fitted, last[fitted.epochs_done]
+
+    def _command(self) -> str:
+        """What goes on with this run, from its last saved state, in a shell."""
+        spec = shlex.quote(shown_path(self._planned.folder.spec))
+        return f"ditr run {spec} --set 'seeds=[{self._planned.seed}]'"
 
     def log(self, step: int, metrics: Mapping[str, float], *, epoch: int) -> None:
         """Keeps the metrics; at the end of an epoch and of a validation, says them and tells the views."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import mean, mode
 
 from ditr.errors import Code, DitrError
+from ditr.files import decode_text
 
 AP_NAMES = frozenset({"all_ap", "all_ap_50%", "all_ap_25%"})
 
@@ -118,7 +119,7 @@ def read_esam_log(path: Path) -> EsamLog:
         fix = "Name the .log file in work_dirs/<config>/<time>/, or the scalars.json in its folder vis_data."
         raise DitrError("no such file", code=Code.RUN, where=str(path), fix=fix)
     content = path.read_bytes()
-    text = content.decode("utf-8", errors="replace")
+    text = decode_text(content)
     scalars = text.lstrip().startswith("{")
     made: list[tuple[str, LogRecord]] = []  # with the text of its session
     cut = 0

@@ -10,7 +10,7 @@ from typing import Literal
 
 from ditr.captures.files import write_whole
 from ditr.captures.manifest import Settings, claim_folder
-from ditr.captures.prepare import Preparation, prepare
+from ditr.captures.prepare import Preparation, none_made, prepare
 from ditr.captures.raw_frame import PoseFile, RawFrame
 from ditr.captures.scene import RawScene
 from ditr.data.scannet_sv import INFO_FILES, Split
@@ -62,7 +62,8 @@ def prepare_scans(
 
     Raises
     ------
-    DitrError: as ``prepare``; or a list, the table of labels or a scan's own camera is missing or broken.
+    DitrError: as ``prepare``; no frame of a split could be made; a list, the table of labels or a scan's own camera is
+        missing or broken.
     """
     splits = listed_frames(source)
     label_map = read_label_map(source / LABEL_MAP)
@@ -72,6 +73,10 @@ def prepare_scans(
     frames = [frame for split in splits.values() for frame in split]
     scenes = _scenes(frames, source=source, out=out, settings=settings, label_map=label_map)
     done = prepare(scenes, out, settings=settings.settings(), workers=workers, progress=progress)
+    for split, of_split in splits.items():
+        absent = {frame: why for frame, why in {**done.failed, **done.skipped}.items() if frame in of_split}
+        if len(absent) == len(of_split):
+            raise none_made(absent, out=out, split=split)
     return done, pack(out, info_files=info_files, skip_missing=True)
 
 

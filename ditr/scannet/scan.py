@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,19 @@ from scipy.spatial import cKDTree
 
 from ditr.captures.raw_frame import Unusable
 from ditr.data.classes import MAX_RAW_ID
+from ditr.data_check.pose_mistakes import MISTAKES
 from ditr.errors import Code, DitrError
+from ditr.files import read_json, read_text
 from ditr.scannet.mesh import read_vertices
 from ditr.scannet.scene_text import read_axis_alignment, scene_text_path
 
 LABEL_MAP = Path("meta_data") / "scannetv2-labels.combined.tsv"
+NEAR_M, LEAST_NEAR = 0.10, 0.3
+"""A mesh is made of the scan's frames: of one in its place most points are this near, of another few, by chance."""
+_CLEARLY = 0.6
+"""Of the points, to be near if what is named is the mistake."""
+_TRIED = 2_000
+"""Points of a frame that is not in its place."""
 _BOX_MARGIN_M = 0.05
 
 
@@ -28,6 +36,8 @@ class Scan:
 
     axis_align: np.ndarray
     """(4, 4) float64, raw world to aligned world."""
+    mesh: Path
+    """The file of the vertices."""
     nearest: cKDTree
     """Of the V aligned vertices."""
     instance_of_vertex: np.ndarray
@@ -37,28 +47,47 @@ class Scan:
     box_of_instance: np.ndarray
     """(G + 1, 2, 3) aligned lower and upper corner in metres, 5 cm wider than the instance's vertices on every side."""
 
-    def of_world(self, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As ``label``, of (N, 3) points in the raw world.
+    def of_world(self, xyz: np.ndarray, *, pose_c2w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As ``label``, of (N, 3) points in the raw world, seen by the camera of this pose.
 
         Raises
         ------
         Unusable: the alignment gives coordinates that are not finite.
+        DitrError: most of the points are nowhere near the mesh, which was made of such frames; it says what is likely.
         """
-        aligned = xyz @ self.axis_align[:3, :3].T + self.axis_align[:3, 3]
+        aligned = self.align(xyz)
         if not np.isfinite(aligned).all():
             raise Unusable("the aligned coordinates are not finite")
-        return self.label(aligned)
+        distance_m, vertex = self.nearest.query(aligned)
+        if (share := near_share(distance_m)) < LEAST_NEAR:
+            raise self._misplaced(xyz, pose_c2w, share=share, median_m=float(np.median(distance_m)))
+        return self.label(aligned, vertex)
 
-    def label(self, aligned_xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Instance and raw ScanNet200 id, (N,) int64 each, of (N, 3) aligned points in metres.
+    def align(self, xyz: np.ndarray) -> np.ndarray:
+        """(N, 3) of the raw world in the aligned one."""
+        return np.asarray(xyz @ self.axis_align[:3, :3].T + self.axis_align[:3, 3])
+
+    def label(self, aligned_xyz: np.ndarray, vertex: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Instance and raw ScanNet200 id, (N,) int64 each, of (N, 3) aligned points in metres and the nearest vertices.
 
         A point takes the instance of the nearest vertex however far that is, and none outside the instance's box.
         """
-        instance = self.instance_of_vertex[self.nearest.query(aligned_xyz)[1]]
+        instance = self.instance_of_vertex[vertex]
         box = self.box_of_instance[instance]
         inside = ((aligned_xyz >= box[:, 0]) & (aligned_xyz <= box[:, 1])).all(axis=1)
         instance = np.where(inside, instance, 0)
         return instance, self.raw_id_of_instance[instance]
+
+    def _misplaced(self, xyz: np.ndarray, pose_c2w: np.ndarray, *, share: float, median_m: float) -> DitrError:
+        some = xyz[:: max(1, len(xyz) // _TRIED)]
+        right = (self.align(mistake.of_world(some, pose_c2w)) for mistake in MISTAKES)
+        shares = [near_share(self.nearest.query(xyz)[0]) for xyz in right]
+        likely = int(np.argmax(shares))
+        what = f"{share:.0%} of the frame's points are within {NEAR_M:g} m of this mesh, half are {median_m:.2g} m away"
+        if shares[likely] >= max(_CLEARLY, 2 * share):
+            what += f"; {shares[likely]:.0%} would be near: {MISTAKES[likely].cause}"
+        fix = "export depth in millimetres, and poses from camera to world with OpenCV's axes, of this scan"
+        return DitrError(what, code=Code.DATASET, where=str(self.mesh), fix=fix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +107,15 @@ class ScanLabels:
         return tuple(sorted((self.root / "3D" / self.scene).glob("*")))
 
 
+def near_share(distance_m: np.ndarray) -> float:
+    """Share of points that are near the mesh, by their (N,) distances."""
+    return float(np.mean(distance_m < NEAR_M))
+
+
 def read_label_map(path: Path) -> dict[str, int]:
     """Aggregation label -> raw ScanNet200 id, of ScanNet's table of labels."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t"))
         ids = {row["raw_category"]: int(row["id"]) for row in rows}
     except FileNotFoundError as error:
         raise _broken(path, "no such table of labels") from error
@@ -100,11 +133,19 @@ def read_scan(root: Path, scene: str, *, label_map: Mapping[str, int]) -> Scan:
     """
     folder = root / "3D" / scene
     axis_align = read_axis_alignment(scene_text_path(root, scene))
-    vertices = read_vertices(folder / f"{scene}_vh_clean_2.ply")
+    mesh = folder / f"{scene}_vh_clean_2.ply"
+    vertices = read_vertices(mesh)
     aligned = vertices @ axis_align[:3, :3].T + axis_align[:3, 3]
-    segments = _segments(folder / f"{scene}_vh_clean_2.0.010000.segs.json", vertex_count=len(vertices))
-    objects = _objects(folder / f"{scene}.aggregation.json", label_map)
+    segs = folder / f"{scene}_vh_clean_2.0.010000.segs.json"
+    segments = _segments(segs, vertex_count=len(vertices))
+    aggregation = folder / f"{scene}.aggregation.json"
+    objects = _objects(aggregation, label_map)
     different, segment_of_vertex = np.unique(segments, return_inverse=True)
+    named = {segment for _, _, claimed in objects for segment in claimed}
+    if unknown := named - set(different.tolist()):
+        what = f"{len(unknown):,} of {len(named):,} segments that it names are not in {segs.name}"
+        fix = f"take {aggregation.name} and not that of the mesh of full resolution, _vh_clean.aggregation.json"
+        raise DitrError(what, code=Code.DATASET, where=str(aggregation), fix=fix)
     instance_of_segment = np.zeros(len(different), dtype=np.int64)
     raw_ids = np.zeros(max((instance for instance, _, _ in objects), default=0) + 1, dtype=np.int64)
     for instance, raw_id, claimed in objects:
@@ -113,6 +154,7 @@ def read_scan(root: Path, scene: str, *, label_map: Mapping[str, int]) -> Scan:
     instance_of_vertex = instance_of_segment[segment_of_vertex]
     return Scan(
         axis_align=axis_align,
+        mesh=mesh,
         nearest=cKDTree(aligned),
         instance_of_vertex=instance_of_vertex,
         raw_id_of_instance=raw_ids,
@@ -134,7 +176,7 @@ def _segments(path: Path, *, vertex_count: int) -> np.ndarray:
     """(V,) int64."""
     try:
         segments = np.asarray(_json(path)["segIndices"], dtype=np.int64)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _broken(path, "has no list 'segIndices' of whole numbers") from error
     if segments.shape != (vertex_count,):
         raise _broken(path, f"{segments.size} segment ids for {vertex_count} vertices of the mesh")
@@ -148,7 +190,7 @@ def _objects(path: Path, label_map: Mapping[str, int]) -> list[tuple[int, int, l
             (int(group["objectId"]) + 1, str(group["label"]), [int(segment) for segment in group["segments"]])
             for group in _json(path)["segGroups"]
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _broken(path, "its 'segGroups' do not all have an objectId, a label and segments") from error
     unknown = sorted({label for _, label, _ in objects} - set(label_map))
     if unknown:
@@ -160,7 +202,7 @@ def _objects(path: Path, label_map: Mapping[str, int]) -> list[tuple[int, int, l
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return read_json(path)
     except FileNotFoundError as error:
         raise _broken(path, "no such file") from error
     except ValueError as error:

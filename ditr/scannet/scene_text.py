@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ditr.errors import Code, DitrError
+from ditr.files import read_text
 from ditr.geometry.camera import Intrinsics
 
 
@@ -44,16 +45,19 @@ def _number(path: Path, key: str) -> float:
 
 def _numbers(path: Path, key: str) -> list[float]:
     try:
-        lines = path.read_text().splitlines()
+        lines = read_text(path).splitlines()
     except FileNotFoundError as error:
         raise _broken(path, "no such file") from error
     for line in lines:
         name, _, value = line.partition("=")
         if name.strip() == key:
             try:
-                return [float(number) for number in value.split()]
+                numbers = [float(number) for number in value.split()]
             except ValueError as error:
                 raise _broken(path, f"{key} is {value.strip()!r}, which are not numbers") from error
+            if not np.isfinite(numbers).all():
+                raise _broken(path, f"{key} is {value.strip()!r}, which are not all finite")
+            return numbers
     raise _broken(path, f"has no line {key!r}")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from ditr.data.scannet_sv import Split
 from ditr.data_check.frame_list import FRAME_LISTS, read_frame_list
 from ditr.errors import Code, DitrError
+from ditr.files import read_text
 
 FRAME_STEP = 200
 """Frame numbers of single-view data are multiples of this: every tenth of the frames exported at stride 20."""
@@ -57,7 +58,7 @@ def _frames_of_split(root: Path, split: Split) -> tuple[str, ...]:
 
 def _read_scans(path: Path) -> list[str]:
     """Sorted, as ESAM goes through them."""
-    scenes = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    scenes = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     wrong = [line for line in scenes if not _SCAN.fullmatch(line)]
     if wrong or not scenes:
         what = f"{len(wrong)} lines name no scan, the first is {wrong[0]!r}" if wrong else "the list is empty"
@@ -75,5 +76,13 @@ def _exported_frames(root: Path, scene: str) -> list[str]:
             where=str(folder),
             fix="export the scan's frames at stride 20, or take it out of the list",
         )
-    numbers = sorted(int(path.stem) for path in folder.glob("*.jpg") if path.stem.isdecimal())
-    return [f"{scene}_{number}" for number in numbers if number % FRAME_STEP == 0]
+    files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    wanted = [path for path in files if path.stem.isdecimal() and int(path.stem) % FRAME_STEP == 0]
+    misnamed = [path.name for path in wanted if path.name != f"{int(path.stem)}.jpg"]
+    if misnamed or not wanted:
+        what = f"holds {len(files)} files, none of them <multiple of {FRAME_STEP}>.jpg"
+        if misnamed:
+            what = f"{len(misnamed)} files are not named <multiple of {FRAME_STEP}>.jpg, the first is {misnamed[0]}"
+        fix = f"name frames as ScanNet's exporter does, 0.jpg, {FRAME_STEP}.jpg, and their depth and poses alike"
+        raise DitrError(what, code=Code.DATASET, where=str(folder), fix=fix)
+    return [f"{scene}_{number}" for number in sorted(int(path.stem) for path in wanted)]

@@ -21,7 +21,7 @@ from ditr.model.reproducible import reproducible
 from ditr.progress import Progress
 from ditr.resources import give_back_freed_memory, memory_meter, watching
 from ditr.seeds import derive_seed
-from ditr.spec.models import ScheduleSpec, Spec
+from ditr.spec.models import LossSpec, ScheduleSpec, Spec
 from ditr.training.criterion import Criterion
 from ditr.training.pending import PendingSteps, Span
 from ditr.training.schedule import learning_rate
@@ -32,6 +32,8 @@ FETCH_EVERY_S = {"cpu": 0.0, "cuda": 1.0}
 """How long numbers of steps may stay on a device: a look waits for all that a GPU was told to do, and on the CPU for
 nothing."""
 
+_SENSELESS = 10_000.0
+"""Times the sum of its weights is a loss from which no training has come back."""
 _COMPILING = "compile the engine's kernels"
 
 
@@ -79,8 +81,8 @@ def fit(
     it its 2D feature maps if they are computed online. ``validate`` gets the number of epochs done. Logged are train/*
     of each step, in order, as its numbers come from the device; epoch/* (means over the steps) after each epoch and
     val/* after each validation. A training gives the same bits every time, stopped or not, but on a GPU with
-    MinkowskiEngine. Raises DitrError (run) for a loss or gradient that is not finite, with the frames of the first such
-    step, before anything is saved of it; no step is ever skipped.
+    MinkowskiEngine. Raises DivergedError for a loss or gradient that is not finite, or a loss that makes no sense, of
+    the first such step, before anything is saved of it; no step is ever skipped.
     """
     schedule = spec.schedule
     model.to(device)
@@ -148,7 +150,7 @@ class _Training:
         self.criterion = Criterion(self.spec.loss, esam_compat=self.spec.esam_compat)
         self.engine = engine_of(self.model)
         self.memory = memory_meter(self.device)
-        self.pending = PendingSteps(every_s=FETCH_EVERY_S[self.device.type])
+        self.pending = PendingSteps(every_s=FETCH_EVERY_S[self.device.type], most_loss=_most_loss(self.spec.loss))
         self.compiling = self.at.epoch * self.steps + self.at.step + 1 if self.engine == "triton" else None
         """The step in which the engine's kernels are compiled: minutes, when a machine sees them for the first time."""
 
@@ -242,6 +244,12 @@ class _Training:
     def _log(self, group: str, metrics: Mapping[str, float]) -> None:
         """Of all epochs that are done."""
         self.sink.log(self.at.epoch * self.steps, {f"{group}/{name}": value for name, value in metrics.items()})
+
+
+def _most_loss(loss: LossSpec) -> float:
+    """Above which a loss makes no sense: one who guesses has cross entropies and dice terms of less than ten a head."""
+    weights = loss.classification + loss.mask_bce + loss.mask_dice * max(1.0, loss.dice_final) + loss.semantic
+    return _SENSELESS * max(1.0, weights)
 
 
 def _validation_due(schedule: ScheduleSpec, *, epochs_done: int) -> bool:

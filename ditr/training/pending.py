@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ditr.errors import Code, DitrError
 from ditr.model.injection import require_two_voxels
 from ditr.model.moments import Moment, ms_between
+from ditr.training.divergence import DivergedError
 from ditr.training.step import StepNumbers
 
 
@@ -45,10 +45,12 @@ class PendingSteps:
     Parameters
     ----------
     every_s: how long the first of them may wait; 0 where a look costs nothing.
+    most_loss: of the model's own terms; above it a training has diverged.
     """
 
-    def __init__(self, *, every_s: float) -> None:
+    def __init__(self, *, every_s: float, most_loss: float) -> None:
         self._every_s = every_s
+        self._most_loss = most_loss
         self._steps: list[_Step] = []
         self._since = 0.0
 
@@ -82,8 +84,8 @@ class PendingSteps:
 
         Raises
         ------
-        DitrError: the loss or the gradient of a step is not finite, or a norm of 2D features was over one voxel; of the
-            first such step, after all before it.
+        DivergedError: the loss or the gradient of a step is not finite, or the model's loss makes no sense any more.
+        DitrError: a norm of 2D features was over one voxel. Either is of the first such step, after all before it.
         """
         steps, self._steps = self._steps, []
         if not steps:
@@ -92,19 +94,19 @@ class PendingSteps:
         for step in steps:
             metrics = {name: next(values) for name in step.names}
             require_two_voxels(metrics, where=", ".join(step.frames))
-            _require_finite(step, metrics)
+            self._require_sense(step, metrics)
             span = step.span
             data_ms, step_ms = ms_between(span.idle_since, span.began), ms_between(span.began, span.ended)
             yield step.number, {**metrics, **step.known, "data_ms": data_ms, "step_ms": step_ms}
 
-
-def _require_finite(step: _Step, metrics: Mapping[str, float]) -> None:
-    for name, what in (("loss", "loss"), ("grad_norm", "gradient's norm")):
-        if not math.isfinite(metrics[name]):
-            raise DitrError(
-                f"the {what} is {metrics[name]}; terms: "
-                + ", ".join(f"{term} {metrics[term]:g}" for term in step.terms),
-                code=Code.RUN,
-                where=", ".join(step.frames),
-                fix="look at these frames with `ditr data show` and lower schedule.learning_rate; no step was skipped",
-            )
+    def _require_sense(self, step: _Step, metrics: dict[str, float]) -> None:
+        own = metrics["inst_loss"] + metrics["seg_loss"]
+        for name, what in (("loss", "loss"), ("grad_norm", "gradient's norm")):
+            if not math.isfinite(metrics[name]) or own > self._most_loss:
+                terms = ", ".join(f"{term} {metrics[term]:g}" for term in step.terms)
+                raise DivergedError(
+                    f"the {what} is {metrics[name]:g}; terms: {terms}",
+                    number=step.number,
+                    frames=step.frames,
+                    metrics={**metrics, **step.known},
+                )

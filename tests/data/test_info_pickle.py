@@ -76,6 +76,21 @@ def test_every_protocol_and_both_numpy_paths_are_read(tmp_path, protocol, order,
     assert np.array_equal(read_infos(tmp_path / "a.pkl").frames[0].pose_c2w, pose)
 
 
+def test_paths_that_windows_wrote_are_read(tmp_path):
+    write_infos(tmp_path / "a.pkl", InfoFile(dataset="set", categories={}, frames=(one_frame(),)))
+    whole = read_infos(tmp_path / "a.pkl").frames[0]
+    entries = pickle.loads((tmp_path / "a.pkl").read_bytes())
+    (entry,) = entries["data_list"]
+    entry["lidar_points"]["lidar_path"] = f".\\data\\scannet200-sv\\points\\{whole.points_file}"
+    entry["img_path"] = ".\\data\\scannet200-sv\\" + whole.image.replace("/", "\\")
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps(entries))
+    assert repr(read_infos(tmp_path / "b.pkl").frames[0]) == repr(whole)
+    entry["img_path"] = "2D\\..\\..\\secret.jpg"
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps(entries))
+    with pytest.raises(DitrError, match="leaves the data set's folder"):
+        read_infos(tmp_path / "b.pkl")
+
+
 class Evil:
     def __reduce__(self):
         return os.system, ("touch pwned",)

@@ -85,6 +85,14 @@ def test_ids_out_of_range_are_an_error(broken_copy, kind, value, message):
         broken_copy.frame(0)
 
 
+@pytest.mark.parametrize("kind", ["super_points", "instance_mask", "semantic_mask"])
+def test_ids_of_32_bits_are_told_as_such(broken_copy, kind):
+    path = broken_copy.root / kind / f"{broken_copy.ids[0]}.bin"
+    np.fromfile(path, dtype=np.int64).astype(np.int32).tofile(path)
+    with pytest.raises(DitrError, match="as long as 20,000 int32, one a point; int64 is needed"):
+        broken_copy.frame(0)
+
+
 def test_nan_points_and_impossible_colours_are_errors(broken_copy):
     path = broken_copy.root / "points" / f"{broken_copy.ids[0]}.bin"
     points = np.fromfile(path, dtype=np.float32).reshape(-1, 6)

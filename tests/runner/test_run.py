@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -196,6 +197,25 @@ def test_only_the_evaluation_that_is_written_collects_what_is_written(
     assert outcome.error is None
     assert asked == [(0, False), (1, True)]
     assert load_instances(outcome.planned.folder.instances).num_rows > 0
+
+
+def test_a_training_that_diverges_keeps_the_batch_and_says_how_to_come_to_it_again(
+    tmp_path: Path, tiny_dataset: Dataset
+) -> None:
+    small = ["dataset.name=synthrooms_tiny", "checkpoint=null", "execution.workers=0", "tracking.mlflow=false"]
+    wild = ["schedule.learning_rate=100", "schedule.batch_size=1", "schedule.epochs=9"]
+
+    def failed(path: Path, overrides: list[str]) -> DitrError:
+        spec = load_spec(path, registry=REGISTRY, overrides=overrides)
+        (outcome,) = run_all(plan([spec], registry=REGISTRY, runs=tmp_path, force=False), host=host(StopSignal()))
+        assert isinstance(outcome.error, DitrError)
+        assert (outcome.planned.folder.diverged / "batch.safetensors").is_file()
+        return outcome.error
+
+    first = failed(project_dir() / "specs/baseline.yaml", [*small, *wild])
+    assert "the training diverged in step" in first.what
+    *_, spec, _, seeds = shlex.split(first.fix)
+    assert str(failed(Path(spec), [seeds])) == str(first), "the same step, with the same numbers"
 
 
 def test_a_picture_that_fails_costs_no_number(tmp_path: Path, tiny_dataset: Dataset) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,12 @@ from filelock import FileLock
 from PIL import Image
 from typer.testing import CliRunner
 
-from ditr.captures.manifest import PREPARED
 from ditr.captures.prepare import Preparation
 from ditr.captures.superpoints import UNCOVERED, group_points
 from ditr.cli.data_remove import _made
 from ditr.cli.main import app
 from ditr.data.dataset import open_folder
+from ditr.data.prepared import PREPARED
 from ditr.data_check.check import check_dataset
 from ditr.errors import DitrError
 from ditr.geometry.camera import SCANNET_SV_INTRINSICS, project
@@ -266,14 +267,19 @@ def test_what_cannot_be_made_is_counted_and_named_and_the_rest_is_made(source, p
         (lambda root: (root / "3D" / TRAIN / f"{TRAIN}.aggregation.json").write_text("{"), "JSON"),
         (lambda root: relabel(root, "spaceship"), "'spaceship'"),
         (lambda root: shorten_segments(root), "segment ids for"),
+        (lambda root: name_other_segments(root), "14 of 15 segments that it names are not in"),
+        (lambda root: move_camera(root, lambda pose: pose @ np.diag([1.0, -1, -1, 1])), "OpenGL's"),
+        (lambda root: move_camera(root, np.linalg.inv), "poses go the other way than was said"),
+        (lambda root: scale_depth(root, 5), "depth is 5 times too large"),
+        (lambda root: scale_depth(root, 0.2), "depth is 5 times too small"),
     ],
 )
 def test_each_damage_is_said_by_name(source, damage, said, tmp_path):
     write_meta(source, train=[FRAMES[0]], val=[FRAMES[2]], kind="sv_")
     damage(source)
-    with pytest.raises(DitrError, match="2 listed frames lack a file") as error:
+    with pytest.raises(DitrError, match="none of 1 frames of train could be made") as error:
         prepare(source, tmp_path / "out", settings=settings(source), workers=1)
-    assert error.value.fix.startswith("prepare a frame of train")
+    assert said in error.value.what
     manifest = json.loads((tmp_path / "out" / PREPARED).read_text())
     assert said in str({**manifest["failed"], **manifest["skipped"]}[FRAMES[0]])
     assert manifest["frames"] == 1
@@ -282,6 +288,62 @@ def test_each_damage_is_said_by_name(source, damage, said, tmp_path):
 def relabel(root: Path, label: str) -> None:
     path = root / "3D" / TRAIN / f"{TRAIN}.aggregation.json"
     path.write_text(path.read_text().replace('"wall"', f'"{label}"'))
+
+
+def name_other_segments(root: Path) -> None:
+    """As the aggregation of the mesh of full resolution does."""
+    path = root / "3D" / TRAIN / f"{TRAIN}.aggregation.json"
+    content = json.loads(path.read_text())
+    for group in content["segGroups"]:
+        group["segments"] = [segment + 500 * (segment > 0) for segment in group["segments"]]
+    path.write_text(json.dumps(content))
+
+
+def move_camera(root: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    path = root / "2D" / TRAIN / "pose" / "0.txt"
+    path.write_text(pose_text(change(np.array(path.read_text().split(), dtype=np.float64).reshape(4, 4))))
+
+
+def scale_depth(root: Path, factor: float) -> None:
+    path = root / "2D" / TRAIN / "depth" / "0.png"
+    Image.fromarray((np.array(Image.open(path)) * factor).astype(np.uint16)).save(path)
+
+
+@pytest.mark.parametrize("name", ["200.JPG", "200.png", "000200.jpg"])
+def test_no_frame_is_left_out_for_its_name_without_a_word(source, name, tmp_path):
+    (source / "2D" / TRAIN / "color" / "200.jpg").rename(source / "2D" / TRAIN / "color" / name)
+    with pytest.raises(DitrError, match=rf"1 files are not named .* the first is {name}"):
+        prepare(source, tmp_path / "out", settings=settings(source), workers=1)
+
+
+def test_a_scan_without_a_frame_of_the_list_is_told(source, tmp_path):
+    for number in (0, 200):
+        path = source / "2D" / TRAIN / "color" / f"{number}.jpg"
+        path.rename(path.with_name(f"{number + 7}.jpg"))
+    with pytest.raises(DitrError, match=r"holds 3 files, none of them <multiple of 200>\.jpg"):
+        prepare(source, tmp_path / "out", settings=settings(source), workers=1)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_text_files_of_windows_are_read(raw, source, encoding, tmp_path, prepared):
+    texts = [*(source / "meta_data").iterdir(), *(source / "2D").rglob("*.txt"), *(source / "3D").rglob("*.txt")]
+    for path in texts:
+        path.write_text(path.read_text().replace("\n", "\r\n"), encoding=encoding, newline="")
+    prepare(source, tmp_path / "out", settings=settings(source), workers=1)
+    assert made_files(tmp_path / "out") == made_files(prepared)
+
+
+def test_a_frame_that_was_left_out_for_its_pose_stops_no_run(source, tmp_path):
+    write_meta(source, train=FRAMES[:2], val=FRAMES[2:], kind="sv_")
+    move_camera(source, np.zeros_like)
+    done = prepare(source, tmp_path / "out", settings=settings(source), workers=1)
+    assert dict(done.skipped) == {FRAMES[0]: "the pose is not rigid"}
+    report = check_dataset(open_folder(tmp_path / "out", name="scans"))
+    assert (report.sound, report.broken) == (True, {})
+    assert report.statistics["train frames that were left out when prepared"] == 1
+    (tmp_path / "out" / PREPARED).write_text("{")
+    with pytest.raises(DitrError, match="is damaged"):
+        check_dataset(open_folder(tmp_path / "out", name="scans"))
 
 
 def shorten_segments(root: Path) -> None:

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from ditr.captures.capture import Format, scene_name
 from ditr.captures.convention import Convention
-from ditr.captures.one_camera import kept_camera
+from ditr.captures.one_camera import kept_camera, pinhole
 from ditr.captures.raw_frame import RawFrame
 from ditr.captures.scene import RawScene
 from ditr.captures.text_tables import nearest_in_time, read_numbers
@@ -93,8 +93,12 @@ def _at(files: _Files, time: float) -> Path | None:
 
 
 def _camera(path: Path) -> Intrinsics:
-    width, height, fx, fy, cx, cy = read_numbers(path, columns=6)[0].tolist()
-    return Intrinsics(fx=fx, fy=fy, cx=cx, cy=cy, width=int(width), height=int(height))
+    rows = read_numbers(path, columns=6)
+    if len(rows) != 1:
+        fix = "download the video again"
+        raise DitrError(f"{len(rows)} rows, not one", code=Code.DATASET, where=str(path), fix=fix)
+    width, height, fx, fy, cx, cy = rows[0].tolist()
+    return pinhole(fx, fy, cx, cy, width=width, height=height, where=path)
 
 
 def _pose(row: np.ndarray) -> np.ndarray:

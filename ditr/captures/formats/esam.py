@@ -8,7 +8,7 @@ import numpy as np
 
 from ditr.captures.capture import Format, scene_name
 from ditr.captures.images import by_number, image_size, require_images
-from ditr.captures.one_camera import kept_camera, resized
+from ditr.captures.one_camera import kept_camera, pinhole, resized
 from ditr.captures.raw_frame import PoseFile, RawFrame
 from ditr.captures.scene import RawScene
 from ditr.captures.text_tables import read_lines
@@ -66,4 +66,4 @@ def _camera(path: Path, *, depth: Path) -> Intrinsics:
         fix = "write the matrix K of the depth camera, in pixels of the depth images"
         raise DitrError(what, code=Code.DATASET, where=str(path), fix=fix) from error
     fx, fy, cx, cy = (float(matrix[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2)))
-    return Intrinsics(fx=fx, fy=fy, cx=cx, cy=cy, width=width, height=height)
+    return pinhole(fx, fy, cx, cy, width=width, height=height, where=path)

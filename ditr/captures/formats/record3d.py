@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from scipy.spatial.transform import Rotation
 
 from ditr.captures.capture import Format, scene_name
-from ditr.captures.convention import Convention
+from ditr.captures.convention import Convention, rotation_of
 from ditr.captures.depth_files import read_depth
 from ditr.captures.images import by_number, image_size, require_images
-from ditr.captures.one_camera import kept_camera, resized
+from ditr.captures.one_camera import kept_camera, pinhole, resized
 from ditr.captures.raw_frame import RawFrame
 from ditr.captures.scene import RawScene
 from ditr.errors import Code, DitrError
+from ditr.files import read_json
 from ditr.geometry.camera import Intrinsics
 
 _CONVENTION = Convention(axes="opengl", up="y")
@@ -57,10 +56,10 @@ def read(folder: Path) -> RawScene:
     require_images(folder, colour=tuple(colour.values()), lacking=lacking, fix="export the capture again")
     first = next(iter(colour))
     size, depth_size = image_size(colour[first]), _depth_size(found, depth[first], path)
-    kept = kept_camera(_camera(found, first, size))
+    kept = kept_camera(_camera(found, first, size, path=path))
     frames = []
     for number, image in colour.items():
-        camera = _camera(found, number, size)
+        camera = _camera(found, number, size, path=path)
         of_depth = resized(camera, width=depth_size[0], height=depth_size[1])
         frames.append(
             RawFrame(
@@ -86,7 +85,7 @@ FORMAT = Format(
 
 def _metadata(path: Path) -> _Metadata:
     try:
-        return _Metadata.model_validate(json.loads(path.read_bytes()))
+        return _Metadata.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
@@ -95,11 +94,11 @@ def _metadata(path: Path) -> _Metadata:
     raise DitrError(what, code=Code.DATASET, where=str(path), fix="export the capture again")
 
 
-def _camera(found: _Metadata, number: int, size: tuple[int, int]) -> Intrinsics:
+def _camera(found: _Metadata, number: int, size: tuple[int, int], *, path: Path) -> Intrinsics:
     """Of the frame's image, of ``size`` width and height: what the metadata says is of w x h."""
     own = found.perFrameIntrinsicCoeffs
     fx, fy, cx, cy = own[number] if number < len(own) else (found.K[index] for index in (0, 4, 6, 7))
-    camera = Intrinsics(fx=fx, fy=fy, cx=cx, cy=cy, width=found.w, height=found.h)
+    camera = pinhole(fx, fy, cx, cy, width=found.w, height=found.h, where=path)
     return resized(camera, width=size[0], height=size[1])
 
 
@@ -116,6 +115,6 @@ def _depth_size(found: _Metadata, file: Path, path: Path) -> tuple[int, int]:
 
 def _pose(row: _Numbers) -> np.ndarray:
     pose = np.eye(4)
-    pose[:3, :3] = Rotation.from_quat(row[:4]).as_matrix()
+    pose[:3, :3] = rotation_of(row[:4])
     pose[:3, 3] = row[4:]
     return _CONVENTION.pose_c2w(pose)

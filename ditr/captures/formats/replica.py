@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
 from typing import Any
 
 from ditr.captures.capture import Format, scene_name
 from ditr.captures.images import by_number, image_size
-from ditr.captures.one_camera import kept_camera
+from ditr.captures.one_camera import kept_camera, pinhole
 from ditr.captures.raw_frame import RawFrame
 from ditr.captures.scene import RawScene
 from ditr.captures.text_tables import read_numbers
 from ditr.errors import Code, DitrError
+from ditr.files import read_json
 from ditr.geometry.camera import Intrinsics
 
 _FIX = "download the sequence again"
@@ -71,9 +72,12 @@ def _camera(folder: Path) -> tuple[Intrinsics, float]:
     )
     try:
         if path is not None:
-            found = json.loads(path.read_bytes())["camera"]
+            found = read_json(path)["camera"]
         fx, fy, cx, cy, per_m = (float(found[key]) for key in ("fx", "fy", "cx", "cy", "scale"))
-        return Intrinsics(fx=fx, fy=fy, cx=cx, cy=cy, width=int(found["w"]), height=int(found["h"])), per_m
+        width, height = float(found["w"]), float(found["h"])
+        if not 0 < per_m < math.inf:
+            raise ValueError(f"scale {per_m}")
     except (KeyError, TypeError, ValueError) as error:
         what = f"has no camera with w, h, fx, fy, cx, cy and scale ({error})"
         raise DitrError(what, code=Code.DATASET, where=str(path), fix=_FIX) from error
+    return pinhole(fx, fy, cx, cy, width=width, height=height, where=path or folder), per_m

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from ditr.captures.capture import Format, scene_name
+from ditr.captures.convention import rotation_of
 from ditr.captures.images import image_size
-from ditr.captures.one_camera import kept_camera
+from ditr.captures.one_camera import kept_camera, pinhole
 from ditr.captures.raw_frame import RawFrame
 from ditr.captures.scene import RawScene
 from ditr.captures.text_tables import nearest_in_time, read_lines, read_numbers
@@ -87,7 +87,7 @@ def _pose(row: np.ndarray) -> np.ndarray:
     """Of time, x, y, z, and a quaternion whose real part comes last."""
     pose = np.eye(4)
     pose[:3, 3] = row[1:4]
-    pose[:3, :3] = Rotation.from_quat(row[4:8]).as_matrix()
+    pose[:3, :3] = rotation_of(row[4:8])
     return pose
 
 
@@ -111,4 +111,4 @@ def _camera(folder: Path, *, image: Path) -> Intrinsics:
             where=str(folder),
             fix=said,
         )
-    return Intrinsics(fx=fx, fy=fy, cx=cx, cy=cy, width=width, height=height)
+    return pinhole(fx, fy, cx, cy, width=width, height=height, where=own)
