@@ -21,7 +21,7 @@ from ditr.platforms import unsupported, untried
 from ditr.project import find_project
 from ditr.spec.entries import FolderEntry, GivenEntry, PrecomputedEntry, PretrainedWeights, PythonEntry
 from ditr.spec.models import RegisteredCheckpoint, Spec
-from ditr.spec.registry import Kind, Registry
+from ditr.spec.registry import Kind, Registry, entries_of
 
 _OLDEST_PYTHON = (3, 11)
 _LOW_DISK_GB = 5.0
@@ -59,13 +59,10 @@ def examine(registry: Registry) -> tuple[DoctorLine, ...]:
 
 def lacks(spec: Spec, registry: Registry) -> Iterator[DoctorLine]:
     """What a spec names that is not on this machine: its data set, weights of its 2D source, its checkpoint."""
-    asked: list[tuple[str, str, _Check]] = [("data set", spec.dataset.name, _dataset)]
-    if spec.read_features is not None and spec.read_features.weights is None:
-        asked.append(("2D weights", spec.read_features.source, _weights))
-    if isinstance(spec.checkpoint, RegisteredCheckpoint):
-        asked.append(("checkpoint", spec.checkpoint.name, _checkpoint))
-    for group, name, check in asked:
-        line = _line(group, name, check, registry)
+    for kind, name in entries_of(spec):
+        if kind == "features" and spec.features is not None and spec.features.weights is not None:
+            continue  # other weights than the entry names
+        line = _line(_ONE_OF[kind], name, _CHECKS[kind][1], registry)
         if line.state is not State.OK:
             yield line
 
@@ -266,6 +263,8 @@ _CHECKS: dict[Kind, tuple[str, _Check]] = {
     "features": ("2D weights", _weights),
     "checkpoints": ("checkpoints", _checkpoint),
 }
+
+_ONE_OF: dict[Kind, str] = {"datasets": "data set", "features": "2D weights", "checkpoints": "checkpoint"}
 
 OPTIONAL = tuple(group for group, _ in _CHECKS.values())
 """Groups of lines about what only specs that name it need."""

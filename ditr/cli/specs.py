@@ -8,9 +8,8 @@ from pathlib import Path
 import typer
 
 from ditr.spec.load import LoadedSpec, check_base, load_all
-from ditr.spec.models import RegisteredCheckpoint
 from ditr.spec.problems import Problem, SpecErrors, shown_path
-from ditr.spec.registry import Kind, Registry
+from ditr.spec.registry import Registry, entries_of
 
 
 def load_specs(
@@ -45,14 +44,6 @@ def load_specs(
 
 def _tell_hidden(specs: Sequence[LoadedSpec], registry: Registry) -> None:
     """Which entries of the project stand in place of built-in ones that these specs would else have named."""
-    asked: dict[tuple[Kind, str], None] = {}
-    for loaded in specs:
-        spec = loaded.spec
-        asked["datasets", spec.dataset.name] = None
-        if spec.read_features is not None:
-            asked["features", spec.read_features.source] = None
-        if isinstance(spec.checkpoint, RegisteredCheckpoint):
-            asked["checkpoints", spec.checkpoint.name] = None
-    for kind, name in asked:
+    for kind, name in dict.fromkeys(entry for loaded in specs for entry in entries_of(loaded.spec)):
         if registry.hidden(kind, name):
             typer.echo(f"{name}: {shown_path(registry.file(kind, name))}, in place of the built-in entry", err=True)

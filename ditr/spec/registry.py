@@ -9,10 +9,21 @@ from ditr import paths
 from ditr.errors import Code, DitrError
 from ditr.spec.entries import CheckpointEntry, DatasetEntry, FeatureEntry, FolderEntry, SynthRoomsEntry
 from ditr.spec.explain import check
+from ditr.spec.models import RegisteredCheckpoint, Spec
 from ditr.spec.problems import SpecErrors, allowed, shown_path
 from ditr.spec.yaml_text import read_yaml
 
 Kind = Literal["datasets", "features", "checkpoints"]
+
+
+def entries_of(spec: Spec) -> tuple[tuple[Kind, str], ...]:
+    """Kind and name of each entry that a spec reads."""
+    named: list[tuple[Kind, str]] = [("datasets", spec.dataset.name)]
+    if spec.read_features is not None:
+        named.append(("features", spec.read_features.source))
+    if isinstance(spec.checkpoint, RegisteredCheckpoint):
+        named.append(("checkpoints", spec.checkpoint.name))
+    return tuple(named)
 
 
 class Registry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -57,3 +58,8 @@ def run_arguments(*arms: str, extra: tuple[str, ...] = ()) -> list[str]:
 
 def options(overrides: tuple[str, ...]) -> list[str]:
     return [part for override in overrides for part in ("--set", override)]
+
+
+def ignore_ctrl_c() -> None:
+    """As a shell does for its background jobs; to be called in the new process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ditr.data.dataset import Dataset
 from ditr.paths import project_dir
-from tests.e2e.shell import Shell, command
+from tests.e2e.shell import Shell, command, ignore_ctrl_c
 from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
@@ -38,11 +38,6 @@ def test_a_run_predicts_merges_and_draws_as_view_does(done: Shell, tiny_dataset:
     assert done.ditr("view", "fpn_inject", frame, "--out", str(picture)).returncode == 0
     drawn, seen = (np.asarray(Image.open(path)) for path in (out / "panels" / f"{frame}.png", picture))
     np.testing.assert_array_equal(drawn, seen)
-
-
-def ignore_ctrl_c() -> None:
-    """As a shell does for its background jobs."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def test_weights_with_their_spec_predict_and_the_page_stays_until_ctrl_c(done: Shell, tmp_path: Path) -> None:

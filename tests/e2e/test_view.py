@@ -16,7 +16,7 @@ from PIL import Image
 
 from ditr.data.dataset import Dataset
 from ditr.paths import project_dir
-from tests.e2e.shell import Shell, command
+from tests.e2e.shell import Shell, command, ignore_ctrl_c
 from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
@@ -42,11 +42,6 @@ def test_a_picture_is_written_and_named(done: Shell, frame: str, tmp_path: Path,
     assert asked.stdout.endswith(f"{out}\n")
     assert "2D features" in asked.stdout
     assert np.asarray(Image.open(out)).std() > 20
-
-
-def ignore_ctrl_c() -> None:
-    """As a shell does for its background jobs."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def test_a_page_is_served_until_ctrl_c(done: Shell, frame: str) -> None:
