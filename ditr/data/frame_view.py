@@ -183,7 +183,7 @@ def load_views(folder: Path) -> dict[str, FrameView]:
 
 def _load(path: Path) -> FrameView:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # numpy leaves a damaged one open
             found = {name: file[name] for name in file.files}
         older = found.keys() == _ARRAYS | _OF_OLDER_MAP
         if not older and found.keys() != _ARRAYS | _OF_MAP:

@@ -131,7 +131,8 @@ class EsamSingleView(nn.Module):
                 out = self.backbone(voxels.tensor, inject=inject(added, voxels.tensor.voxels, met))
         if injector is not None:
             injector.features.statistics.update(injector.statistics(added, met=met))
-            injector.features.forget_voxels()
+            if self.training:
+                injector.features.forget_voxels()
         return out
 
     def read_2d(self, batch: Batch, *, statistics: dict[str, Tensor]) -> PointFeatures | None:

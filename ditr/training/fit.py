@@ -19,7 +19,7 @@ from ditr.model.moments import Moment, moment
 from ditr.model.prefetch import Prefetcher, engine_of, replaying
 from ditr.model.reproducible import reproducible
 from ditr.progress import Progress
-from ditr.resources import memory_meter, watching
+from ditr.resources import give_back_freed_memory, memory_meter, watching
 from ditr.seeds import derive_seed
 from ditr.spec.models import LossSpec, ScheduleSpec, Spec
 from ditr.training.criterion import Criterion
@@ -236,8 +236,10 @@ class _Training:
         self.at.begin_epoch()
         self._log("epoch", means)
         self.save()
-        if self.device.type == "cuda" and self.engine == "minkowski":
-            torch.cuda.empty_cache()  # gives torch's cache back to the sparse library, which allocates beside it
+        if self.engine == "minkowski":
+            give_back_freed_memory()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()  # gives torch's cache back to the sparse library, which allocates beside it
 
     def _log(self, group: str, metrics: Mapping[str, float]) -> None:
         """Of all epochs that are done."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -22,6 +24,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def records(done: Shell, tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """Those of the runs, an evaluation, an imported log and a report; paths are given as a whole."""
+    copied = tmp_path_factory.mktemp("copied") / "stores"
+    shutil.copytree(done.stores, copied, ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts", "results.duckdb"))
+    done = replace(done, stores=copied)
     logs = tmp_path_factory.mktemp("logs")
     log = logs / "20260101_000000.log"
     log.write_text(text_log(Training(epochs=1), began=datetime(2026, 1, 1)))

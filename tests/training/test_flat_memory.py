@@ -6,9 +6,11 @@ import gc
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 
-from benchmarks.memory import samples, small_model
+from benchmarks.memory import Watch, growth, samples, small_model, train
 from ditr.data.batch import as_it_is
 from ditr.evaluation.evaluate import evaluate
 from ditr.progress import silent
@@ -18,6 +20,8 @@ from ditr.training.state import TrainingState
 from tests.reference.synthetic_frames import live_sparse_objects
 
 CPU = torch.device("cpu")
+MOST_MIB = 6.0
+"""Of what an allocator may take in 140 steps; 44 KiB a step."""
 
 
 class Looking:
@@ -67,6 +71,29 @@ def test_no_sparse_tensor_outlives_a_step_or_a_frame(tmp_path: Path) -> None:
         gc.enable()
     assert len(looking.alive) == 3 + 1 + 3 + 1, "steps, epoch, frames and their end, validation"
     assert looking.alive == [shared] * 8
+
+
+@pytest.mark.slow
+def test_200_steps_grow_no_threads_no_files_and_no_memory() -> None:
+    """Two epochs and a validation; ``benchmarks/memory.py`` does the same for thousands of steps."""
+    watch = Watch(CPU, every=20)
+    train(200, points=60, device=CPU, watch=watch)
+    looks = [held for step, held in watch.seen.items() if step >= 60]
+    assert len(looks) == 8
+    assert {(held.threads, held.files, held.sparse) for held in looks} == {(looks[0].threads, looks[0].files, 0)}
+    grown = [held.host_mib - looks[0].host_mib for held in looks]
+    assert max(grown) < MOST_MIB, f"MiB above what was held after 60 steps: {grown}"
+
+
+def test_growth_is_the_slope_of_a_line_within_its_error() -> None:
+    rng = np.random.default_rng(0)
+    steps = list(range(0, 1000, 50))
+    slope, error = growth(
+        steps, [300 + 0.02 * step + noise for step, noise in zip(steps, rng.normal(size=20), strict=True)]
+    )
+    assert abs(slope - 0.02) < 3 * error
+    assert 0 < error < 0.002
+    assert growth(steps, [7.0] * 20) == (0.0, 0.0)
 
 
 def test_the_look_would_find_one() -> None:
