@@ -21,6 +21,7 @@ from ditr.spec.entries import GivenEntry, PointsEntry
 from ditr.spec.feature_maps import given_shape
 from ditr.weights.archive import require_checksums
 from ditr.weights.file import reason_of
+from ditr.weights.tuples import require_small_tuples
 
 _DICT_KEY = "pix"
 _NUMPY = ".npy"
@@ -174,6 +175,7 @@ def _content(path: Path) -> object:
     if path.suffix == _NUMPY:
         return torch.from_numpy(np.load(io.BytesIO(raw), allow_pickle=False))
     require_checksums(io.BytesIO(raw))
+    require_small_tuples(io.BytesIO(raw))
     return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -18,6 +19,9 @@ from ditr.spec.problems import Origin, PathSteps, Problem, did_you_mean, dotted
 Scalar = None | bool | int | float | str
 MOST_LEVELS = 50
 """Of maps and lists in each other; what is written by hand has no more than ten."""
+
+MOST_CHARACTERS = 1_000_000
+"""Of a file; the largest is a table of some thousand classes."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,10 @@ def parse(text: str, *, file: str, override: bool = False) -> YamlText:
     if directive and not override:
         line = text[: directive.end()].count("\n") + 1
         return YamlText(None, [Problem(Origin(file, line, 1), "", "a YAML directive; remove this line")])
+    if len(text) > MOST_CHARACTERS:
+        return YamlText(None, [Problem(start, "", f"more than {MOST_CHARACTERS:,} characters")])
+    if _bracket_levels(text) > MOST_LEVELS:  # the parser's time grows with their square
+        return YamlText(None, [Problem(start, "", f"brackets nested more than {MOST_LEVELS} levels deep")])
     yaml = YAML()
     yaml.composer.warn_double_anchors = False  # every anchor is refused below, at its own place
     try:
@@ -217,6 +225,12 @@ class _Reader:
 
     def say(self, origin: Origin, path: PathSteps, what: str) -> None:
         self.problems.append(Problem(origin, dotted(path), what))
+
+
+def _bracket_levels(text: str) -> int:
+    """Of brackets and braces that are open at once; those in quotes and comments count too."""
+    steps = (1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", text))
+    return max(accumulate(steps), default=0)
 
 
 def _is_text(text: str) -> bool:

@@ -22,6 +22,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from ditr.errors import Code, DitrError
 from ditr.weights.archive import require_checksums
 from ditr.weights.saving import DIGEST, digest_of
+from ditr.weights.tuples import require_small_tuples, require_small_tuples_before_zip
 
 Container = Literal["torch", "torch before 1.6", "safetensors"]
 
@@ -118,6 +119,7 @@ def _reader(path: Path) -> Callable[[Path], WeightFile]:
 
 def _read_torch(path: Path) -> WeightFile:
     require_checksums(path)
+    require_small_tuples(path)
     try:
         names = sorted(get_unsafe_globals_in_checkpoint(path))
     except ValueError as error:
@@ -134,6 +136,7 @@ def _read_torch(path: Path) -> WeightFile:
 
 
 def _read_torch_before_zip(path: Path) -> WeightFile:
+    require_small_tuples_before_zip(path)
     content = torch.load(path, map_location="cpu", weights_only=True)
     return _sorted_out(content, path=path, container="torch before 1.6", checked=None)
 

@@ -224,7 +224,7 @@ def capture(name: str, write: Callable[[Path], None]) -> Kind:
 
 KINDS = {
     "record": Kind(write=write_records, read=read_records, guarded=False, share=0.15),
-    "results.duckdb": Kind(write=write_views, read=read_views, share=0.1),
+    "results.duckdb": Kind(write=write_views, read=read_views, remade=True, share=0.1),
     "data set": Kind(write=write_data_set, read=read_data_set, guarded=False, share=0.3),
     "raw scan": Kind(write=write_scans, read=read_scans, guarded=False, share=0.4),
     "capture rgbd": capture("rgbd", write_rgbd),

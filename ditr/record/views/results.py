@@ -5,13 +5,13 @@ from __future__ import annotations
 import fcntl
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 from filelock import FileLock
 
@@ -25,6 +25,7 @@ from ditr.record.views.rows import replace_rows
 if TYPE_CHECKING:
     import duckdb
 
+_T = TypeVar("_T")
 FILE = "results.duckdb"
 _STAMPS = "stamps"
 """The table of what was read: a stamp a folder."""
@@ -39,6 +40,14 @@ class Rows:
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
+
+
+class _DamagedFileError(DitrError):
+    """The file opens, and what a query needs of it is damaged."""
+
+    def __init__(self, why: str, path: Path) -> None:
+        fix = "let the folder of runs be written, and make it anew: ditr results rebuild"
+        super().__init__(f"is damaged: {why}", code=Code.QUERY, where=str(path), fix=fix)
 
 
 class Results:
@@ -90,24 +99,40 @@ class Results:
         ------
         DitrError: there are no results yet, the statement is wrong or not a reading one, or it goes beyond the limits.
         """
-        with self._reading(sql, limits) as connection:
+
+        def rows(connection: duckdb.DuckDBPyConnection) -> Rows:
             cursor = connection.execute(sql)
             columns = tuple(column[0] for column in cursor.description)
             parts = limits.collect(iter(partial(cursor.fetchmany, _ROWS_A_PART), []))
             return Rows(columns, tuple(chain.from_iterable(parts)))
 
+        return self._answer(sql, rows, limits=limits)
+
     def query_to_parquet(self, sql: str, target: Path | BinaryIO, *, limits: QueryLimits = DEFAULT_LIMITS) -> None:
         """Writes the answer as a parquet file; raises as ``query`` does, and for a type that it cannot hold."""
         import pyarrow.parquet
 
-        with self._reading(sql, limits) as connection:
+        def table(connection: duckdb.DuckDBPyConnection) -> pyarrow.Table:
             parts = connection.sql(sql).to_arrow_reader(_ROWS_A_PART)
-            table = pyarrow.Table.from_batches(limits.collect(parts), schema=parts.schema)
+            return pyarrow.Table.from_batches(limits.collect(parts), schema=parts.schema)
+
+        answer = self._answer(sql, table, limits=limits)
         try:
-            pyarrow.parquet.write_table(table, target)
+            pyarrow.parquet.write_table(answer, target)
         except pyarrow.ArrowException as error:
             fix = "Cast it, such as select (ended_at - started_at)::varchar, or choose --format csv."
             raise DitrError(f"parquet cannot hold this answer: {error}", code=Code.QUERY, fix=fix) from error
+
+    def _answer(self, sql: str, read: Callable[[duckdb.DuckDBPyConnection], _T], *, limits: QueryLimits) -> _T:
+        """What is read of the file, which is made anew if it turns out to be damaged inside."""
+        try:
+            with self._reading(sql, limits) as connection:
+                return read(connection)
+        except _DamagedFileError:
+            with suppress(OSError):  # where nothing can be written, that it is damaged is to be told
+                self.rebuild()
+        with self._reading(sql, limits) as connection:
+            return read(connection)
 
     def _behind(self) -> list[Record] | None:
         """Folders that are not as they were when they were read; None for a file that cannot tell, or holds one that is
@@ -178,6 +203,8 @@ class Results:
             except duckdb.OutOfMemoryException as error:
                 raise limits.memory_exceeded() from error
             except duckdb.Error as error:
+                if type(error) is duckdb.Error or isinstance(error, duckdb.IOException | duckdb.FatalException):
+                    raise _DamagedFileError(str(error), path) from error  # a statement's own errors have other classes
                 raise _explained(error, connection) from error
 
     @contextmanager
