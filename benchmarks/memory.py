@@ -1,6 +1,6 @@
 """Whether memory stays flat over thousands of steps of the real training loop, with every added part on.
 
-    python -m benchmarks.memory [--steps 5000] [--every 100] [--device cpu] [--points 500] [--minutes 60]
+    python -m benchmarks.memory [--steps 5000] [--every 100] [--device cpu] [--engine triton] [--points 500] [--minutes 9]
 
 A small model with BiFusion and injection trains on small frames that differ in every step, and is evaluated meanwhile.
 Shown are the MiB that this process holds (and on a GPU those that everything on it holds, sparse library included),
@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 import numpy as np
 import psutil
@@ -35,6 +35,7 @@ from ditr.spec.models import (
     BackboneSpec,
     DatasetSpec,
     DecoderSpec,
+    Engine,
     ExecutionSpec,
     ModelSpec,
     ScheduleSpec,
@@ -56,11 +57,12 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=100, help="steps between two lines")
     parser.add_argument("--points", type=int, default=500)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="ends after so many, whatever the steps")
+    parser.add_argument("--engine", choices=get_args(Engine), default="minkowski")
     add_device(parser)
     arguments = parser.parse_args()
     device: torch.device = arguments.device
     watch = Watch(device, every=arguments.every, seconds=60 * arguments.minutes)
-    train(arguments.steps, points=arguments.points, device=device, watch=watch)
+    train(arguments.steps, points=arguments.points, engine=arguments.engine, device=device, watch=watch)
     watch.conclude()
 
 
@@ -140,17 +142,17 @@ def growth(steps: list[int], values: list[float]) -> tuple[float, float]:
     return float(line[0]), float(np.sqrt(covariance[0, 0]))
 
 
-def train(steps: int, *, points: int, device: torch.device, watch: Watch) -> None:
+def train(steps: int, *, points: int, engine: Engine, device: torch.device, watch: Watch) -> None:
     """At least so many steps, in whole epochs; a validation every fifth epoch."""
     epochs = max(1, round(steps / STEPS_AN_EPOCH))
-    model = small_model()
+    model = small_model(engine)
     held_out = samples(4, points=points, augmented=False)
     spec = Spec(
         name="memory",
         dataset=DatasetSpec(name="none"),
         fusion=FUSION,
         schedule=ScheduleSpec(epochs=epochs, batch_size=BATCH, validate_every=5),
-        execution=ExecutionSpec(workers=0),
+        execution=ExecutionSpec(workers=0, engine=engine),
     )
 
     def validate(epochs_done: int) -> Mapping[str, float]:
@@ -183,7 +185,7 @@ def samples(count: int, *, points: int, augmented: bool) -> SampleSet:
     )
 
 
-def small_model() -> EsamSingleView:
+def small_model(engine: Engine) -> EsamSingleView:
     torch.manual_seed(0)
     return EsamSingleView(
         ModelSpec(
@@ -195,6 +197,7 @@ def small_model() -> EsamSingleView:
         feature_channels=CHANNELS,
         sampling="bilinear",
         query_fraction=0.5,
+        engine=engine,
     )
 
 
