@@ -1,10 +1,10 @@
 """Whether memory stays flat over thousands of steps of the real training loop, with every added part on.
 
-    python -m benchmarks.memory [--steps 5000] [--every 100] [--device cpu] [--engine triton] [--points 500] [--minutes 9]
+    python -m benchmarks.memory [--steps 5000] [--every 100] [--device cpu] [--engine triton] [--points 500]
 
 A small model with BiFusion and injection trains on small frames that differ in every step, and is evaluated meanwhile.
-Shown are the MiB that this process holds (and on a GPU those that everything on it holds, sparse library included),
-its threads and open files, and how many of the sparse library's objects outlive a step. The last lines say what each of
+Shown are the MiB that this process holds (and on a GPU those of torch's tensors and those beside torch's, where the
+sparse library has its own), its threads and open files, and how many of the sparse library's objects outlive a step. The last lines say what each of
 them grew by a step after the warm-up, by least squares.
 """
 
@@ -72,8 +72,10 @@ class Held:
 
     host_mib: float
     """Resident memory of this process."""
-    device_mib: float
-    """Of all that runs on the GPU; 0 without one."""
+    tensors_mib: float
+    """On the GPU, of torch's tensors that are alive; 0 without one."""
+    beside_mib: float
+    """On the GPU, of all but what torch has reserved: the driver's, the sparse library's own."""
     threads: int
     files: int
     """Open files, sockets and pipes."""
@@ -82,22 +84,23 @@ class Held:
 
     @classmethod
     def now(cls, device: torch.device) -> Held:
-        process, on_device = psutil.Process(), 0.0
+        process, tensors, beside = psutil.Process(), 0, 0
         if device.type == "cuda":
             free, total = torch.cuda.mem_get_info(device)
-            on_device = (total - free) / 2**20
+            tensors, beside = torch.cuda.memory_allocated(device), total - free - torch.cuda.memory_reserved(device)
         return cls(
             host_mib=process.memory_info().rss / 2**20,
-            device_mib=on_device,
+            tensors_mib=tensors / 2**20,
+            beside_mib=beside / 2**20,
             threads=process.num_threads(),
             files=process.num_fds(),
             sparse=len(live_sparse_objects()),
         )
 
     def __str__(self) -> str:
-        on_device = f"{self.device_mib:.1f} on the GPU, " if self.device_mib else ""
+        on_device = f"on the GPU {self.tensors_mib:.1f} of tensors and {self.beside_mib:.1f} beside torch's, "
         counts = f"{self.threads} threads, {self.files} files, {self.sparse} sparse objects"
-        return f"{self.host_mib:7.1f} MiB, {on_device}{counts}"
+        return f"{self.host_mib:7.1f} MiB, {on_device if self.beside_mib else ''}{counts}"
 
 
 @dataclass
