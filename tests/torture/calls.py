@@ -72,11 +72,10 @@ def install() -> Calls:
     import duckdb
     import matplotlib.pyplot
     import mlflow.store.tracking.sqlalchemy_store
-    import sqlalchemy
-    import torch
+    import torch._dynamo
     from mlflow import MlflowClient
-    from sqlalchemy.dialects.sqlite import pysqlite
 
+    import ditr.captures.importing
     import ditr.checks.stages
     import ditr.cli.main
     import ditr.evaluation.evaluate
@@ -86,7 +85,10 @@ def install() -> Calls:
     import ditr.report.run_pictures
     import ditr.training.fit
 
-    del alembic, matplotlib, mlflow, sqlalchemy, torch, pysqlite
+    from ditr.features.timm_models import import_timm
+
+    import_timm()
+    del alembic, matplotlib, mlflow, torch
     calls = Calls()
     os.replace = calls.around("rename", os.replace)
     os.rename = calls.around("rename", os.rename)

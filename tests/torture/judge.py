@@ -14,8 +14,8 @@ from tests.torture.views import views_disagree
 Facts = dict[str, Any]
 """By path, what of the file's content must be as it is; None where that it is there is all."""
 
-_TIMED = re.compile(r".*_(ms|ms_mean|mb)|at|(started|ended)_at|wall_s|pid|host|final/wall_s")
-"""Names of values that are of the clock and the machine."""
+_TIMED = re.compile(r".*_(ms|ms_mean|mb)|at|(started|ended)_at|wall_s|pid|host|files")
+"""Names of values that are of the clock and the machine; ``files`` of a kept check are their times."""
 _MACHINE = ("provenance.json", "log.txt", "mlflow.db", "results.duckdb", "state.pt", ".lock", ".png")
 _RENAMED = (
     (re.compile(r"mlartifacts/[0-9a-f]{32}/"), "mlartifacts/RUN/"),
@@ -39,8 +39,9 @@ def facts_of(project: Path) -> Facts:
 
 
 def differences(found: Facts, wanted: Facts) -> list[str]:
-    """In words, of every file that is not as it should be."""
-    lines = [f"left over: {name}" for name in found.keys() - wanted.keys()]
+    """In words, of every file that is not as it should be; what was replaced meanwhile may lie aside."""
+    extra = {_top(name, wanted) for name in found.keys() - wanted.keys() if "/.replaced/" not in name}
+    lines = [f"left over: {name}" for name in extra]
     lines += [f"not there: {name}" for name in wanted.keys() - found.keys()]
     for name in sorted(found.keys() & wanted.keys()):
         if found[name] != wanted[name]:
@@ -78,6 +79,16 @@ def saved_steps(project: Path) -> dict[str, int]:
         steps = -(-plan["samples"] // plan["batch_size"])
         found[path.parent.parent.name] = ledger["epoch"] * steps + ledger["step"]
     return found
+
+
+def _top(name: str, wanted: Facts) -> str:
+    """The outermost folder of a path that is of nothing wanted."""
+    parts = name.split("/")
+    for depth in range(1, len(parts)):
+        folder = "/".join(parts[:depth]) + "/"
+        if not any(other.startswith(folder) for other in wanted):
+            return folder
+    return name
 
 
 def _content(path: Path) -> Any:

@@ -36,7 +36,7 @@ def _eval(project: Path) -> tuple[str, ...]:
 
 
 _WHOLE_MAPS = ("cache/features/*/*/*.npy",)
-_FRAMES = ("data/desk/points/*.bin", "data/desk/super_points/*.bin")
+_WHOLE_FRAMES = ("data/desk/origin/*/*",)
 PHASES: dict[str, Phase] = {
     phase.name: phase
     for phase in (
@@ -47,14 +47,15 @@ PHASES: dict[str, Phase] = {
             arguments=_said("data", "import", "rgbd", "capture/desk", "desk"),
             after=None,
             stopped="stopped",
-            keeps=_FRAMES,
+            keeps=_WHOLE_FRAMES,
             busy="another preparation works on this folder",
         ),
-        Phase(name="importing a log", arguments=_said("import", "esam-log", "esam.log"), after="data making", stopped="stopped"),
+        Phase(name="first record", arguments=_said("import", "esam-log", "first.log"), after="data making", stopped="stopped"),
+        Phase(name="importing a log", arguments=_said("import", "esam-log", "second.log"), after="first record", stopped="stopped"),
         Phase(
             name="extraction",
             arguments=_said("features", "extract", "specs/fused.yaml"),
-            after="importing a log",
+            after="first record",
             stopped="stopped",
             keeps=_WHOLE_MAPS,
         ),

@@ -27,7 +27,7 @@ model:
   decoder: {width: 16, heads: 2, feedforward: 16, mask_levels: [superpoint, superpoint]}
 augmentation: {elastic: null}
 schedule: {epochs: 2, batch_size: 1, validate_every: 1}
-tracking: {panels: 1}
+tracking: {panels: 0}
 execution: {workers: 0, device: cpu}
 """
 ARMS = {
@@ -47,5 +47,6 @@ def write_project(folder: Path) -> None:
         (folder / f"specs/{name}.yaml").write_text(text)
     camera = captures.camera(160, 120)
     captures.rgbd(folder / "capture/desk", captures.takes(camera, count=3), camera)
-    training = Training(epochs=2, iterations=100, validations={1: (0.1, 0.2, 0.3), 2: (0.1, 0.2, 0.3)})
-    (folder / "esam.log").write_text(text_log(training, began=datetime(2026, 1, 1)))
+    for seed, name in enumerate(("first", "second")):
+        training = Training(epochs=2, iterations=100, validations=dict.fromkeys((1, 2), (0.1, 0.2, 0.3)), seed=seed)
+        (folder / f"{name}.log").write_text(text_log(training, began=datetime(2026, 1, 1 + seed)))
