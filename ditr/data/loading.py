@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import resource
 import signal
-import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
@@ -21,6 +20,7 @@ from ditr.data.samples import SampleSet
 from ditr.errors import Code, DitrError
 from ditr.resources import keep_freed_memory
 from ditr.seeds import derive_seed
+from ditr.workers import end_with_parent
 
 
 def batches(
@@ -117,18 +117,7 @@ def _collate(read: list[Sample | _Mistake]) -> Block[Sample] | _Mistake:
 
 def _begin_worker(number: int) -> None:
     keep_freed_memory()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Ends this worker when the process that it reads for has died, even if it was killed.
-
-    Torch's own watchdog looks at the parent's id, which is that of the server, and the server waits for its workers.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "only a worker waits for its parent"
-    parent.join()
-    os._exit(1)
+    end_with_parent()
 
 
 def allow_open_files() -> None:

@@ -29,6 +29,7 @@ from ditr.data_check.split_check import (
     check_splits,
 )
 from ditr.progress import Progress, silent
+from ditr.workers import end_with_parent
 
 REFUSED = frozenset(
     {
@@ -182,6 +183,7 @@ _worker_splits: list[FrameSet] = []
 
 def _start_worker(splits: Iterable[FrameSet]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    end_with_parent()
     _worker_splits[:] = splits
 
 

@@ -21,6 +21,7 @@ from tests.torture.calls import Calls, Harm
 
 LIMIT_S = 120.0
 """No command of the torture's small project takes longer, unless it hangs."""
+_ASKING = {signal.SIGINT, signal.SIGTERM}
 _T = TypeVar("_T")
 
 
@@ -48,8 +49,11 @@ class Command:
         self._out, self._counts = out, out.with_suffix(".json")
         self._counts.unlink(missing_ok=True)
         self._began = time.monotonic()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ASKING)  # until it is the command: what precedes is the torture's
         self.pid = os.fork()
-        if self.pid == 0:
+        if self.pid > 0:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKING)
+        else:
             _become(arguments, at=at, out=out, counts=self._counts, calls=calls, harm=harm, cores=cores)
 
     def send(self, number: signal.Signals, *, to_group: bool = False) -> None:
@@ -114,6 +118,7 @@ def _become(
 
         calls.begin(harm)
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKING)
             main()
             code = 0
         except SystemExit as end:
