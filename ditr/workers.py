@@ -1,10 +1,28 @@
-"""What a process that works for another one does first."""
+"""Processes that work for this one: who starts them answers Ctrl-C for them, and they end with it."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+
+
+@contextmanager
+def born_deaf(*numbers: signal.Signals) -> Iterator[None]:
+    """Processes that are started meanwhile do not hear these signals, not even while they start.
+
+    Ctrl-C reaches every process of the terminal, and a cluster's SIGTERM every process of a group.
+    """
+    resource_tracker.ensure_running()  # which would unblock SIGINT, were it started meanwhile
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_with_parent() -> None:

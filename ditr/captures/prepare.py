@@ -20,7 +20,7 @@ from ditr.captures.work import FrameOutcome, SceneTask, make_scene
 from ditr.data.prepared import PREPARED
 from ditr.errors import Code, DitrError
 from ditr.progress import Progress, silent
-from ditr.workers import end_with_parent
+from ditr.workers import born_deaf, end_with_parent
 
 LOCK = ".prepare.lock"
 """Held while a folder is prepared."""
@@ -121,7 +121,8 @@ def _run(tasks: Sequence[SceneTask], workers: int) -> Iterator[list[FrameOutcome
 
 
 def _results(pool: Executor, tasks: Sequence[SceneTask]) -> Iterator[list[FrameOutcome]]:
-    futures = [pool.submit(make_scene, task) for task in tasks]
+    with born_deaf(signal.SIGINT):
+        futures = [pool.submit(make_scene, task) for task in tasks]
     try:
         for future in as_completed(futures):
             yield future.result()
@@ -142,5 +143,6 @@ def _start_worker() -> None:
     Where every core has a worker, threads of its own would only slow it.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     end_with_parent()
     threadpool_limits(1)

@@ -36,11 +36,10 @@ from ditr.cli.serving import STOPPED, Ending
 from ditr.errors import DitrError, ExitCode
 
 
-
 class _Commands(TyperGroup):
     """Commands that say so when they are stopped, each in its own words or in those for all."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except typer.Exit:

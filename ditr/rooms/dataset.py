@@ -27,7 +27,7 @@ from ditr.progress import Progress, silent
 from ditr.rooms.frames import FrameRecord, FrameTask, make_frame
 from ditr.spec.entries import SYNTHROOMS_VERSION, SplitEntry, SynthRoomsEntry
 from ditr.spec.registry import Registry
-from ditr.workers import end_with_parent
+from ditr.workers import born_deaf, end_with_parent
 
 _MAX_SCENES = 10_000
 
@@ -151,14 +151,10 @@ def _run(tasks: Sequence[FrameTask], workers: int) -> Iterator[FrameRecord]:
         return
     # a fresh interpreter each: forking a process that runs threads (torch, a progress display) can hang
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_start_worker) as pool:
-        yield from pool.map(make_frame, tasks)
-
-
-def _start_worker() -> None:
-    """Ctrl-C is the parent's to answer; workers finish their frame and end with the pool."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
+    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=end_with_parent) as pool:
+        with born_deaf(signal.SIGINT):  # workers finish their frame and end with the pool
+            made = pool.map(make_frame, tasks)
+        yield from made
 
 
 def _infos(records: Sequence[FrameRecord]) -> InfoFile:

@@ -1,4 +1,4 @@
-"""``make torture``: kills, stops and twins of every command that writes; prints what was lost, and 1 if anything was."""
+"""``make torture``: kills, stops and twins of every command that writes; prints what was lost, and 1 if any was."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def main() -> int:
     asked = parser.parse_args()
     torn = False
     calls = install()
-    print(f"| {'phase':26} | {'fault':6} | tried | reached | lost |    s |\n|{'-' * 28}|{'-' * 8}|------:|--------:|-----:|-----:|")
+    print(f"| {'phase':26} | {'fault':6} | tried | reached | lost |    s |")
+    print(f"|{'-' * 28}|{'-' * 8}|------:|--------:|-----:|-----:|")
     with tempfile.TemporaryDirectory() as folder:
         torture = Torture(Path(folder), calls)
         for name in asked.phases or PHASES:

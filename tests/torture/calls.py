@@ -23,7 +23,7 @@ HARMED: tuple[Kind, ...] = ("rename", "mlflow", "sql", "duckdb")
 class Harm:
     """Signals that a process sends itself, or its group, at its ``number``-th call of a kind."""
 
-    kind: Kind
+    kind: str
     number: int
     side: Literal["before", "after"] = "before"
     signals: tuple[signal.Signals, ...] = (signal.SIGKILL,)
@@ -84,7 +84,6 @@ def install() -> Calls:
     import ditr.model.esam
     import ditr.report.run_pictures
     import ditr.training.fit
-
     from ditr.features.timm_models import import_timm
 
     import_timm()

@@ -97,7 +97,7 @@ class Torture:
         if not reached and ended.code != 0:
             lost.append(f"not harmed, and ended with {ended.code}: {ended.said[-500:]}")
         lost += self.mend(phase)
-        return Trial(phase=phase.name, fault=_words(harm), reached=reached, lost=tuple(lost))
+        return Trial(phase=phase.name, fault=in_words(harm), reached=reached, lost=tuple(lost))
 
     def mend(self, phase: Phase) -> list[str]:
         """Gives the command again; what is wrong with what that finds and leaves."""
@@ -130,5 +130,6 @@ def kills(torture: Torture, phase: Phase, *, count: int, draw: random.Random) ->
         yield torture.kill(phase, harm)
 
 
-def _words(harm: Harm | float) -> str:
+def in_words(harm: Harm | float) -> str:
+    """Where a harm is done."""
     return f"after {harm:.2f} s" if isinstance(harm, float) else f"{harm.side} {harm.kind} {harm.number}"

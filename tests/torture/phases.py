@@ -41,7 +41,13 @@ PHASES: dict[str, Phase] = {
     phase.name: phase
     for phase in (
         Phase(name="data making", arguments=_said("data", "make", "rooms"), after=None, stopped="stopped"),
-        Phase(name="data making, 2 cores", arguments=_said("data", "make", "rooms"), after=None, stopped="stopped", cores=2),
+        Phase(
+            name="data making, 2 cores",
+            arguments=_said("data", "make", "rooms"),
+            after=None,
+            stopped="stopped",
+            cores=2,
+        ),
         Phase(
             name="preparing",
             arguments=_said("data", "import", "rgbd", "capture/desk", "desk"),
@@ -50,8 +56,18 @@ PHASES: dict[str, Phase] = {
             keeps=_WHOLE_FRAMES,
             busy="another preparation works on this folder",
         ),
-        Phase(name="first record", arguments=_said("import", "esam-log", "first.log"), after="data making", stopped="stopped"),
-        Phase(name="importing a log", arguments=_said("import", "esam-log", "second.log"), after="first record", stopped="stopped"),
+        Phase(
+            name="first record",
+            arguments=_said("import", "esam-log", "first.log"),
+            after="data making",
+            stopped="stopped",
+        ),
+        Phase(
+            name="importing a log",
+            arguments=_said("import", "esam-log", "second.log"),
+            after="first record",
+            stopped="stopped",
+        ),
         Phase(
             name="extraction",
             arguments=_said("features", "extract", "specs/fused.yaml"),
@@ -64,7 +80,14 @@ PHASES: dict[str, Phase] = {
             arguments=_said("run", "specs/plain.yaml"),
             after="extraction",
             stopped="stopped and saved; to go on: ditr run specs/plain.yaml",
-            busy="another process runs",
+            busy="runs this now",
+        ),
+        Phase(
+            name="training, untracked",
+            arguments=_said("run", "specs/plain.yaml", "--set", "tracking.mlflow=false"),
+            after="data making",
+            stopped="stopped and saved; to go on: ditr run specs/plain.yaml",
+            busy="runs this now",
         ),
         Phase(
             name="training, fused",
@@ -72,7 +95,7 @@ PHASES: dict[str, Phase] = {
             after="extraction",
             stopped="stopped and saved; to go on: ditr run specs/fused.yaml",
             cores=2,
-            busy="another process runs",
+            busy="runs this now",
         ),
         Phase(
             name="--jobs parent",
@@ -80,7 +103,7 @@ PHASES: dict[str, Phase] = {
             after="extraction",
             stopped="stopped and saved; to go on: ditr run specs/plain.yaml",
             cores=2,
-            busy="another process runs",
+            busy="runs this now",
         ),
         Phase(name="evaluation", arguments=_eval, after="training", stopped="stopped"),
         Phase(name="evaluation again", arguments=_eval, after="evaluation", stopped="stopped"),
@@ -115,4 +138,3 @@ class Stage:
 
     def has(self, name: str) -> bool:
         return (self.base / name).is_dir()
-

@@ -48,7 +48,7 @@ def _in_results(file: Path, records: dict[str, Path]) -> list[str]:
         if (state, key, ap50) != (said["state"], said["run_key"], result.get("ap50")):
             lines.append(f"results.duckdb: {folder} is {state}, ap50 {ap50}; its record {said['state']}")
         logged = sum(len(row["metrics"]) for row in _rows(path / "metrics.jsonl"))
-        wanted = {"metrics": logged, "frames": len(_rows(path / "frames.jsonl")), "checks": len(_rows(path / "checks.jsonl"))}
+        wanted = {name: len(_rows(path / f"{name}.jsonl")) for name in ("frames", "checks")} | {"metrics": logged}
         for table, count in wanted.items():
             if counts[table][key] != count:
                 lines.append(f"results.duckdb: {folder} has {counts[table][key]} {table}, its record {count}")
@@ -58,7 +58,8 @@ def _in_results(file: Path, records: dict[str, Path]) -> list[str]:
 def _in_mlflow(runs: Path, records: dict[str, Path]) -> list[str]:
     lines = []
     with closing(sqlite3.connect(f"file:{runs / 'mlflow.db'}?mode=ro", uri=True)) as connection:
-        alive = dict(connection.execute("SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'").fetchall())
+        living = "SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'"
+        alive = dict(connection.execute(living).fetchall())
         tags: dict[str, dict[str, str]] = {run: {} for run in alive}
         for run, key, value in connection.execute("SELECT run_uuid, key, value FROM tags"):
             if run in tags:
