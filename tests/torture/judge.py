@@ -33,7 +33,7 @@ def facts_of(project: Path) -> Facts:
         if path.is_dir():
             if not any(path.iterdir()):
                 found[name + "/"] = None
-        else:
+        elif not path.match("dirty*.patch"):  # of a checkout in which somebody works
             found[name] = _content(path)
     return found
 

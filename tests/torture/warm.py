@@ -109,6 +109,8 @@ def _become(
     try:
         os.setsid()
         os.chdir(at)
+        for name in [name for name in os.environ if name.startswith("DITR_")]:
+            del os.environ[name]  # all of the project is in its folder
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
         output = os.open(out, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_APPEND, 0o644)
         os.dup2(output, 1)
