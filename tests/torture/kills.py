@@ -14,7 +14,7 @@ from tests.torture.calls import HARMED, Calls, Harm
 from tests.torture.judge import Facts, facts_of, half_files, judge, saved_steps
 from tests.torture.phases import PHASES, Phase, Stage
 from tests.torture.project import write_project
-from tests.torture.warm import Command, Ended, in_fork
+from tests.torture.warm import Command, Ended, in_fork, wait_for_those_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +102,7 @@ class Torture:
     def mend(self, phase: Phase) -> list[str]:
         """Gives the command again; what is wrong with what that finds and leaves."""
         project, wanted = self.stage.now, self.reference(phase)
+        wait_for_those_at(project)
         lost = in_fork(partial(half_files, project))
         saved = sum(in_fork(partial(saved_steps, project)).values())
         files = {path: path.stat().st_ino for pattern in phase.keeps for path in project.glob(pattern)}

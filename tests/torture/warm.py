@@ -143,6 +143,21 @@ def _left(session: int, *, patience_s: float) -> tuple[str, ...]:
     return tuple(found.values())
 
 
+def wait_for_those_at(folder: Path) -> None:
+    """Until no process works in the folder: jobs of a killed parent go on to their end."""
+    deadline = time.monotonic() + LIMIT_S
+    while any(_works_at(process, folder) for process in Path("/proc").iterdir() if process.name.isdigit()):
+        assert time.monotonic() < deadline, f"a process is still at work in {folder}"
+        time.sleep(0.05)
+
+
+def _works_at(process: Path, folder: Path) -> bool:
+    try:
+        return (process / "cwd").readlink() == folder.resolve()
+    except OSError:
+        return False
+
+
 def processes_of(session: int) -> dict[int, str]:
     """Of a session, by number, the command lines; those that only wait to be reaped do not count."""
     found = {}
