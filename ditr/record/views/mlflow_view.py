@@ -137,11 +137,12 @@ def _import_mlflow() -> None:
 
 
 def _make_store(path: Path) -> None:
-    """An empty store in place of whatever is there; a process killed meanwhile leaves none half made."""
+    """An empty store in place of whatever is there; a process killed meanwhile leaves none half made. For who holds the
+    lock."""
     _import_mlflow()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    with replacing(path) as beside:
+    with replacing(path, alone=True) as beside:
         SqlAlchemyStore(f"sqlite:///{beside}", artefacts_of(path.parent).as_uri())  # type: ignore[no-untyped-call]
 
 
