@@ -4,8 +4,8 @@
 
 A small model with BiFusion and injection trains on small frames that differ in every step, and is evaluated meanwhile.
 Shown are the MiB that this process holds (and on a GPU those of torch's tensors and those beside torch's, where the
-sparse library has its own), its threads and open files, and how many of the sparse library's objects outlive a step. The last lines say what each of
-them grew by a step after the warm-up, by least squares.
+sparse library has its own), its threads and open files, and how many of the sparse library's objects outlive a step.
+The last lines say what each of them grew by a step after the warm-up, by least squares.
 """
 
 from __future__ import annotations
