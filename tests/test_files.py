@@ -60,7 +60,7 @@ def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:
 def test_drafts_of_killed_processes_go_and_those_of_living_ones_and_of_bugs_stay(tmp_path: Path) -> None:
     kill_while(f"with draft(Path({str(tmp_path)!r}), name='killed') as work:\n    work.folder.result.write_text('x')")
     (left,) = (tmp_path / DRAFTS).glob("killed-*")
-    assert is_abandoned(left / ".claim")
+    assert is_abandoned(left.with_name(f".{left.name}.claim"))
     with pytest.raises(ZeroDivisionError), draft(tmp_path, name="bug"):
         raise ZeroDivisionError
     with draft(tmp_path, name="alive") as alive:
@@ -68,6 +68,6 @@ def test_drafts_of_killed_processes_go_and_those_of_living_ones_and_of_bugs_stay
             raise DitrError("wrong", code="run")  # type: ignore[arg-type]
         assert alive.folder.path.is_dir()
         names = sorted(path.name.partition("-")[0] for path in (tmp_path / DRAFTS).iterdir())
-        assert names == ["alive", "bug"]
+        assert names == [".alive", "alive", "bug"]
     assert records_in(tmp_path) == ()
     assert not Record(tmp_path / DRAFTS / left.name).path.exists()

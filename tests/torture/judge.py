@@ -16,6 +16,7 @@ Facts = dict[str, Any]
 
 _TIMED = re.compile(r".*_(ms|ms_mean|mb)|at|(started|ended)_at|wall_s|pid|host|files")
 """Names of values that are of the clock and the machine; ``files`` of a kept check are their times."""
+_COPIED = "mlartifacts/"
 _MACHINE = ("provenance.json", "log.txt", "mlflow.db", "results.duckdb", "state.pt", ".lock", ".png")
 _RENAMED = (
     (re.compile(r"mlartifacts/[0-9a-f]{32}/"), "mlartifacts/RUN/"),
@@ -34,7 +35,7 @@ def facts_of(project: Path) -> Facts:
             if not any(path.iterdir()):
                 found[name + "/"] = None
         elif not path.match("dirty*.patch"):  # of a checkout in which somebody works
-            found[name] = _content(path)
+            found[name] = None if _COPIED in name else _content(path)
     return found
 
 
