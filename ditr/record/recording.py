@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from ditr.errors import DitrError, Interrupted
-from ditr.files import claiming, is_abandoned, unfinished_in
+from ditr.files import abandoned, claiming, unfinished_in
 from ditr.paths import portable_text
 from ditr.record.folder import Record, find_record, unwritable
 from ditr.record.state import Kind, RecordState, State, now
@@ -189,9 +189,10 @@ def _claim_of(folder: Record) -> Path:
 def _sweep(runs: Path) -> None:
     """Removes drafts whose processes died; for who holds the lock of drafts."""
     for claim in (runs / DRAFTS).glob(f".*{_CLAIM}"):
-        if is_abandoned(claim):
-            shutil.rmtree(claim.with_name(claim.name.removeprefix(".").removesuffix(_CLAIM)), ignore_errors=True)
-            claim.unlink()
+        with abandoned(claim) as dead:
+            if dead:
+                shutil.rmtree(claim.with_name(claim.name.removeprefix(".").removesuffix(_CLAIM)), ignore_errors=True)
+                claim.unlink()
 
 
 def _remove(folder: Record, runs: Path) -> None:
