@@ -38,9 +38,9 @@ def replacing(path: Path, *, durable: bool = True, alone: bool = False) -> Itera
     try:
         with claiming(beside) if durable and not alone else nullcontext():
             yield beside
-        if durable:
-            _sync(beside)
-        beside.replace(path)
+            if durable:
+                _sync(beside)
+            beside.replace(path)
         if durable:
             _sync(path.parent)
     finally:
@@ -87,24 +87,34 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 @contextmanager
 def claiming(path: Path) -> Iterator[None]:
-    """Holds the file, which is made if there is none: while this process lives, ``is_abandoned`` is false of it."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        with suppress(OSError):  # on a file system without locks nothing is ever taken for abandoned
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
+    """Holds the file, which is made if there is none: while this process lives, nobody takes it for abandoned."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            with suppress(OSError):  # on a file system without locks nothing is ever taken for abandoned
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if _is_open_as(path, handle):
+                yield
+                return
+        finally:  # or who looked just before the lock has removed it
+            os.close(handle)
 
 
-def is_abandoned(path: Path) -> bool:
-    """Whether the process that claimed the file has died, on whatever machine; of one that is gone it is false."""
+@contextmanager
+def abandoned(path: Path) -> Iterator[bool]:
+    """Whether the process that claimed the file has died, on whatever machine; nobody can claim it meanwhile."""
     try:
-        with path.open("rb+") as file:
+        file = path.open("rb+")
+    except OSError:  # it is gone
+        yield False
+        return
+    with file:
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+        except OSError:
+            yield False
+        else:
+            yield True
 
 
 def unfinished_in(folder: Path) -> dict[Path, int]:
@@ -116,8 +126,17 @@ def unfinished_in(folder: Path) -> dict[Path, int]:
 def _sweep(path: Path, *, alone: bool) -> None:
     """Removes what killed processes left beside ``path``, of it alone."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        if _UNFINISHED.fullmatch(left.name) and (alone or is_abandoned(left)):
-            left.unlink(missing_ok=True)
+        if _UNFINISHED.fullmatch(left.name):
+            with abandoned(left) if not alone else nullcontext(True) as dead:
+                if dead:
+                    left.unlink(missing_ok=True)
+
+
+def _is_open_as(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 def _sync(path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ditr.errors import DitrError
-from ditr.files import is_abandoned, replacing, write_text
+from ditr.files import abandoned, replacing, write_text
 from ditr.record.folder import Record, records_in
 from ditr.record.recording import DRAFTS, draft
 
@@ -57,10 +57,20 @@ def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_many_that_write_one_file_at_once_disturb_each_other_in_nothing(tmp_path: Path) -> None:
+    code = "from pathlib import Path\nfrom ditr.files import write_text\nimport sys\n"
+    code += f"for number in range(300): write_text(Path({str(tmp_path / 'a.json')!r}), sys.argv[1] * 1000)"
+    writers = [subprocess.Popen([sys.executable, "-c", code, text]) for text in "abcd"]
+    assert [writer.wait() for writer in writers] == [0, 0, 0, 0]
+    (file,) = tmp_path.iterdir()
+    assert file.read_text() in {text * 1000 for text in "abcd"}
+
+
 def test_drafts_of_killed_processes_go_and_those_of_living_ones_and_of_bugs_stay(tmp_path: Path) -> None:
     kill_while(f"with draft(Path({str(tmp_path)!r}), name='killed') as work:\n    work.folder.result.write_text('x')")
     (left,) = (tmp_path / DRAFTS).glob("killed-*")
-    assert is_abandoned(left / ".claim")
+    with abandoned(left.with_name(f".{left.name}.claim")) as dead:
+        assert dead
     with pytest.raises(ZeroDivisionError), draft(tmp_path, name="bug"):
         raise ZeroDivisionError
     with draft(tmp_path, name="alive") as alive:
@@ -68,6 +78,6 @@ def test_drafts_of_killed_processes_go_and_those_of_living_ones_and_of_bugs_stay
             raise DitrError("wrong", code="run")  # type: ignore[arg-type]
         assert alive.folder.path.is_dir()
         names = sorted(path.name.partition("-")[0] for path in (tmp_path / DRAFTS).iterdir())
-        assert names == ["alive", "bug"]
+        assert names == [".alive", "alive", "bug"]
     assert records_in(tmp_path) == ()
     assert not Record(tmp_path / DRAFTS / left.name).path.exists()

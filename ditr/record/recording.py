@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from ditr.errors import DitrError, Interrupted
-from ditr.files import claiming, is_abandoned, unfinished_in
+from ditr.files import abandoned, claiming, unfinished_in
 from ditr.paths import portable_text
 from ditr.record.folder import Record, find_record, unwritable
 from ditr.record.state import Kind, RecordState, State, now
@@ -29,6 +29,7 @@ DRAFTS = ".unfinished"
 """Folder in that of the records, where drafts are."""
 REPLACED = ".replaced"
 """Folder in that of the records, where those are that another one took the place of."""
+_CLAIM = ".claim"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +134,6 @@ class Draft:
         """
         final = Record(self.runs / f"{state.name}-{state.kind}-{state.run_key}")
         self.folder.set_state(state)
-        _claim_of(self.folder).unlink()
         with final.lock():
             before = find_record(self.runs, state.run_key)
             aside = move_aside(before) if before else None
@@ -174,7 +174,7 @@ def draft(runs: Path, *, name: str) -> Iterator[Draft]:
             if isinstance(error, Exception) and not isinstance(error, DitrError | Interrupted):
                 folder.append_log(traceback.format_exc())
                 error.add_note(f"traceback: {folder.log_file}")
-                _claim_of(folder).unlink(missing_ok=True)  # it is to be looked at
+                _claim_of(folder).unlink()  # it is to be looked at
             else:
                 _remove(folder, runs)
             raise
@@ -182,20 +182,23 @@ def draft(runs: Path, *, name: str) -> Iterator[Draft]:
 
 
 def _claim_of(folder: Record) -> Path:
-    """The file that a draft's process holds."""
-    return folder.path / ".claim"
+    """The file that a draft's process holds: beside the draft, which takes its place without it."""
+    return folder.path.with_name(f".{folder.path.name}{_CLAIM}")
 
 
 def _sweep(runs: Path) -> None:
     """Removes drafts whose processes died; for who holds the lock of drafts."""
-    for claim in (runs / DRAFTS).glob("*/.claim"):
-        if is_abandoned(claim):
-            shutil.rmtree(claim.parent, ignore_errors=True)
+    for claim in (runs / DRAFTS).glob(f".*{_CLAIM}"):
+        with abandoned(claim) as dead:
+            if dead:
+                shutil.rmtree(claim.with_name(claim.name.removeprefix(".").removesuffix(_CLAIM)), ignore_errors=True)
+                claim.unlink()
 
 
 def _remove(folder: Record, runs: Path) -> None:
     with _lock(runs):
         shutil.rmtree(folder.path, ignore_errors=True)
+        _claim_of(folder).unlink(missing_ok=True)
         with suppress(OSError):  # not empty: another process works beside
             folder.path.parent.rmdir()
 

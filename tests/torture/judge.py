@@ -14,8 +14,9 @@ from tests.torture.views import views_disagree
 Facts = dict[str, Any]
 """By path, what of the file's content must be as it is; None where that it is there is all."""
 
-_TIMED = re.compile(r".*_(ms|ms_mean|mb)|at|(started|ended)_at|wall_s|pid|host|files")
+_TIMED = re.compile(r".*_(ms|ms_mean|mb)|forward_s|at|(started|ended)_at|wall_s|pid|host|files")
 """Names of values that are of the clock and the machine; ``files`` of a kept check are their times."""
+_COPIED = "mlartifacts/"
 _MACHINE = ("provenance.json", "log.txt", "mlflow.db", "results.duckdb", "state.pt", ".lock", ".png")
 _RENAMED = (
     (re.compile(r"mlartifacts/[0-9a-f]{32}/"), "mlartifacts/RUN/"),
@@ -34,7 +35,7 @@ def facts_of(project: Path) -> Facts:
             if not any(path.iterdir()):
                 found[name + "/"] = None
         elif not path.match("dirty*.patch"):  # of a checkout in which somebody works
-            found[name] = _content(path)
+            found[name] = None if _COPIED in name else _content(path)
     return found
 
 
@@ -103,6 +104,8 @@ def _content(path: Path) -> Any:
 
 def _untimed(value: Any) -> Any:
     if isinstance(value, dict):
+        if _TIMED.fullmatch(str(value.get("name"))):  # a row that is about such a value
+            return value["name"]
         return {name: _untimed(one) for name, one in value.items() if not _TIMED.fullmatch(name)}
     return [_untimed(one) for one in value] if isinstance(value, list) else value
 

@@ -105,7 +105,8 @@ class Torture:
         wait_for_those_at(project)
         lost = in_fork(partial(half_files, project))
         saved = sum(in_fork(partial(saved_steps, project)).values())
-        files = {path: path.stat().st_ino for pattern in phase.keeps for path in project.glob(pattern)}
+        whole = (path for pattern in phase.keeps for path in project.glob(pattern) if not path.name.startswith("."))
+        files = {path: path.stat().st_ino for path in whole}
         again = self.run(phase)
         if again.code != 0:
             return [*lost, f"given again, it ended with {again.code}: {again.said[-800:]}"]

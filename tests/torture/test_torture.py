@@ -1,4 +1,4 @@
-"""A seeded handful of what ``make torture`` does by the hundred: nothing is lost by a kill, a stop or a twin."""
+"""A seeded handful of what ``make torture`` does by the hundred: nothing is lost by a kill or a stop."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from tests.torture.calls import Harm, install
 from tests.torture.kills import Torture, kills
 from tests.torture.phases import PHASES
 from tests.torture.stops import Request, stop
-from tests.torture.twins import twins
 
 calls, draw = install(), random.Random(1)
 with tempfile.TemporaryDirectory() as folder:
     torture = Torture(Path(folder), calls)
     prepare, train = PHASES["preparing"], PHASES["training, untracked"]
-    trials = [*kills(torture, prepare, count=2, draw=draw), *twins(torture, prepare, count=1, draw=draw)]
+    trials = [*kills(torture, prepare, count=1, draw=draw)]
     trials.append(torture.kill(train, Harm(kind="step", number=3, side="after")))
     at = Harm(kind="step", number=4, signals=(signal.SIGTERM,))
     trials.append(stop(torture, train, Request(number=signal.SIGTERM, twice=False, to_group=False, at=at)))
