@@ -7,9 +7,11 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from ditr.machine_errors import unwritten
 
 _UNFINISHED = re.compile(r"\..+\.(\d+)(\.tmp|\.npz|\.part)?(-journal|-wal|-shm|\.wal)?")
 """Names beside which something was being written; the number is the process. Earlier versions ended them otherwise; at
@@ -25,6 +27,10 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     Parameters
     ----------
     durable: wait until the disk has it. Only for what can be made again, and is by the thousand, this is not worth it.
+
+    Raises
+    ------
+    MachineError: the disk is full, the folder is gone, or something else of the machine keeps it from being written.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -34,8 +40,30 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         beside.replace(path)
         if durable:
             _sync(path.parent)
+    except Exception as error:
+        written = _size(beside)
+        if (mistake := unwritten(error, path=path, needs=max(written, _size(path)), frees=written)) is not None:
+            raise mistake from error
+        raise
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(NotADirectoryError):
+            beside.unlink(missing_ok=True)
+
+
+def append(path: Path, text: str) -> None:
+    """Appends to the file, in UTF-8, all of it or nothing but for a power cut; raises as ``replacing`` does."""
+    content, before = memoryview(text.encode()), _size(path)
+    try:
+        with path.open("ab", buffering=0) as file:
+            left = content
+            while left:
+                left = left[file.write(left) :]
+    except OSError as error:
+        if _size(path) > before:
+            os.truncate(path, before)
+        if (mistake := unwritten(error, path=path, needs=len(content))) is not None:
+            raise mistake from error
+        raise
 
 
 def read_text(path: Path) -> str:
@@ -80,6 +108,14 @@ def unfinished_in(folder: Path) -> dict[Path, int]:
     """Every file below the folder that a process was writing, and its number: once that is gone, they are nobody's."""
     found = ((path, _UNFINISHED.fullmatch(path.name)) for path in sorted(folder.rglob(".*")))
     return {path: int(match[1]) for path, match in found if match is not None and path.is_file()}
+
+
+def _size(path: Path) -> int:
+    """Nothing where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _sync(path: Path) -> None:

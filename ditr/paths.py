@@ -56,6 +56,14 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ditr"
 
 
+def tracking_uri() -> str | None:
+    """Address of the server of MLflow's that records are told to (``MLFLOW_TRACKING_URI``, or the project's); None for
+    the file beside them."""
+    project = find_project()
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or (None if project is None else project.tracking.mlflow)
+    return uri.rstrip("/") if uri else None
+
+
 def portable_path(path: Path) -> str:
     """The path as records and reports name it: from the store, the project, ditr itself or the user's home that it lies
     in (``$DITR_DATA/scannet``, ``specs/mine.yaml``, ``ditr:registry/...``, ``~/...``), else by its last name alone."""

@@ -30,8 +30,8 @@ from ditr.cli import (
     view,
 )
 from ditr.cli.host import leave
-from ditr.cli.machine_errors import as_mistake
 from ditr.errors import DitrError, ExitCode
+from ditr.machine_errors import as_mistake
 
 app = typer.Typer(
     name="ditr",
