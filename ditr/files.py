@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ditr.machine_errors import unwritten
+from ditr.machine_errors import size_of, unwritten
 
 _UNFINISHED = re.compile(r"\..+\.(\d+)(\.tmp|\.npz|\.part)?(-journal|-wal|-shm|\.wal)?")
 """Names beside which something was being written; the number is the process. Earlier versions ended them otherwise; at
@@ -41,8 +41,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             _sync(path.parent)
     except Exception as error:
-        written = _size(beside)
-        if (mistake := unwritten(error, path=path, needs=max(written, _size(path)), frees=written)) is not None:
+        if (mistake := unwritten(error, path=path, part=beside)) is not None:
             raise mistake from error
         raise
     finally:
@@ -52,14 +51,14 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 def append(path: Path, text: str) -> None:
     """Appends to the file, in UTF-8, all of it or nothing but for a power cut; raises as ``replacing`` does."""
-    content, before = memoryview(text.encode()), _size(path)
+    content, before = memoryview(text.encode()), size_of(path)
     try:
         with path.open("ab", buffering=0) as file:
             left = content
             while left:
                 left = left[file.write(left) :]
     except OSError as error:
-        if _size(path) > before:
+        if size_of(path) > before:
             os.truncate(path, before)
         if (mistake := unwritten(error, path=path, needs=len(content))) is not None:
             raise mistake from error
@@ -108,14 +107,6 @@ def unfinished_in(folder: Path) -> dict[Path, int]:
     """Every file below the folder that a process was writing, and its number: once that is gone, they are nobody's."""
     found = ((path, _UNFINISHED.fullmatch(path.name)) for path in sorted(folder.rglob(".*")))
     return {path: int(match[1]) for path, match in found if match is not None and path.is_file()}
-
-
-def _size(path: Path) -> int:
-    """Nothing where there is none."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def _sync(path: Path) -> None:

@@ -61,30 +61,40 @@ def as_mistake(error: BaseException) -> MachineError | None:
     return MachineError((error.strerror or "").lower(), number=number, where=_shown(where), fix=_FIXES[number])
 
 
-def unwritten(error: Exception, *, path: Path, needs: int, frees: int = 0) -> MachineError | None:
+def unwritten(error: Exception, *, path: Path, part: Path | None = None, needs: int = 0) -> MachineError | None:
     """Why ``path`` could not be written, in our words; None if it is not the machine's doing, or was said already.
 
     Parameters
     ----------
-    needs: bytes that it has at least.
-    frees: bytes that are free again as soon as what was written of it is removed.
+    part: what there is of it, under another name, until it is whole.
+    needs: bytes that it has at least, where that is more than those of the part and of the ``path`` of before.
     """
-    where, number = _shown(str(path)), _number(error, path.parent)
+    number = _number(error, (path, part))
     if isinstance(error, DitrError) or number is None:
         return None
+    what, fix = os.strerror(number).lower(), _FIXES.get(number, "")
     if number in _FULL:
-        free = frees + _free_bytes(path.parent)
-        what = f"there is no room: it needs more than {needs:,} bytes, and {free:,} are free"
-        return MachineError(what, number=number, where=where, fix=_FIXES[number])
-    if number == errno.ENOENT:
-        fix = "give the command again; who removed the folder, or its disk, should know that it is in use"
-        return MachineError("its folder is not there any more", number=number, where=where, fix=fix)
-    return MachineError(os.strerror(number).lower(), number=number, where=where, fix=_FIXES[number])
+        written = size_of(part) if part else 0
+        most, free = max(needs, written, size_of(path) if part else 0), written + _free_bytes(path.parent)
+        what = f"there is no room: it needs more than {most:,} bytes, and {free:,} are free"
+    elif number == errno.ENOENT:
+        what = "somebody removed it, or its folder, while it was written"
+        fix = "give the command again, when nobody removes what is in use"
+    return MachineError(what, number=number, where=_shown(str(path)), fix=fix)
 
 
-def _number(error: Exception, folder: Path) -> int | None:
-    """What kept a file in the folder from being written; compiled writers raise errors of their own, without one."""
-    if not folder.is_dir():
+def size_of(path: Path) -> int:
+    """In bytes; 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _number(error: Exception, paths: tuple[Path, Path | None]) -> int | None:
+    """What kept a file from being written; compiled writers raise errors of their own, without one."""
+    folder = paths[0].parent
+    if not folder.is_dir() or (isinstance(error, FileNotFoundError) and error.filename in map(str, paths)):
         return errno.ENOENT
     if isinstance(error, OSError) and error.errno in _FIXES:
         return error.errno

@@ -165,9 +165,7 @@ def test_a_rebuild_makes_the_same_again(
     assert "ditr results rebuild" in error.value.fix
     monkeypatch.setenv("DITR_RUNS", str(folder.path.parent))
     done = CliRunner().invoke(app, ["results", "rebuild"], catch_exceptions=False)
-    assert done.stdout.splitlines() == [
-        f"{name}: 2 records" for name in ("results.duckdb", "mlflow.db")
-    ]
+    assert done.stdout.splitlines() == [f"{name}: 2 records" for name in ("results.duckdb", "mlflow.db")]
     assert content() == before
 
 

@@ -15,10 +15,10 @@ from tests.stores.phases import PHASES, Phase, Stores
 from tests.stores.sandbox import warm_up
 from tests.stores.trials import (
     Whole,
-    as_a_stranger,
     do_in,
     on_a_full_disk,
     on_a_read_only_disk,
+    on_anothers_folder,
     undisturbed,
     with_its_folder_removed,
 )
@@ -73,7 +73,7 @@ def _faults(
             lambda root, share=share: on_a_full_disk(phase, given, root, whole=whole, share=share) for share in shares
         ],
         "read-only": [lambda root: on_a_read_only_disk(phase, given, root, whole=whole)],
-        "another user's": [lambda root: as_a_stranger(phase, given, root, whole=whole)],
+        "another user's": [lambda root: on_anothers_folder(phase, given, root, whole=whole)],
         "folder removed": [
             lambda root, at=at: with_its_folder_removed(phase, given, root, whole=whole, at=at)
             for at in range(1, removals + 1)

@@ -129,7 +129,8 @@ def _imported_log(stores: Stores) -> tuple[str, ...]:
 
 def _logged_numbers(stores: Stores) -> Any:
     (folder,) = stores.at("runs").glob("*-imported-*")
-    return json.loads((folder / "result.json").read_text())["ap50"], (folder / "metrics.jsonl").read_text()
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return json.loads((folder / "result.json").read_text())["ap50"], [(row["step"], row["metrics"]) for row in rows]
 
 
 PHASES = {
@@ -158,14 +159,18 @@ PHASES = {
         Phase(
             name="eval",
             place="runs",
-            command=lambda stores: ("eval", SPEC, *SETS, "--checkpoint", str(stores.root / "weights/model.safetensors")),
+            command=lambda stores: (
+                "eval", SPEC, *SETS, "--checkpoint", str(stores.root / "weights/model.safetensors")
+            ),
             numbers=_eval_numbers,
             needs={"cache": ("datasets", "features", "checks"), "runs": ("mlflow.db",)},
         ),
         Phase(
             name="predict",
             place="out",
-            command=lambda stores: ("predict", "bifusion", "synthrooms_tiny", "--out", str(stores.at("out") / "predicted")),
+            command=lambda stores: (
+                "predict", "bifusion", "synthrooms_tiny", "--out", str(stores.at("out") / "predicted")
+            ),
             numbers=_predicted,
             needs={"cache": ("datasets", "features", "checks"), "runs": ("",)},
         ),
@@ -173,7 +178,8 @@ PHASES = {
             name="query --out",
             place="out",
             command=lambda stores: (
-                "query", "select * from metrics, range(200)", "--format", "csv", "--out", str(stores.at("out") / "rows.csv")
+                "query", "select * from metrics, range(200)",
+                "--format", "csv", "--out", str(stores.at("out") / "rows.csv"),
             ),
             numbers=lambda stores: _digest(stores.at("out") / "rows.csv"),
             needs={"runs": ("",)},
@@ -189,7 +195,9 @@ PHASES = {
             numbers=lambda stores: _digest(stores.at("out") / "rows.parquet"),
             needs={"runs": ("",)},
         ),
-        Phase(name="import", place="data", command=_capture, numbers=lambda stores: _tree(stores.at("data"))),
+        Phase(name="import", place="data", command=_capture, numbers=lambda stores: {
+                name: digest for name, digest in _tree(stores.at("data")).items() if not name.endswith(".json")
+            },),
         Phase(
             name="import esam-log",
             place="runs",

@@ -6,8 +6,8 @@ import json
 import os
 import re
 import shutil
-import stat
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,19 @@ from PIL import Image
 
 from ditr.weights.file import read_weight_file
 from tests.stores.phases import Phase, Place, Stores
-from tests.stores.sandbox import Said, ditr, grow_disk, mount_disk, mount_read_only, sandboxed, unmount
+from tests.stores.sandbox import (
+    Said,
+    ditr,
+    grow_disk,
+    mount_disk,
+    mount_read_only,
+    obey_permissions,
+    sandboxed,
+    unmount,
+)
 
 PLENTY = 2**30
-_STRANGER = 54321
+STRANGER = 54321
 _PLACES: tuple[Place, ...] = ("runs", "cache", "data", "out")
 _ROOM = re.compile(r"[\d,.]+ (bytes|GiB|MiB)\b.* free", re.DOTALL)
 
@@ -88,26 +97,27 @@ def on_a_read_only_disk(phase: Phase, given: Stores, root: Path, *, whole: Whole
     return sandboxed(work)
 
 
-def as_a_stranger(phase: Phase, given: Stores, root: Path, *, whole: Whole) -> str:
-    """What the phase writes to and reads from is another user's, who lets nobody in; then lets in all."""
+def on_anothers_folder(phase: Phase, given: Stores, root: Path, *, whole: Whole) -> str:
+    """What the phase writes to is another user's, who lets nobody in; then it is ours."""
 
     def work() -> str:
         stores = _lay_out(phase, given, root)
         place = stores.at(phase.place)
         before = _tree(place)
-        for folder in (root, *root.parents):
-            folder.chmod(folder.stat().st_mode | 0o555)
-        place.chmod(0o700)
-        said = _call(phase, stores, prepare=become_stranger)
-        came = _judge(phase, said, stores, before=before)
-        _open(place)
-        return came + _again(phase, stores, whole, prepare=become_stranger)
+        mine = place.stat()
+        with suppress(OSError):  # in a user namespace there is no other user
+            os.chown(place, STRANGER, STRANGER)
+        place.chmod(0o700 if place.stat().st_uid == STRANGER else 0)
+        said = _call(phase, stores, prepare=obey_permissions)
+        os.chown(place, mine.st_uid, mine.st_gid)
+        place.chmod(0o755)
+        return _judge(phase, said, stores, before=before) + _again(phase, stores, whole)
 
     return sandboxed(work)
 
 
 def with_its_folder_removed(phase: Phase, given: Stores, root: Path, *, whole: Whole, at: int) -> str:
-    """Somebody removes all that is there when the phase is about to finish its ``at``-th file; then it is called again."""
+    """Somebody removes all that is there when the phase finishes its ``at``-th file; then it is called again."""
 
     def work() -> str:
         stores = _lay_out(phase, given, root)
@@ -119,14 +129,6 @@ def with_its_folder_removed(phase: Phase, given: Stores, root: Path, *, whole: W
         return came + _again(phase, stores, whole)
 
     return sandboxed(work)
-
-
-def become_stranger() -> None:
-    """A user whom the machine does not know, without a home, as in a container."""
-    os.setgroups([])
-    os.setgid(_STRANGER)
-    os.setuid(_STRANGER)
-    os.environ.pop("HOME", None)
 
 
 def _lay_out(phase: Phase, given: Stores, root: Path, *, disk: int | None = None) -> Stores:
@@ -187,8 +189,8 @@ def _judge(
     return "refused"
 
 
-def _again(phase: Phase, stores: Stores, whole: Whole, *, prepare: Callable[[], object] = lambda: None) -> str:
-    said = _call(phase, stores, prepare=prepare)
+def _again(phase: Phase, stores: Stores, whole: Whole) -> str:
+    said = _call(phase, stores)
     assert said.code == 0, said
     assert phase.numbers(stores) == whole.numbers, "the same command gives the same numbers once the fault is gone"
     left = [path.name for path in stores.at(phase.place).rglob(".*.part")]
@@ -237,12 +239,6 @@ def _remove_at(place: Path, at: int) -> None:
         return honest(self, target)
 
     Path.replace = replace  # type: ignore[method-assign]
-
-
-def _open(folder: Path) -> None:
-    for path in (folder, *folder.rglob("*")):
-        if not path.is_symlink():
-            path.chmod(path.stat().st_mode | stat.S_IRWXO)
 
 
 def _used(folder: Path) -> int:

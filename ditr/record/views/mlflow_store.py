@@ -9,6 +9,8 @@ import sqlite3
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit, urlunsplit
@@ -113,11 +115,8 @@ class LocalStore:
 
     def _make(self) -> None:
         """An empty store in place of whatever is there; a process killed meanwhile leaves none half made."""
-        import_mlflow()
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
         with replacing(self.path) as beside:
-            SqlAlchemyStore(f"sqlite:///{beside}", self.artefacts)  # type: ignore[no-untyped-call]
+            migrate(beside, artefacts=self.artefacts)
             for ending in ("-journal", "-wal", "-shm"):  # of the old file: SQLite would play them into the new one
                 self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
 
@@ -211,12 +210,43 @@ def import_mlflow() -> None:
         os.environ.setdefault(name, value)
     import mlflow  # noqa: F401  (its loggers are there once it is imported)
 
-    for name, level in (("mlflow", logging.WARNING), ("alembic", logging.WARNING), ("urllib3", logging.ERROR)):
-        logging.getLogger(name).setLevel(level)  # urllib3 warns of every repetition
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("mlflow.store.db.utils", "urllib3"):  # tracebacks and repetitions of what we say in a line
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def migrate(path: Path, *, artefacts: str) -> None:
+    """Makes an empty store there, which takes seconds."""
+    import_mlflow()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore(f"sqlite:///{path}", artefacts)  # type: ignore[no-untyped-call]
 
 
 def _mismatch(columns: set[tuple[str, str]], versions: list[str]) -> str | None:
     """What is not as this version of MLflow makes it."""
+    layout = _layout()
+    if unknown := set(versions) - layout.revisions:
+        return f"a newer MLflow than the one here made it: its revision is {', '.join(sorted(unknown))}"
+    if versions != [layout.head] or not layout.columns <= columns:
+        return "it was made by an older MLflow, or its migration ended midway"
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """Of a store of the MLflow that is here."""
+
+    head: str | None
+    revisions: frozenset[str]
+    """Of its making, and of those of all versions before."""
+    columns: frozenset[tuple[str, str]]
+    """Table and column."""
+
+
+@cache
+def _layout() -> _Layout:
     import_mlflow()
     from alembic.script import ScriptDirectory
     from mlflow.store import db_migrations
@@ -224,13 +254,12 @@ def _mismatch(columns: set[tuple[str, str]], versions: list[str]) -> str | None:
     from mlflow.store.tracking.dbmodels import models  # noqa: F401  (makes the tables known)
 
     script = ScriptDirectory(str(Path(db_migrations.__file__).parent))
-    known = {revision.revision for revision in script.walk_revisions()}
-    if unknown := set(versions) - known:
-        return f"a newer MLflow than the one here made it: its revision is {', '.join(sorted(unknown))}"
-    wanted = {(table.name, column.name) for table in Base.metadata.tables.values() for column in table.columns}
-    if versions != [script.get_current_head()] or not wanted <= columns:
-        return "it was made by an older MLflow, or its migration ended midway"
-    return None
+    tables = Base.metadata.tables.values()
+    return _Layout(
+        head=script.get_current_head(),
+        revisions=frozenset(revision.revision for revision in script.walk_revisions()),
+        columns=frozenset((table.name, column.name) for table in tables for column in table.columns),
+    )
 
 
 def _without_password(uri: str) -> str:
