@@ -76,7 +76,8 @@ def unwritten(error: Exception, *, path: Path, part: Path | None = None, needs: 
     if number in _FULL:
         written = size_of(part) if part else 0
         most, free = max(needs, written, size_of(path) if part else 0), written + _free_bytes(path.parent)
-        what = f"there is no room: it needs more than {most:,} bytes, and {free:,} are free"
+        needed = f"it needs more than {most:,} bytes, and {free:,}" if most else f"{free:,} bytes"
+        what = f"there is no room: {needed} are free"
     elif number == errno.ENOENT:
         what = "somebody removed it, or its folder, while it was written"
         fix = "give the command again, when nobody removes what is in use"

@@ -193,7 +193,8 @@ class _Work:
         try:
             self.host.draw(folder, evaluation)
         except Exception as error:
-            folder.append_log(f"drawing failed: {traceback.format_exc()}")
+            with suppress(OSError):  # for which there may be no room either
+                folder.append_log(f"drawing failed: {traceback.format_exc()}")
             return error
         return None
 

@@ -27,8 +27,8 @@ from tests.stores.trials import (
 def main() -> int:
     """Prints a row a phase and fault as it is done, then everything that was not to come."""
     parser = argparse.ArgumentParser(prog="python -m tests.stores", description=__doc__)
-    parser.add_argument("--sizes", type=int, default=12, help="sizes of the full disk")
-    parser.add_argument("--removals", type=int, default=6, help="moments at which the folder is removed")
+    parser.add_argument("--sizes", type=int, default=8, help="sizes of the full disk")
+    parser.add_argument("--removals", type=int, default=4, help="moments at which the folder is removed")
     parser.add_argument("phases", nargs="*", help=f"of {', '.join(PHASES)}; all without")
     asked = parser.parse_args()
     found: list[str] = []
