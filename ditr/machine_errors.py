@@ -99,11 +99,11 @@ def _number(error: Exception, paths: tuple[Path, Path | None]) -> int | None:
         return errno.ENOENT
     if isinstance(error, OSError) and error.errno in _FIXES:
         return error.errno
-    full = (one.errno for one in _chain(error) if isinstance(one, OSError) and one.errno in _FULL)
+    full = (one.errno for one in causes(error) if isinstance(one, OSError) and one.errno in _FULL)
     return next(full, errno.ENOSPC if _free_bytes(folder) < _SMALLEST_BYTES else None)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """The error and those that it came of."""
     found: BaseException | None = error
     for _ in range(8):

@@ -29,6 +29,7 @@ from ditr.data_check.split_check import (
     check_splits,
 )
 from ditr.progress import Progress, silent
+from ditr.workers import born_deaf, end_with_parent
 
 REFUSED = frozenset(
     {
@@ -173,7 +174,9 @@ def _findings(dataset: Dataset, workers: int) -> Iterator[FrameFindings]:
     # has other modules to hold.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(splits,)) as pool:
-        yield from pool.map(_check_task, tasks, chunksize=_FRAMES_A_TASK)
+        with born_deaf(signal.SIGINT):
+            checked = pool.map(_check_task, tasks, chunksize=_FRAMES_A_TASK)
+        yield from checked
 
 
 _worker_splits: list[FrameSet] = []
@@ -181,7 +184,7 @@ _worker_splits: list[FrameSet] = []
 
 
 def _start_worker(splits: Iterable[FrameSet]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    end_with_parent()
     _worker_splits[:] = splits
 
 

@@ -3,9 +3,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -181,23 +178,6 @@ def test_no_files_stay_of_runs_that_are_no_longer_there(folder: Record, make_run
     view(folder).catch_up()
     (run,) = children(folder)
     assert [path.name for path in files.iterdir()] == [run.info.run_id]
-
-
-def test_a_store_whose_making_was_killed_does_not_block_the_next(folder: Record) -> None:
-    """Wherever the process that makes it is killed, there is no store or a whole one."""
-    store = folder.path.parent / "mlflow.db"
-    store.unlink()
-    code = "import sys; from pathlib import Path; from ditr.record.views import mlflow_view as v\n"
-    code += "import mlflow.store.db.utils as u, os, signal\n"
-    code += "honest = u._initialize_tables\n"
-    code += "def killed(engine):\n    honest(engine)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-    code += "u._initialize_tables = killed\n"
-    code += f"v.MlflowView(Path({str(folder.path.parent)!r})).catch_up()\n"
-    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert not store.exists()
-    view(folder).catch_up()
-    assert len(children(folder)) == 1
 
 
 def test_the_page_of_an_experiment_is_a_view_that_it_holds(folder: Record) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ditr.errors import Code, DitrError, in_short
 from ditr.files import replacing, write_text
+from ditr.machine_errors import causes
 from ditr.paths import tracking_uri
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ class MlflowStore(Protocol):
 
     def require_usable(self) -> None:
         """Raises StoreError where it cannot be read and written now, after seconds."""
+
+    def explain(self, error: BaseException) -> StoreError | None:
+        """What an error of MLflow's says of the store; None if nothing."""
 
     def remove_files(self, run_id: str) -> None:
         """Those of a deleted run, where MLflow would leave them."""
@@ -114,26 +118,34 @@ class LocalStore:
         shutil.rmtree(self._files, ignore_errors=True)
 
     def _make(self) -> None:
-        """An empty store in place of whatever is there; a process killed meanwhile leaves none half made."""
-        with replacing(self.path) as beside:
+        """An empty store in place of whatever is there; a process killed meanwhile leaves none half made. For who holds
+        the lock."""
+        with replacing(self.path, alone=True) as beside:
             migrate(beside, artefacts=self.artefacts)
             for ending in ("-journal", "-wal", "-shm"):  # of the old file: SQLite would play them into the new one
                 self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
+
+    def explain(self, error: BaseException) -> StoreError | None:
+        found = next((one for one in causes(error) if isinstance(one, sqlite3.Error)), None)
+        return None if found is None else self._explained(found)
 
     @contextmanager
     def _explaining(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            kind = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without its subkind
-            what, fix = f"is no store of MLflow's, or damaged: {error}", _ANEW
-            if kind in _LOCKED:
-                what, fix = "another program holds it locked", "End that"
-            elif kind in _UNWRITABLE:
-                what, fix = "it cannot be written", "Let it and its folder be written by you"
-            elif kind in _FULL:
-                what, fix = f"the disk does not take it: {error}", "Make room there"
-            raise StoreError(what, code=Code.RUN, where=str(self.path), fix=fix) from error
+            raise self._explained(error) from error
+
+    def _explained(self, error: sqlite3.Error) -> StoreError:
+        kind = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without its subkind
+        what, fix = f"is no store of MLflow's, or damaged: {error}", _ANEW
+        if kind in _LOCKED:
+            what, fix = "another program holds it locked", "End that"
+        elif kind in _UNWRITABLE:
+            what, fix = "it cannot be written", "Let it and its folder be written by you"
+        elif kind in _FULL:
+            what, fix = f"the disk does not take it: {error}", "Make room there"
+        return StoreError(what, code=Code.RUN, where=str(self.path), fix=fix)
 
 
 class ServerStore:
@@ -170,6 +182,9 @@ class ServerStore:
             what = f"it does not answer as a server of MLflow's does: {in_short(error)}"
             fix = "Start it, or let MLFLOW_TRACKING_URI name one that runs"
             raise StoreError(what, code=Code.RUN, where=_without_password(self.uri), fix=fix) from error
+
+    def explain(self, error: BaseException) -> StoreError | None:
+        return None
 
     def remove_files(self, run_id: str) -> None:
         """They are the server's: `mlflow gc` removes them there."""

@@ -97,7 +97,15 @@ class MlflowView:
         """Of the store, made if there is none, while no other process writes there."""
         with self._lock():
             self.store.require_usable()
-            yield client_of(self.store)
+            try:
+                yield client_of(self.store)
+            except DitrError:
+                raise
+            except Exception as error:  # of MLflow, which wraps what its database or its server said
+                self.store.require_usable()
+                if (why := self.store.explain(error)) is not None:
+                    raise why from error
+                raise
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

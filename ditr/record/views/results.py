@@ -180,7 +180,7 @@ class Results:
         import duckdb
 
         folders = records_in(self.runs)
-        with replacing(self.path) as beside:
+        with replacing(self.path, alone=True) as beside:
             try:
                 _write(beside, folders)
             except duckdb.Error as error:
