@@ -121,7 +121,12 @@ class LocalStore:
         """An empty store in place of whatever is there; a process killed meanwhile leaves none half made. For who holds
         the lock."""
         with replacing(self.path, alone=True) as beside:
-            migrate(beside, artefacts=self.artefacts)
+            try:
+                migrate(beside, artefacts=self.artefacts)
+            except Exception as error:  # of MLflow, which wraps what SQLite said
+                if (why := self.explain(error)) is not None:
+                    raise why from error
+                raise
             for ending in ("-journal", "-wal", "-shm"):  # of the old file: SQLite would play them into the new one
                 self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
 
