@@ -13,6 +13,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from ditr.machine_errors import size_of, unwritten
+
 _UNFINISHED = re.compile(r"\..+\.(\d+)(\.tmp|\.npz|\.part)?(-journal|-wal|-shm|\.wal)?")
 """Names beside which something was being written; the number is the process. Earlier versions ended them otherwise; at
 the end stands what SQLite and DuckDB write beside a file."""
@@ -31,11 +33,15 @@ def replacing(path: Path, *, durable: bool = True, alone: bool = False) -> Itera
         what is left of such files is for who knows their folder.
     alone: the caller holds a lock, so that no other process writes this file; a database, which locks files in its own
         way, has to be written so.
+
+    Raises
+    ------
+    MachineError: the disk is full, the folder is gone, or something else of the machine keeps it from being written.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    if durable:
-        _sweep(path, alone=alone)
     try:
+        if durable:
+            _sweep(path, alone=alone)
         with claiming(beside) if durable and not alone else nullcontext():
             yield beside
             if durable:
@@ -43,8 +49,29 @@ def replacing(path: Path, *, durable: bool = True, alone: bool = False) -> Itera
             beside.replace(path)
         if durable:
             _sync(path.parent)
+    except Exception as error:
+        if (mistake := unwritten(error, path=path, part=beside)) is not None:
+            raise mistake from error
+        raise
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(NotADirectoryError):
+            beside.unlink(missing_ok=True)
+
+
+def append(path: Path, text: str) -> None:
+    """Appends to the file, in UTF-8, all of it or nothing but for a power cut; raises as ``replacing`` does."""
+    content, before = memoryview(text.encode()), size_of(path)
+    try:
+        with path.open("ab", buffering=0) as file:
+            left = content
+            while left:
+                left = left[file.write(left) :]
+    except OSError as error:
+        if size_of(path) > before:
+            os.truncate(path, before)
+        if (mistake := unwritten(error, path=path, needs=len(content))) is not None:
+            raise mistake from error
+        raise
 
 
 def read_text(path: Path) -> str:

@@ -23,6 +23,7 @@ from ditr.data.scannet_sv import depth_path, world_pose_path
 from ditr.errors import DitrError
 from ditr.geometry.camera import Intrinsics
 from ditr.geometry.oversegmentation import oversegment
+from ditr.machine_errors import MachineError
 
 _JPEG_QUALITY = 95
 _MOST_MM = 65_535
@@ -114,6 +115,8 @@ def _make_frame(task: SceneTask, pending: _Pending, labels: Labels | None) -> Fr
         write_whole(origin, (json.dumps(pending.origin) + "\n").encode())
     except Unusable as unusable:
         return FrameOutcome(frame_id=frame_id, state="skipped", why=str(unusable))
+    except MachineError:
+        raise  # the disk is full, and not the frame wrong
     except DitrError as error:
         return _failed(frame_id, error)
     return FrameOutcome(frame_id=frame_id, state="made", why=pending.changed)

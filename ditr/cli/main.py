@@ -31,9 +31,9 @@ from ditr.cli import (
     view,
 )
 from ditr.cli.host import leave
-from ditr.cli.machine_errors import as_mistake
 from ditr.cli.serving import STOPPED, Ending
 from ditr.errors import DitrError, ExitCode
+from ditr.machine_errors import as_mistake
 
 
 class _Commands(TyperGroup):

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from ditr import layouts
 from ditr.errors import Code, DitrError
-from ditr.files import write_text
+from ditr.files import append, write_text
 from ditr.paths import portable_text
 from ditr.record.columns import RESULT
 from ditr.record.shape import Provenance
@@ -97,8 +97,7 @@ class Record:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Appends one row of metrics."""
         row = {"step": step, "at": round(time.time(), 3), "metrics": dict(metrics)}
-        with self.metrics.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append(self.metrics, json.dumps(row) + "\n")
 
     def logged(self) -> Iterator[MetricsRow]:
         """Rows of metrics.jsonl; a last line cut off by a crash is left out."""
@@ -141,8 +140,7 @@ class Record:
 
     def append_log(self, text: str) -> None:
         """Appends lines to log.txt, with no path of this machine."""
-        with self.log_file.open("a") as file:
-            file.write(f"{now()} {portable_text(text.rstrip())}\n")
+        append(self.log_file, f"{now()} {portable_text(text.rstrip())}\n")
 
     def stamp(self) -> str:
         """What changes when a file that views are made from does, or when its process ends without a word; another for

@@ -23,6 +23,7 @@ from ditr.data.info_pickle import FrameInfo, InfoFile, write_infos
 from ditr.data.manifest import read_manifest
 from ditr.data.scannet_sv import INFO_FILES, MANIFEST
 from ditr.errors import Code, DitrError
+from ditr.machine_errors import size_of, unwritten
 from ditr.progress import Progress, silent
 from ditr.rooms.frames import FrameRecord, FrameTask, make_frame
 from ditr.spec.entries import SYNTHROOMS_VERSION, SplitEntry, SynthRoomsEntry
@@ -77,6 +78,11 @@ def make(entry: SynthRoomsEntry, folder: Path, *, workers: int, progress: Progre
     try:
         _fill(entry, beside, workers=workers, progress=progress)
         beside.replace(folder)
+    except OSError as error:
+        made = sum(map(size_of, beside.rglob("*")))
+        if (mistake := unwritten(error, path=folder, part=beside, needs=made)) is not None:
+            raise mistake from error
+        raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,7 +194,8 @@ class _Work:
         try:
             self.host.draw(folder, evaluation)
         except Exception as error:
-            folder.append_log(f"drawing failed: {traceback.format_exc()}")
+            with suppress(OSError):  # for which there may be no room either
+                folder.append_log(f"drawing failed: {traceback.format_exc()}")
             return error
         return None
 

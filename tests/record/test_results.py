@@ -148,6 +148,34 @@ def test_a_file_that_is_damaged_or_of_another_version_is_made_anew(
     assert results.query("select count(*) from metrics").rows == ((18,),)
 
 
+def test_a_file_of_a_newer_duckdb_is_made_anew(results: Results) -> None:
+    """Its header says the version of its layout, and a checksum in which every word counts for itself."""
+    import duckdb
+
+    def number(place: slice) -> int:
+        return int.from_bytes(content[place], "little")
+
+    checksum, mark, version, newer = slice(0, 8), slice(8, 12), slice(12, 20), 2**16
+    content = bytearray(results.path.read_bytes())
+    assert content[mark] == b"DUCK"
+    words = [number(slice(at, at + 8)) for at in (8, 16)]
+    content[version] = newer.to_bytes(8, "little")
+    changed = number(checksum)
+    for before, at in zip(words, (8, 16), strict=True):
+        changed ^= (before * _FACTOR ^ number(slice(at, at + 8)) * _FACTOR) % 2**64
+    content[checksum] = changed.to_bytes(8, "little")
+    results.path.write_bytes(content)
+    with pytest.raises(duckdb.Error, match=f"version number {newer}"):
+        duckdb.connect(str(results.path), read_only=True)
+    assert results.query("select ap50 from results order by ap50").rows == ((0.25,), (0.5,))
+    with duckdb.connect(str(results.path), read_only=True) as made:
+        assert made.sql("select count(*) from results").fetchall() == [(2,)]
+
+
+_FACTOR = 0xBF58476D1CE4E5B9
+"""Of DuckDB's checksum."""
+
+
 @pytest.mark.parametrize("mode", ["read_only=True", "read_only=False"])
 def test_another_program_that_has_the_file_open_keeps_nothing_out(results: Results, make_run, mode: str) -> None:  # type: ignore[no-untyped-def]
     """A notebook that looks at it, or a browser of databases that holds it for writing."""
