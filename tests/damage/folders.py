@@ -22,17 +22,17 @@ from ditr.data.scene_intrinsics import intrinsics_text
 from ditr.data_check.check import check_dataset
 from ditr.errors import DitrError
 from ditr.geometry.camera import Intrinsics
+from ditr.layouts import RECORD
 from ditr.record.folder import Record, records_in
 from ditr.record.views.results import Results
 from ditr.report.arms import all_arms
 from ditr.scannet.scan import read_label_map, read_scan
 from ditr.scannet.splits import listed_frames
-from ditr.spec.resolved_spec import read_resolved
 from tests.damage.kind import Files, Kind
 from tests.reference import captures
 from tests.reference.scannet_raw import write_meta, write_scan
 
-LAYOUT = Path(__file__).parents[1] / "record/layouts/1"
+LAYOUT = Path(__file__).parents[1] / "record/layouts" / str(RECORD)
 SMALL = Intrinsics(fx=40.0, fy=40.0, cx=31.5, cy=23.5, width=64, height=48)
 SCANS = ("scene0000_00", "scene0001_00")
 INFOS: dict[Split, str] = {"train": "train.pkl", "val": "val.pkl"}
@@ -63,7 +63,7 @@ def read_records(folder: Path, _: Files) -> object:
 
 def _looked_at(record: Record) -> None:
     if record.spec.is_file():
-        read_resolved(record.spec)
+        record.read_spec()
     record.read_provenance()
     if record.kept.is_dir():
         load_views(record.kept)
@@ -223,7 +223,7 @@ def capture(name: str, write: Callable[[Path], None]) -> Kind:
 
 
 KINDS = {
-    "record": Kind(write=write_records, read=read_records, guarded=False, share=0.15),
+    "record": Kind(write=write_records, read=read_records, share=0.15),
     "results.duckdb": Kind(write=write_views, read=read_views, remade=True, share=0.1),
     "data set": Kind(write=write_data_set, read=read_data_set, guarded=False, share=0.3),
     "raw scan": Kind(write=write_scans, read=read_scans, guarded=False, share=0.4),
