@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -29,13 +28,9 @@ def check_and_say(dataset: Dataset, display: Display, *, opening: Sequence[tuple
     opening: kind and text of what ``open_dataset`` reported; with any, no run gets as far as asking for the report.
     """
     from ditr.data.prepared import PREPARED
-    from ditr.data_check.check import check_dataset
-    from ditr.data_check.screening import keep_report
+    from ditr.data_check.screening import check_and_keep
 
-    workers = len(os.sched_getaffinity(0))
-    report = check_dataset(dataset, workers=workers, progress=display.progress, opening=opening)
-    if not opening:
-        keep_report(dataset, report)
+    report = check_and_keep(dataset, progress=display.progress, opening=opening)
     display.say(f"{dataset.root}\n")
     display.say("\n".join(written(report, imported=(dataset.root / PREPARED).is_file())))
     return report

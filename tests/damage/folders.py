@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -149,7 +149,7 @@ def read_data_set(folder: Path, _: Files) -> object:
             if frame_id not in report.broken:
                 frames.frame(index)
                 frames.image(index)
-    return repr(report)
+    return repr(replace(report, contents={}))
 
 
 def write_scans(folder: Path) -> Files:
