@@ -1,0 +1,123 @@
+"""The files of records, each read as every command that shows a record reads it, and the views of records."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import duckdb
+
+from ditr.data.frame_view import load_views
+from ditr.errors import Code, DitrError
+from ditr.evaluation.match_table import MatchTable
+from ditr.layouts import RECORD
+from ditr.record.columns import TABLES
+from ditr.record.folder import Record
+from ditr.record.views.results import Results
+from ditr.record.views.rows import replace_rows
+from ditr.record.views.tracked import tracked
+from tests.damage.kind import Files, Kind
+
+LAYOUT = Path(__file__).parents[1] / "record/layouts" / str(RECORD)
+FILES = {
+    "run": (
+        "state.json",
+        "result.json",
+        "provenance.json",
+        "spec.resolved.yaml",
+        "metrics.jsonl",
+        "frames.jsonl",
+        "matches.parquet",
+        "instances.parquet",
+        "kept/*.npz",
+    ),
+    "check": ("checks.jsonl", "result.json"),
+    "imported": ("metrics.jsonl", "provenance.json"),
+    "eval": ("state.json",),
+}
+"""By kind of record those of its files that are damaged, each a kind of its own."""
+
+
+@cache
+def tables() -> duckdb.DuckDBPyConnection:
+    """Those of ``results.duckdb``, in memory: a file of DuckDB's takes longer to open than a record to read."""
+    connection = duckdb.connect()
+    for name, columns in TABLES.items():
+        fields = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+        connection.execute(f"CREATE TABLE {name} ({fields})")
+    return connection
+
+
+def write_record(folder: Path, *, kind: str, file: str) -> Files:
+    (source,) = (path for path in LAYOUT.iterdir() if json.loads((path / "state.json").read_text())["kind"] == kind)
+    return tuple(sorted(Path(shutil.copytree(source, folder / source.name)).glob(file)))
+
+
+def write_stopped(folder: Path, *, file: str) -> Files:
+    """Of a run that may go on, of which nobody can say yet how its files end."""
+    files = write_record(folder, kind="run", file=file)
+    record = Record(files[0].parent)
+    state = record.state()
+    assert state is not None
+    record.set_state(replace(state, state="interrupted"))
+    return files
+
+
+def read_record(folder: Path, _: Files) -> object:
+    """As ``ls``, ``query``, ``compare``, ``view`` and MLflow's view do."""
+    (record,) = (Record(path) for path in folder.iterdir())
+    facts = record.read_provenance()
+    record.require_whole(record.spec)
+    table = record.require_whole(record.matches)
+    matches = [repr(vars(frame)) for frame in MatchTable.load(table).frames] if table.is_file() else []
+    if record.kept.is_dir():
+        load_views(record.kept)
+    connection = tables()
+    for table in TABLES:
+        connection.execute(f"DELETE FROM {table}")
+    replace_rows(connection, record)
+    rows = {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in TABLES}
+    ((said,),) = connection.execute("SELECT state FROM results").fetchall()
+    if said.startswith(("unreadable", "written by a newer")):
+        assert tracked(record) is None or "jsonl" in said or "parquet" in said
+        raise DitrError(said, code=Code.RUN)
+    spec = record.read_spec() if record.spec.is_file() else None
+    return repr([rows, spec, facts, list(record.logged()), matches])
+
+
+def write_views(folder: Path) -> Files:
+    write_record(folder / "runs", kind="eval", file="state.json")
+    Results(folder / "runs").rebuild()
+    return (folder / "runs/results.duckdb",)
+
+
+def read_views(folder: Path, files: Files) -> object:
+    """Made again, whatever happened to it."""
+    rows = Results(folder / "runs").query("select * from results order by folder").rows
+    for left in files[0].parent.glob("results.duckdb.*"):
+        left.unlink()
+    return repr(rows)
+
+
+def of_record(kind: str, file: str) -> Kind:
+    def write(folder: Path) -> Files:
+        return write_record(folder, kind=kind, file=file)
+
+    return Kind(write=write, read=read_record)
+
+
+def of_stopped(file: str) -> Kind:
+    def write(folder: Path) -> Files:
+        return write_stopped(folder, file=file)
+
+    return Kind(write=write, read=read_record, guarded=False)
+
+
+KINDS = {
+    **{f"{kind}'s {file}": of_record(kind, file) for kind, files in FILES.items() for file in files},
+    **{f"stopped run's {file}": of_stopped(file) for file in ("state.json", "metrics.jsonl", "provenance.json")},
+    "results.duckdb": Kind(write=write_views, read=read_views, remade=True, few=6),
+}
