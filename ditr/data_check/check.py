@@ -17,6 +17,7 @@ from ditr.data.frame_files import Contents, FileFacts
 from ditr.data.scannet_sv import FrameSet
 from ditr.data_check.frame_check import HARMLESS as HARMLESS_IN_A_FRAME
 from ditr.data_check.frame_check import FrameFindings, check_frame
+from ditr.data_check.label_statistics import UNANNOTATED
 from ditr.data_check.reprojection_summary import Reprojection, summarise
 from ditr.data_check.split_check import (
     ABSENT,
@@ -83,6 +84,8 @@ class CheckReport:
     broken: dict[str, tuple[str, ...]]
     """Frame id -> kinds of its problems, of frames that a run cannot use or that it lacks."""
     reprojection: Reprojection
+    unannotated: dict[str, float]
+    """Frame id -> share of its points without an instance, of labelled frames."""
     contents: dict[str, dict[str, FileFacts]]
     """Of every frame that files were found of, as they are, or were before they were damaged."""
 
@@ -138,6 +141,7 @@ def check_dataset(
         problems=found.problems(),
         statistics=statistics | found.statistics(),
         broken=found.broken,
+        unannotated={f.id: f.values[UNANNOTATED] for f in checked if UNANNOTATED in f.values},
         contents=found.contents,
         reprojection=summarise((f.id, f.reprojection, f.camera) for f in checked if f.reprojection is not None),
     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
+from ditr.captures.prepared_frame import PointLabels
 from ditr.captures.raw_frame import Unusable
 from ditr.data.classes import MAX_RAW_ID
 from ditr.data_check.pose_mistakes import MISTAKES
@@ -47,7 +48,7 @@ class Scan:
     box_of_instance: np.ndarray
     """(G + 1, 2, 3) aligned lower and upper corner in metres, 5 cm wider than the instance's vertices on every side."""
 
-    def of_world(self, xyz: np.ndarray, *, pose_c2w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def of_world(self, xyz: np.ndarray, *, pose_c2w: np.ndarray) -> PointLabels:
         """As ``label``, of (N, 3) points in the raw world, seen by the camera of this pose.
 
         Raises
@@ -59,9 +60,11 @@ class Scan:
         if not np.isfinite(aligned).all():
             raise Unusable("the aligned coordinates are not finite")
         distance_m, vertex = self.nearest.query(aligned)
+        median_m = float(np.median(distance_m))
         if (share := near_share(distance_m)) < LEAST_NEAR:
-            raise self._misplaced(xyz, pose_c2w, share=share, median_m=float(np.median(distance_m)))
-        return self.label(aligned, vertex)
+            raise self._misplaced(xyz, pose_c2w, share=share, median_m=median_m)
+        instance_ids, semantic_ids = self.label(aligned, vertex)
+        return PointLabels(instance_ids=instance_ids, semantic_ids=semantic_ids, distance_m=median_m)
 
     def align(self, xyz: np.ndarray) -> np.ndarray:
         """(N, 3) of the raw world in the aligned one."""

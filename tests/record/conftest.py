@@ -22,13 +22,6 @@ SPEC = load_spec(
 ).spec
 
 
-def finish_anew(folder: Record) -> None:
-    """Lets the record be finished with its files as they are now."""
-    state = folder.state()
-    assert state is not None
-    folder.set_state(state)
-
-
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
     """Makes a run folder as the runner leaves it."""

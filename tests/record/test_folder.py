@@ -17,7 +17,7 @@ from ditr.files import replacing, write_text
 from ditr.record.folder import Record, find_record, records_in
 from ditr.record.recording import Identity, begin
 from ditr.record.state import UnreadableRecord
-from tests.record.conftest import finish_anew
+from tests.reference.finished_runs import finish_anew
 
 
 def test_metrics_survive_a_line_cut_off_by_a_crash(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ditr.errors import DitrError
 from ditr.files import write_json
 from ditr.record.folder import Record
 from ditr.record.views.mlflow_view import PARENT_TAG, MlflowView, store_uri
-from tests.record.conftest import finish_anew
+from tests.reference.finished_runs import finish_anew
 
 # Of libraries under MLflow, not of ditr.
 pytestmark = [

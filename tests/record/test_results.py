@@ -17,7 +17,7 @@ from ditr.errors import Code, DitrError
 from ditr.record.folder import Record
 from ditr.record.views import results as module
 from ditr.record.views.results import Results
-from tests.record.conftest import finish_anew
+from tests.reference.finished_runs import finish_anew
 
 
 @pytest.fixture

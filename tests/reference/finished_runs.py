@@ -134,3 +134,10 @@ def arms_of(runs: Path, *names: str) -> Arms:
 
 def compared(runs: Path, *names: str, allow: tuple[str, ...] = ()) -> Comparison:
     return compare(arms_of(runs, *names), metric="ap50", allow=allow, resamples=100)
+
+
+def finish_anew(folder: Record) -> None:
+    """Lets the record be finished with its files as they are now."""
+    state = folder.state()
+    assert state is not None
+    folder.set_state(state)
