@@ -35,7 +35,7 @@ class Kind:
     remade: bool = False
     """Whether it is made again of other files, so that damage is not even told."""
     few: int = SHORT
-    """Damages that the suite tries: less where a reading takes long."""
+    """Damages that the suite tries: less where a reading takes long, and none where writing the file does."""
 
 
 def of_file(write: Callable[[Path], Path], read: Callable[[Path], Any], *, guarded: bool = True) -> Kind:

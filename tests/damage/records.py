@@ -16,12 +16,18 @@ from ditr.evaluation.match_table import MatchTable
 from ditr.layouts import RECORD
 from ditr.record.columns import TABLES
 from ditr.record.folder import Record
+from ditr.record.views.mlflow_view import MlflowView
 from ditr.record.views.results import Results
 from ditr.record.views.rows import replace_rows
 from ditr.record.views.tracked import tracked
+from ditr.runner.plan import plan
+from ditr.runner.queue import job_from, job_text
+from ditr.spec.load import load_spec
+from ditr.spec.registry import Registry
 from tests.damage.kind import Files, Kind
 
-LAYOUT = Path(__file__).parents[1] / "record/layouts" / str(RECORD)
+ROOT = Path(__file__).parents[2]
+LAYOUT = ROOT / "tests/record/layouts" / str(RECORD)
 FILES = {
     "run": (
         "state.json",
@@ -102,6 +108,34 @@ def read_views(folder: Path, files: Files) -> object:
     return repr(rows)
 
 
+def write_mlflow(folder: Path) -> Files:
+    write_record(folder / "runs", kind="eval", file="state.json")
+    MlflowView(folder / "runs").rebuild()
+    return (folder / "runs/mlflow.db",)
+
+
+def read_mlflow(folder: Path, files: Files) -> object:
+    """As after a run, and as ``ui`` does."""
+    view = MlflowView(folder / "runs")
+    view.catch_up()
+    for left in files[0].parent.glob("mlflow.db-*"):
+        left.unlink()
+    return view.pages()
+
+
+def write_job(folder: Path) -> Files:
+    """What a queue gives to the process of a run."""
+    registry = Registry(ROOT / "tests/spec/registry")
+    spec = load_spec(ROOT / "tests/spec/good/base.yaml", registry=registry)
+    run, *_ = plan([spec], registry=registry, runs=folder / "runs", force=False)
+    (folder / "job.json").write_text(job_text(run))
+    return (folder / "job.json",)
+
+
+def read_job(_: Path, files: Files) -> object:
+    return job_from(files[0].read_text(errors="surrogateescape"))
+
+
 def of_record(kind: str, file: str) -> Kind:
     def write(folder: Path) -> Files:
         return write_record(folder, kind=kind, file=file)
@@ -119,5 +153,7 @@ def of_stopped(file: str) -> Kind:
 KINDS = {
     **{f"{kind}'s {file}": of_record(kind, file) for kind, files in FILES.items() for file in files},
     **{f"stopped run's {file}": of_stopped(file) for file in ("state.json", "metrics.jsonl", "provenance.json")},
+    "job of a queue": Kind(write=write_job, read=read_job, guarded=False),
+    "mlflow.db": Kind(write=write_mlflow, read=read_mlflow, guarded=False, few=0),
     "results.duckdb": Kind(write=write_views, read=read_views, remade=True, few=6),
 }
