@@ -75,7 +75,7 @@ def write_stopped(folder: Path, *, file: str) -> Files:
 def read_record(folder: Path, _: Files) -> object:
     """As ``ls``, ``query``, ``compare``, ``view`` and MLflow's view do."""
     (record,) = (Record(path) for path in folder.iterdir())
-    facts = record.read_provenance()
+    facts, result, logged = record.read_provenance(), record.read_result(), list(record.logged())
     record.require_whole(record.spec)
     table = record.require_whole(record.matches)
     matches = [repr(vars(frame)) for frame in MatchTable.load(table).frames] if table.is_file() else []
@@ -91,7 +91,7 @@ def read_record(folder: Path, _: Files) -> object:
         assert tracked(record) is None or "jsonl" in said or "parquet" in said
         raise DitrError(said, code=Code.RUN)
     spec = record.read_spec() if record.spec.is_file() else None
-    return repr([rows, spec, facts, list(record.logged()), matches])
+    return repr([rows, spec, facts, result, logged, matches])
 
 
 def write_views(folder: Path) -> Files:
