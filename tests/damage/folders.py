@@ -14,7 +14,8 @@ from PIL import Image
 from ditr.captures.capture import read_capture
 from ditr.captures.formats import FORMATS
 from ditr.captures.raw_frame import Unusable
-from ditr.data.dataset import open_folder
+from ditr.data.dataset import Dataset, open_folder
+from ditr.data.frame_files import Contents
 from ditr.data.info_pickle import FrameInfo, InfoFile, write_infos
 from ditr.data.scannet_sv import Split
 from ditr.data.scene_intrinsics import intrinsics_text
@@ -107,6 +108,34 @@ def read_data_set(folder: Path, _: Files) -> object:
     return repr(replace(report, contents={}))
 
 
+def write_checked(folder: Path) -> Files:
+    """The files of a data set's frames that runs read, after a check."""
+    return tuple(path for path in write_data_set(folder) if path.suffix == ".bin" or path.parent.name == "color")
+
+
+@cache
+def contents(folder: Path) -> Contents:
+    """What a check found of the folder's files while they were whole."""
+    return check_dataset(_opened(folder)).contents
+
+
+def read_checked(folder: Path, _: Files) -> object:
+    """As a run that began before the damage, or took it for what was checked: size and time may be the same."""
+    checked = contents(folder)
+    read = []
+    for frames in _opened(folder).splits.values():
+        frames = frames.with_contents(checked)
+        for index in range(len(frames)):
+            frame = frames.frame(index)
+            arrays = (frame.points, frame.superpoints, frame.instance_ids, frame.semantic_ids, frames.image(index))
+            read += [None if array is None else array.tobytes() for array in arrays]
+    return read
+
+
+def _opened(folder: Path) -> Dataset:
+    return open_folder(folder, name="mine", info_files=INFOS, intrinsics=SMALL)
+
+
 def write_scans(folder: Path) -> Files:
     write_meta(folder, train=[SCANS[0]], val=[SCANS[1]])
     for seed, scene in enumerate(SCANS):
@@ -179,6 +208,7 @@ def capture(name: str, write: Callable[[Path], None]) -> Kind:
 
 KINDS = {
     "data set": Kind(write=write_data_set, read=read_data_set, guarded=False),
+    "data set after a check": Kind(write=write_checked, read=read_checked),
     "raw scan": Kind(write=write_scans, read=read_scans, guarded=False),
     "capture rgbd": capture("rgbd", write_rgbd),
     "capture tum": capture("tum", write_tum),
