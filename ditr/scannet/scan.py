@@ -29,6 +29,8 @@ _CLEARLY = 0.6
 _TRIED = 2_000
 """Points of a frame that is not in its place."""
 _BOX_MARGIN_M = 0.05
+_MOST_OBJECTS = 100_000
+"""Numbers of objects in a scan: a table is made of all up to the highest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,8 +200,8 @@ def _objects(path: Path, label_map: Mapping[str, int]) -> list[tuple[int, int, l
     unknown = sorted({label for _, label, _ in objects} - set(label_map))
     if unknown:
         raise _broken(path, f"labels that the table of labels lacks: {', '.join(map(repr, unknown[:10]))}")
-    if any(instance < 1 for instance, _, _ in objects):
-        raise _broken(path, "a negative objectId")
+    if wrong := [instance - 1 for instance, _, _ in objects if not 0 < instance <= _MOST_OBJECTS]:
+        raise _broken(path, f"an objectId {wrong[0]:.4g}, allowed are 0 to {_MOST_OBJECTS - 1:,}")
     return [(instance, label_map[label], segments) for instance, label, segments in objects]
 
 

@@ -267,6 +267,8 @@ def test_what_cannot_be_made_is_counted_and_named_and_the_rest_is_made(source, p
         (lambda root: (root / "3D" / TRAIN / f"{TRAIN}.txt").write_text("fx_depth = 1\n"), "axisAlignment"),
         (lambda root: (root / "3D" / TRAIN / f"{TRAIN}.aggregation.json").write_text("{"), "JSON"),
         (lambda root: relabel(root, "spaceship"), "'spaceship'"),
+        (lambda root: number_object(root, 10**20), "an objectId 1e+20, allowed are 0 to 99,999"),
+        (lambda root: number_object(root, -1), "an objectId -1, allowed are 0 to 99,999"),
         (lambda root: shorten_segments(root), "segment ids for"),
         (lambda root: name_other_segments(root), "14 of 15 segments that it names are not in"),
         (lambda root: move_camera(root, lambda pose: pose @ np.diag([1.0, -1, -1, 1])), "OpenGL's"),
@@ -289,6 +291,13 @@ def test_each_damage_is_said_by_name(source, damage, said, tmp_path):
 def relabel(root: Path, label: str) -> None:
     path = root / "3D" / TRAIN / f"{TRAIN}.aggregation.json"
     path.write_text(path.read_text().replace('"wall"', f'"{label}"'))
+
+
+def number_object(root: Path, number: int) -> None:
+    path = root / "3D" / TRAIN / f"{TRAIN}.aggregation.json"
+    content = json.loads(path.read_text())
+    content["segGroups"][0]["objectId"] = number
+    path.write_text(json.dumps(content))
 
 
 def name_other_segments(root: Path) -> None:
