@@ -24,7 +24,7 @@ from ditr.runner.plan import plan
 from ditr.runner.queue import job_from, job_text
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
-from tests.damage.kind import Files, Kind
+from tests.damage.kind import SHORT, Files, Kind
 
 ROOT = Path(__file__).parents[2]
 LAYOUT = ROOT / "tests/record/layouts" / str(RECORD)
@@ -45,6 +45,7 @@ FILES = {
     "eval": ("state.json",),
 }
 """By kind of record those of its files that are damaged, each a kind of its own."""
+READ_BY_DUCKDB = ("frames.jsonl", "instances.parquet", "checks.jsonl")
 
 
 @cache
@@ -140,14 +141,14 @@ def of_record(kind: str, file: str) -> Kind:
     def write(folder: Path) -> Files:
         return write_record(folder, kind=kind, file=file)
 
-    return Kind(write=write, read=read_record)
+    return Kind(write=write, read=read_record, few=8 if file in READ_BY_DUCKDB else SHORT)
 
 
 def of_stopped(file: str) -> Kind:
     def write(folder: Path) -> Files:
         return write_stopped(folder, file=file)
 
-    return Kind(write=write, read=read_record, guarded=False)
+    return Kind(write=write, read=read_record, guarded=False, few=8)
 
 
 KINDS = {
