@@ -89,14 +89,19 @@ def decode_text(raw: bytes) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """What a file of JSON holds.
+    """What a file of JSON holds; OSError if it cannot be read, see ``parse_json``."""
+    return parse_json(path.read_bytes())
+
+
+def parse_json(raw: bytes) -> Any:
+    """What the bytes mean.
 
     Raises
     ------
-    OSError, ValueError: it cannot be read; it is no JSON, or nested without end.
+    ValueError: it is no JSON, or nested without end.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(raw)
     except RecursionError as error:
         raise ValueError("it is nested without end") from error
 

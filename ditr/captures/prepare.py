@@ -42,6 +42,8 @@ class Preparation:
     """Frame id -> why the capture has nothing usable in it."""
     failed: Mapping[str, str]
     """Frame id -> what is wrong with its files."""
+    distance_m: Mapping[str, float]
+    """Of those made with labels, how far half of the points are from the annotated scene at most."""
 
 
 def prepare(
@@ -96,7 +98,8 @@ def _finish(out: Path, settings: Settings, outcomes: Sequence[FrameOutcome]) -> 
     if not made and not kept:
         raise none_made({**failed, **skipped}, out=out)
     changed = {o.frame_id: o.why for o in outcomes if o.state == "made" and o.why}
-    return Preparation(made=made, kept=kept, changed=changed, skipped=skipped, failed=failed)
+    distance_m = {o.frame_id: o.distance_m for o in outcomes if o.distance_m is not None}
+    return Preparation(made=made, kept=kept, changed=changed, skipped=skipped, failed=failed, distance_m=distance_m)
 
 
 def none_made(reasons: Mapping[str, str], *, out: Path, split: str = "") -> DitrError:

@@ -17,7 +17,11 @@ from ditr.spec.registry import Registry
 def main() -> int:
     """Reads the run from standard input; exit code 0 if it finished or was interrupted, else as ``ditr run``."""
     with StopSignal() as stop, open_teller() as teller:
-        planned = job_from(sys.stdin.read())
+        try:
+            planned = job_from(sys.stdin.read())
+        except DitrError as error:
+            _say(str(error))
+            return ExitCode.MISTAKE
         host = Host(registry=Registry(), progress=silent, say=_say, stop=stop, draw=draw_pictures, teller=teller)
         (outcome,) = run_all([planned], host=host)
     if outcome.error is None:

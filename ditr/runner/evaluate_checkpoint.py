@@ -34,7 +34,6 @@ from ditr.spec.identity import evaluation_hash, variant
 from ditr.spec.load import LoadedSpec
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
-from ditr.spec.resolved_spec import read_resolved
 
 if TYPE_CHECKING:
     from ditr.evaluation.evaluate import Evaluation
@@ -206,7 +205,7 @@ def _trained_otherwise(spec: Spec, weights: Path) -> list[str]:
     if run is None or not run.spec.is_file():
         return []
     try:
-        trained = read_resolved(run.spec)
+        trained = run.read_spec()
     except DitrError as error:
         return [f"the spec that they were trained with cannot be compared: {error.what}"]
     differences = diff(trained, spec)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ditr.errors import ExitCode
+from ditr.errors import Code, DitrError, ExitCode, in_short
+from ditr.files import parse_json
 from ditr.record.folder import Record, unwritable
 from ditr.record.state import RecordState, now
 from ditr.record.views.teller import Teller
@@ -124,11 +125,20 @@ def job_text(run: PlannedRun) -> str:
 
 
 def job_from(text: str) -> PlannedRun:
-    """The planned run that ``job_text`` wrote; where its values come from, whoever planned it has looked at."""
-    facts: dict[str, Any] = json.loads(text)
-    facts["spec"] = Spec.model_validate_json(json.dumps(facts["spec"]))
-    facts |= {"origins": {}, "source": Path(facts["source"]), "folder": Record(Path(facts["folder"]))}
-    return PlannedRun(**facts | {"overrides": tuple(facts["overrides"])})
+    """The planned run that ``job_text`` wrote; where its values come from, whoever planned it has looked at.
+
+    Raises
+    ------
+    DitrError: nothing of the kind was written there.
+    """
+    try:
+        facts: dict[str, Any] = parse_json(text.encode(errors="surrogatepass"))
+        facts["spec"] = Spec.model_validate_json(json.dumps(facts["spec"]))
+        facts |= {"origins": {}, "source": Path(facts["source"]), "folder": Record(Path(facts["folder"]))}
+        return PlannedRun(**facts | {"overrides": tuple(facts["overrides"])})
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"this is no job of ditr run ({in_short(error)})"
+        raise DitrError(what, code=Code.RUN, where="standard input", fix="call ditr run, which starts jobs") from error
 
 
 def _start(run: PlannedRun, *, slot: Slot, cores: int) -> _Job:

@@ -16,6 +16,7 @@ from ditr.errors import DitrError
 from ditr.files import write_json
 from ditr.record.folder import Record
 from ditr.record.views.mlflow_view import PARENT_TAG, MlflowView
+from tests.reference.finished_runs import finish_anew
 
 # Of libraries under MLflow, not of ditr.
 pytestmark = [
@@ -208,6 +209,8 @@ def test_a_record_that_mlflow_does_not_take_keeps_it_from_no_other(folder: Recor
     odd, torn = make_run("odd", key="0000000002"), make_run("torn", key="0000000003")
     odd.log(4, {"loss<": 1.0})
     torn.metrics.write_text('{"step": {}}\n')
+    finish_anew(odd)
+    finish_anew(torn)
     change(folder, state="finished")
     with pytest.raises(DitrError, match=f"{odd.path.name}: .*; {torn.path.name}: unreadable metrics.jsonl"):
         view(folder).catch_up()
