@@ -115,6 +115,9 @@ def main() -> None:
         if mistake := as_mistake(error):
             _refuse(mistake)
         raise
+    except KeyboardInterrupt:  # before there was a command
+        typer.echo(STOPPED, err=True)
+        leave(ExitCode.INTERRUPTED)
     except SystemExit as end:
         leave(end.code if isinstance(end.code, int) else ExitCode.DONE)
 

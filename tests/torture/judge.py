@@ -14,8 +14,8 @@ from tests.torture.views import views_disagree
 Facts = dict[str, Any]
 """By path, what of the file's content must be as it is; None where that it is there is all."""
 
-_TIMED = re.compile(r".*_(ms|ms_mean|mb)|forward_s|at|(started|ended)_at|wall_s|pid|host|files")
-"""Names of values that are of the clock and the machine; ``files`` of a kept check are their times."""
+_TIMED = re.compile(r".*_(ms|ms_mean|mb)|forward_s|at|(started|ended)_at|wall_s|pid|host|files|git|dirty")
+"""Names of values that are of the clock, the machine and its checkout; ``files`` of a kept check are their times."""
 _COPIED = "mlartifacts/"
 _MACHINE = ("provenance.json", "log.txt", "mlflow.db", "results.duckdb", "state.pt", ".lock", ".png")
 _RENAMED = (
