@@ -179,6 +179,17 @@ _FACTOR = 0xBF58476D1CE4E5B9
 """Of DuckDB's checksum."""
 
 
+def test_the_log_that_a_killed_process_left_goes_into_the_file(results: Results) -> None:
+    code = f"import duckdb, os; c = duckdb.connect({str(results.path)!r})"
+    code += "; c.execute('UPDATE results SET wall_s = 7 WHERE ap50 = 0.5'); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code], check=False)
+    log = results.path.with_name("results.duckdb.wal")
+    assert log.is_file()
+    results.catch_up()
+    assert not log.exists()
+    assert results.query("select wall_s from results order by 1").rows == ((2.0,), (7.0,))
+
+
 @pytest.mark.parametrize("mode", ["read_only=True", "read_only=False"])
 def test_another_program_that_has_the_file_open_keeps_nothing_out(results: Results, make_run, mode: str) -> None:  # type: ignore[no-untyped-def]
     """A notebook that looks at it, or a browser of databases that holds it for writing."""

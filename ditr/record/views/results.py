@@ -78,13 +78,16 @@ class Results:
 
     def catch_up(self) -> None:
         """Tells it every record that changed since, and forgets those that are gone; raises as ``tell`` does."""
-        if (not self.path.is_file() and not records_in(self.runs)) or self._behind() == []:
+        if not self.path.is_file() and not records_in(self.runs):
+            return
+        log = _log_of(self.path)
+        if self._behind() == [] and not log.is_file():
             return
         with self._lock():
             behind = self._behind()  # another process may have been first
             if behind is None:
                 self._make_anew()
-            elif behind:
+            elif behind or log.is_file():  # a killed process left its log, which goes into the file as that is written
                 self._update(behind)
 
     def rebuild(self) -> int:
