@@ -1,0 +1,124 @@
+"""Ranks as torch's process group has them: on GPUs NCCL adds, of the host gloo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.autograd.function import once_differentiable
+
+from ditr.ranks import Ranks
+
+T = TypeVar("T")
+_PATIENCE = timedelta(days=2)
+"""Of a rank that waits: one that makes data and maps for the others may take long, and of one that died the launcher
+knows, which ends the others."""
+
+
+class RankGroup(Ranks):
+    """Of the process group that is entered."""
+
+    def __init__(self) -> None:
+        self.index, self.count = distributed.get_rank(), distributed.get_world_size()
+        self._idle = False
+        # On the device too, where a captured pass reads it; there before anything is captured.
+        self._counts = torch.ones((), dtype=torch.bool, device="cuda") if torch.cuda.is_available() else None
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        self._set_idle(True)
+        try:
+            yield
+        finally:
+            self._set_idle(False)
+
+    def total(self, values: Tensor) -> Tensor:
+        return cast(Tensor, _Total.apply(values, self))  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def gathered(self, values: Tensor) -> Tensor:
+        out = values.new_empty(self.count * values.numel())
+        distributed.all_gather_into_tensor(out, self._given(values).flatten())
+        return out.view(self.count, *values.shape)
+
+    @torch.no_grad()
+    def add_up(self, weights: Iterable[nn.Parameter]) -> None:
+        every = list(weights)
+        some = self.most([int(weight.grad is not None) for weight in every])
+        ours = [weight for weight, has in zip(every, some, strict=True) if has]
+        for weight in ours:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        gradients = [cast(Tensor, weight.grad) for weight in ours]
+        flat = self.total(torch.cat([gradient.flatten() for gradient in gradients]))
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
+
+    @torch.no_grad()
+    def equalise(self, model: nn.Module) -> None:
+        for value in (*model.parameters(), *model.buffers()):
+            distributed.broadcast(value, src=0)
+
+    def sums(self, numbers: Sequence[float]) -> list[float]:
+        values = self._given(torch.tensor(numbers, dtype=torch.float64))
+        distributed.all_reduce(values)
+        return values.tolist()
+
+    def most(self, numbers: Sequence[int]) -> list[int]:
+        values = torch.tensor(numbers)
+        distributed.all_reduce(values, distributed.ReduceOp.MAX)
+        return values.tolist()
+
+    def collect(self, part: T) -> list[T]:
+        parts: list[Any] | None = [None] * self.count if self.leads else None
+        distributed.gather_object(part, parts)
+        return parts or []
+
+    def tell(self, text: str | None) -> str | None:
+        said: list[Any] = [text]
+        distributed.broadcast_object_list(said)
+        return cast("str | None", said[0])
+
+    def add(self, values: Tensor) -> Tensor:
+        """The sum, without gradients."""
+        given = self._given(values)
+        distributed.all_reduce(given)
+        return given
+
+    def _given(self, values: Tensor) -> Tensor:
+        """A copy to work on: nothing of an idle rank, not even what is no number."""
+        if values.is_cuda:
+            return torch.where(cast(Tensor, self._counts), values, 0).contiguous()
+        return torch.zeros_like(values) if self._idle else values.clone().contiguous()
+
+    def _set_idle(self, idle: bool) -> None:
+        self._idle = idle
+        if self._counts is not None:
+            self._counts.fill_(not idle)
+
+
+@contextmanager
+def rank_group() -> Iterator[RankGroup]:
+    """While entered, this process is one of the ranks that its environment names as torchrun makes it."""
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "cpu:gloo"
+    distributed.init_process_group(backend, timeout=_PATIENCE)
+    try:
+        yield RankGroup()
+    finally:
+        distributed.destroy_process_group()
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, ranks: RankGroup) -> Tensor:
+        ctx.ranks = ranks
+        return ranks.add(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_total: Tensor) -> tuple[Tensor, None]:
+        return ctx.ranks.add(of_total), None
