@@ -7,7 +7,7 @@ where there is one rank, so there is one way to write a training whether it is c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class RankLost(Exception):
+    """Another rank has ended, so that nothing can be added up any more: what it said of why, if it said anything."""
+
+
 class Ranks(ABC):
     """All ranks of a run, as one of them sees them. All call the same methods in the same order, or they wait for ever.
+    Each of them raises ``RankLost`` where one has ended, or the ``DitrError`` that was that one's reason.
 
     A rank that has nothing in a batch takes part all the same, with something that is not to count: see ``idle``.
     """
@@ -33,15 +38,25 @@ class Ranks(ABC):
         """Whether this rank writes what the run leaves: the record, the state, the views."""
         return self.index == 0
 
-    def share(self, items: Sequence[T]) -> Sequence[T]:
-        """This rank's part, in one piece; parts are as even as can be, and the last may be empty."""
-        size, more = divmod(len(items), self.count)
+    def share(self, count: int) -> range:
+        """Which of so many things are this rank's: one stretch, as long as those of others; the last may be empty."""
+        size, more = divmod(count, self.count)
         first = self.index * size + min(self.index, more)
-        return items[first : first + size + (self.index < more)]
+        return range(first, first + size + (self.index < more))
+
+    def in_turn(self, work: Callable[[], T]) -> T:
+        """On the rank that leads first: what that makes for all of them the others find."""
+        done = [work()] if self.leads else []
+        self.tell(None)
+        return done[0] if done else work()
 
     def any(self, flag: bool) -> bool:
         """Whether one rank says so."""
         return self.most([int(flag)])[0] > 0
+
+    @abstractmethod
+    def report(self, error: Exception) -> None:
+        """Says why this rank ends: what the others that wait for it raise then."""
 
     @abstractmethod
     def idle(self) -> AbstractContextManager[object]:
@@ -73,7 +88,7 @@ class Ranks(ABC):
 
     @abstractmethod
     def collect(self, part: T) -> list[T]:
-        """Every rank's in their order, where this rank leads; elsewhere none."""
+        """Every rank's, in their order, on every rank."""
 
     @abstractmethod
     def tell(self, text: str | None) -> str | None:
@@ -84,6 +99,9 @@ class Alone(Ranks):
     """One rank: every sum is what it gives."""
 
     index, count = 0, 1
+
+    def report(self, error: Exception) -> None:
+        """Nobody waits."""
 
     def idle(self) -> AbstractContextManager[object]:
         return nullcontext()

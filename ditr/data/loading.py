@@ -94,7 +94,8 @@ class _Passes:
         for epoch in range(first, first + self.epochs):
             of_epoch = batch_indices(self.samples, epoch=epoch, batch_size=self.batch_size, shuffle=self.shuffle)
             for indices in of_epoch[self.first_batch if epoch == first else 0 : self.end_batch]:
-                yield [(epoch, index) for index in self.ranks.share(indices) or indices[:1]]
+                part = self.ranks.share(len(indices)) or range(1)
+                yield [(epoch, indices[at]) for at in part]
 
 
 @dataclass(frozen=True)
@@ -154,13 +155,14 @@ def worker_context() -> BaseContext:
     """Workers come from a server process that never ran OpenMP, CUDA or a thread, none of which survives a fork.
 
     The server imports what a worker needs once; a worker is then a cheap fork of it. Ctrl-C reaches every process of
-    the terminal, and a cluster's SIGTERM every process of a group, but the parent alone decides when to stop, and saves
-    first: the server is born with both blocked, so a worker never hears them, not even while it starts.
+    the terminal, and a cluster's SIGTERM or SIGUSR2 every process of a group, but the parent alone decides when to
+    stop, and saves first: the server is born with all three blocked, so a worker never hears them, not even while it
+    starts.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ditr.data.loading"])
     resource_tracker.ensure_running()  # which would unblock SIGINT, were it started along with the server
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR2})
     try:
         forkserver.ensure_running()
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -10,19 +12,24 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
 
-from ditr.ranks import Ranks
+from ditr.errors import Code, DitrError
+from ditr.ranks import RankLost, Ranks
 
 T = TypeVar("T")
+_REASON = "why a rank has ended"
 _PATIENCE = timedelta(days=2)
 """Of a rank that waits: one that makes data and maps for the others may take long, and of one that died the launcher
 knows, which ends the others."""
 
 
 class RankGroup(Ranks):
-    """Of the process group that is entered."""
+    """Of the process group that is entered; ``store`` is where its ranks found each other."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self.index, self.count = distributed.get_rank(), distributed.get_world_size()
         self._idle = False
         # On the device too, where a captured pass reads it; there before anything is captured.
@@ -42,7 +49,8 @@ class RankGroup(Ranks):
     @torch.no_grad()
     def gathered(self, values: Tensor) -> Tensor:
         out = values.new_empty(self.count * values.numel())
-        distributed.all_gather_into_tensor(out, self._given(values).flatten())
+        with self._together():
+            distributed.all_gather_into_tensor(out, self._given(values).flatten())
         return out.view(self.count, *values.shape)
 
     @torch.no_grad()
@@ -61,33 +69,60 @@ class RankGroup(Ranks):
     @torch.no_grad()
     def equalise(self, model: nn.Module) -> None:
         for value in (*model.parameters(), *model.buffers()):
-            distributed.broadcast(value, src=0)
+            with self._together():
+                distributed.broadcast(value, src=0)
 
     def sums(self, numbers: Sequence[float]) -> list[float]:
-        values = self._given(torch.tensor(numbers, dtype=torch.float64))
-        distributed.all_reduce(values)
-        return values.tolist()
+        return self.add(torch.tensor(numbers, dtype=torch.float64)).tolist()
 
     def most(self, numbers: Sequence[int]) -> list[int]:
         values = torch.tensor(numbers)
-        distributed.all_reduce(values, distributed.ReduceOp.MAX)
+        with self._together():
+            distributed.all_reduce(values, distributed.ReduceOp.MAX)
         return values.tolist()
 
     def collect(self, part: T) -> list[T]:
-        parts: list[Any] | None = [None] * self.count if self.leads else None
-        distributed.gather_object(part, parts)
-        return parts or []
+        parts: list[Any] = [None] * self.count
+        with self._together():
+            distributed.all_gather_object(parts, part)
+        return parts
 
     def tell(self, text: str | None) -> str | None:
         said: list[Any] = [text]
-        distributed.broadcast_object_list(said)
+        with self._together():
+            distributed.broadcast_object_list(said)
         return cast("str | None", said[0])
 
     def add(self, values: Tensor) -> Tensor:
         """The sum, without gradients."""
         given = self._given(values)
-        distributed.all_reduce(given)
+        with self._together():
+            distributed.all_reduce(given)
         return given
+
+    def report(self, error: Exception) -> None:
+        said = {"rank": self.index, "text": "".join(traceback.format_exception(error))}
+        if isinstance(error, DitrError):
+            said |= {"what": error.what, "code": error.code, "where": error.where, "fix": error.fix}
+        if not isinstance(error, RankLost):
+            self._store.set(_REASON, json.dumps(said))
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # whatever the backends raise: they share no better class
+            raise self._reason() from error
+
+    def _reason(self) -> Exception:
+        """Why another rank has ended."""
+        said: dict[str, Any] = json.loads(self._store.get(_REASON)) if self._store.check([_REASON]) else {}
+        if "what" in said:
+            return DitrError(said["what"], code=Code(said["code"]), where=said["where"], fix=said["fix"])
+        lost = RankLost(f"rank {said['rank']} has failed" if said else "another rank of this run has ended")
+        for line in filter(None, [said.get("text")]):
+            lost.add_note(line)
+        return lost
 
     def _given(self, values: Tensor) -> Tensor:
         """A copy to work on: nothing of an idle rank, not even what is no number."""
@@ -102,14 +137,16 @@ class RankGroup(Ranks):
 
 
 @contextmanager
-def rank_group() -> Iterator[RankGroup]:
-    """While entered, this process is one of the ranks that its environment names as torchrun makes it."""
+def rank_group(url: str = "env://", *, rank: int = -1, count: int = -1) -> Iterator[RankGroup]:
+    """While entered, this process is one of the ranks that meet at ``url``, or that its environment names.
+
+    After an error the group is left as it is: to end it would be to wait for ranks that may be gone.
+    """
+    store, rank, count = next(iter(rendezvous(url, rank, count)))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "cpu:gloo"
-    distributed.init_process_group(backend, timeout=_PATIENCE)
-    try:
-        yield RankGroup()
-    finally:
-        distributed.destroy_process_group()
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
+    yield RankGroup(store)
+    distributed.destroy_process_group()
 
 
 class _Total(torch.autograd.Function):

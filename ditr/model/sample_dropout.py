@@ -22,7 +22,7 @@ class SampleDropout(nn.Module):
         assert features is not None, "who trains says what is drawn from"
         left = 1 - self.probability
         drawn = torch.empty_like(x)
-        for rows, generator in zip(torch.split(drawn, features.in_space.sizes), features.draws, strict=True):
+        for rows, generator in zip(torch.split(drawn, list(features.in_space.sizes)), features.draws, strict=True):
             rows.bernoulli_(left, generator=generator)
         return x * drawn.div_(left) if left else x * 0
 

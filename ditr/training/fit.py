@@ -18,7 +18,7 @@ from ditr.model.moments import Moment, moment
 from ditr.model.prefetch import Prefetcher, engine_of, replaying, share
 from ditr.model.reproducible import reproducible
 from ditr.progress import Progress
-from ditr.ranks import ALONE, Ranks
+from ditr.ranks import ALONE, RankLost, Ranks
 from ditr.resources import give_back_freed_memory, memory_meter, watching
 from ditr.seeds import derive_seed
 from ditr.spec.models import LossSpec, ScheduleSpec, Spec
@@ -201,7 +201,7 @@ class _Training:
             for indices, batch in zip(order, feed, strict=False):  # which goes on with the next epoch
                 if self.should_stop():
                     return False
-                with nullcontext() if self.ranks.share(indices) else self.ranks.idle():
+                with nullcontext() if self.ranks.share(len(indices)) else self.ranks.idle():
                     idle_since = self._step(batch, indices, lr=lr, idle_since=idle_since)
                 if compiling:
                     self.progress(_COMPILING, 1, 1)
@@ -229,17 +229,24 @@ class _Training:
         at.step += 1
         frames = tuple(self.train.frames.ids[index] for index in indices)
         self.pending.add(at.epoch * self.steps + at.step, said, lr=lr, frames=frames, span=span)
-        if self.pending.due:
+        if self.ranks.any(self.pending.due):  # one may say that a step diverged: all hear it
             self._fetch()
         return span.ended
 
     @contextmanager
     def _fetching(self) -> Iterator[None]:
-        """Fetches what is pending at the end, and after an error: if a step before diverged, that is the cause."""
+        """Fetches what is pending at the end, and after an error: if a step before diverged, that is the cause.
+
+        Not where a rank is lost: the device may wait for it in the steps that it was told to do.
+        """
         try:
             yield
-        finally:
+        except RankLost:
+            raise
+        except BaseException:
             self._fetch()
+            raise
+        self._fetch()
 
     def _fetch(self) -> None:
         if self.pending:

@@ -11,9 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch import distributed
-
-from ditr.model.rank_group import RankGroup
+from ditr.model.rank_group import rank_group
 from ditr.ranks import ALONE, Ranks
 
 
@@ -39,8 +37,8 @@ def _fork(index: int, count: int, work: Callable[[Ranks], Any], folder: Path) ->
         return child
     code = 1
     try:
-        distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=index, world_size=count)
-        (folder / str(index)).write_bytes(pickle.dumps(work(RankGroup())))
+        with rank_group(f"file://{folder}/meet", rank=index, count=count) as ranks:
+            (folder / str(index)).write_bytes(pickle.dumps(work(ranks)))
         code = 0
     except BaseException:
         traceback.print_exc()

@@ -23,9 +23,10 @@ from ditr.progress import silent
 from ditr.record.views import views_of
 from ditr.record.views.results import Results
 from ditr.record.views.teller import Teller
+from ditr.runner.host import Host
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.run import run_all
-from ditr.runner.session import Host, Session
+from ditr.runner.session import Session
 from ditr.runner.stop import StopSignal
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
@@ -62,7 +63,7 @@ def host(stop: StopSignal, said: list[str] | None = None) -> Host:
 
 def test_a_failing_run_is_recorded_and_the_others_still_run(tmp_path: Path, work: Callable[[Work], None]) -> None:
     def fail_seed_0(session: Session) -> None:
-        if session.recording.state.seed == 0:
+        if session.planned.seed == 0:
             raise ZeroDivisionError("inside the run")
 
     work(fail_seed_0)
