@@ -76,9 +76,9 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--frames", type=int, default=16, help="generated rooms")
-    arguments = parser.parse_args()
-    device, found = arguments.device, list[Found]()
-    with join() as ranks, tempfile.TemporaryDirectory() as own:
+    with join() as ranks, tempfile.TemporaryDirectory() as own:  # before anything asks CUDA
+        arguments = parser.parse_args()
+        device, found = arguments.device, list[Found]()
         folder = Path(ranks.tell(own) or own) / "rooms"
         frames = ranks.in_turn(lambda: generated_frames(folder, count=arguments.frames, workers=arguments.workers))
         for name in arguments.arms:
