@@ -70,13 +70,13 @@ class Found:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    parser.set_defaults(arms=["3d_only"], variants=[Variant("triton", "float16")], specs=SPECS)
-    parser.add_argument("--batches", type=int, nargs="+", default=[16, 64])
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--frames", type=int, default=16, help="generated rooms")
     with join() as ranks, tempfile.TemporaryDirectory() as own:  # before anything asks CUDA
+        parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        add_arguments(parser)
+        parser.set_defaults(arms=["3d_only"], variants=[Variant("triton", "float16")], specs=SPECS)
+        parser.add_argument("--batches", type=int, nargs="+", default=[16, 64])
+        parser.add_argument("--steps", type=int, default=20)
+        parser.add_argument("--frames", type=int, default=16, help="generated rooms")
         arguments = parser.parse_args()
         device, found = arguments.device, list[Found]()
         folder = Path(ranks.tell(own) or own) / "rooms"
