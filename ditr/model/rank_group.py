@@ -48,10 +48,9 @@ class RankGroup(Ranks):
 
     @torch.no_grad()
     def gathered(self, values: Tensor) -> Tensor:
-        out = values.new_empty(self.count * values.numel())
-        with self._together():
-            distributed.all_gather_into_tensor(out, self._given(values).flatten())
-        return out.view(self.count, *values.shape)
+        rows = values.new_zeros(self.count, *values.shape)
+        rows[self.index] = values
+        return self.add(rows)  # of zeros and one number: exact, and on a GPU as fast as another collective
 
     @torch.no_grad()
     def add_up(self, weights: Iterable[nn.Parameter]) -> None:
