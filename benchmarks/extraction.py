@@ -34,8 +34,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.devices import add_device
 from ditr.data.dataset import Dataset
+from ditr.data.frame_files import read_image
 from ditr.data.info_pickle import FrameInfo, InfoFile
-from ditr.data.scannet_sv import FrameSet, read_image
+from ditr.data.scannet_sv import FrameSet
 from ditr.features import fused_vit as fast
 from ditr.features.decoding import ImageRequest, decoded
 from ditr.features.extract import extract

@@ -1,11 +1,11 @@
 """Whether memory stays flat over thousands of steps of the real training loop, with every added part on.
 
-    python -m benchmarks.memory [--steps 5000] [--every 100] [--device cpu] [--points 500] [--minutes 60]
+    python -m benchmarks.memory [--steps 5000] [--every 100] [--device cpu] [--engine triton] [--points 500]
 
 A small model with BiFusion and injection trains on small frames that differ in every step, and is evaluated meanwhile.
-Shown are the MiB that this process holds (and on a GPU those that everything on it holds, sparse library included),
-its threads and open files, and how many of the sparse library's objects outlive a step. The last lines say what each of
-them grew by a step after the warm-up, by least squares.
+Shown are the MiB that this process holds (and on a GPU those of torch's tensors and those beside torch's, where the
+sparse library has its own), its threads and open files, and how many of the sparse library's objects outlive a step.
+The last lines say what each of them grew by a step after the warm-up, by least squares.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 import numpy as np
 import psutil
@@ -35,6 +35,7 @@ from ditr.spec.models import (
     BackboneSpec,
     DatasetSpec,
     DecoderSpec,
+    Engine,
     ExecutionSpec,
     ModelSpec,
     ScheduleSpec,
@@ -56,11 +57,12 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=100, help="steps between two lines")
     parser.add_argument("--points", type=int, default=500)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="ends after so many, whatever the steps")
+    parser.add_argument("--engine", choices=get_args(Engine), default="minkowski")
     add_device(parser)
     arguments = parser.parse_args()
     device: torch.device = arguments.device
     watch = Watch(device, every=arguments.every, seconds=60 * arguments.minutes)
-    train(arguments.steps, points=arguments.points, device=device, watch=watch)
+    train(arguments.steps, points=arguments.points, engine=arguments.engine, device=device, watch=watch)
     watch.conclude()
 
 
@@ -70,8 +72,10 @@ class Held:
 
     host_mib: float
     """Resident memory of this process."""
-    device_mib: float
-    """Of all that runs on the GPU; 0 without one."""
+    tensors_mib: float
+    """On the GPU, of torch's tensors that are alive; 0 without one."""
+    beside_mib: float
+    """On the GPU, of all but what torch has reserved: the driver's, the sparse library's own."""
     threads: int
     files: int
     """Open files, sockets and pipes."""
@@ -80,22 +84,23 @@ class Held:
 
     @classmethod
     def now(cls, device: torch.device) -> Held:
-        process, on_device = psutil.Process(), 0.0
+        process, tensors, beside = psutil.Process(), 0, 0
         if device.type == "cuda":
             free, total = torch.cuda.mem_get_info(device)
-            on_device = (total - free) / 2**20
+            tensors, beside = torch.cuda.memory_allocated(device), total - free - torch.cuda.memory_reserved(device)
         return cls(
             host_mib=process.memory_info().rss / 2**20,
-            device_mib=on_device,
+            tensors_mib=tensors / 2**20,
+            beside_mib=beside / 2**20,
             threads=process.num_threads(),
             files=process.num_fds(),
             sparse=len(live_sparse_objects()),
         )
 
     def __str__(self) -> str:
-        on_device = f"{self.device_mib:.1f} on the GPU, " if self.device_mib else ""
+        on_device = f"on the GPU {self.tensors_mib:.1f} of tensors and {self.beside_mib:.1f} beside torch's, "
         counts = f"{self.threads} threads, {self.files} files, {self.sparse} sparse objects"
-        return f"{self.host_mib:7.1f} MiB, {on_device}{counts}"
+        return f"{self.host_mib:7.1f} MiB, {on_device if self.beside_mib else ''}{counts}"
 
 
 @dataclass
@@ -140,17 +145,17 @@ def growth(steps: list[int], values: list[float]) -> tuple[float, float]:
     return float(line[0]), float(np.sqrt(covariance[0, 0]))
 
 
-def train(steps: int, *, points: int, device: torch.device, watch: Watch) -> None:
+def train(steps: int, *, points: int, engine: Engine, device: torch.device, watch: Watch) -> None:
     """At least so many steps, in whole epochs; a validation every fifth epoch."""
     epochs = max(1, round(steps / STEPS_AN_EPOCH))
-    model = small_model()
+    model = small_model(engine)
     held_out = samples(4, points=points, augmented=False)
     spec = Spec(
         name="memory",
         dataset=DatasetSpec(name="none"),
         fusion=FUSION,
         schedule=ScheduleSpec(epochs=epochs, batch_size=BATCH, validate_every=5),
-        execution=ExecutionSpec(workers=0),
+        execution=ExecutionSpec(workers=0, engine=engine),
     )
 
     def validate(epochs_done: int) -> Mapping[str, float]:
@@ -183,7 +188,7 @@ def samples(count: int, *, points: int, augmented: bool) -> SampleSet:
     )
 
 
-def small_model() -> EsamSingleView:
+def small_model(engine: Engine) -> EsamSingleView:
     torch.manual_seed(0)
     return EsamSingleView(
         ModelSpec(
@@ -195,6 +200,7 @@ def small_model() -> EsamSingleView:
         feature_channels=CHANNELS,
         sampling="bilinear",
         query_fraction=0.5,
+        engine=engine,
     )
 
 

@@ -13,8 +13,9 @@ from ditr.errors import Code, DitrError
 
 SPEC = 1
 """Of spec files, in them."""
-RECORD = 1
-"""Of the folders that runs, evaluations, checks and imports leave, in ``state.json``."""
+RECORD = 2
+"""Of the folders that runs, evaluations, checks and imports leave, in ``state.json``, which since 2 holds digests of
+itself and of the files beside it."""
 FEATURES = 1
 """Of a folder of feature maps in the cache, in its ``manifest.json``. Other things in the cache are found by a key that
 holds the version of what made them."""

@@ -53,7 +53,15 @@ def cache_dir() -> Path:
     project = find_project()
     if project is not None and project.folders.cache is not None:
         return _in_project(project, project.folders.cache)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ditr"
+    return Path(os.environ.get("XDG_CACHE_HOME") or _home(instead="DITR_CACHE") / ".cache") / "ditr"
+
+
+def tracking_uri() -> str | None:
+    """Address of the server of MLflow's that records are told to (``MLFLOW_TRACKING_URI``, or the project's); None for
+    the file beside them."""
+    project = find_project()
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or (None if project is None else project.tracking.mlflow)
+    return uri.rstrip("/") if uri else None
 
 
 def portable_path(path: Path) -> str:
@@ -95,8 +103,17 @@ def _of_project(name: Literal["runs", "data", "weights"]) -> Path:
     """The project's folder of this name, or the user's where there is no project."""
     project = find_project()
     if project is None:
-        return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "ditr" / name
+        home = os.environ.get("XDG_DATA_HOME") or _home(instead=f"DITR_{name.upper()}") / ".local" / "share"
+        return Path(home) / "ditr" / name
     return _in_project(project, getattr(project.folders, name))
+
+
+def _home(*, instead: str) -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        what, fix = "no home of this user is known", f"let HOME name one, or name the folder itself: {instead}"
+        raise DitrError(what, code=Code.ENVIRONMENT, fix=fix) from None
 
 
 def _in_project(project: Project, folder: Path) -> Path:

@@ -27,10 +27,18 @@ class Folders(_Table):
     cache: Path | None = None
 
 
+class Tracking(_Table):
+    """Where views of the records are, that are not beside them."""
+
+    mlflow: str | None = None
+    """Address of a server of MLflow's: http://HOST:PORT."""
+
+
 class _Settings(_Table):
     """All that a ``ditr.toml`` can say."""
 
     folders: Folders = Folders()
+    tracking: Tracking = Tracking()
     fusion: dict[
         Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")],
         Annotated[str, Field(pattern=r"^[\w.]+:\w+$")],
@@ -44,6 +52,7 @@ class Project:
 
     folder: Path
     folders: Folders
+    tracking: Tracking
     fusion: dict[str, str]
     """Name of a fusion part -> ``module:Class``."""
 
@@ -79,4 +88,4 @@ def _read(folder: Path) -> Project:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         what = f"it cannot be read: {error}"
         raise DitrError(what, code=Code.ENVIRONMENT, where=str(file), fix="mend it; an empty file is fine") from None
-    return Project(folder=folder, folders=settings.folders, fusion=settings.fusion)
+    return Project(folder=folder, folders=settings.folders, tracking=settings.tracking, fusion=settings.fusion)

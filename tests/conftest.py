@@ -31,7 +31,8 @@ def own_stores(tmp_path: Path, session_cache: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("DITR_CACHE", str(session_cache))
     for variable in ("DITR_RUNS", "DITR_DATA", "DITR_WEIGHTS"):
         monkeypatch.setenv(variable, str(tmp_path / variable.removeprefix("DITR_").lower()))
-    monkeypatch.delenv("DITR_REGISTRY", raising=False)
+    for variable in ("DITR_REGISTRY", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture(scope="session")

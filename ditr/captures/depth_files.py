@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ditr.data.scannet_sv import read_image
+from ditr.data.frame_files import read_image
 from ditr.errors import Code, DitrError
 
 _AGAIN = "export the capture's depth images again"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -22,6 +20,7 @@ from ditr.captures.work import FrameOutcome, SceneTask, make_scene
 from ditr.data.prepared import PREPARED
 from ditr.errors import Code, DitrError
 from ditr.progress import Progress, silent
+from ditr.workers import born_deaf, end_with_parent
 
 LOCK = ".prepare.lock"
 """Held while a folder is prepared."""
@@ -43,6 +42,8 @@ class Preparation:
     """Frame id -> why the capture has nothing usable in it."""
     failed: Mapping[str, str]
     """Frame id -> what is wrong with its files."""
+    distance_m: Mapping[str, float]
+    """Of those made with labels, how far half of the points are from the annotated scene at most."""
 
 
 def prepare(
@@ -97,7 +98,8 @@ def _finish(out: Path, settings: Settings, outcomes: Sequence[FrameOutcome]) -> 
     if not made and not kept:
         raise none_made({**failed, **skipped}, out=out)
     changed = {o.frame_id: o.why for o in outcomes if o.state == "made" and o.why}
-    return Preparation(made=made, kept=kept, changed=changed, skipped=skipped, failed=failed)
+    distance_m = {o.frame_id: o.distance_m for o in outcomes if o.distance_m is not None}
+    return Preparation(made=made, kept=kept, changed=changed, skipped=skipped, failed=failed, distance_m=distance_m)
 
 
 def none_made(reasons: Mapping[str, str], *, out: Path, split: str = "") -> DitrError:
@@ -122,7 +124,8 @@ def _run(tasks: Sequence[SceneTask], workers: int) -> Iterator[list[FrameOutcome
 
 
 def _results(pool: Executor, tasks: Sequence[SceneTask]) -> Iterator[list[FrameOutcome]]:
-    futures = [pool.submit(make_scene, task) for task in tasks]
+    with born_deaf(signal.SIGINT):
+        futures = [pool.submit(make_scene, task) for task in tasks]
     try:
         for future in as_completed(futures):
             yield future.result()
@@ -143,12 +146,6 @@ def _start_worker() -> None:
     Where every core has a worker, threads of its own would only slow it.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    end_with_parent()
     threadpool_limits(1)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -14,11 +14,23 @@ from ditr.geometry.camera import Intrinsics, backproject
 from ditr.seeds import derive_seed
 
 
+@dataclass(frozen=True, kw_only=True)
+class PointLabels:
+    """What the N points of a frame are."""
+
+    instance_ids: np.ndarray
+    """(N,) int64, 0 = unannotated."""
+    semantic_ids: np.ndarray
+    """(N,) int64 class ids, 0 = unannotated."""
+    distance_m: float
+    """Of half of the points from where the annotated scene is, at most."""
+
+
 class Labels(Protocol):
     """Who knows what the things in a scene are."""
 
-    def of_world(self, xyz: np.ndarray, *, pose_c2w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Instance and class id, (N,) int64 each with 0 = unannotated, of (N, 3) points in the capture's world.
+    def of_world(self, xyz: np.ndarray, *, pose_c2w: np.ndarray) -> PointLabels:
+        """Of (N, 3) points in the capture's world.
 
         ``pose_c2w`` (4, 4) is the camera's that saw them.
 
@@ -55,6 +67,8 @@ class PreparedFrame:
     """(20000,) int64 class ids, 0 = unannotated; None without labels."""
     pose_centred: np.ndarray
     """(4, 4) float64, camera to the world of the points."""
+    distance_m: float | None
+    """As ``PointLabels`` has it."""
 
 
 def build_frame(
@@ -80,14 +94,15 @@ def build_frame(
     rng = np.random.default_rng(derive_seed(seed, "prepare", frame_id))
     chosen = rng.choice(len(xyz), POINT_COUNT, replace=len(xyz) < POINT_COUNT)
     xyz, u, v = xyz[chosen], u[chosen], v[chosen]
-    instance_ids, semantic_ids = (None, None) if labels is None else labels.of_world(xyz, pose_c2w=pose)
+    labelled = None if labels is None else labels.of_world(xyz, pose_c2w=pose)
     points = np.concatenate([xyz - offset, pixels.colour[v, u]], axis=1)
     rng_groups = np.random.default_rng(derive_seed(seed, "superpoints", frame_id))
     pose[:3, 3] -= offset
     return PreparedFrame(
         points=points.astype(np.float32),
         superpoints=group_points(segments[v, u], points, rng=rng_groups),
-        instance_ids=instance_ids,
-        semantic_ids=semantic_ids,
+        instance_ids=None if labelled is None else labelled.instance_ids,
+        semantic_ids=None if labelled is None else labelled.semantic_ids,
         pose_centred=pose,
+        distance_m=None if labelled is None else labelled.distance_m,
     )

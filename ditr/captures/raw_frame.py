@@ -9,7 +9,7 @@ import numpy as np
 
 from ditr.captures.convention import Convention
 from ditr.captures.depth_files import read_depth
-from ditr.data.scannet_sv import read_image
+from ditr.data.frame_files import read_image
 from ditr.errors import Code, DitrError
 from ditr.files import read_text
 from ditr.geometry.camera import Intrinsics

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.cluster.vq import kmeans, vq
 
-from ditr.data.scannet_sv import read_image
+from ditr.data.frame_files import read_image
 from ditr.errors import Code, DitrError
 
 UNCOVERED = -1

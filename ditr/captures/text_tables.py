@@ -13,11 +13,15 @@ _AGAIN = "export the capture again"
 
 
 def read_lines(path: Path, *, fix: str = _AGAIN) -> list[list[str]]:
-    """The words of every line that holds any and is no comment (``#``); DitrError if there is no such file."""
+    """The words of every line that holds any and is no comment (``#``); DitrError if there is no such file, or it is no
+    text: a name of a file in it is asked for."""
     try:
-        lines = read_text(path).splitlines()
+        text = read_text(path)
     except FileNotFoundError as error:
         raise _broken(path, "no such file", fix) from error
+    if "\0" in text:
+        raise _broken(path, "holds bytes that stand in no text", fix)
+    lines = text.splitlines()
     return [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 

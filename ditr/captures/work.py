@@ -19,10 +19,11 @@ from ditr.captures.prepared_frame import Labels, Pixels, build_frame
 from ditr.captures.raw_frame import PoseFile, RawFrame, Unusable
 from ditr.captures.scene import RawScene
 from ditr.captures.superpoints import UNCOVERED, read_mask_image
-from ditr.data.scannet_sv import depth_path, world_pose_path
-from ditr.errors import DitrError
+from ditr.data.scannet_sv import MAX_SUPERPOINTS, depth_path, world_pose_path
+from ditr.errors import Code, DitrError
 from ditr.geometry.camera import Intrinsics
 from ditr.geometry.oversegmentation import oversegment
+from ditr.machine_errors import MachineError
 
 _JPEG_QUALITY = 95
 _MOST_MM = 65_535
@@ -45,6 +46,8 @@ class FrameOutcome:
     state: Literal["made", "kept", "skipped", "failed"]
     why: str = ""
     """Of a skipped or failed frame; of one that is made again, what of its capture has changed."""
+    distance_m: float | None = None
+    """Of a frame that was made with labels, as ``PointLabels`` has it."""
 
 
 def make_scene(task: SceneTask) -> list[FrameOutcome]:
@@ -109,14 +112,25 @@ def _make_frame(task: SceneTask, pending: _Pending, labels: Labels | None) -> Fr
             seed=task.seed,
             labels=labels,
         )
+        _require_few(prepared.superpoints, frame)
         _write_images(task.out, scene.name, frame, pixels)
         write_frame(task.out, scene.name, frame.number, prepared)
         write_whole(origin, (json.dumps(pending.origin) + "\n").encode())
     except Unusable as unusable:
         return FrameOutcome(frame_id=frame_id, state="skipped", why=str(unusable))
+    except MachineError:
+        raise  # the disk is full, and not the frame wrong
     except DitrError as error:
         return _failed(frame_id, error)
-    return FrameOutcome(frame_id=frame_id, state="made", why=pending.changed)
+    return FrameOutcome(frame_id=frame_id, state="made", why=pending.changed, distance_m=prepared.distance_m)
+
+
+def _require_few(superpoints: np.ndarray, frame: RawFrame) -> None:
+    """As many as the reader takes: masks may have any number of segments, an over-segmentation has a few hundred."""
+    if (count := int(superpoints.max()) + 1) > MAX_SUPERPOINTS:
+        what = f"{count:,} superpoints of its points, allowed are {MAX_SUPERPOINTS:,}"
+        fix = "merge the smallest masks of this image, or choose --superpoints oversegmentation"
+        raise DitrError(what, code=Code.DATASET, where=str(frame.masks or frame.colour), fix=fix)
 
 
 def _kept_colour(colour: np.ndarray, frame: RawFrame, path: Path, *, camera: Intrinsics) -> np.ndarray:

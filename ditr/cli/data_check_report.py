@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ditr.cli.tables import text_table
@@ -13,6 +12,9 @@ if TYPE_CHECKING:
     from ditr.data.dataset import Dataset
     from ditr.data_check.check import CheckReport, DataProblem
 
+_STANDS_OUT = 0.2
+"""Share of points beyond the median that is much, however alike the frames are."""
+_SHOWN = 10
 FOR_A_RUN = {
     "frame": "breaks the frame",
     "refused": "no run starts",
@@ -29,13 +31,9 @@ def check_and_say(dataset: Dataset, display: Display, *, opening: Sequence[tuple
     opening: kind and text of what ``open_dataset`` reported; with any, no run gets as far as asking for the report.
     """
     from ditr.data.prepared import PREPARED
-    from ditr.data_check.check import check_dataset
-    from ditr.data_check.screening import keep_report
+    from ditr.data_check.screening import check_and_keep
 
-    workers = len(os.sched_getaffinity(0))
-    report = check_dataset(dataset, workers=workers, progress=display.progress, opening=opening)
-    if not opening:
-        keep_report(dataset, report)
+    report = check_and_keep(dataset, progress=display.progress, opening=opening)
     display.say(f"{dataset.root}\n")
     display.say("\n".join(written(report, imported=(dataset.root / PREPARED).is_file())))
     return report
@@ -57,6 +55,7 @@ def written(report: CheckReport, *, imported: bool = False) -> list[str]:
     ]
     lines = [*text_table(("what", "value"), rows).splitlines(), ""]
     lines += [*_reprojection(report, imported=imported), ""]
+    lines += [*_unannotated(report.unannotated), ""] if report.unannotated else []
     for problem in report.problems:
         lines += _examples(problem)
     if report.sound:
@@ -65,6 +64,18 @@ def written(report: CheckReport, *, imported: bool = False) -> list[str]:
     if report.reprojection.refused:
         problems.append(("reprojection", report.reprojection.refused, FOR_A_RUN["refused"]))
     return [*lines, *text_table(("problem", "count", "for a run"), problems).splitlines(), *_verdict(report)]
+
+
+def _unannotated(shares: Mapping[str, float]) -> list[str]:
+    """What half of the frames leave out, and the frames that leave out much more: labels of another scene, or none."""
+    import numpy as np
+
+    lower, half, upper = np.quantile(list(shares.values()), (0.25, 0.5, 0.75))
+    much = half + max(_STANDS_OUT, 3 * (upper - lower))
+    out = sorted((frame for frame, share in shares.items() if share > much), key=lambda frame: (-shares[frame], frame))
+    lines = [f"unannotated points: {half:.1%} or less in half of the frames, {max(shares.values()):.1%} at most"]
+    lines += [f"  stands out: {frame}, {shares[frame]:.1%}" for frame in out[:_SHOWN]]
+    return lines + _more(len(out), _SHOWN)
 
 
 def _reprojection(report: CheckReport, *, imported: bool) -> list[str]:

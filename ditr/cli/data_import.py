@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -304,6 +305,13 @@ def _written(done: Preparation) -> str:
     lines += [f"  failed {frame}: {why}" for frame, why in list(done.failed.items())[:_SHOWN]]
     if len(done.failed) > _SHOWN:
         lines.append(f"  and {len(done.failed) - _SHOWN} more, in prepared.json")
+    if done.distance_m:
+        of_each = [1000 * distance for distance in done.distance_m.values()]
+        farthest = max(done.distance_m, key=lambda frame: done.distance_m[frame])
+        lines.append(
+            f"distance of frames to the mesh, medians of points: {median(of_each):.1f} mm or less in half of them, "
+            f"from {min(of_each):.1f} to {max(of_each):.1f} mm in all, the most in {farthest}"
+        )
     return "\n".join(lines)
 
 

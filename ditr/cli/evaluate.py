@@ -14,6 +14,7 @@ from ditr.cli.spec_files import SpecFile
 from ditr.cli.tables import text_table
 from ditr.cli.weight_files import find_weights
 from ditr.errors import DitrError, ExitCode, Interrupted
+from ditr.machine_errors import as_mistake
 from ditr.paths import runs_dir
 from ditr.record.metrics import SCORES
 from ditr.runner.evaluate_checkpoint import CheckpointEvaluation, evaluate_checkpoint
@@ -68,12 +69,18 @@ def evaluate(
     except DitrError:
         raise
     except Exception as error:
+        if mistake := as_mistake(error):
+            raise mistake from error
         typer.echo(in_words(error), err=True)
         raise typer.Exit(ExitCode.FAILED) from None
     typer.echo(_summary(evaluated), nl=False)
-    if evaluated.error is not None:
-        typer.echo(f"recorded, but {in_words(evaluated.error)}\n  traceback: {evaluated.folder.log_file}", err=True)
-        raise typer.Exit(ExitCode.FAILED)
+    if evaluated.error is None:
+        return
+    if mistake := as_mistake(evaluated.error):
+        typer.echo(f"recorded, but its pictures are not drawn: {mistake}", err=True)
+        raise typer.Exit(ExitCode.MISTAKE)
+    typer.echo(f"recorded, but {in_words(evaluated.error)}\n  traceback: {evaluated.folder.log_file}", err=True)
+    raise typer.Exit(ExitCode.FAILED)
 
 
 def _evaluate(

@@ -14,7 +14,7 @@ from ditr.cli.options import Overrides
 from ditr.cli.spec_files import SpecFiles
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
-from ditr.errors import Code, DitrError, ExitCode
+from ditr.errors import Code, DitrError
 from ditr.runner.execution import torch_device
 from ditr.spec.models import FeatureSpec, Spec
 from ditr.spec.problems import shown_path
@@ -49,13 +49,9 @@ def extract(
     registry = Registry()
     loaded = load_specs(specs, registry=registry, overrides=overrides)
     with open_display() as display:
-        try:
-            for each in loaded:
-                display.say(shown_path(each.path))
-                _extract(each.spec, registry=registry, display=display)
-        except KeyboardInterrupt:
-            display.say("stopped; every map that was made is whole, the same command goes on")
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        for each in loaded:
+            display.say(shown_path(each.path))
+            _extract(each.spec, registry=registry, display=display)
 
 
 def list_stores() -> None:

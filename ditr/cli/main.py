@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 import ditr
 from ditr.cli import (
@@ -30,11 +31,30 @@ from ditr.cli import (
     view,
 )
 from ditr.cli.host import leave
-from ditr.cli.machine_errors import as_mistake
+from ditr.cli.serving import STOPPED, Ending
 from ditr.errors import DitrError, ExitCode
+from ditr.machine_errors import as_mistake
+
+
+class _Commands(TyperGroup):
+    """Commands that say so when they are stopped, each in its own words or in those for all."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.Exit:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            asked = isinstance(ctx.obj, Ending) and ctx.obj.asked  # a worker that hears the signal too may break a pool
+            if not asked and not isinstance(error, KeyboardInterrupt):
+                raise
+            typer.echo(STOPPED, err=True)
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+
 
 app = typer.Typer(
     name="ditr",
+    cls=_Commands,
     help="Does fusing 2D foundation features into a 3D backbone help, and by how much?",
     epilog=(
         "Exit codes: 0 done, 1 a check or a run failed, 2 you have to change something, 130 interrupted.  \n"
@@ -85,8 +105,10 @@ def _root(
 
 def main() -> None:
     """Entry point; what it exits with is an ``ExitCode``."""
+    ending = Ending()
+    ending.listen()
     try:
-        app()
+        app(obj=ending)
     except DitrError as error:
         _refuse(error)
     except OSError as error:

@@ -9,6 +9,7 @@ import typer
 
 from ditr.cli.compare import WHAT, Allow, MetricName, MetricOption, find_arms
 from ditr.errors import Code, DitrError
+from ditr.files import write_text
 
 
 def register(app: typer.Typer) -> None:
@@ -39,5 +40,5 @@ def report(
         raise DitrError("no such folder to write to", code=Code.RUN, where=str(out.parent), fix="Make it first.")
     comparison = compare(found, metric=metric.value, allow=allow or ())
     parts = by_stratum(found.found, reference=comparison.reference, metric=metric.value)
-    out.write_text(report_page(comparison, parts=parts))
+    write_text(out, report_page(comparison, parts=parts))
     typer.echo(f"{out}: {len(found.found)} arms, {out.stat().st_size / 2**20:.1f} MiB")

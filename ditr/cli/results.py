@@ -7,18 +7,21 @@ import io
 import json
 import math
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from ditr.cli.host import make_runs_folder, warn
+from ditr.cli.host import make_runs_folder
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError, ExitCode, in_short
+from ditr.files import write_text
+from ditr.machine_errors import as_mistake
 from ditr.paths import runs_dir
 from ditr.record.folder import Record, records_in
-from ditr.record.views import views_of
+from ditr.record.views import View, views_of
 from ditr.record.views.limits import DEFAULT_LIMITS, QueryLimits
 from ditr.record.views.results import Results, Rows
 from ditr.record.views.rows import result_row
@@ -39,6 +42,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to ``app``."""
     app.command()(query)
     app.command("ls")(list_runs)
+    app.command()(sync)
     group = typer.Typer(no_args_is_help=True, help="Look after the views of the records: DuckDB's and MLflow's.")
     group.callback()(_group)
     group.command()(rebuild)
@@ -82,7 +86,7 @@ def query(
         return
     text = _FORMATS[format](results.query(sql, limits=limits))
     if out is not None:
-        out.write_text(text)
+        write_text(out, text)
     else:
         sys.stdout.write(text)
 
@@ -98,19 +102,37 @@ def list_runs() -> None:
     sys.stdout.write(text_table(columns, rows))
 
 
+def sync() -> None:
+    """Bring the views up to date with the records: results.duckdb, and MLflow's file or server.
+
+    Every command that makes records does so at its end; this is for what it said that a view lacks.
+    """
+
+    def catch_up(view: View) -> str:
+        view.catch_up()
+        return "up to date"
+
+    _for_each_view(catch_up)
+
+
 def rebuild() -> None:
-    """Make the views anew from the records: results.duckdb, and the MLflow store."""
+    """Make the views anew from the records: results.duckdb, and MLflow's file, or these records' runs on its server."""
+    _for_each_view(lambda view: f"{view.rebuild()} records")
+
+
+def _for_each_view(do: Callable[[View], str]) -> None:
+    """Says what came of it; one view's trouble is not another's."""
     make_runs_folder()
-    failed = False
+    code = ExitCode.DONE
     for view in views_of(runs_dir()):
-        path = runs_dir() / view.name
         try:
-            sys.stdout.write(f"{path}: {view.rebuild()} records\n")
-        except Exception as error:  # the other view may be well
-            warn(f"{path} is not whole: {in_short(error)}")
-            failed = True
-    if failed:
-        raise typer.Exit(ExitCode.FAILED)
+            sys.stdout.write(f"{view.name}: {do(view)}\n")
+        except Exception as error:
+            mistake = error if isinstance(error, DitrError) else as_mistake(error)
+            typer.echo(f"{view.name} is not whole: {mistake or in_short(error)}", err=True)
+            code = max(code, ExitCode.MISTAKE if mistake else ExitCode.FAILED)
+    if code:
+        raise typer.Exit(code)
 
 
 def _line(folder: Record) -> tuple[Any, ...]:

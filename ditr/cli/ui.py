@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from ditr.cli.host import open_teller
+from ditr.cli.host import warn
 from ditr.cli.serving import end_when_told
-from ditr.errors import Code, DitrError, ExitCode
+from ditr.errors import Code, DitrError, ExitCode, in_short
 from ditr.paths import runs_dir
 
 ADDRESS = "127.0.0.1"
@@ -27,20 +27,30 @@ def register(app: typer.Typer) -> None:
 
 
 def ui(port: Annotated[int, typer.Option(min=1, max=65535, help=f"Port on {ADDRESS}.")] = 5000) -> None:
-    """Serve MLflow's UI of the runs on this machine, and print its address; Ctrl-C ends it."""
-    from ditr.record.views.mlflow_view import MlflowView, store_uri
+    """Serve MLflow's UI of the runs on this machine, and print its address; Ctrl-C ends it. Where MLFLOW_TRACKING_URI
+    or ditr.toml names a server, print the addresses of the runs there."""
+    from ditr.record.views.mlflow_store import LocalStore, StoreError
+    from ditr.record.views.mlflow_view import MlflowView
 
     runs = runs_dir()
     view = MlflowView(runs)
-    with open_teller():
-        pass  # the views catch up
-    if not view.path.is_file():
+    try:
+        view.catch_up()
+    except StoreError:
+        raise
+    except DitrError as error:
+        warn(f"{view.name}: {in_short(error)}")
+    if not view.store.exists():
         fix = "Run an experiment first: ditr run specs/fpn_inject.yaml"
-        raise DitrError("nothing is tracked yet", code=Code.RUN, where=str(view.path), fix=fix)
-    _require_free(port)
+        raise DitrError("nothing is tracked yet", code=Code.RUN, where=view.name, fix=fix)
     found = view.pages()
+    if not isinstance(view.store, LocalStore):
+        for name, page in found.items():
+            typer.echo(f"{name}  {view.store.uri}/{page}")
+        return
+    _require_free(port)
     end_when_told()  # a plain kill would leave the server running without its parent
-    server = _start(store_uri(runs), port)
+    server = _start(view.store.uri, port)
     try:
         if _answers(server, port):
             width = max(map(len, found), default=0)

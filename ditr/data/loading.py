@@ -6,10 +6,9 @@ import multiprocessing
 import os
 import resource
 import signal
-import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 
 import numpy as np
@@ -22,6 +21,7 @@ from ditr.errors import Code, DitrError
 from ditr.ranks import ALONE, Ranks
 from ditr.resources import keep_freed_memory
 from ditr.seeds import derive_seed
+from ditr.workers import born_deaf, end_with_parent
 
 
 def batches(
@@ -130,18 +130,7 @@ def _collate(read: list[Sample | _Mistake]) -> Block[Sample] | _Mistake:
 
 def _begin_worker(number: int) -> None:
     keep_freed_memory()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Ends this worker when the process that it reads for has died, even if it was killed.
-
-    Torch's own watchdog looks at the parent's id, which is that of the server, and the server waits for its workers.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "only a worker waits for its parent"
-    parent.join()
-    os._exit(1)
+    end_with_parent()
 
 
 def allow_open_files() -> None:
@@ -154,17 +143,11 @@ def allow_open_files() -> None:
 def worker_context() -> BaseContext:
     """Workers come from a server process that never ran OpenMP, CUDA or a thread, none of which survives a fork.
 
-    The server imports what a worker needs once; a worker is then a cheap fork of it. Ctrl-C reaches every process of
-    the terminal, and a cluster's SIGTERM or SIGUSR2 every process of a group, but the parent alone decides when to
-    stop, and saves first: the server is born with all three blocked, so a worker never hears them, not even while it
-    starts.
+    The server imports what a worker needs once; a worker is then a cheap fork of it. The parent alone decides when to
+    stop, and saves first: the server is born deaf, so a worker never hears a signal, not even while it starts.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ditr.data.loading"])
-    resource_tracker.ensure_running()  # which would unblock SIGINT, were it started along with the server
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR2})
-    try:
+    with born_deaf(signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context

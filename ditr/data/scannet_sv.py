@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from PIL import Image
 
 from ditr.data.class_table import SCANNET200, ClassTable
 from ditr.data.frame import Frame
+from ditr.data.frame_files import Contents, broken, missing, read_image, read_values
 from ditr.data.info_pickle import FrameInfo, InfoFile
 from ditr.errors import Code, DitrError
 from ditr.files import read_text
@@ -20,6 +20,7 @@ from ditr.geometry.pose import MAX_ROTATION_ERROR
 
 Split = Literal["train", "val"]
 POINTS, SUPERPOINTS, INSTANCES, SEMANTICS = "points", "super_points", "instance_mask", "semantic_mask"
+IMAGE = "image"
 POSES = "pose_centered"
 INFO_FILES: dict[Split, str] = {
     "train": "scannet200_sv_oneformer3d_infos_train.pkl",
@@ -37,14 +38,10 @@ MAX_SHIFT_M = 10_000.0
 """How far a frame may lie from the origin of its scene's world."""
 MAX_REACH_M = 1_000.0
 """How far a point may lie from the others of its frame: no depth camera sees a tenth of it."""
-MAX_POINTS = 1_000_000
-"""Of a frame; more fill the memory before anything can be said of them."""
 MAX_SUPERPOINTS = 2_048
 """Of a frame: time and memory of a step grow with their square. What is made of a room has a few hundred."""
 MAX_INSTANCES = 2_048
 """Of a frame: each is held against every query and every point."""
-MAX_PIXELS = 50_000_000
-"""Of an image, such as 8,192 by 6,144; a small file may stand for any number of them."""
 _POINT_FEATURES = 6
 
 
@@ -62,6 +59,7 @@ class FrameSet:
     intrinsics: of the colour images of every scene that ``scene_intrinsics`` does not name.
     scene_intrinsics: scene -> those of its images, of the same size.
     classes: what the stored class ids mean.
+    digests: of frames by id, those of their files by kind, which a file is held against whenever it is read.
     """
 
     def __init__(
@@ -72,12 +70,14 @@ class FrameSet:
         intrinsics: Intrinsics,
         scene_intrinsics: Mapping[str, Intrinsics] = {},
         classes: ClassTable = SCANNET200,
+        digests: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self.root = root
         self.infos = infos
         self.intrinsics = intrinsics
         self.scene_intrinsics = dict(scene_intrinsics)
         self.classes = classes
+        self.digests = digests or {}
         self.ids = tuple(info.id for info in infos.frames)
 
     def __len__(self) -> int:
@@ -95,7 +95,18 @@ class FrameSet:
             intrinsics=self.intrinsics,
             scene_intrinsics=self.scene_intrinsics,
             classes=self.classes,
+            digests=self.digests,
         )
+
+    def with_contents(self, contents: Contents) -> FrameSet:
+        """The same frames, whose files are held against what a check found of them."""
+        checked = self.with_infos(self.infos.frames)
+        checked.digests = {
+            frame_id: {kind: facts.digest for kind, facts in contents[frame_id].items()}
+            for frame_id in self.ids
+            if frame_id in contents
+        }
+        return checked
 
     def intrinsics_of(self, index: int) -> Intrinsics:
         """Of the frame's colour image."""
@@ -131,7 +142,7 @@ class FrameSet:
         )
         for kind, ids in ((SUPERPOINTS, superpoints), (INSTANCES, instance_ids), (SEMANTICS, semantic_ids)):
             if ids is not None and len(ids) != len(points):
-                raise _broken(self.path(index, kind), f"{len(ids)} ids for {len(points)} points")
+                raise broken(self.path(index, kind), f"{len(ids)} ids for {len(points)} points")
         return Frame(
             id=info.id,
             scene=info.scene,
@@ -152,11 +163,11 @@ class FrameSet:
     def image(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 colour, of the size that the intrinsics are for."""
         path = self.image_path(index)
-        image = read_image(path)
+        image = read_image(path, known=self._known(index, IMAGE))
         intrinsics = self.intrinsics_of(index)
         expected = (intrinsics.height, intrinsics.width, 3)
         if image.shape != expected or image.dtype != np.uint8:
-            raise _broken(path, f"the image is {image.shape} {image.dtype}, not {expected} uint8 as the intrinsics say")
+            raise broken(path, f"the image is {image.shape} {image.dtype}, not {expected} uint8 as the intrinsics say")
         return image
 
     def depth_m(self, index: int) -> np.ndarray | None:
@@ -176,9 +187,9 @@ class FrameSet:
         highest = ids.max()
         if highest >= len(ids) or not np.bincount(ids).all():
             number = len(np.unique(ids))
-            raise _broken(path, f"superpoint ids are not contiguous: {number} different ones, the highest {highest}")
+            raise broken(path, f"superpoint ids are not contiguous: {number} different ones, the highest {highest}")
         if highest >= MAX_SUPERPOINTS:
-            raise _broken(path, f"{highest + 1:,} superpoints, allowed are {MAX_SUPERPOINTS:,}")
+            raise broken(path, f"{highest + 1:,} superpoints, allowed are {MAX_SUPERPOINTS:,}")
         return ids
 
     def instance_ids(self, index: int) -> np.ndarray | None:
@@ -188,7 +199,7 @@ class FrameSet:
             return None
         ids = self._ids(index, INSTANCES)
         if ids.max() > MAX_INSTANCES and (number := len(np.unique(ids[ids > 0]))) > MAX_INSTANCES:
-            raise _broken(path, f"{number:,} instances, allowed are {MAX_INSTANCES:,}")
+            raise broken(path, f"{number:,} instances, allowed are {MAX_INSTANCES:,}")
         return ids
 
     def semantic_ids(self, index: int) -> np.ndarray | None:
@@ -213,9 +224,9 @@ class FrameSet:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise _broken(path, f"is no matrix ({error})") from error
+            raise broken(path, f"is no matrix ({error})") from error
         if len(numbers) != 16 or not np.isfinite(numbers).all():
-            raise _broken(path, "is not 16 finite numbers")
+            raise broken(path, "is not 16 finite numbers")
         return np.array(numbers).reshape(4, 4)
 
     def pose(self, index: int) -> np.ndarray:
@@ -237,36 +248,39 @@ class FrameSet:
             fix = "frames without poses in one world cannot be merged; predict them without --merge"
             raise DitrError("no such file", code=Code.DATASET, where=str(path), fix=fix)
         if not np.allclose(world[:3, :3], centred[:3, :3], atol=MAX_ROTATION_ERROR):
-            raise _broken(path, "the camera looks in another direction than that of the frame's centred pose")
+            raise broken(path, "the camera looks in another direction than that of the frame's centred pose")
         shift = world[:3, 3] - centred[:3, 3]
         if not np.abs(shift).max() < MAX_SHIFT_M:
-            raise _broken(path, f"the frame lies {np.abs(shift).max():.3g} m from the world's origin")
+            raise broken(path, f"the frame lies {np.abs(shift).max():.3g} m from the world's origin")
         return np.asarray(shift)
+
+    def _known(self, index: int, kind: str) -> str | None:
+        return self.digests.get(self.ids[index], {}).get(kind)
 
     def _ids(self, index: int, kind: str, *, highest: int | None = None) -> np.ndarray:
         """(N,) int64 of a file, 0 and above."""
         path, points = self.path(index, kind), self.path(index, POINTS)
         if is_int32(path, points=points):
-            raise _broken(path, f"as long as {path.stat().st_size // 4:,} int32, one a point; int64 is needed")
-        ids = _read(path, np.dtype(np.int64))
+            raise broken(path, f"as long as {path.stat().st_size // 4:,} int32, one a point; int64 is needed")
+        ids = read_values(path, np.dtype(np.int64), known=self._known(index, kind))
         if ids.min() < 0 or (highest is not None and ids.max() > highest):
             bound = f"0 to {highest}" if highest is not None else "0 and above"
-            raise _broken(path, f"ids from {ids.min()} to {ids.max()}, allowed are {bound}")
+            raise broken(path, f"ids from {ids.min()} to {ids.max()}, allowed are {bound}")
         return ids
 
     def _centred_points(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The points, and where in the stored world their origin lies: (3,) float64."""
         path = self.path(index, POINTS)
-        points = _read(path, np.dtype(np.float32), width=_POINT_FEATURES)
+        points = read_values(path, np.dtype(np.float32), width=_POINT_FEATURES, known=self._known(index, POINTS))
         if not np.isfinite(points).all():
-            raise _broken(path, f"{np.sum(~np.isfinite(points).all(axis=1))} points are not finite")
+            raise broken(path, f"{np.sum(~np.isfinite(points).all(axis=1))} points are not finite")
         colours = points[:, 3:].ravel()  # a copy: numpy is slow along short rows
         if colours.min() < 0 or colours.max() > 255:
-            raise _broken(path, f"colours from {colours.min()} to {colours.max()}, allowed are 0 to 255")
+            raise broken(path, f"colours from {colours.min()} to {colours.max()}, allowed are 0 to 255")
         mean = points[:, :3].mean(axis=0, dtype=np.float64)
         if np.abs(points[:, :3] - mean).max() > MAX_REACH_M:
             far = int(np.sum(np.abs(points[:, :3] - np.median(points[:, :3], axis=0)).max(axis=1) > MAX_REACH_M))
-            raise _broken(path, f"{far} of {len(points)} points lie more than {MAX_REACH_M:,.0f} m from the others")
+            raise broken(path, f"{far} of {len(points)} points lie more than {MAX_REACH_M:,.0f} m from the others")
         if self.infos.frames[index].centred:
             return points, np.zeros(3)
         points[:, :3] = points[:, :3] - mean  # in float64, then rounded once
@@ -277,7 +291,7 @@ class FrameSet:
         info = self.infos.frames[index]
         if not np.isfinite(info.pose_c2w).all():
             stored = stored_pose_path(self.root, info.scene, info.number) if info.centred else self.root / info.image
-            raise _broken(stored, f"the pose of frame {info.id} is not finite; its info pickle holds the same matrix")
+            raise broken(stored, f"the pose of frame {info.id} is not finite; its info pickle holds the same matrix")
         pose = info.pose_c2w.copy()
         pose[:3, 3] -= origin
         return pose
@@ -311,51 +325,9 @@ def read_stored_pose(path: Path) -> np.ndarray:
     try:
         pose = np.asarray(np.load(path, allow_pickle=False))
     except FileNotFoundError as error:
-        raise _missing(path) from error
+        raise missing(path) from error
     except Exception as error:  # what numpy raises of a damaged header is not to be listed
-        raise _broken(path, f"cannot be read ({error})") from error
+        raise broken(path, f"cannot be read ({error})") from error
     if pose.dtype != np.float64 or pose.shape != (4, 4):
-        raise _broken(path, f"{pose.shape} {pose.dtype}, not (4, 4) float64")
+        raise broken(path, f"{pose.shape} {pose.dtype}, not (4, 4) float64")
     return pose
-
-
-def read_image(path: Path, *, fix: str = "") -> np.ndarray:
-    """An image file as it is stored, (H, W[, channels]); ``DitrError`` if missing, damaged or too large.
-
-    ``fix`` is what to do about an image that is none of a prepared folder.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"it says that it has {image.width:,} x {image.height:,} pixels")
-            return np.asarray(image)
-    except FileNotFoundError as error:
-        raise _missing(path, fix=fix) from error
-    except Exception as error:  # what Pillow raises of damaged bytes is not to be listed
-        raise _broken(path, f"the image is damaged ({error})", fix=fix) from error
-
-
-def _read(path: Path, dtype: np.dtype[Any], *, width: int = 1) -> np.ndarray:
-    """(N,) or (N, width) values of a headerless file."""
-    row = dtype.itemsize * width
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_POINTS * row + 1)
-    except FileNotFoundError as error:
-        raise _missing(path) from error
-    if len(raw) > MAX_POINTS * row:
-        raise _broken(path, f"{path.stat().st_size:,} bytes, which are more than {MAX_POINTS:,} points")
-    if not raw or len(raw) % row:
-        raise _broken(path, f"{len(raw)} bytes, which is no positive multiple of {row} ({width} x {dtype})")
-    values = np.frombuffer(bytearray(raw), dtype=dtype)
-    return values.reshape(-1, width) if width > 1 else values
-
-
-def _missing(path: Path, *, fix: str = "") -> DitrError:
-    fix = fix or "`ditr data check` lists every missing file; restore it, or take the frame out of the info pickle"
-    return DitrError("no such file", code=Code.DATASET, where=str(path), fix=fix)
-
-
-def _broken(path: Path, what: str, *, fix: str = "") -> DitrError:
-    fix = fix or "`ditr data check` lists every such file; prepare the frame again"
-    return DitrError(what, code=Code.DATASET, where=str(path), fix=fix)

@@ -13,9 +13,11 @@ from typing import Literal
 import numpy as np
 
 from ditr.data.dataset import SPLITS, Dataset
+from ditr.data.frame_files import Contents, FileFacts
 from ditr.data.scannet_sv import FrameSet
 from ditr.data_check.frame_check import HARMLESS as HARMLESS_IN_A_FRAME
 from ditr.data_check.frame_check import FrameFindings, check_frame
+from ditr.data_check.label_statistics import UNANNOTATED
 from ditr.data_check.reprojection_summary import Reprojection, summarise
 from ditr.data_check.split_check import (
     ABSENT,
@@ -29,6 +31,7 @@ from ditr.data_check.split_check import (
     check_splits,
 )
 from ditr.progress import Progress, silent
+from ditr.workers import born_deaf, end_with_parent
 
 REFUSED = frozenset(
     {
@@ -46,6 +49,8 @@ REFUSED = frozenset(
 digest says, splits without a single instance, and rooms that lie on their side or are of another size."""
 HARMLESS = frozenset({*HARMLESS_IN_A_FRAME, "frame list", NEIGHBOURS})
 """Kinds that take nothing from the frames that are there."""
+DAMAGED = "damaged content"
+"""Kind of a file that holds other bytes than at the last check, though nobody wrote it."""
 _EXAMPLES = 10
 _FRAMES_A_WORKER = 100
 """Fewer are checked sooner than a process starts."""
@@ -79,6 +84,10 @@ class CheckReport:
     broken: dict[str, tuple[str, ...]]
     """Frame id -> kinds of its problems, of frames that a run cannot use or that it lacks."""
     reprojection: Reprojection
+    unannotated: dict[str, float]
+    """Frame id -> share of its points without an instance, of labelled frames."""
+    contents: dict[str, dict[str, FileFacts]]
+    """Of every frame that files were found of, as they are, or were before they were damaged."""
 
     @property
     def named(self) -> int:
@@ -93,13 +102,22 @@ class CheckReport:
 
 
 def check_dataset(
-    dataset: Dataset, *, workers: int = 1, progress: Progress = silent, opening: Iterable[tuple[str, str]] = ()
+    dataset: Dataset,
+    *,
+    workers: int = 1,
+    progress: Progress = silent,
+    opening: Iterable[tuple[str, str]] = (),
+    before: Contents | None = None,
 ) -> CheckReport:
     """Checks files, counts, id ranges, poses, images and the agreement of points with pixels, on several processes.
 
-    ``opening``: kind and text of what ``open_dataset`` reported.
+    Parameters
+    ----------
+    opening: kind and text of what ``open_dataset`` reported.
+    before: what an earlier check found of the files. A file with the size and time that it had, and other bytes, was
+        written by nobody: it is damaged.
     """
-    found = _Found()
+    found = _Found(before=before or {})
     for kind, text in opening:
         found.add(kind, text)
     checked = []
@@ -123,6 +141,8 @@ def check_dataset(
         problems=found.problems(),
         statistics=statistics | found.statistics(),
         broken=found.broken,
+        unannotated={f.id: f.values[UNANNOTATED] for f in checked if UNANNOTATED in f.values},
+        contents=found.contents,
         reprojection=summarise((f.id, f.reprojection, f.camera) for f in checked if f.reprojection is not None),
     )
 
@@ -131,21 +151,32 @@ def check_dataset(
 class _Found:
     """Problems by kind and values by name, as they come in."""
 
+    before: Contents
     where: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     broken: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    contents: dict[str, dict[str, FileFacts]] = field(default_factory=dict)
 
     def add(self, kind: str, text: str) -> None:
         self.where[kind].append(text)
 
     def take(self, findings: FrameFindings) -> None:
         """Adds one frame."""
-        for kind, text in findings.problems:
+        damaged = [kind for kind, facts in findings.files.items() if self._is_damaged(findings.id, kind, facts)]
+        problems = [*findings.problems, *((DAMAGED, _of_damage(findings.id, kind)) for kind in damaged)]
+        was = {kind: self.before[findings.id][kind] for kind in damaged}
+        self.contents[findings.id] = findings.files | was
+        for kind, text in problems:
             self.add(kind, text)
         for name, value in findings.values.items():
             self.values[name].append(value)
-        if breaking := tuple(sorted({kind for kind, _ in findings.problems} - HARMLESS)):
+        if breaking := tuple(sorted({kind for kind, _ in problems} - HARMLESS)):
             self.broken[findings.id] = breaking
+
+    def _is_damaged(self, frame_id: str, kind: str, facts: FileFacts) -> bool:
+        was = self.before.get(frame_id, {}).get(kind)
+        as_before = was is not None and (was.size_bytes, was.mtime_ns) == (facts.size_bytes, facts.mtime_ns)
+        return was is not None and as_before and was.digest != facts.digest
 
     def problems(self) -> tuple[DataProblem, ...]:
         return tuple(
@@ -161,6 +192,11 @@ class _Found:
         }
 
 
+def _of_damage(frame_id: str, kind: str) -> str:
+    what = "has other bytes than at the last check, and the same size and time: it is damaged, restore it"
+    return f"{frame_id}: its file of {kind} {what}"
+
+
 def _findings(dataset: Dataset, workers: int) -> Iterator[FrameFindings]:
     """Of every frame, train before val, in the order of the info pickles."""
     splits = tuple(dataset.splits.values())
@@ -173,7 +209,9 @@ def _findings(dataset: Dataset, workers: int) -> Iterator[FrameFindings]:
     # has other modules to hold.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(splits,)) as pool:
-        yield from pool.map(_check_task, tasks, chunksize=_FRAMES_A_TASK)
+        with born_deaf(signal.SIGINT):
+            checked = pool.map(_check_task, tasks, chunksize=_FRAMES_A_TASK)
+        yield from checked
 
 
 _worker_splits: list[FrameSet] = []
@@ -181,7 +219,7 @@ _worker_splits: list[FrameSet] = []
 
 
 def _start_worker(splits: Iterable[FrameSet]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    end_with_parent()
     _worker_splits[:] = splits
 
 

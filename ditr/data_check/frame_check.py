@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ditr.data.frame_files import FileFacts, file_facts, read_image
 from ditr.data.scannet_sv import (
+    IMAGE,
     INSTANCES,
     MANIFEST,
     POINTS,
@@ -18,7 +20,6 @@ from ditr.data.scannet_sv import (
     FrameSet,
     depth_path,
     is_int32,
-    read_image,
     read_stored_pose,
     stored_pose_path,
     world_pose_path,
@@ -60,6 +61,8 @@ class FrameFindings:
     """None where points or pose cannot be read."""
     camera: tuple[float, float, float, float]
     """fx, fy, cx, cy as declared."""
+    files: dict[str, FileFacts]
+    """Those that a run reads, by kind; of what cannot be read none."""
 
 
 def check_frame(frames: FrameSet, index: int) -> FrameFindings:
@@ -97,7 +100,12 @@ def check_frame(frames: FrameSet, index: int) -> FrameFindings:
         values=found.values,
         reprojection=reprojection,
         camera=(camera.fx, camera.fy, camera.cx, camera.cy),
+        files={kind: facts for kind, path in _read_by_runs(frames, index).items() if (facts := file_facts(path))},
     )
+
+
+def _read_by_runs(frames: FrameSet, index: int) -> dict[str, Path]:
+    return frames.paths(index) | {IMAGE: frames.image_path(index)}
 
 
 @dataclass

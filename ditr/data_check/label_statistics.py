@@ -10,6 +10,7 @@ MIN_INSTANCE_POINTS = 100
 """Smaller instances are not evaluated (docs/reference/esam.md, Evaluation)."""
 MOSTLY = 0.9
 """Of a frame's points: annotated rooms leave out a tenth."""
+UNANNOTATED = "unannotated share of points"
 INSTANCES_A_FRAME = "instances a frame"
 """All that are annotated."""
 TRAINABLE = "instances to train on a frame"
@@ -40,8 +41,8 @@ def label_statistics(
     values[INSTANCES_A_FRAME] = float(len(sizes))
     values[f"instances a frame of {MIN_INSTANCE_POINTS} points or more"] = float(large)
     unannotated = float(1 - sizes.sum() / len(instances))
-    values["unannotated share of points"] = unannotated
-    values["unannotated share of points of a frame, max"] = unannotated
+    values[UNANNOTATED] = unannotated
+    values[f"{UNANNOTATED} of a frame, max"] = unannotated
     values[f"share of frames with {MOSTLY:.0%} of points unannotated"] = float(unannotated >= MOSTLY)
     if superpoints is not None and len(superpoints) == len(instances):
         values["superpoint purity"] = _purity(superpoints, instances)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -30,7 +31,7 @@ from ditr.rooms import make_missing
 from ditr.spec.models import DatasetSpec
 from ditr.spec.registry import Registry
 
-CHECK_VERSION = 5
+CHECK_VERSION = 6
 """Raised when the check finds other things in the same files: kept reports are then made anew."""
 _SHOWN = 3
 
@@ -64,7 +65,8 @@ def open_screened(spec: DatasetSpec, *, registry: Registry, progress: Progress =
 
 
 def screen(dataset: Dataset, *, policy: Literal["refuse", "exclude"], progress: Progress = silent) -> ScreenedDataset:
-    """The data set without broken frames, by a check of every file that is made once and kept.
+    """The data set without broken frames, by a check of every file that is made once and kept; what is read of it
+    is held against what was checked.
 
     Raises
     ------
@@ -72,16 +74,13 @@ def screen(dataset: Dataset, *, policy: Literal["refuse", "exclude"], progress: 
         splits share scenes; an embedded set is not what was made; no frame is left in a split, or no instance to train
         on or to score.
     """
-    report = kept_report(dataset)
-    if report is None:
-        report = check_dataset(dataset, workers=len(os.sched_getaffinity(0)), progress=progress)
-        keep_report(dataset, report)
+    report = kept_report(dataset) or check_and_keep(dataset, progress=progress)
     _require_sound(dataset, report)
-    if not report.broken:
-        return ScreenedDataset(dataset=dataset, excluded=())
-    if policy == "refuse":
+    if report.broken and policy == "refuse":
         raise _broken_frames(dataset, report)
-    splits = {split: frames.without(report.broken) for split, frames in dataset.splits.items()}
+    splits = {
+        split: frames.without(report.broken).with_contents(report.contents) for split, frames in dataset.splits.items()
+    }
     for split, frames in splits.items():
         if not len(frames):
             fix = f"`ditr data check {dataset.name}` says what is wrong with each."
@@ -92,11 +91,28 @@ def screen(dataset: Dataset, *, policy: Literal["refuse", "exclude"], progress: 
 def kept_report(dataset: Dataset) -> CheckReport | None:
     """The report of an earlier check by the same rules of files that did not change since; else None, as where it
     cannot be read any more."""
-    try:
-        kept = _KEPT.validate_json(_report_path(dataset).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    return kept.report if kept.of == _stamp(dataset) else None
+    kept = _kept(dataset)
+    return kept.report if kept is not None and kept.of == _stamp(dataset) else None
+
+
+def check_and_keep(
+    dataset: Dataset, *, progress: Progress = silent, opening: Sequence[tuple[str, str]] = ()
+) -> CheckReport:
+    """Checks every file, also against what an earlier check read, and keeps the report for the runs to come.
+
+    Parameters
+    ----------
+    opening: kind and text of what ``open_dataset`` reported; with any, no run gets as far as asking for the report.
+    """
+    kept = _kept(dataset)
+    before = None if kept is None else kept.report.contents
+    workers = len(os.sched_getaffinity(0))
+    report = check_dataset(dataset, workers=workers, progress=progress, opening=opening, before=before)
+    if not opening:
+        path = _report_path(dataset)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(asdict(_KeptReport(of=_stamp(dataset), report=report))))
+    return report
 
 
 def frames_apart(name: str, *, registry: Registry) -> tuple[str, ...]:
@@ -109,16 +125,17 @@ def frames_apart(name: str, *, registry: Registry) -> tuple[str, ...]:
     return tuple(example for problem in problems if problem.kind == NEIGHBOURS for example in problem.examples)
 
 
-def keep_report(dataset: Dataset, report: CheckReport) -> None:
-    """Writes the report for the runs to come; whole or not at all."""
-    path = _report_path(dataset)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(asdict(_KeptReport(of=_stamp(dataset), report=report))))
+def _kept(dataset: Dataset) -> _KeptReport | None:
+    """Of the last check of this folder; None where it cannot be read any more."""
+    try:
+        return _KEPT.validate_json(_report_path(dataset).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _report_path(dataset: Dataset) -> Path:
-    root = xxhash.xxh3_64_hexdigest(str(dataset.root).encode())
-    return paths.cache_dir() / "checks" / f"{dataset.digest}-{root[:8]}.json"
+    of = xxhash.xxh3_64_hexdigest(f"{dataset.name}\0{dataset.root}".encode(errors="surrogateescape"))
+    return paths.cache_dir() / "checks" / f"{of}.json"
 
 
 def _stamp(dataset: Dataset) -> dict[str, str]:

@@ -8,20 +8,24 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import xxhash
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from ditr import layouts
 from ditr.errors import Code, DitrError
-from ditr.files import write_text
+from ditr.files import append, write_text
 from ditr.paths import portable_text
 from ditr.record.columns import RESULT
 from ditr.record.shape import Provenance
 from ditr.record.state import RecordState, now, read_state, unreadable, write_state
+from ditr.spec.models import Spec
+from ditr.spec.resolved_spec import read_resolved
 
 _LOCK_S = 2.0
 """Longest wait for a lock: who only looks whether a record is locked holds it for a moment too."""
@@ -84,25 +88,59 @@ class Record:
         return read_state(self.state_file)
 
     def set_state(self, state: RecordState) -> None:
-        write_state(self.state_file, state)
+        """Replaces the state; that of a finished record notes the digests of its files."""
+        files = {file.name: _digest(file) for file in self._read_files if file.is_file()}
+        write_state(self.state_file, replace(state, files=files if state.state == "finished" else {}))
+
+    def require_whole(self, file: Path) -> Path:
+        """One of the files that are read of a record, which is there or not as when the record was finished.
+
+        Nothing is known of the files before that, nor of the records of the first layout. Weights, saved states and
+        frames that were kept to look at hold a digest of their own.
+
+        Raises
+        ------
+        UnreadableRecord: it was changed since, or removed, or was not there; or the state cannot be read.
+        """
+        assert file in self._read_files
+        state = self.state()
+        if state is None or not state.has_digests:
+            return file
+        written = state.files.get(file.name)
+        try:
+            found = _digest(file) if file.exists() else None
+        except OSError as error:
+            raise unreadable(file, error) from error
+        if found != written:
+            what = "it is gone" if found is None else "it is not what was written: it does not fit its digest"
+            raise unreadable(file, ValueError(f"{what} in {self.state_file.name}"))
+        return file
+
+    @property
+    def _read_files(self) -> tuple[Path, ...]:
+        numbers = (self.result, self.metrics, self.frames, self.matches, self.instances, self.checks)
+        return (self.spec, self.provenance, *numbers)
+
+    def read_spec(self) -> Spec:
+        """What it was made of, as it was resolved then; see ``read_resolved``."""
+        return read_resolved(self.require_whole(self.spec))
 
     def read_result(self) -> dict[str, Any]:
         """What result.json says, its columns of the types that they must be; empty where there is none."""
-        return _read_object(self.result, RESULT) or {}
+        return _read_object(self.require_whole(self.result), RESULT) or {}
 
     def read_provenance(self) -> dict[str, Any] | None:
         """What the last session wrote of code, data and machine; None where there is none."""
-        return _read_object(self.provenance, Provenance)
+        return _read_object(self.require_whole(self.provenance), Provenance)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Appends one row of metrics."""
         row = {"step": step, "at": round(time.time(), 3), "metrics": dict(metrics)}
-        with self.metrics.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append(self.metrics, json.dumps(row) + "\n")
 
     def logged(self) -> Iterator[MetricsRow]:
         """Rows of metrics.jsonl; a last line cut off by a crash is left out."""
-        if not self.metrics.is_file():
+        if not self.require_whole(self.metrics).is_file():
             return
         try:
             with self.metrics.open("rb") as file:
@@ -141,8 +179,7 @@ class Record:
 
     def append_log(self, text: str) -> None:
         """Appends lines to log.txt, with no path of this machine."""
-        with self.log_file.open("a") as file:
-            file.write(f"{now()} {portable_text(text.rstrip())}\n")
+        append(self.log_file, f"{now()} {portable_text(text.rstrip())}\n")
 
     def stamp(self) -> str:
         """What changes when a file that views are made from does, or when its process ends without a word; another for
@@ -225,6 +262,10 @@ def _read_object(path: Path, shape: type[BaseModel]) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
+
+
+def _digest(file: Path) -> str:
+    return xxhash.xxh3_128_hexdigest(file.read_bytes())
 
 
 def _started(folder: Record) -> str:

@@ -12,13 +12,15 @@ import socket
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import FileLock
+
 from ditr.errors import DitrError, Interrupted
-from ditr.files import unfinished_in
+from ditr.files import abandoned, claiming, unfinished_in
 from ditr.paths import portable_text
 from ditr.record.folder import Record, find_record, unwritable
 from ditr.record.state import Kind, RecordState, State, now
@@ -27,6 +29,7 @@ DRAFTS = ".unfinished"
 """Folder in that of the records, where drafts are."""
 REPLACED = ".replaced"
 """Folder in that of the records, where those are that another one took the place of."""
+_CLAIM = ".claim"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +150,8 @@ class Draft:
 
 @contextmanager
 def draft(runs: Path, *, name: str) -> Iterator[Draft]:
-    """An empty folder to write a record in; it is gone afterwards, whether the record was finished or not.
+    """An empty folder to write a record in; it is gone afterwards, whether the record was finished or not, and so are
+    drafts of processes that were killed.
 
     After an error that is neither a user's mistake nor a stop it stays, with the traceback, and a note on the error
     says where.
@@ -157,24 +161,52 @@ def draft(runs: Path, *, name: str) -> Iterator[Draft]:
     DitrError: nothing can be written there.
     """
     folder = Record(runs / DRAFTS / f"{name}-{os.getpid()}")
-    shutil.rmtree(folder.path, ignore_errors=True)  # of a process that was killed, and had the same number
-    try:
-        folder.path.mkdir(parents=True)
-    except OSError as error:
-        raise unwritable(folder.path, error) from error
-    try:
-        yield Draft(folder, runs)
-    except BaseException as error:
-        if isinstance(error, Exception) and not isinstance(error, DitrError | Interrupted):
-            folder.append_log(traceback.format_exc())
-            error.add_note(f"traceback: {folder.log_file}")
-        else:
-            _remove(folder)
-        raise
-    _remove(folder)
+    with ExitStack() as claim:
+        try:
+            with _lock(runs):
+                _sweep(runs)
+                shutil.rmtree(folder.path, ignore_errors=True)  # of a process that had the same number
+                folder.path.mkdir(parents=True)
+                claim.enter_context(claiming(_claim_of(folder)))
+        except OSError as error:
+            raise unwritable(folder.path, error) from error
+        try:
+            yield Draft(folder, runs)
+        except BaseException as error:
+            if isinstance(error, Exception) and not isinstance(error, DitrError | Interrupted):
+                folder.append_log(traceback.format_exc())
+                error.add_note(f"traceback: {folder.log_file}")
+                _claim_of(folder).unlink()  # it is to be looked at
+            else:
+                _remove(folder, runs)
+            raise
+        _remove(folder, runs)
 
 
-def _remove(folder: Record) -> None:
-    shutil.rmtree(folder.path, ignore_errors=True)
-    with suppress(OSError):  # not empty: another process works beside
-        folder.path.parent.rmdir()
+def _claim_of(folder: Record) -> Path:
+    """The file that a draft's process holds: beside the draft, which takes its place without it."""
+    return folder.path.with_name(f".{folder.path.name}{_CLAIM}")
+
+
+def _sweep(runs: Path) -> None:
+    """Removes drafts whose processes died; for who holds the lock of drafts."""
+    for claim in (runs / DRAFTS).glob(f".*{_CLAIM}"):
+        with abandoned(claim) as dead:
+            if dead:
+                shutil.rmtree(claim.with_name(claim.name.removeprefix(".").removesuffix(_CLAIM)), ignore_errors=True)
+                claim.unlink()
+
+
+def _remove(folder: Record, runs: Path) -> None:
+    with _lock(runs):
+        shutil.rmtree(folder.path, ignore_errors=True)
+        _claim_of(folder).unlink(missing_ok=True)
+        with suppress(OSError):  # not empty: another process works beside
+            folder.path.parent.rmdir()
+
+
+def _lock(runs: Path) -> FileLock:
+    """Of the folder of drafts."""
+    locks = runs / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    return FileLock(locks / "drafts.lock")

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import xxhash
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ditr import layouts
 from ditr.errors import Code, DitrError
-from ditr.files import write_json
+from ditr.files import parse_json, write_json
 
 State = Literal["running", "interrupted", "failed", "finished"]
 Kind = Literal["run", "eval", "imported", "check"]
 """A training with its evaluation, an evaluation of given weights, what another program's log says, or a check of a spec
 before any training."""
+_FIRST_LAYOUT = 1
+"""Without digests."""
 _STRICT = ConfigDict(strict=True, extra="ignore")
 """Earlier versions wrote more fields."""
 
@@ -31,8 +35,8 @@ class UnreadableRecord(DitrError):
 class RecordState:
     """What ``state.json`` holds."""
 
-    schema: int = layouts.RECORD
-    """Of the whole folder."""
+    schema: int = _FIRST_LAYOUT
+    """Of the whole folder, as it was read; what is written is of the layout of today."""
     run_key: str
     spec_hash: str
     """Empty where there is no spec: in an imported log."""
@@ -52,6 +56,13 @@ class RecordState:
     error: str | None = None
     pid: int = 0
     host: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+    """xxh3-128 of the files of a finished record, by name, as ``Record.require_whole`` holds them against it."""
+
+    @property
+    def has_digests(self) -> bool:
+        """Whether the record is finished, and of a layout that notes what its files were then."""
+        return self.state == "finished" and self.schema > _FIRST_LAYOUT
 
 
 _STATE = TypeAdapter(RecordState)
@@ -65,9 +76,11 @@ def read_state(path: Path) -> RecordState | None:
     UnreadableRecord: it is damaged, or a newer ditr wrote it.
     """
     try:
-        content = path.read_bytes()
+        raw = path.read_bytes()
+        content = parse_json(raw)
         _require_known(content, path)
-        state = _STATE.validate_json(content)
+        _require_as_written(content)
+        state = _STATE.validate_json(raw)
         datetime.fromisoformat(state.started_at)
     except FileNotFoundError:
         return None
@@ -76,16 +89,30 @@ def read_state(path: Path) -> RecordState | None:
     return state
 
 
-def _require_known(content: bytes, path: Path) -> None:
+def _require_known(content: object, path: Path) -> None:
     try:
-        layouts.require_known(json.loads(content), newest=layouts.RECORD, code=Code.RUN, where=str(path))
+        layouts.require_known(content, newest=layouts.RECORD, code=Code.RUN, where=str(path))
     except layouts.NewerLayout as error:
         raise UnreadableRecord(error.what, code=error.code, where=error.where, fix=error.fix) from error
 
 
+def _require_as_written(content: object) -> None:
+    if not isinstance(content, dict):
+        return  # the wrong shape, which is said of it
+    if "digest" not in content and content.get("schema", _FIRST_LAYOUT) == _FIRST_LAYOUT:
+        return
+    if content.get("digest") != _digest({name: value for name, value in content.items() if name != "digest"}):
+        raise ValueError("it is not what was written: it does not fit its digest")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode())
+
+
 def write_state(path: Path, state: RecordState) -> None:
     """Replaces the file."""
-    write_json(path, asdict(state))
+    content = asdict(state) | {"schema": layouts.RECORD}
+    write_json(path, content | {"digest": _digest(content)})
 
 
 def unreadable(path: Path, error: Exception) -> UnreadableRecord:

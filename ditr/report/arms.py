@@ -16,7 +16,6 @@ from ditr.record.folder import Record, records_in
 from ditr.record.state import RecordState, unreadable
 from ditr.spec.diff import diff
 from ditr.spec.models import Spec
-from ditr.spec.resolved_spec import read_resolved
 
 _TOLD = 2
 """Fields that tell two arms of one name apart in a message."""
@@ -50,7 +49,7 @@ class ArmRun:
     @cached_property
     def table(self) -> MatchTable:
         """What its evaluation found, frame by frame."""
-        return MatchTable.load(self.folder.matches)
+        return MatchTable.load(self.folder.require_whole(self.folder.matches))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +215,9 @@ def _finished_run(folder: Record) -> ArmRun | None:
     for file in (folder.spec, folder.provenance, folder.result, folder.matches):
         if not file.is_file():
             raise unreadable(file, FileNotFoundError(errno.ENOENT, "a finished run lacks it"))
-    run = ArmRun(folder=folder, state=state, spec=read_resolved(folder.spec))
+    for file in (folder.matches, folder.instances):
+        folder.require_whole(file)
+    run = ArmRun(folder=folder, state=state, spec=folder.read_spec())
     for file, content, needed in (
         (folder.provenance, run.provenance, ("dataset", "start_weights", "device")),
         (folder.result, run.result, ("split", "n_frames")),

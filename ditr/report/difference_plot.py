@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from ditr.evaluation.statistics import Difference
 from ditr.report.answers import metric_name
 from ditr.report.compare import ArmSummary, Comparison
+from ditr.report.figure_file import save_figure
 from ditr.report.stratum_contrasts import StratumContrast
 
 _REAL, _CONTROL = "#0b6e4f", "#8d99ae"
@@ -40,8 +41,7 @@ def draw_differences(comparison: Comparison, *, parts: Sequence[StratumContrast]
         " seeds; controls in grey",
         fontsize=10,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png")
+    save_figure(figure, path)
 
 
 def _column(axes: Axes, arms: Sequence[ArmSummary], found: Mapping[str, Difference], *, title: str) -> None:

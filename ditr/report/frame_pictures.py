@@ -14,6 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ditr.data.frame_view import Cloud, FrameView, MapColours
 from ditr.evaluation.point_outcomes import PointOutcomes, least_shown, point_outcomes
+from ditr.report.figure_file import save_figure
 from ditr.report.frame_axes import (
     WITHOUT_PIXEL,
     draw_image,
@@ -85,12 +86,12 @@ def draw_data(view: FrameView, *, names: Sequence[str], depth_m: np.ndarray | No
             every=2,
             zoom=1.9,
         )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_features(view: FrameView, *, title: str, caption: str, path: Path) -> None:
     """The image, the map, the map over the image; the points in the image, in space and from above."""
-    _save(feature_figure(view, title=title, caption=caption), path)
+    save_figure(feature_figure(view, title=title, caption=caption), path)
 
 
 def feature_figure(view: FrameView, *, title: str, caption: str) -> Figure:
@@ -134,7 +135,7 @@ def draw_results(view: FrameView, *, run: str, best_score: float, path: Path) ->
     first, *others = figure.subplots(2, 2).ravel()
     draw_image(first, view.image, "image")
     _results(others, view, best_score=best_score)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def draw_run_view(view: FrameView, *, run: str, best_score: float, path: Path) -> None:
@@ -158,7 +159,7 @@ def draw_run_view(view: FrameView, *, run: str, best_score: float, path: Path) -
         _results([figure.add_subplot(2, 3, place) for place in (4, 5, 6)], view, best_score=best_score)
     else:
         _predictions(figure, view, best_score=best_score)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def caption_of(outcomes: PointOutcomes, min_score: float, *, total: int) -> str:
@@ -231,8 +232,3 @@ def _id_colours(ids: np.ndarray) -> np.ndarray:
     """(N, 3) in 0..1, distinct colours of whatever ids: hues by the golden ratio."""
     hsv = np.stack([ids * 0.61803398875 % 1, 0.45 + 0.4 * (ids * 0.37 % 1), 0.95 - 0.3 * (ids * 0.73 % 1)], axis=1)
     return np.asarray(hsv_to_rgb(hsv))
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png")

@@ -32,7 +32,8 @@ def write_frame(folder: Path, view: FrameView, found: Instances, *, model: str, 
     """
     cloud, name = view.in_space, view.frame_id
     instances = point_outcomes(view, min_score=least_shown(found.scores, best_score=best_score)).predicted
-    Image.fromarray(masks_on_image(view, instances)).save(folder / "masks" / f"{name}.png", compress_level=1)
+    with replacing(folder / "masks" / f"{name}.png", durable=False) as beside:
+        Image.fromarray(masks_on_image(view, instances)).save(beside, "PNG", compress_level=1)
     write_ply(
         folder / "points" / f"{name}.ply",
         xyz=cloud.xyz,

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from ditr.evaluation.instance_ap import precision_recall
 from ditr.evaluation.instances import MATCH_IOU
+from ditr.report.figure_file import save_figure
 from ditr.report.frame_pictures import draw_results
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ def draw_run(folder: Path, *, evaluation: Evaluation, name: str) -> None:
     Panels show the predictions from the score on at which precision and recall at ``MATCH_IOU`` are in best balance.
     ``name`` is the run's, for titles.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     curves = {label: precision_recall(evaluation.table, threshold=threshold) for label, threshold in CURVES.items()}
     pr_curve(curves, path=folder / "pr_curve.png", title=name)
     best_score = precision_recall(evaluation.table, threshold=MATCH_IOU).best_score
@@ -47,4 +47,4 @@ def pr_curve(curves: Mapping[str, PrecisionRecall], *, path: Path, title: str) -
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower left", frameon=False)
-    figure.savefig(path)
+    save_figure(figure, path)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from ditr.evaluation.scene import Scene
 from ditr.files import replacing
+from ditr.report.figure_file import save_figure
 from ditr.report.frame_axes import PALE, draw_space, palette
 from ditr.report.ply import write_ply
 from ditr.report.scene_colours import scene_colours
@@ -60,4 +61,4 @@ def _draw(scene: Scene, truth: np.ndarray | None, *, forward: np.ndarray, title:
     for place, (name, colours) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, len(panels), place, projection="3d")
         draw_space(axes, scene.xyz, colours, name, forward=forward, zoom=1.5)
-    figure.savefig(path)
+    save_figure(figure, path)

@@ -36,7 +36,8 @@ def by_stratum(
     ------
     DitrError: a run of the reference has no facts about the instances, or arms were evaluated on other frames.
     """
-    facts = load_instances(reference.runs[0].folder.instances)
+    record = reference.runs[0].folder
+    facts = load_instances(record.require_whole(record.instances))
     found = []
     for stratum in strata(facts, min_points=reference.spec.evaluation.min_points):
         if stratum.num_instances < FEWEST_INSTANCES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import multiprocessing
 import os
@@ -22,10 +23,12 @@ from ditr.data.info_pickle import FrameInfo, InfoFile, write_infos
 from ditr.data.manifest import read_manifest
 from ditr.data.scannet_sv import INFO_FILES, MANIFEST
 from ditr.errors import Code, DitrError
+from ditr.machine_errors import size_of, unwritten
 from ditr.progress import Progress, silent
 from ditr.rooms.frames import FrameRecord, FrameTask, make_frame
 from ditr.spec.entries import SYNTHROOMS_VERSION, SplitEntry, SynthRoomsEntry
 from ditr.spec.registry import Registry
+from ditr.workers import born_deaf, end_with_parent
 
 _MAX_SCENES = 10_000
 
@@ -52,6 +55,8 @@ def make_once(entry: SynthRoomsEntry, root: Path, *, progress: Progress = silent
     root.parent.mkdir(parents=True, exist_ok=True)
     with _lock(root):
         if not (root / MANIFEST).is_file():
+            for left in _drafts(root):  # of killed processes: whoever makes this data set holds the lock
+                shutil.rmtree(left)
             make(entry, root, workers=len(os.sched_getaffinity(0)), progress=progress)
 
 
@@ -73,6 +78,11 @@ def make(entry: SynthRoomsEntry, folder: Path, *, workers: int, progress: Progre
     try:
         _fill(entry, beside, workers=workers, progress=progress)
         beside.replace(folder)
+    except OSError as error:
+        made = sum(map(size_of, beside.rglob("*")))
+        if (mistake := unwritten(error, path=folder, part=beside, needs=made)) is not None:
+            raise mistake from error
+        raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -91,6 +101,10 @@ def content_digest(folder: Path) -> str:
 
 def _is_damaged(root: Path) -> bool:
     return (root / MANIFEST).is_file() and read_manifest(root) is None
+
+
+def _drafts(root: Path) -> list[Path]:
+    return [path for path in root.parent.glob(f".{glob.escape(root.name)}.*") if path.is_dir()]
 
 
 def _lock(root: Path) -> FileLock:
@@ -143,13 +157,10 @@ def _run(tasks: Sequence[FrameTask], workers: int) -> Iterator[FrameRecord]:
         return
     # a fresh interpreter each: forking a process that runs threads (torch, a progress display) can hang
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_leave_interrupts) as pool:
-        yield from pool.map(make_frame, tasks)
-
-
-def _leave_interrupts() -> None:
-    """Ctrl-C is the parent's to answer; workers finish their frame and end with the pool."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=end_with_parent) as pool:
+        with born_deaf(signal.SIGINT):  # workers finish their frame and end with the pool
+            made = pool.map(make_frame, tasks)
+        yield from made
 
 
 def _infos(records: Sequence[FrameRecord]) -> InfoFile:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ditr.errors import DitrError, Interrupted
 from ditr.files import write_json, write_text
+from ditr.machine_errors import as_mistake
 from ditr.paths import portable_text
 from ditr.progress import Progress
 from ditr.record.folder import Record
@@ -78,7 +79,7 @@ def check_all(specs: Sequence[LoadedSpec], *, asked: CheckRequest, host: Host, r
         except Interrupted:
             raise
         except Exception as error:
-            checked = SpecCheck(name=loaded.spec.name, asked=asked, error=error)
+            checked = SpecCheck(name=loaded.spec.name, asked=asked, error=as_mistake(error) or error)
         yield checked
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,6 @@ from ditr.spec.identity import evaluation_hash, variant
 from ditr.spec.load import LoadedSpec
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
-from ditr.spec.resolved_spec import read_resolved
 
 if TYPE_CHECKING:
     from ditr.evaluation.evaluate import Evaluation
@@ -195,7 +195,8 @@ class _Work:
         try:
             self.host.draw(folder, evaluation)
         except Exception as error:
-            folder.append_log(f"drawing failed: {traceback.format_exc()}")
+            with suppress(OSError):  # for which there may be no room either
+                folder.append_log(f"drawing failed: {traceback.format_exc()}")
             return error
         return None
 
@@ -206,7 +207,7 @@ def _trained_otherwise(spec: Spec, weights: Path) -> list[str]:
     if run is None or not run.spec.is_file():
         return []
     try:
-        trained = read_resolved(run.spec)
+        trained = run.read_spec()
     except DitrError as error:
         return [f"the spec that they were trained with cannot be compared: {error.what}"]
     differences = diff(trained, spec)

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ditr.errors import Code, DitrError, in_short
+from ditr.files import parse_json
 from ditr.record.folder import Record
 from ditr.runner.plan import PlannedRun
 from ditr.spec.models import Spec
@@ -29,8 +31,17 @@ def job_text(run: PlannedRun) -> str:
 
 
 def job_from(text: str) -> PlannedRun:
-    """The planned run that ``job_text`` wrote; where its values come from, whoever planned it has looked at."""
-    facts: dict[str, Any] = json.loads(text)
-    facts["spec"] = Spec.model_validate_json(json.dumps(facts["spec"]))
-    facts |= {"origins": {}, "source": Path(facts["source"]), "folder": Record(Path(facts["folder"]))}
-    return PlannedRun(**facts | {"overrides": tuple(facts["overrides"])})
+    """The planned run that ``job_text`` wrote; where its values come from, whoever planned it has looked at.
+
+    Raises
+    ------
+    DitrError: nothing of the kind was written there.
+    """
+    try:
+        facts: dict[str, Any] = parse_json(text.encode(errors="surrogatepass"))
+        facts["spec"] = Spec.model_validate_json(json.dumps(facts["spec"]))
+        facts |= {"origins": {}, "source": Path(facts["source"]), "folder": Record(Path(facts["folder"]))}
+        return PlannedRun(**facts | {"overrides": tuple(facts["overrides"])})
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"this is no job of ditr run ({in_short(error)})"
+        raise DitrError(what, code=Code.RUN, where="standard input", fix="call ditr run, which starts jobs") from error

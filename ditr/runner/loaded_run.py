@@ -14,7 +14,6 @@ from ditr.runner.fusion_code import changed_parts
 from ditr.spec.execution import with_engine
 from ditr.spec.models import Spec
 from ditr.spec.registry import Registry
-from ditr.spec.resolved_spec import read_resolved
 
 if TYPE_CHECKING:
     from ditr.data.frame_view import FrameView
@@ -32,7 +31,7 @@ class LoadedRun:
 
     def __init__(self, record: Record) -> None:
         self.record = record
-        self.spec: Spec = read_resolved(record.spec)
+        self.spec: Spec = record.read_spec()
 
     def __repr__(self) -> str:
         state = self.record.state()

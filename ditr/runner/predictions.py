@@ -22,6 +22,7 @@ from ditr.report.scene_files import SCENES
 from ditr.runner.merging import Merging
 from ditr.runner.prediction_folder import RESULT, unwritable
 from ditr.runner.predictor import Predictor
+from ditr.workers import end_with_parent
 
 
 def write_predictions(
@@ -69,7 +70,7 @@ class _Beside:
     """Processes that work beside this one, with few things waiting for them; errors come back with later work."""
 
     def __init__(self, processes: int) -> None:
-        self._pool = ProcessPoolExecutor(processes, mp_context=worker_context())
+        self._pool = ProcessPoolExecutor(processes, mp_context=worker_context(), initializer=end_with_parent)
         self._most = 2 * processes
         self._under_way: deque[Future[None]] = deque()
 

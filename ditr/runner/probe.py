@@ -23,6 +23,7 @@ from ditr.runner.session import use_cores
 from ditr.spec.entries import GivenEntry, PythonEntry
 from ditr.spec.models import FeatureSpec, SeededWeights, Spec
 from ditr.spec.registry import Registry
+from ditr.workers import end_with_parent
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,7 @@ def probe(spec: Spec, *, makes_maps: bool) -> Probe:
     DitrError: a run would raise it too, or memory ran out.
     """
     try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as process:
             return process.submit(_measure, spec, makes_maps=makes_maps).result()
     except BrokenProcessPool as error:
         raise _too_large(spec, "the process died, as it does when the machine has no memory left") from error

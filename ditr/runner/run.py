@@ -6,10 +6,12 @@ import os
 import traceback
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from ditr.errors import DitrError, Interrupted
+from ditr.machine_errors import as_mistake
 from ditr.record.recording import Recording, begin, move_aside
 from ditr.record.state import RecordState
 from ditr.runner.account import NoAccount, RecordAccount
@@ -61,8 +63,9 @@ def run_all(planned: Sequence[PlannedRun], *, host: Host) -> tuple[RunOutcome, .
         try:
             with run.folder.lock():
                 outcome = _run_one(run, host=host)
-        except DitrError as error:  # another process took it since the plan was made
-            outcome = RunOutcome(planned=run, state=None, error=error)
+        except (DitrError, OSError) as error:
+            # Another process took it since the plan was made, or the disk does not even take its beginning or its end.
+            outcome = RunOutcome(planned=run, state=None, error=as_mistake(error) or error)
         outcomes.append(outcome)
     if not any(outcome.error for outcome in outcomes):
         host.ranks.tell(None)
@@ -111,7 +114,13 @@ def _work(run: PlannedRun, recording: Recording, *, host: Host) -> RunOutcome:
             recording.finish("interrupted")
             raise KeyboardInterrupt from error
         host.ranks.report(error)
-        run.folder.append_log(traceback.format_exc())
-        state = recording.finish("failed", error=str(error) or type(error).__name__)
-        return RunOutcome(planned=run, state=state, error=error)
+        return RunOutcome(planned=run, state=_note_failure(run, recording, error), error=as_mistake(error) or error)
     return RunOutcome(planned=run, state=recording.finish("finished"))
+
+
+def _note_failure(run: PlannedRun, recording: Recording, error: Exception) -> RecordState:
+    """Into its record; one on a disk that takes nothing any more is left as by a process that was killed."""
+    with suppress(OSError):
+        run.folder.append_log("".join(traceback.format_exception(error)))
+        recording.finish("failed", error=str(error) or type(error).__name__)
+    return recording.state

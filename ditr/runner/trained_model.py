@@ -13,7 +13,6 @@ from ditr.record.folder import Record
 from ditr.runner.evaluate_checkpoint import given_weights
 from ditr.runner.fusion_code import changed_parts
 from ditr.spec.models import Spec
-from ditr.spec.resolved_spec import read_resolved
 
 MIN_SCORE = 0.5
 """From which on predictions of weights are shown of which no evaluation says where precision and recall balance."""
@@ -51,7 +50,7 @@ def trained_in(run: Record) -> TrainedModel:
     from ditr.evaluation.instance_ap import precision_recall
     from ditr.evaluation.match_table import MatchTable
 
-    weights, table, spec = require_weights(run), MatchTable.load(run.matches), read_resolved(run.spec)
+    weights, table, spec = require_weights(run), MatchTable.load(run.require_whole(run.matches)), run.read_spec()
     return TrainedModel(
         name=run.path.resolve().name,
         spec=spec,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
+from ditr.captures.prepared_frame import PointLabels
 from ditr.captures.raw_frame import Unusable
 from ditr.data.classes import MAX_RAW_ID
 from ditr.data_check.pose_mistakes import MISTAKES
@@ -28,6 +29,8 @@ _CLEARLY = 0.6
 _TRIED = 2_000
 """Points of a frame that is not in its place."""
 _BOX_MARGIN_M = 0.05
+_MOST_OBJECTS = 100_000
+"""Numbers of objects in a scan: a table is made of all up to the highest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,7 @@ class Scan:
     box_of_instance: np.ndarray
     """(G + 1, 2, 3) aligned lower and upper corner in metres, 5 cm wider than the instance's vertices on every side."""
 
-    def of_world(self, xyz: np.ndarray, *, pose_c2w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def of_world(self, xyz: np.ndarray, *, pose_c2w: np.ndarray) -> PointLabels:
         """As ``label``, of (N, 3) points in the raw world, seen by the camera of this pose.
 
         Raises
@@ -59,9 +62,11 @@ class Scan:
         if not np.isfinite(aligned).all():
             raise Unusable("the aligned coordinates are not finite")
         distance_m, vertex = self.nearest.query(aligned)
+        median_m = float(np.median(distance_m))
         if (share := near_share(distance_m)) < LEAST_NEAR:
-            raise self._misplaced(xyz, pose_c2w, share=share, median_m=float(np.median(distance_m)))
-        return self.label(aligned, vertex)
+            raise self._misplaced(xyz, pose_c2w, share=share, median_m=median_m)
+        instance_ids, semantic_ids = self.label(aligned, vertex)
+        return PointLabels(instance_ids=instance_ids, semantic_ids=semantic_ids, distance_m=median_m)
 
     def align(self, xyz: np.ndarray) -> np.ndarray:
         """(N, 3) of the raw world in the aligned one."""
@@ -195,8 +200,8 @@ def _objects(path: Path, label_map: Mapping[str, int]) -> list[tuple[int, int, l
     unknown = sorted({label for _, label, _ in objects} - set(label_map))
     if unknown:
         raise _broken(path, f"labels that the table of labels lacks: {', '.join(map(repr, unknown[:10]))}")
-    if any(instance < 1 for instance, _, _ in objects):
-        raise _broken(path, "a negative objectId")
+    if wrong := [instance - 1 for instance, _, _ in objects if not 0 < instance <= _MOST_OBJECTS]:
+        raise _broken(path, f"an objectId {wrong[0]:.4g}, allowed are 0 to {_MOST_OBJECTS - 1:,}")
     return [(instance, label_map[label], segments) for instance, label, segments in objects]
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ditr.data.batch import Sample
@@ -46,7 +46,7 @@ def save_step(error: DivergedError, folder: Path, *, samples: SampleSet, batch_s
     assert tuple(sample.frame_id for sample in read) == error.frames, "batches depend on seed and epoch alone"
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / BATCH) as beside:
-        save_file(dict(_tensors(read)), beside)
+        beside.write_bytes(save(dict(_tensors(read))))
     metrics = {name: value if math.isfinite(value) else str(value) for name, value in error.metrics.items()}
     write_json(
         folder / STEP,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import xxhash
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ditr.files import replacing
@@ -21,7 +21,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as beside:
-        save_file(state, beside, metadata={DIGEST: digest_of(state)})
+        beside.write_bytes(save(state, metadata={DIGEST: digest_of(state)}))  # save_file names no cause where it fails
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:

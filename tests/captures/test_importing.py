@@ -14,7 +14,7 @@ from ditr.captures.capture import read_capture
 from ditr.captures.convention import Convention
 from ditr.captures.formats import FORMATS
 from ditr.captures.importing import INFOS, import_capture
-from ditr.captures.text_tables import nearest_in_time
+from ditr.captures.text_tables import nearest_in_time, read_lines
 from ditr.cli.main import app
 from ditr.data.dataset import Dataset, open_folder
 from ditr.data_check.check import check_dataset
@@ -226,6 +226,13 @@ def test_conventions_undo_each_other() -> None:
         turned = Convention(up=up).pose_c2w(np.eye(4))[:3, :3] @ (sign * np.eye(3)[axis])  # type: ignore[arg-type]
         assert turned.tolist() == [0, 0, 1]
         assert np.linalg.det(Convention(up=up).pose_c2w(np.eye(4))[:3, :3]) == pytest.approx(1)  # type: ignore[arg-type]
+
+
+def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rgb.txt").write_bytes(b"# time file\n1305031102.2 rgb/\x00.png\n")
+    with pytest.raises(DitrError, match="bytes that stand in no text") as error:
+        read_lines(tmp_path / "rgb.txt")
+    assert error.value.where == str(tmp_path / "rgb.txt")
 
 
 def test_nearest_in_time_against_a_loop() -> None:

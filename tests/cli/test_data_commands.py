@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -65,6 +66,20 @@ def test_check_prints_the_histogram_of_a_wrong_camera_and_the_right_one(tiny_dat
     assert any(row.startswith("2 - 5 ") for row in rows)
     assert "fx 577.871 (577.871 to 577.871), declared 571.6" in rows
     assert "reprojection 2 no run starts" in rows
+
+
+def test_check_names_the_frames_of_which_far_more_is_unannotated_than_of_the_others(tiny_dataset, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(tiny_dataset.root, root)
+    (root / "manifest.json").unlink()
+    assert "stands out" not in ditr("data", "check", root).output
+    bare = np.fromfile(root / "instance_mask/scene9000_00_200.bin", np.int64)
+    bare[: int(0.9 * len(bare))] = 0
+    bare.tofile(root / "instance_mask/scene9000_00_200.bin")
+    lines = ditr("data", "check", root).output.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("unannotated points: "))
+    assert lines[at].endswith(f"{np.mean(bare == 0):.1%} at most")
+    assert lines[at + 1 : at + 3] == [f"  stands out: scene9000_00_200, {np.mean(bare == 0):.1%}", ""]
 
 
 def test_check_goes_on_where_entries_of_an_info_pickle_are_broken(tiny_dataset, tmp_path):

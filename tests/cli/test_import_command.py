@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from ditr.cli.main import app, main
 from ditr.paths import runs_dir
-from ditr.record.views.mlflow_view import store_uri
 from ditr.scannet.esam_log import read_esam_log
 from ditr.scannet.imported_record import metric_rows, result_of
 from tests.reference.mmengine_log import Training, scalars, text_log
@@ -58,7 +57,7 @@ def rows(sql: str) -> list[dict[str, Any]]:
 def mlflow_runs() -> list[Any]:
     from mlflow import MlflowClient
 
-    client = MlflowClient(store_uri(runs_dir()))
+    client = MlflowClient(f"sqlite:///{runs_dir()}/mlflow.db")
     found = [(one, client.search_runs([one.experiment_id])) for one in client.search_experiments()]
     return [(one.name, run) for one, runs in found for run in runs]
 

@@ -167,7 +167,7 @@ def test_rebuild_restores_a_deleted_file(runs: Path) -> None:
 def test_rebuild_makes_what_it_can_and_says_what_it_cannot(runs: Path) -> None:
     (runs / "results.duckdb").mkdir()
     asked = CliRunner().invoke(app, ["results", "rebuild"], catch_exceptions=False)
-    assert asked.exit_code == 1
+    assert asked.exit_code == 2
     assert "results.duckdb is not whole: " in asked.stderr
     assert "mlflow.db: 0 records" in asked.stdout
 

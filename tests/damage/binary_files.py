@@ -13,9 +13,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ditr.data.frame_files import read_image
 from ditr.data.frame_view import FrameView, MapColours, Prediction, load_views, save_view
 from ditr.data.info_pickle import FrameInfo, InfoFile, read_infos, write_infos
-from ditr.data.scannet_sv import read_image, read_stored_pose
+from ditr.data.scannet_sv import read_stored_pose
 from ditr.evaluation.instance_facts import INSTANCES_SCHEMA, load_instances, save_instances
 from ditr.evaluation.instances import Instances
 from ditr.evaluation.match_table import MatchTable

@@ -1,10 +1,10 @@
-"""Folders of which any file may be damaged: a run's, a data set, raw scans, captures, the views of records."""
+"""Folders of which any file may be damaged: a data set, raw scans, captures."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -14,25 +14,20 @@ from PIL import Image
 from ditr.captures.capture import read_capture
 from ditr.captures.formats import FORMATS
 from ditr.captures.raw_frame import Unusable
-from ditr.data.dataset import open_folder
-from ditr.data.frame_view import load_views
+from ditr.data.dataset import Dataset, open_folder
+from ditr.data.frame_files import Contents
 from ditr.data.info_pickle import FrameInfo, InfoFile, write_infos
 from ditr.data.scannet_sv import Split
 from ditr.data.scene_intrinsics import intrinsics_text
 from ditr.data_check.check import check_dataset
 from ditr.errors import DitrError
 from ditr.geometry.camera import Intrinsics
-from ditr.record.folder import Record, records_in
-from ditr.record.views.results import Results
-from ditr.report.arms import all_arms
 from ditr.scannet.scan import read_label_map, read_scan
 from ditr.scannet.splits import listed_frames
-from ditr.spec.resolved_spec import read_resolved
 from tests.damage.kind import Files, Kind
 from tests.reference import captures
 from tests.reference.scannet_raw import write_meta, write_scan
 
-LAYOUT = Path(__file__).parents[1] / "record/layouts/1"
 SMALL = Intrinsics(fx=40.0, fy=40.0, cx=31.5, cy=23.5, width=64, height=48)
 SCANS = ("scene0000_00", "scene0001_00")
 INFOS: dict[Split, str] = {"train": "train.pkl", "val": "val.pkl"}
@@ -42,45 +37,6 @@ POINTS = 500
 def files_in(folder: Path, *, suffixes: tuple[str, ...] = ()) -> Files:
     found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     return tuple(path for path in found if not suffixes or path.suffix in suffixes)
-
-
-def write_records(folder: Path) -> Files:
-    shutil.copytree(LAYOUT, folder / "runs")
-    return files_in(folder / "runs")
-
-
-def read_records(folder: Path, _: Files) -> object:
-    """As ``ls``, ``query``, ``compare`` and ``view`` do: a damaged record is told, and the others are whole."""
-    runs = folder / "runs"
-    results = Results(runs)
-    rows = results.query("select name, kind, state, ap50 from results order by folder").rows
-    rows += results.query("select run_key, count(*), sum(value) from metrics group by all order by 1").rows
-    arms = all_arms(runs)
-    for record in records_in(runs):
-        _looked_at(record)
-    return [rows, [str(arm) for arm in arms.found], arms.left_out]
-
-
-def _looked_at(record: Record) -> None:
-    if record.spec.is_file():
-        read_resolved(record.spec)
-    record.read_provenance()
-    if record.kept.is_dir():
-        load_views(record.kept)
-
-
-def write_views(folder: Path) -> Files:
-    shutil.copytree(LAYOUT, folder / "runs")
-    Results(folder / "runs").rebuild()
-    return (folder / "runs/results.duckdb",)
-
-
-def read_views(folder: Path, files: Files) -> object:
-    """Made again, whatever happened to it."""
-    rows = Results(folder / "runs").query("select * from results order by folder").rows
-    for left in files[0].parent.glob("results.duckdb.*"):
-        left.unlink()
-    return repr(rows)
 
 
 def write_data_set(folder: Path) -> Files:
@@ -149,7 +105,35 @@ def read_data_set(folder: Path, _: Files) -> object:
             if frame_id not in report.broken:
                 frames.frame(index)
                 frames.image(index)
-    return repr(report)
+    return repr(replace(report, contents={}))
+
+
+def write_checked(folder: Path) -> Files:
+    """The files of a data set's frames that runs read, after a check."""
+    return tuple(path for path in write_data_set(folder) if path.suffix == ".bin" or path.parent.name == "color")
+
+
+@cache
+def contents(folder: Path) -> Contents:
+    """What a check found of the folder's files while they were whole."""
+    return check_dataset(_opened(folder)).contents
+
+
+def read_checked(folder: Path, _: Files) -> object:
+    """As a run that began before the damage, or took it for what was checked: size and time may be the same."""
+    checked = contents(folder)
+    read = []
+    for frames in _opened(folder).splits.values():
+        frames = frames.with_contents(checked)
+        for index in range(len(frames)):
+            frame = frames.frame(index)
+            arrays = (frame.points, frame.superpoints, frame.instance_ids, frame.semantic_ids, frames.image(index))
+            read += [None if array is None else array.tobytes() for array in arrays]
+    return read
+
+
+def _opened(folder: Path) -> Dataset:
+    return open_folder(folder, name="mine", info_files=INFOS, intrinsics=SMALL)
 
 
 def write_scans(folder: Path) -> Files:
@@ -219,14 +203,13 @@ def capture(name: str, write: Callable[[Path], None]) -> Kind:
                 read += [pixels.colour.tobytes().hex(), pixels.depth_m.tobytes().hex(), str(pixels.pose_c2w)]
         return read
 
-    return Kind(write=write_all, read=read_all, guarded=False, share=0.4)
+    return Kind(write=write_all, read=read_all, guarded=False)
 
 
 KINDS = {
-    "record": Kind(write=write_records, read=read_records, guarded=False, share=0.15),
-    "results.duckdb": Kind(write=write_views, read=read_views, remade=True, share=0.1),
-    "data set": Kind(write=write_data_set, read=read_data_set, guarded=False, share=0.3),
-    "raw scan": Kind(write=write_scans, read=read_scans, guarded=False, share=0.4),
+    "data set": Kind(write=write_data_set, read=read_data_set, guarded=False),
+    "data set after a check": Kind(write=write_checked, read=read_checked),
+    "raw scan": Kind(write=write_scans, read=read_scans, guarded=False),
     "capture rgbd": capture("rgbd", write_rgbd),
     "capture tum": capture("tum", write_tum),
     "capture replica": capture("replica", write_replica),

@@ -11,11 +11,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
+
 from ditr.errors import DitrError
 from tests.damage.mutations import mutations
 
 LIMIT_S = 20
 """Longer than this no damaged file may be looked at."""
+SHORT = 24
 Files = tuple[Path, ...]
 
 
@@ -31,8 +34,8 @@ class Kind:
     """Whether there is a checksum or digest, so that damage cannot pass for content."""
     remade: bool = False
     """Whether it is made again of other files, so that damage is not even told."""
-    share: float = 1.0
-    """Of the mutations that are tried: less where a reading takes long."""
+    few: int = SHORT
+    """Damages that the suite tries: less where a reading takes long, and none where writing the file does."""
 
 
 def of_file(write: Callable[[Path], Path], read: Callable[[Path], Any], *, guarded: bool = True) -> Kind:
@@ -44,10 +47,10 @@ def outcomes(kind: Kind, folder: Path, *, count: int, seed: int = 0) -> Iterator
     """What was done to which file, and what came of it: refused, same, other, or the name of a bare exception."""
     files = kind.write(folder)
     whole = kind.read(folder, files)
-    count = max(len(files), round(count * kind.share))
+    first = np.random.default_rng(seed).permutation(len(files))[: count % len(files)]
     for number, path in enumerate(files):
         raw = path.read_bytes()
-        of_file = count // len(files) + (number < count % len(files))
+        of_file = count // len(files) + (number in first)
         for what, damaged in mutations(raw, count=of_file, seed=seed + number):
             path.write_bytes(damaged)
             yield f"{path.name}: {what}", _outcome(kind, folder, files, whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -40,13 +41,16 @@ _ODD = (
 
 
 def mutations(raw: bytes, *, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """So many damaged forms of the bytes, each with what was done; those that are as before are left out."""
+    """So many damaged forms of the bytes, each with what was done; none is as before."""
     rng = np.random.default_rng(seed)
     is_text = b"\x00" not in raw[:4096] and bool(raw.isascii())
-    for turn in range(count):
-        what, changed = _replaced(raw, rng) if is_text and turn % 2 else _flipped(raw, rng, turn=turn)
-        if changed != raw:
-            yield what, changed
+    turns = itertools.count()
+    for _ in range(count):
+        changed = raw
+        while changed == raw:
+            turn = next(turns)
+            what, changed = _replaced(raw, rng) if is_text and turn % 2 else _flipped(raw, rng, turn=turn)
+        yield what, changed
 
 
 def _replaced(raw: bytes, rng: np.random.Generator) -> tuple[str, bytes]:

@@ -16,7 +16,7 @@ from ditr.data.info_pickle import read_infos, write_infos
 from ditr.data.scannet_sv import INFO_FILES, POINT_COUNT
 from ditr.data_check import screening
 from ditr.data_check.check import CheckReport, check_dataset
-from ditr.data_check.screening import kept_report, screen
+from ditr.data_check.screening import check_and_keep, kept_report, screen
 from ditr.errors import Code, DitrError
 
 BROKEN = "scene9000_00_0"
@@ -50,10 +50,58 @@ def opened(root: Path) -> Dataset:
 
 def test_a_sound_data_set_is_checked_once(root: Path, checks: list[str]) -> None:
     first = opened(root)
-    assert screen(first, policy="refuse").dataset is first
+    assert screen(first, policy="refuse").dataset.ids == first.ids
     assert screen(opened(root), policy="exclude").excluded == ()
     assert checks == ["mine"]
     assert kept_report(first) == check_dataset(first), "what is kept is the report, whole"
+
+
+def rotten(path: Path, *, at: int) -> None:
+    """One bit is another, as on a bad disk: size and time stay."""
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("at", [8, 100_003], ids=["in what the data set's digest is of", "beyond"])
+@pytest.mark.parametrize("kind", ["points", "super_points", "instance_mask", "semantic_mask"])
+def test_a_bit_that_a_disk_lost_is_found_by_a_run_and_by_every_check_until_it_is_mended(
+    root: Path, kind: str, at: int
+) -> None:
+    frames = screen(opened(root), policy="refuse").dataset.train
+    file = root / kind / f"{BROKEN}.bin"
+    status, whole = file.stat(), file.read_bytes()
+    rotten(file, at=at)
+    with pytest.raises(DitrError, match="not what the data set's check read") as caught:
+        frames.frame(frames.ids.index(BROKEN))
+    assert caught.value.where == str(file)
+    for _ in range(2):
+        assert "damaged content" in check_and_keep(opened(root)).broken[BROKEN]
+        with pytest.raises(
+            DitrError, match=f"damaged content: 1 frame\n.*{BROKEN}: its file of {kind} has other bytes"
+        ):
+            screen(opened(root), policy="refuse")
+    file.write_bytes(whole)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert check_and_keep(opened(root)).sound
+    screen(opened(root), policy="refuse")
+
+
+def test_a_bit_of_an_image_that_a_disk_lost_is_found(root: Path) -> None:
+    frames = screen(opened(root), policy="refuse").dataset.train
+    rotten(frames.image_path(0), at=2_000)
+    with pytest.raises(DitrError, match="not what the data set's check read"):
+        frames.image(0)
+    assert "damaged content" in check_and_keep(opened(root)).broken[frames.ids[0]]
+
+
+def test_a_file_that_somebody_wrote_anew_is_what_runs_read_from_then_on(root: Path) -> None:
+    screen(opened(root), policy="refuse")
+    rotten(root / "super_points" / f"{BROKEN}.bin", at=100_000)
+    os.utime(root / "super_points" / f"{BROKEN}.bin")
+    report = check_and_keep(opened(root))
+    assert "damaged content" not in {problem.kind for problem in report.problems}
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"of": {}}', "whole, of other types"])

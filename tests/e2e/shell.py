@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ditr.paths import project_dir
+from tests.e2e import warm
 
 ARMS = ("baseline", "bifusion", "fpn_inject")
 SMALL = (
@@ -39,9 +40,7 @@ class Shell:
         return os.environ | {name: str(path) for name, path in own.items()} | {"DITR_CACHE": str(self.cache)}
 
     def ditr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command(*arguments), cwd=project_dir(), env=self.environment(), capture_output=True, text=True, timeout=300
-        )
+        return warm.run(arguments, at=project_dir(), environment=self.environment())
 
     def folder(self, name: str) -> Path:
         (folder,) = self.runs.glob(f"{name}-s0-*")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 from ditr.data.dataset import Dataset
 from ditr.paths import project_dir
+from tests.e2e import warm
 
 pytestmark = pytest.mark.slow
 
@@ -29,8 +29,7 @@ def ditr(tmp_path: Path, tiny_dataset: Dataset) -> Ditr:
     own = os.environ | {"DITR_CACHE": str(cache), "DITR_RUNS": str(tmp_path / "runs")}
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "ditr.cli.main", *words]
-        done = subprocess.run(command, cwd=project_dir(), env=own, capture_output=True, text=True, timeout=300)
+        done = warm.run(words, at=project_dir(), environment=own)
         assert "Traceback" not in done.stdout + done.stderr
         return done
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +16,7 @@ from ditr.data.dataset import Dataset
 from ditr.data.info_pickle import read_infos, write_infos
 from ditr.data.scannet_sv import INFO_FILES, MANIFEST
 from ditr.paths import project_dir
+from tests.e2e import warm
 from tests.reference import esam_checkpoint, mmengine_log
 
 pytestmark = pytest.mark.slow
@@ -40,10 +39,7 @@ class Shell:
 
     def ditr(self, *arguments: str, fails: int = 0) -> str:
         """What a command says that must end with this exit code: its output, or its errors if it has to fail."""
-        command = [sys.executable, "-m", "ditr.cli.main", *arguments]
-        done = subprocess.run(
-            command, cwd=project_dir(), env=self._environment, capture_output=True, text=True, timeout=500
-        )
+        done = warm.run(arguments, at=project_dir(), environment=self._environment)
         assert done.returncode == fails, done.stdout + done.stderr
         return done.stderr if fails else done.stdout
 

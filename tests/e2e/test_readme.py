@@ -19,6 +19,7 @@ import pytest
 
 from ditr.data.dataset import Dataset
 from ditr.paths import project_dir
+from tests.e2e import warm
 from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
@@ -90,9 +91,7 @@ def test_every_command_of_the_readme_does_what_it_says(
 
 def succeeds(words: Sequence[str], environment: dict[str, str], *, at: Path) -> None:
     environment = environment | {"PYTHONPATH": str(project_dir())}
-    done = subprocess.run(
-        ditr(*words), cwd=at, env=environment, capture_output=True, text=True, errors="replace", timeout=300
-    )
+    done = warm.run(tuple(words), at=at, environment=environment)
     assert done.returncode == 0, f"ditr {shlex.join(words)}\n{done.stdout}{done.stderr}"
     assert "Traceback" not in done.stderr
     written = _value(words, "--out")

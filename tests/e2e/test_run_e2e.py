@@ -143,32 +143,6 @@ def test_force_runs_again_with_the_same_numbers(done: Shell) -> None:
     assert_same_numbers(done.folder("baseline"), kept)
 
 
-def test_a_stopped_run_goes_on_to_the_numbers_of_one_that_never_stopped(done: Shell, tmp_path: Path) -> None:
-    shell = Shell(tmp_path, done.cache)
-    process = subprocess.Popen(
-        command(*run_arguments("fpn_inject")),
-        cwd=project_dir(),
-        env=shell.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for_rows(shell, 1)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 130, out + err
-    assert "stopped and saved; to go on: ditr run specs/fpn_inject.yaml --set" in err
-    folder = shell.folder("fpn_inject")
-    assert json.loads((folder / "state.json").read_text())["state"] == "interrupted"
-    assert "interrupted" in shell.ditr("ls").stdout
-    assert not (folder / "result.json").exists()
-
-    resumed = shell.ditr(*run_arguments("fpn_inject"))
-    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert "goes on" in resumed.stdout
-    assert_same_numbers(folder, done.folder("fpn_inject"))
-
-
 def test_an_evaluation_of_a_runs_weights_is_a_row_with_its_numbers(done: Shell, tmp_path: Path) -> None:
     shell = Shell(tmp_path, done.cache)
     shutil.copytree(done.runs, shell.runs)

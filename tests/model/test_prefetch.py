@@ -26,7 +26,7 @@ def test_the_model_gets_what_was_encoded(batch: Batch) -> None:
     def encode(given: Batch) -> Batch:
         return Batch(samples=tuple(replace(sample, seed=7) for sample in given))
 
-    ready = Prefetcher(CPU, encode=encode, model=small_model()).ready(batch)
+    ready = Prefetcher(CPU, encode=encode, model=small_model("minkowski")).ready(batch)
     assert [sample.seed for sample in ready.arguments[0]] == [7, 7]
     assert len(ready.arguments) == 1, "MinkowskiEngine's voxels are made by the model"
 
@@ -36,11 +36,11 @@ def test_an_error_of_encoding_comes_out_as_it_is(batch: Batch) -> None:
         raise DitrError("no map", code=Code.FEATURES, where=given.frame_ids[0], fix="none")
 
     with pytest.raises(DitrError, match="no map"):
-        Prefetcher(CPU, encode=encode, model=small_model()).ready(batch)
+        Prefetcher(CPU, encode=encode, model=small_model("minkowski")).ready(batch)
 
 
 def test_voxels_made_ahead_are_those_that_the_model_makes(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = small_model().eval()
+    model = small_model("minkowski").eval()
     made: list[Voxels] = []
 
     def voxelise(given: Batch) -> Voxels:

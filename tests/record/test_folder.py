@@ -17,6 +17,7 @@ from ditr.files import replacing, write_text
 from ditr.record.folder import Record, find_record, records_in
 from ditr.record.recording import Identity, begin
 from ditr.record.state import UnreadableRecord
+from tests.reference.finished_runs import finish_anew
 
 
 def test_metrics_survive_a_line_cut_off_by_a_crash(tmp_path: Path) -> None:
@@ -130,16 +131,57 @@ def test_a_damaged_file_is_named_with_what_is_wrong_and_the_way_out(make_run, fi
     path = folder.path / file
     path.unlink()
     path.mkdir() if content is None else path.write_text(content)
+    if file != "state.json":
+        finish_anew(folder)
     with pytest.raises(UnreadableRecord, match=f"unreadable {file}: ") as error:
         folder.state(), folder.read_result(), folder.read_provenance(), list(folder.logged())
     assert error.value.where == str(path)
     assert error.value.fix
 
 
+@pytest.mark.parametrize("file", ["result", "provenance", "metrics", "frames", "spec"])
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_file_of_a_finished_record_is_as_it_was_then_or_refused(make_run, file: str, gone: bool) -> None:  # type: ignore[no-untyped-def]
+    folder = make_run("base", key="0123456789")
+    path = getattr(folder, file)
+    assert folder.require_whole(path) == path
+    path.unlink() if gone else path.write_bytes(path.read_bytes().replace(b"0", b"8"))
+    readers = {"result": folder.read_result, "provenance": folder.read_provenance, "spec": folder.read_spec}
+    with pytest.raises(UnreadableRecord, match="it is gone" if gone else "it is not what was written") as error:
+        readers.get(file, lambda: list(folder.logged()) if file == "metrics" else folder.require_whole(path))()
+    assert (error.value.where, error.value.code) == (str(path), Code.RUN)
+
+
+def test_a_file_that_came_to_a_finished_record_is_refused(make_run) -> None:  # type: ignore[no-untyped-def]
+    folder = make_run("base", key="0123456789")
+    folder.checks.write_text("{}\n")
+    with pytest.raises(UnreadableRecord, match=r"unreadable checks\.jsonl"):
+        folder.require_whole(folder.checks)
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"state": "interrupted"}, {"schema": 1}, {"files": {}}, {"digest": None}]
+)
+def test_a_state_that_is_not_what_was_written_is_refused(make_run, change: dict[str, object]) -> None:  # type: ignore[no-untyped-def]
+    folder = make_run("base", key="0123456789")
+    content = json.loads(folder.state_file.read_text())
+    for changed in (content | change, {name: value for name, value in content.items() if name not in change}):
+        folder.state_file.write_text(json.dumps(changed))
+        with pytest.raises(UnreadableRecord, match=r"unreadable state\.json: it is not what was written"):
+            folder.state()
+
+
+def test_a_record_that_is_not_finished_may_grow(make_run) -> None:  # type: ignore[no-untyped-def]
+    folder = make_run("base", key="0123456789", state="interrupted")
+    folder.log(9, {"loss": 0.5})
+    assert [row["step"] for row in folder.logged()] == [0, 1, 2, 9]
+
+
 def test_a_state_of_an_earlier_version_is_read(make_run) -> None:  # type: ignore[no-untyped-def]
     folder = make_run("base", key="0123456789")
     content = json.loads(folder.state_file.read_text())
-    del content["kind"]
+    for name in ("kind", "schema", "files", "digest"):
+        del content[name]
     folder.state_file.write_text(json.dumps(content | {"mlflow_run": "0" * 32}))
     assert folder.state().kind == "run"
 

@@ -101,7 +101,8 @@ def test_mlflow_is_told_all_of_them(runs: Path, migrated_store: Path) -> None:
 def test_a_record_without_a_number_is_of_the_first_layout(runs: Path) -> None:
     """So wrote all versions before there were numbers."""
     file, spec = runs / RUN / "state.json", runs / RUN / "spec.resolved.yaml"
-    write_json(file, {name: value for name, value in json.loads(file.read_text()).items() if name != "schema"})
+    later = ("schema", "files", "digest")
+    write_json(file, {name: value for name, value in json.loads(file.read_text()).items() if name not in later})
     spec.write_text(spec.read_text().removeprefix("schema: 1\n"))
     state = Record(runs / RUN).state()
     assert state is not None
@@ -111,15 +112,15 @@ def test_a_record_without_a_number_is_of_the_first_layout(runs: Path) -> None:
 
 def made_newer(file: Path, **changes: Any) -> None:
     """As a version to come may write it: its number is higher, and what else it says is not what is known here."""
-    content = json.loads(file.read_text()) | {"schema": 2} | changes
+    content = json.loads(file.read_text()) | {"schema": json.loads(file.read_text())["schema"] + 1} | changes
     write_json(file, content)
 
 
 def test_a_record_of_a_newer_ditr_says_so_and_how_it_is_read(tmp_path: Path) -> None:
-    runs = Path(shutil.copytree(LAYOUTS / "1", tmp_path / "runs"))
+    runs = Path(shutil.copytree(LAYOUTS / str(layouts.RECORD), tmp_path / "runs"))
     made_newer(runs / RUN / "state.json", seed={"of": "another form"}, state="polished", started_at=12)
     (row,) = Results(runs).query("select state from results where folder like 'fpn_inject-s0-%'").rows
-    assert row == ("written by a newer ditr: its schema is 2, and this one reads 1 at most",)
+    assert row == ("written by a newer ditr: its schema is 3, and this one reads 2 at most",)
     assert len(Results(runs).query("select * from results where state = 'finished'").rows) == 3, "the others are read"
     begin_again = Identity(run_key="4b64e355e1", spec_hash="", name="x", variant="x", seed=0, kind="run")
     before = (runs / RUN / "state.json").read_bytes()

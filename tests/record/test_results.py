@@ -17,6 +17,7 @@ from ditr.errors import Code, DitrError
 from ditr.record.folder import Record
 from ditr.record.views import results as module
 from ditr.record.views.results import Results
+from tests.reference.finished_runs import finish_anew
 
 
 @pytest.fixture
@@ -52,6 +53,7 @@ def test_a_run_has_its_engine_and_precision_and_of_before_there_were_others_the_
     half = make_run("half", key="0000000003")
     said = json.loads(half.result.read_text())
     half.result.write_text(json.dumps(said | {"engine": "triton", "precision": "bfloat16"}))
+    finish_anew(half)
     results.tell([half, make_run("begun", key="0000000004", state="interrupted")])
     assert results.query("select name, engine, precision from results order by run_key").rows == (
         ("base", "minkowski", "float32"),
@@ -76,6 +78,7 @@ def test_a_query_knows_what_happened_to_the_folders_since(results: Results, make
     new = make_run("new", key="0000000003", ap50=0.75)
     assert results.query("select ap50 from results order by 1").rows == ((0.25,), (0.5,), (0.75,))
     new.log(9, {"loss": 0.125})
+    finish_anew(new)
     assert results.query("select value from metrics where step = 9").rows == ((0.125,),)
     under_way = make_run("going", key="0000000004", state="running")
     with under_way.lock():
@@ -148,6 +151,34 @@ def test_a_file_that_is_damaged_or_of_another_version_is_made_anew(
     assert results.query("select count(*) from metrics").rows == ((18,),)
 
 
+def test_a_file_of_a_newer_duckdb_is_made_anew(results: Results) -> None:
+    """Its header says the version of its layout, and a checksum in which every word counts for itself."""
+    import duckdb
+
+    def number(place: slice) -> int:
+        return int.from_bytes(content[place], "little")
+
+    checksum, mark, version, newer = slice(0, 8), slice(8, 12), slice(12, 20), 2**16
+    content = bytearray(results.path.read_bytes())
+    assert content[mark] == b"DUCK"
+    words = [number(slice(at, at + 8)) for at in (8, 16)]
+    content[version] = newer.to_bytes(8, "little")
+    changed = number(checksum)
+    for before, at in zip(words, (8, 16), strict=True):
+        changed ^= (before * _FACTOR ^ number(slice(at, at + 8)) * _FACTOR) % 2**64
+    content[checksum] = changed.to_bytes(8, "little")
+    results.path.write_bytes(content)
+    with pytest.raises(duckdb.Error, match=f"version number {newer}"):
+        duckdb.connect(str(results.path), read_only=True)
+    assert results.query("select ap50 from results order by ap50").rows == ((0.25,), (0.5,))
+    with duckdb.connect(str(results.path), read_only=True) as made:
+        assert made.sql("select count(*) from results").fetchall() == [(2,)]
+
+
+_FACTOR = 0xBF58476D1CE4E5B9
+"""Of DuckDB's checksum."""
+
+
 @pytest.mark.parametrize("mode", ["read_only=True", "read_only=False"])
 def test_another_program_that_has_the_file_open_keeps_nothing_out(results: Results, make_run, mode: str) -> None:  # type: ignore[no-untyped-def]
     """A notebook that looks at it, or a browser of databases that holds it for writing."""
@@ -189,7 +220,10 @@ DAMAGE = {
 
 @pytest.mark.parametrize(("file", "content"), [(file, one) for file, each in DAMAGE.items() for one in each])
 def test_a_damaged_record_is_one_row_that_says_so(results: Results, file: str, content: str) -> None:
-    (results.runs / "base-s0-0000000001" / file).write_text(content)
+    record = Record(results.runs / "base-s0-0000000001")
+    (record.path / file).write_text(content)
+    if file != "state.json":
+        finish_anew(record)
     rows = dict(results.query("select name, state from results").rows)
     assert rows["fpn"] == "finished"
     assert rows["base-s0-0000000001"].startswith(f"unreadable {file}: ")
@@ -239,10 +273,23 @@ def test_a_file_that_is_a_link_to_itself_is_damage_of_its_record_alone(results: 
     assert results.query("select count(*) from results").rows == ((2,),)
 
 
-def test_a_line_that_a_crash_cut_off_is_no_damage(results: Results) -> None:
-    with (results.runs / "base-s0-0000000001" / "metrics.jsonl").open("a") as file:
+def test_a_line_that_a_crash_cut_off_is_no_damage(results: Results, make_run) -> None:  # type: ignore[no-untyped-def]
+    with make_run("stopped", key="0000000003", state="interrupted").metrics.open("a") as file:
         file.write('{"step": 3, "metr')
-    assert results.query("select state from results where name = 'base'").rows == (("finished",),)
+    assert results.query("select state from results where name = 'stopped'").rows == (("interrupted",),)
+
+
+@pytest.mark.parametrize("file", ["result.json", "metrics.jsonl", "frames.jsonl", "state.json"])
+def test_a_number_that_changed_since_the_record_was_finished_is_in_no_table(results: Results, file: str) -> None:
+    path = results.runs / "base-s0-0000000001" / file
+    content = path.read_text()
+    path.write_text(
+        content.replace("1.5", "1.7").replace("0.25", "0.75").replace("0.001", "0.002").replace("2.0", "3.0")
+    )
+    assert path.read_text() != content
+    rows = dict(results.query("select name, state from results").rows)
+    assert rows["base-s0-0000000001"].startswith(f"unreadable {file}: it is not what was written")
+    assert results.query("select count(*) from frames").rows == ((2,),), "nothing of it is left"
 
 
 def test_processes_that_tell_it_at_once_wait_for_each_other(make_run) -> None:  # type: ignore[no-untyped-def]

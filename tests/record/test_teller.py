@@ -46,7 +46,7 @@ def test_a_view_in_trouble_stops_neither_the_work_nor_the_other_views_and_is_a_l
         teller.tell(Record(tmp_path / "one"))
     assert sound.told[-1] == "all"
     (line,) = said
-    assert line.startswith("damaged does not have everything yet: the store is damaged (Make it anew.); the next")
+    assert line == "damaged lacks one: the store is damaged\n  fix: Make it anew; then: ditr sync"
 
 
 def test_the_work_does_not_wait_for_a_slow_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +56,13 @@ def make(runs: Path) -> Make:
                 state="finished",
                 started_at=f"2026-01-01T00:{len(list(runs.iterdir())):02d}:00+00:00",
             )
-            write_json(folder.path / "state.json", asdict(state))
             folder.spec.write_text(to_yaml(spec))
             read = {"features": FEATURES} if spec.fusion.parts else {}
             write_json(folder.provenance, PROVENANCE | read | facts)
             write_json(folder.result, RESULT)
             table(chance, seed=hash_of(file, seed)).save(folder.matches)
             save_instances(folder.instances, ROWS)
+            folder.set_state(state)
 
     return write
 
@@ -135,3 +134,10 @@ def arms_of(runs: Path, *names: str) -> Arms:
 
 def compared(runs: Path, *names: str, allow: tuple[str, ...] = ()) -> Comparison:
     return compare(arms_of(runs, *names), metric="ap50", allow=allow, resamples=100)
+
+
+def finish_anew(folder: Record) -> None:
+    """Lets the record be finished with its files as they are now."""
+    state = folder.state()
+    assert state is not None
+    folder.set_state(state)

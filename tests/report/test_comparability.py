@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from ditr.errors import Code, DitrError
+from ditr.record.folder import Record
 from ditr.record.provenance import session_facts
-from tests.reference.finished_runs import CONTROLS, DATASET, FEATURES, PROVENANCE, Make, compared
+from tests.reference.finished_runs import CONTROLS, DATASET, FEATURES, PROVENANCE, Make, compared, finish_anew
 
 PACKAGES = PROVENANCE["packages"]
 REFUSED: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
@@ -90,6 +91,7 @@ def test_runs_of_versions_without_the_field_ran_on_minkowski_in_float32(runs: Pa
     text = old.read_text()
     old.write_text(text.replace("engine: minkowski, ", "").replace(", precision: float32", ""))
     assert old.read_text() != text
+    finish_anew(Record(old.parent))
     assert "engine" not in old.read_text()
     assert compared(runs, "baseline", "bifusion").caveats == ()
     with pytest.raises(DitrError, match=r"execution\.engine: minkowski in bifusion; triton in fpn_inject"):

@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from ditr.data.frame_view import FrameView, MapColours, Prediction, save_view
+from ditr.record.folder import Record
 from ditr.report.arms import all_arms
 from ditr.report.compare import compare
 from ditr.report.page import report_page
 from ditr.report.stratum_contrasts import by_stratum
-from tests.reference.finished_runs import Make
+from tests.reference.finished_runs import Make, finish_anew
 
 SECTIONS = ["The questions", "The arms", "Differences", "Where it helps", "Training", "Precision and recall", "Frames"]
 SECTIONS += ["Cost and benefit", "Specs", "Provenance"]
@@ -87,6 +88,7 @@ def test_the_page_holds_everything_and_loads_nothing(runs: Path, make: Make) -> 
         (folder / "metrics.jsonl").write_text(
             '{"step": 24, "at": 1.0, "metrics": {"val/ap50": 0.4, "epoch/loss": 3.0}}\n'
         )
+        finish_anew(Record(folder))
     keep_a_frame(runs)
     html = page_of(runs)
     page = Page(html)

@@ -67,3 +67,11 @@ def test_a_folder_of_the_users_own_is_never_removed(tmp_path):
     (tmp_path / "manifest.json").write_text("{}")
     make_once(ENTRY, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_what_a_killed_process_left_of_a_data_set_goes_when_it_is_made(tmp_path, monkeypatch):
+    for left in (".set.x1y2z3", ".setting.x1y2z3"):
+        (tmp_path / left / "points").mkdir(parents=True)
+    monkeypatch.setattr(rooms, "make", lambda entry, folder, **how: folder.mkdir())
+    make_once(ENTRY, tmp_path / "set")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".set.lock", ".setting.x1y2z3", "set"]

@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from ditr.catalog import locate_dataset
 from ditr.data.classes import CLASS_NAMES, raw_id_on_disk
 from ditr.data.dataset import open_folder
-from ditr.data.scannet_sv import read_image
+from ditr.data.frame_files import read_image
 from ditr.errors import DitrError
 from ditr.geometry.camera import SCANNET_SV_INTRINSICS, Intrinsics, project
 from ditr.geometry.oversegmentation import oversegment

@@ -35,6 +35,7 @@ from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.problems import SpecErrors
 from ditr.spec.registry import Registry
 from ditr.spec.resolved_spec import read_resolved
+from tests.reference.finished_runs import finish_anew
 
 REGISTRY = Registry()
 PINNED = REGISTRY.folders[0] / "checkpoints" / "synthrooms_res16unet_mini.safetensors"
@@ -282,6 +283,7 @@ def test_a_run_outlives_the_entries_of_the_registry_that_it_named(
     text = run.spec.read_text()
     assert "checkpoint: null" in text
     run.spec.write_text(text.replace("checkpoint: null", "checkpoint: {kind: registry, name: gone}"))
+    finish_anew(run)
     with pytest.raises(SpecErrors, match="'gone' is not in registry"):
         load_spec(run.spec, registry=REGISTRY)
     said: list[str] = []

@@ -15,6 +15,7 @@ from ditr.record.state import State
 from ditr.runner.plan import PlannedRun, plan
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.registry import Registry
+from tests.reference.finished_runs import finish_anew
 
 REGISTRY = Registry()
 
@@ -86,6 +87,7 @@ def test_a_finished_run_does_not_stand_for_changed_weights(tmp_path: Path) -> No
     (run,) = plan([spec], registry=REGISTRY, runs=tmp_path, force=False)
     folder = begin(run, "finished")
     write_json(folder.provenance, {"start_weights": {"sha256": hashlib.sha256(b"first").hexdigest()}})
+    finish_anew(folder)
     assert planned([spec], tmp_path) == [("baseline-s0", "finished")]
     weights.write_bytes(b"second")
     with pytest.raises(DitrError, match="changed since this run read it: the checkpoint"):

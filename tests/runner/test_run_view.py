@@ -23,6 +23,7 @@ from ditr.runner.inputs import Selection
 from ditr.runner.predictor import Predictor
 from ditr.runner.trained_model import trained_in
 from ditr.spec.load import load_spec
+from tests.reference.finished_runs import finish_anew
 from tests.runner.test_eval import REGISTRY, evaluate, run_of, trained  # noqa: F401
 
 
@@ -163,6 +164,7 @@ def test_data_that_changed_since_the_run_are_told(trained: Path, tiny_dataset: D
     shutil.copytree(run_of(trained).path, older.path)
     result = json.loads(older.result.read_text()) | {"dataset_digest": "0123456789abcdef"}
     older.result.write_text(json.dumps(result))
+    finish_anew(older)
     see(older, tiny_dataset.val.ids[0], say=said.append)
     now = tiny_dataset.digest[:12]
     assert f"  not the data of the run: digest {now}, the run had 0123456789ab" in said
@@ -188,6 +190,7 @@ def test_2d_features_that_are_made_otherwise_since_the_run_are_told(
     shutil.copytree(run_of(trained).path, older.path)
     facts = json.loads(older.provenance.read_text())
     older.provenance.write_text(json.dumps(facts | {"features": facts["features"] | change}))
+    finish_anew(older)
     said: list[str] = []
     see(older, tiny_dataset.val.ids[0], say=said.append)
     told = [line for line in said if "2D features of the run" in line]

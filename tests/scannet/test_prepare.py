@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from ditr.errors import DitrError
 from ditr.geometry.camera import SCANNET_SV_INTRINSICS, project
 from ditr.scannet.mesh import read_vertices
 from ditr.scannet.prepare import ScanNetSettings, prepare_scans
-from ditr.scannet.scan import read_label_map, read_scan
+from ditr.scannet.scan import NEAR_M, read_label_map, read_scan
 from ditr.scannet.scene_text import read_depth_intrinsics
 from ditr.scannet.splits import listed_frames
 from tests.reference.scannet_raw import (
@@ -266,6 +267,8 @@ def test_what_cannot_be_made_is_counted_and_named_and_the_rest_is_made(source, p
         (lambda root: (root / "3D" / TRAIN / f"{TRAIN}.txt").write_text("fx_depth = 1\n"), "axisAlignment"),
         (lambda root: (root / "3D" / TRAIN / f"{TRAIN}.aggregation.json").write_text("{"), "JSON"),
         (lambda root: relabel(root, "spaceship"), "'spaceship'"),
+        (lambda root: number_object(root, 10**20), "an objectId 1e+20, allowed are 0 to 99,999"),
+        (lambda root: number_object(root, -1), "an objectId -1, allowed are 0 to 99,999"),
         (lambda root: shorten_segments(root), "segment ids for"),
         (lambda root: name_other_segments(root), "14 of 15 segments that it names are not in"),
         (lambda root: move_camera(root, lambda pose: pose @ np.diag([1.0, -1, -1, 1])), "OpenGL's"),
@@ -288,6 +291,13 @@ def test_each_damage_is_said_by_name(source, damage, said, tmp_path):
 def relabel(root: Path, label: str) -> None:
     path = root / "3D" / TRAIN / f"{TRAIN}.aggregation.json"
     path.write_text(path.read_text().replace('"wall"', f'"{label}"'))
+
+
+def number_object(root: Path, number: int) -> None:
+    path = root / "3D" / TRAIN / f"{TRAIN}.aggregation.json"
+    content = json.loads(path.read_text())
+    content["segGroups"][0]["objectId"] = number
+    path.write_text(json.dumps(content))
 
 
 def name_other_segments(root: Path) -> None:
@@ -457,11 +467,29 @@ def test_the_command_prepares_checks_and_exits_1_where_a_frame_failed(source, tm
     assert f"failed {VAL}_0: " in first.output
     assert "val: 1 frames in scannet200_sv_oneformer3d_infos_val.pkl, left out of the list: 1" in first.output
     assert "superpoint purity" in first.output
+    of_mesh = re.search(r"from ([\d.]+) to ([\d.]+) mm in all, the most in (scene\w+)", first.output)
+    assert of_mesh is not None
+    assert 0 < float(of_mesh[1]) <= float(of_mesh[2]) < 1000 * NEAR_M, "they are where the mesh is"
+    assert of_mesh[3] in FRAMES
     no_masks = ditr("import", "scannet", source, "scannet200_sv", "--masks", tmp_path / "none")
     assert isinstance(no_masks.exception, DitrError)
     assert "--superpoints oversegmentation" in no_masks.exception.fix
     assert isinstance(ditr("import", "scannet", source, "synthrooms").exception, DitrError)
     assert ditr("import", "scannet", source, "scannet200_sv", "--every", 2).exit_code == 2
+
+
+def test_masks_of_more_segments_than_a_run_reads_fail_their_frame_by_name(source, tmp_path):
+    many = np.arange(80 * 60, dtype=np.uint16).reshape(60, 80).repeat(8, axis=0).repeat(8, axis=1) + 1
+    mask = source / "masks" / VAL / "0.png"
+    Image.fromarray(many).save(mask)
+    done = prepare(source, tmp_path / "out", settings=settings(source), workers=1)
+    assert list(done.failed) == [f"{VAL}_0"]
+    found = re.search(
+        rf"{re.escape(str(mask))}: ([\d,]+) superpoints of its points, allowed are 2,048", done.failed[f"{VAL}_0"]
+    )
+    assert found is not None
+    assert 2_048 < int(found[1].replace(",", "")) <= 80 * 60 + 10
+    assert check_dataset(open_folder(tmp_path / "out", name="scans")).broken.keys() <= {f"{VAL}_0"}
 
 
 def test_an_import_into_the_source_itself_never_takes_its_images(source, tmp_path):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ditr.record.metrics import METRICS, SCORES
+from ditr.record.views.mlflow_store import OWNER, MlflowStore, owned
 from ditr.record.views.rows import standing
 from ditr.record.views.tracked import TrackedRecord
 
@@ -56,7 +55,7 @@ class RunWriter:
     """Brings MLflow's run of one record to what its folder says."""
 
     client: MlflowClient
-    runs: Path
+    store: MlflowStore
     record: TrackedRecord
 
     def tell(self, known: KnownRun | None) -> tuple[str, str] | None:
@@ -66,7 +65,7 @@ class RunWriter:
         rows = list(self.record.folder.logged())
         sent = _sent_rows(known.sent if known else None)
         if known is not None and (sent > len(rows) or known.sent != _sent_mark(rows[:sent])):
-            delete_with_files(self.client, self.runs, known.run_id)  # a resumed training took back what it had logged
+            delete_with_files(self.client, self.store, known.run_id)  # a resumed training took back what it had logged
             known, sent = None, 0
         experiment = known.experiment if known else self._experiment()
         parent = known.parent if known else self._parent(experiment)
@@ -82,7 +81,7 @@ class RunWriter:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        where = artefacts_of(self.runs).as_uri()
+        where = self.store.artefacts
         return str(self.client.create_experiment(name, artifact_location=where, tags=_EXPERIMENT_TAGS))
 
     def _parent(self, experiment: str) -> str | None:
@@ -90,18 +89,18 @@ class RunWriter:
         record, state = self.record, self.record.state
         if state.kind != "run":
             return None
-        wanted = f"tags.`ditr.level` = 'spec' and tags.`ditr.spec_hash` = '{state.spec_hash}'"
+        wanted = owned(self.store, "tags.`ditr.level` = 'spec'", f"tags.`ditr.spec_hash` = '{state.spec_hash}'")
         found = self.client.search_runs([experiment], wanted, max_results=1)
         if found:
             return str(found[0].info.run_id)
-        tags = record.tags() | {"ditr.level": "spec"}
+        tags = self._tags() | {"ditr.level": "spec"}
         run_id = str(self.client.create_run(experiment, tags=tags, run_name=state.name).info.run_id)
         self._log_params(run_id, {name: value for name, value in record.params.items() if name != "seed"})
         return run_id
 
     def _create(self, experiment: str, parent: str | None) -> str:
         record, state = self.record, self.record.state
-        tags = record.tags() | {
+        tags = self._tags() | {
             "ditr.level": "run",
             "ditr.run_key": state.run_key,
             FOLDER: record.folder.name,
@@ -114,6 +113,10 @@ class RunWriter:
         self._log_params(run_id, record.params)
         self._log_dataset(run_id)
         return run_id
+
+    def _tags(self) -> dict[str, str]:
+        owner = self.store.owner
+        return self.record.tags() | ({} if owner is None else {OWNER: owner})
 
     def _send_metrics(self, run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
         from mlflow.entities import Metric
@@ -185,14 +188,10 @@ class RunWriter:
         self.client.log_inputs(run_id, datasets=[DatasetInput(dataset=dataset, tags=[tag])])
 
 
-def delete_with_files(client: MlflowClient, runs: Path, run_id: str) -> None:
+def delete_with_files(client: MlflowClient, store: MlflowStore, run_id: str) -> None:
     """The run and its files, which MLflow would leave."""
     client.delete_run(run_id)
-    shutil.rmtree(artefacts_of(runs) / run_id, ignore_errors=True)
-
-
-def artefacts_of(runs: Path) -> Path:
-    return (runs / "mlartifacts").resolve()
+    store.remove_files(run_id)
 
 
 def _sent_mark(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from ditr.errors import Code, DitrError, in_short
-from ditr.files import replacing
 from ditr.record.folder import Record, records_in
 from ditr.record.views.mlflow_run import (
     FINAL,
@@ -25,31 +21,28 @@ from ditr.record.views.mlflow_run import (
     VIEW,
     KnownRun,
     RunWriter,
-    artefacts_of,
     delete_with_files,
 )
+from ditr.record.views.mlflow_store import MlflowStore, StoreError, client_of, owned, store_of
 from ditr.record.views.tracked import TrackedRecord, tracked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-FILE = "mlflow.db"
 _WORST_FIRST = ("FAILED", "RUNNING", "KILLED", "FINISHED")
-
-
-def store_uri(runs: Path) -> str:
-    """Address of the MLflow store of a runs folder."""
-    return f"sqlite:///{runs / FILE}"
+_LOCK_S = 30.0
+"""Longest wait for another process of ditr, which tells the store what it did."""
+_NAMED = 3
+"""Records that an error names; of the others it says how many they are."""
 
 
 class MlflowView:
-    """``mlflow.db`` with ``mlartifacts/``: everything in it is read from the records, so that it can be made again."""
-
-    name = FILE
+    """MLflow's runs: everything in them is read from the records, so that they can be made again."""
 
     def __init__(self, runs: Path) -> None:
         self.runs = runs
-        self.path = runs / FILE
+        self.store = store_of(runs)
+        self.name = self.store.name
 
     def tell(self, folders: Sequence[Record]) -> None:
         """Makes or continues the runs of these records, as their folders are now; those unchanged are passed over."""
@@ -58,33 +51,32 @@ class MlflowView:
             with self._client() as client:
                 known: dict[str, KnownRun] = {}
                 for record in wanted:
-                    known |= _known(client, only=record.folder.name)
-                _tell(client, self.runs, wanted, known)
+                    known |= _known(client, self.store, only=record.folder.name)
+                _tell(client, self.store, wanted, known)
 
     def catch_up(self) -> None:
         """Tells it every record that changed since, and deletes the runs of those that are gone."""
         folders = records_in(self.runs)
-        if not self.path.is_file():
+        if not self.store.exists():
             self.tell(folders)
             return
         with self._client() as client:
-            known = _known(client)
-            _forget(client, self.runs, known, kept={folder.name for folder in folders})
+            known = _known(client, self.store)
+            _forget(client, self.store, known, kept={folder.name for folder in folders})
             told = {name: found.stamp for name, found in known.items()}
             behind = (folder for folder in folders if told.get(folder.name) != folder.stamp())
             wanted = [record for folder in behind if (record := tracked(folder)) is not None]
-            _tell(client, self.runs, wanted, known)
+            _tell(client, self.store, wanted, known)
 
     def rebuild(self) -> int:
         """Makes the store anew from every record that is tracked; returns how many there are."""
         wanted = [record for folder in records_in(self.runs) if (record := tracked(folder)) is not None]
-        if not wanted and not self.path.is_file():
+        if not wanted and not self.store.exists():
             return 0
         with self._lock():
-            _make_store(self.path)
-            shutil.rmtree(artefacts_of(self.runs), ignore_errors=True)
+            self.store.clear()
         with self._client() as client:
-            _tell(client, self.runs, wanted, {})
+            _tell(client, self.store, wanted, {})
         return len(wanted)
 
     def pages(self) -> dict[str, str]:
@@ -103,69 +95,61 @@ class MlflowView:
     @contextmanager
     def _client(self) -> Iterator[MlflowClient]:
         """Of the store, made if there is none, while no other process writes there."""
-        self.runs.mkdir(parents=True, exist_ok=True)
         with self._lock():
-            _import_mlflow()
-            from mlflow import MlflowClient
-
-            if not self.path.is_file():
-                _make_store(self.path)
+            self.store.require_usable()
             try:
-                client = MlflowClient(store_uri(self.runs))
-                client.get_experiment_by_name("")
-            except Exception as error:  # whatever sqlite, sqlalchemy or alembic make of it
-                raise DitrError(
-                    f"MLflow cannot open its store: {in_short(error)}",
-                    code=Code.RUN,
-                    where=str(self.path),
-                    fix="Make it anew from the records: ditr results rebuild",
-                ) from error
-            yield client
+                yield client_of(self.store)
+            except DitrError:
+                raise
+            except Exception as error:  # of MLflow, which wraps what its database or its server said
+                self.store.require_usable()
+                if (why := self.store.explain(error)) is not None:
+                    raise why from error
+                raise
 
-    def _lock(self) -> FileLock:
-        return FileLock(self.runs / ".mlflow.lock")
-
-
-def _import_mlflow() -> None:
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    # Each connection is opened when it is needed: one that is kept would write to a store that was replaced since.
-    os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
-    import mlflow  # noqa: F401  (its loggers are there once it is imported)
-
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def _make_store(path: Path) -> None:
-    """An empty store in place of whatever is there; a process killed meanwhile leaves none half made."""
-    _import_mlflow()
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    with replacing(path) as beside:
-        SqlAlchemyStore(f"sqlite:///{beside}", artefacts_of(path.parent).as_uri())  # type: ignore[no-untyped-call]
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        self.runs.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.runs / ".mlflow.lock", timeout=_LOCK_S)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            what, fix = f"another process has been telling it for {_LOCK_S:.0f} s", "Wait for that"
+            raise StoreError(what, code=Code.RUN, where=self.name, fix=fix) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
 
-def _tell(client: MlflowClient, runs: Path, records: Sequence[TrackedRecord], known: Mapping[str, KnownRun]) -> None:
-    """One that MLflow does not take keeps it from none of the others; a DitrError at the end names it."""
+def _tell(
+    client: MlflowClient, store: MlflowStore, records: Sequence[TrackedRecord], known: Mapping[str, KnownRun]
+) -> None:
+    """One that MLflow does not take keeps it from none of the others; a DitrError at the end names it.
+
+    A store that is not usable any more is asked for none of the others: each would wait for it anew.
+    """
     parents: set[tuple[str, str]] = set()
     troubles: list[str] = []
     for record in records:
         name = record.folder.name
         try:
-            parent = RunWriter(client, runs, record).tell(known.get(name))
+            parent = RunWriter(client, store, record).tell(known.get(name))
         except Exception as error:  # of a damaged file of the record, or a value that MLflow refuses
+            store.require_usable()
             troubles.append(f"{name}: {in_short(error)}")
         else:
             parents |= {parent} if parent is not None else set()
     for experiment, parent_id in sorted(parents):
         _sum_up(client, experiment, parent_id)
     if troubles:
-        raise DitrError("; ".join(troubles), code=Code.RUN, where=str(runs))
+        more = (f"and {len(troubles) - _NAMED} more",) if len(troubles) > _NAMED else ()
+        raise DitrError("; ".join((*troubles[:_NAMED], *more)), code=Code.RUN, where=store.name)
 
 
-def _known(client: MlflowClient, *, only: str | None = None) -> dict[str, KnownRun]:
+def _known(client: MlflowClient, store: MlflowStore, *, only: str | None = None) -> dict[str, KnownRun]:
     """By name of record, what MLflow has of it; ``only`` asks for one record."""
-    wanted = "tags.`ditr.level` = 'run'" + (f' and tags.`{FOLDER}` = "{only}"' if only else "")
+    wanted = owned(store, "tags.`ditr.level` = 'run'", *((f'tags.`{FOLDER}` = "{only}"',) if only else ()))
     everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
     found: dict[str, KnownRun] = {}
     token: str | None = ""
@@ -188,10 +172,10 @@ def _known(client: MlflowClient, *, only: str | None = None) -> dict[str, KnownR
     return found
 
 
-def _forget(client: MlflowClient, runs: Path, known: Mapping[str, KnownRun], *, kept: set[str]) -> None:
+def _forget(client: MlflowClient, store: MlflowStore, known: Mapping[str, KnownRun], *, kept: set[str]) -> None:
     gone = [found for name, found in known.items() if name not in kept]
     for found in gone:
-        delete_with_files(client, runs, found.run_id)
+        delete_with_files(client, store, found.run_id)
     for experiment, parent in {(found.experiment, found.parent) for found in gone if found.parent is not None}:
         _sum_up(client, experiment, parent)
 

@@ -118,7 +118,11 @@ class Results:
 
         answer = self._answer(sql, table, limits=limits)
         try:
-            pyarrow.parquet.write_table(answer, target)
+            if isinstance(target, Path):
+                with replacing(target) as beside:
+                    pyarrow.parquet.write_table(answer, beside)
+            else:
+                pyarrow.parquet.write_table(answer, target)
         except pyarrow.ArrowException as error:
             fix = "Cast it, such as select (ended_at - started_at)::varchar, or choose --format csv."
             raise DitrError(f"parquet cannot hold this answer: {error}", code=Code.QUERY, fix=fix) from error
@@ -176,7 +180,7 @@ class Results:
         import duckdb
 
         folders = records_in(self.runs)
-        with replacing(self.path) as beside:
+        with replacing(self.path, alone=True) as beside:
             try:
                 _write(beside, folders)
             except duckdb.Error as error:

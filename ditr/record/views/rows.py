@@ -82,7 +82,7 @@ def _insert_all(connection: duckdb.DuckDBPyConnection, folder: Record) -> None:
         raise unreadable(folder.state_file, ValueError(f"it is a copy of {same[0]}"))
     with _blaming(folder.state_file):
         _insert(connection, row)
-    if folder.frames.is_file():
+    if folder.require_whole(folder.frames).is_file():
         columns = _without_key(FRAME_COLUMNS)
         read = f"read_json(?, format = 'newline_delimited', columns = {columns})"
         with _blaming(folder.frames):
@@ -90,17 +90,17 @@ def _insert_all(connection: duckdb.DuckDBPyConnection, folder: Record) -> None:
                 f"INSERT INTO frames SELECT ? AS run_key, {', '.join(columns)} FROM {read}",
                 [key, _literal(folder.frames)],
             )
-    if folder.instances.is_file():
+    if folder.require_whole(folder.instances).is_file():
         columns = _without_key(INSTANCE_COLUMNS)
         with _blaming(folder.instances):
             connection.execute(
                 f"INSERT INTO instances SELECT ? AS run_key, {', '.join(columns)} FROM read_parquet(?)",
                 [key, _literal(folder.instances)],
             )
-    if folder.metrics.is_file():
+    if folder.require_whole(folder.metrics).is_file():
         with _blaming(folder.metrics):
             _insert_metrics(connection, folder, key=key)
-    if folder.checks.is_file():
+    if folder.require_whole(folder.checks).is_file():
         fields = ", ".join(f'"{field}"' for field in _CHECK_FIELDS)
         read = f"read_json(?, format = 'newline_delimited', columns = {_CHECK_FIELDS})"
         with _blaming(folder.checks):

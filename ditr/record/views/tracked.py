@@ -12,7 +12,6 @@ from ditr.record.folder import Record
 from ditr.record.state import RecordState, unreadable
 from ditr.record.views.headline import headline
 from ditr.spec.check_stages import STAGES
-from ditr.spec.resolved_spec import read_resolved
 
 _OF_RESULT = ("split", "n_frames", "device")
 
@@ -55,7 +54,7 @@ class TrackedRecord:
 
     def check_values(self) -> dict[str, float]:
         """A value a check, ``check/<stage>/<name>``: what was measured, or 1 and 0 for yes and no."""
-        if not self.folder.checks.is_file():
+        if not self.folder.require_whole(self.folder.checks).is_file():
             return {}
         try:
             rows = [json.loads(line) for line in self.folder.checks.read_text().splitlines()]
@@ -89,7 +88,7 @@ def tracked(folder: Record) -> TrackedRecord | None:
 def _of_spec(
     folder: Record, stamp: str, state: RecordState, facts: Mapping[str, Any], result: Mapping[str, Any]
 ) -> TrackedRecord | None:
-    spec = read_resolved(folder.spec)
+    spec = folder.read_spec()
     if not spec.tracking.mlflow:
         return None
     data = _part(folder, facts, "dataset")

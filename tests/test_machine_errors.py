@@ -10,7 +10,7 @@ from ditr.cli import main as cli
 
 
 def said_of(error: OSError, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    def fail() -> None:
+    def fail(obj: object) -> None:
         raise error
 
     monkeypatch.setattr(cli, "app", fail)

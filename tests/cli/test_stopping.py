@@ -1,0 +1,53 @@
+"""Ctrl-C and SIGTERM in a command that has nothing to save: one message, exit code 130, no traceback."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+ASKED = """
+import os, signal, sys
+from ditr.cli import data
+from ditr.cli.main import main
+
+def slow(*arguments, **named):
+    for number in {numbers}:
+        try:
+            os.kill(os.getpid(), number)
+        finally:
+            {after}
+
+data._embedded = slow
+sys.argv = ["ditr", "data", "make", "synthrooms_tiny"]
+main()
+"""
+
+
+def asked(*numbers: signal.Signals, after: str = "pass", **named: object) -> subprocess.CompletedProcess[str]:
+    code = ASKED.format(numbers=[int(number) for number in numbers], after=after)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, **named)  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_ends_a_command_in_order_and_the_second_at_once(number: signal.Signals) -> None:
+    once = asked(number)
+    assert (once.returncode, once.stderr) == (
+        130,
+        "stopped; no file is half written, the same command can be given again\n",
+    )
+    twice = asked(number, after="os.kill(os.getpid(), signal.SIGTERM)")
+    assert (twice.returncode, twice.stderr) == (130, "\nstopped at once\n")
+
+
+def test_what_a_stop_breaks_is_a_stop() -> None:
+    """A worker that hears the signal too may break its pool before this process has answered."""
+    broken = asked(signal.SIGTERM, after="raise RuntimeError('the pool is broken')")
+    assert (broken.returncode, "stopped; " in broken.stderr, "Traceback" in broken.stderr) == (130, True, False)
+
+
+def test_a_background_job_that_ignores_ctrl_c_goes_on_ignoring_it() -> None:
+    ignored = asked(signal.SIGINT, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    assert "stopped" not in ignored.stderr
