@@ -86,7 +86,7 @@ def _lead(
     registry = Registry()
     command = _command(specs, overrides=overrides, jobs=jobs, gpus=gpus)
     loaded = load_specs(specs, registry=registry, overrides=overrides)
-    each = 1 if jobs is not None or ranks.count > 1 else gpus_of_each([one.spec for one in loaded])
+    each = 1 if jobs is not None or ranks.count > 1 else gpus_of_each(loaded)
     slots = slots_of(jobs=jobs, gpus=gpus, each=each)
     if slots and ranks.count > 1:
         what, fix = "--jobs and --gpus start processes, and so does torchrun", "Leave the option out."

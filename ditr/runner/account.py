@@ -78,7 +78,7 @@ class RecordAccount:
         self.recording = recording
         self._planned, self._spec, self._folder, self._host = planned, planned.spec, planned.folder, host
         self._fresh = True
-        self._steps = 0
+        self._steps = 1
 
     def open(self) -> None:
         write_text(self._folder.spec, to_yaml(self._spec))

@@ -34,7 +34,7 @@ class Session:
 
     def __init__(self, planned: PlannedRun, *, account: Account, host: Host) -> None:
         self.planned = planned
-        self._account = account
+        self.account = account
         self._host = host
 
     def work(self) -> None:
@@ -45,7 +45,7 @@ class Session:
         Interrupted: the user asked to stop; everything done so far is saved.
         DitrError: what the run's key is of has changed since it was planned, or something that the run needs is wrong.
         """
-        spec, seed, host, account = self.planned.spec, self.planned.seed, self._host, self._account
+        spec, seed, host, account = self.planned.spec, self.planned.seed, self._host, self.account
         self._require_key()
         account.open()
         device = pick_device(spec)
@@ -93,7 +93,7 @@ class Session:
                 spec=spec,
                 seed=self.planned.seed,
                 device=device,
-                sink=self._account,
+                sink=self.account,
                 state=TrainingState(self.planned.folder.training_state),
                 encode=inputs.encode,
                 validate=validate,
@@ -102,7 +102,7 @@ class Session:
                 ranks=ranks,
             )
         except DivergedError as error:
-            self._account.diverge(error, inputs=inputs)
+            self.account.diverge(error, inputs=inputs)
             raise
         if not fitted.finished:
             raise Interrupted

@@ -11,7 +11,8 @@ from ditr.errors import Code, DitrError
 from ditr.runner.execution import pick_device, torch_device
 from ditr.runner.plan import PlannedRun
 from ditr.spec.execution import on_device
-from ditr.spec.models import Device, Spec
+from ditr.spec.load import LoadedSpec
+from ditr.spec.models import Device
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,17 @@ def slots_of(*, jobs: int | None, gpus: str | None, each: int = 1) -> tuple[Slot
     return tuple(Slot(",".join(visible[number] for number in group), ranks=each) for group in groups)
 
 
-def gpus_of_each(specs: Sequence[Spec]) -> int:
+def gpus_of_each(specs: Sequence[LoadedSpec]) -> int:
     """GPUs that each run takes, by what the specs say; one where they are computed on the CPU.
 
     Raises
     ------
-    DitrError: they say different numbers.
+    DitrError: they say different numbers, or ask for a device that is not there.
     """
-    wanted = {spec.execution.gpus for spec in specs if torch_device(spec.execution).type == "cuda"}
+    executions = [(one.spec.execution, one.origins) for one in specs]
+    wanted = {
+        execution.gpus for execution, origins in executions if torch_device(execution, origins=origins).type == "cuda"
+    }
     if len(wanted) > 1:
         what = f"execution.gpus is {' and '.join(map(str, sorted(wanted)))} in specs of one command"
         raise _refused(what, "Run them by commands of their own, or set it for all: --set execution.gpus=2.")

@@ -10,8 +10,8 @@ from ditr.errors import DitrError
 from ditr.paths import project_dir
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.slots import Slot, gpus_of_each, require_fit, slots_of
-from ditr.spec.load import load_spec
-from ditr.spec.models import Device, Spec
+from ditr.spec.load import LoadedSpec, load_spec
+from ditr.spec.models import Device
 from ditr.spec.registry import Registry
 from tests.reference.machines import Machine, machine  # noqa: F401
 
@@ -97,13 +97,9 @@ def test_a_run_of_several_gpus_takes_a_place_of_so_many(monkeypatch: pytest.Monk
 
 
 def test_how_many_gpus_a_run_takes_is_one_number_of_those_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    def specs(*gpus: int) -> list[Spec]:
-        return [
-            load_spec(
-                project_dir() / "specs/baseline.yaml", registry=REGISTRY, overrides=[f"execution.gpus={count}"]
-            ).spec
-            for count in gpus
-        ]
+    def specs(*gpus: int) -> list[LoadedSpec]:
+        file = project_dir() / "specs/baseline.yaml"
+        return [load_spec(file, registry=REGISTRY, overrides=[f"execution.gpus={count}"]) for count in gpus]
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpus_of_each(specs(4, 2)) == 1, "of no meaning on the CPU"

@@ -76,7 +76,7 @@ def test_a_run_on_a_full_disk_says_what_it_needs_and_goes_on_when_there_is_room(
     saved = bytes(2_000_000)
 
     def save(session: Session) -> None:
-        with replacing(session.recording.folder.training_state) as beside:
+        with replacing(session.planned.folder.training_state) as beside:
             beside.write_bytes(saved)
 
     def work() -> tuple[DitrError | None, list[str]]:
