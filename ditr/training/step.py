@@ -59,18 +59,21 @@ def train_step(
     ranks.add_up(model.parameters())
     norm = clip_grad_norm_(model.parameters(), clip)
     optimizer.step()
-    others = {name: losses.share * value for name, value in output.statistics.items()}
-    others |= {"unmatched_samples": losses.unmatched_samples, "unlabelled_samples": losses.unlabelled_samples}
-    numbers = {"loss": losses.total.detach(), **losses.terms, **others}
-    totals = ranks.total(torch.stack([value.float() for value in numbers.values()])).unbind()
-    of_all = dict(zip(numbers, totals, strict=True))
+    counts = {"unmatched_samples": losses.unmatched_samples, "unlabelled_samples": losses.unlabelled_samples}
+    sums, means = {"loss": losses.total.detach(), **losses.terms, **counts}, output.statistics
+    stacked = [_stacked(sums), *([losses.share * _stacked(means)] if means else [])]
+    of_all = dict(zip((*sums, *means), ranks.total(torch.cat(stacked)).unbind(), strict=True))
     return StepNumbers(
         loss=of_all["loss"],
         terms={name: of_all[name] for name in losses.terms},
         grad_norm=norm.detach(),
-        others={name: of_all[name] for name in others},
+        others={name: of_all[name] for name in (*means, *counts)},
         known=_known(batch, output, ranks=ranks),
     )
+
+
+def _stacked(numbers: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([value.float() for value in numbers.values()])
 
 
 def _known(batch: Batch, output: ModelOutput, *, ranks: Ranks) -> dict[str, float]:
