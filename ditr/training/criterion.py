@@ -36,7 +36,7 @@ class Losses:
     """() samples with things, of which some head matched no query: 0 in the mask terms, counted in their means."""
     unlabelled_samples: Tensor
     """() samples none of whose queries has a semantic class; they add 0 to seg_loss and count in its mean."""
-    share: float
+    share: float = 1.0
     """Of the batch's samples that are in this part."""
 
 
