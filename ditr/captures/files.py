@@ -65,6 +65,6 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def sweep_parts(root: Path) -> None:
     """Removes what a killed preparation left beside the files that it was writing."""
-    for kind in (*FOLDERS, "2D"):
-        for path in (root / kind).rglob(f".*{_PART}"):
-            path.unlink(missing_ok=True)
+    below = (path for kind in (*FOLDERS, "2D") for path in (root / kind).rglob(f".*{_PART}"))
+    for path in (*root.glob(f".*{_PART}"), *below):
+        path.unlink(missing_ok=True)

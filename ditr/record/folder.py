@@ -87,10 +87,11 @@ class Record:
         """The last state written, or None in a folder where nothing has started."""
         return read_state(self.state_file)
 
-    def set_state(self, state: RecordState) -> None:
-        """Replaces the state; that of a finished record notes the digests of its files."""
-        files = {file.name: _digest(file) for file in self._read_files if file.is_file()}
-        write_state(self.state_file, replace(state, files=files if state.state == "finished" else {}))
+    def set_state(self, state: RecordState) -> RecordState:
+        """Replaces the state; gives it as written, with the digests of its files if the record is finished."""
+        finished = state.state == "finished"
+        files = {file.name: _digest(file) for file in self._read_files if file.is_file()} if finished else {}
+        return write_state(self.state_file, replace(state, files=files))
 
     def require_whole(self, file: Path) -> Path:
         """One of the files that are read of a record, which is there or not as when the record was finished.

@@ -69,8 +69,7 @@ class Recording:
         return self.state
 
     def _write(self, state: RecordState) -> None:
-        self.folder.set_state(state)
-        self.state = state
+        self.state = self.folder.set_state(state)
 
 
 def begin(folder: Record, identity: Identity, *, pid: int | None = None) -> Recording:
@@ -88,8 +87,7 @@ def begin(folder: Record, identity: Identity, *, pid: int | None = None) -> Reco
         left.unlink()
     folder.drop_cut_line()
     mine = replace(state, state="running", ended_at=None, error=None, pid=pid or os.getpid(), host=socket.gethostname())
-    folder.set_state(mine)
-    return Recording(folder, mine)
+    return Recording(folder, folder.set_state(mine))
 
 
 def move_aside(folder: Record) -> Path:

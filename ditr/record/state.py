@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, field
+from dataclasses import asdict, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -109,10 +109,12 @@ def _digest(content: Mapping[str, Any]) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode())
 
 
-def write_state(path: Path, state: RecordState) -> None:
-    """Replaces the file."""
-    content = asdict(state) | {"schema": layouts.RECORD}
+def write_state(path: Path, state: RecordState) -> RecordState:
+    """Replaces the file; gives the state as it is written, in the layout of today."""
+    written = replace(state, schema=layouts.RECORD)
+    content = asdict(written)
     write_json(path, content | {"digest": _digest(content)})
+    return written
 
 
 def unreadable(path: Path, error: Exception) -> UnreadableRecord:

@@ -76,6 +76,7 @@ def test_bytes_do_not_depend_on_workers_or_on_where_it_stopped(capture: Path, tm
     (tmp_path / "two/pose_centered/kitchen/1.npy").unlink()
     (tmp_path / "two/points/kitchen_1.bin").write_bytes(b"half")
     (tmp_path / "two/2D/kitchen/depth/.1.png.77.part").write_bytes(b"half")
+    (tmp_path / "two/.prepared.json.77.part").write_bytes(b"half")
     again = import_capture(capture, tmp_path / "two", format=FORMATS["rgbd"], seed=0, workers=1)
     assert (again.frames.made, again.frames.kept) == (("kitchen_1",), ("kitchen_0", "kitchen_2", "kitchen_3"))
     assert files(tmp_path / "two") == expected

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ditr.data import scannet_sv
+from ditr.data import frame_files
 from ditr.data.batch import as_it_is
 from ditr.data.classes import THING_NAMES
 from ditr.data.dataset import Dataset
@@ -79,13 +79,13 @@ def test_facts_are_those_of_the_frames_on_disk(tiny_dataset: Dataset, esam_compa
 
 def test_an_evaluation_reads_every_file_of_a_frame_once(tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     read: Counter[Path] = Counter()
-    really = scannet_sv._read
+    really = frame_files._read
 
-    def counted(path: Path, *args: Any, **kwargs: Any) -> np.ndarray:
+    def counted(path: Path, *args: Any, **kwargs: Any) -> bytes:
         read[path] += 1
         return really(path, *args, **kwargs)
 
-    monkeypatch.setattr(scannet_sv, "_read", counted)
+    monkeypatch.setattr(frame_files, "_read", counted)
     evaluated(samples_of(tiny_dataset))
     assert len(read) == 4 * len(tiny_dataset.val), "points, superpoints, instances, classes"
     assert set(read.values()) == {1}

@@ -39,7 +39,7 @@ class Looking:
 
 def test_no_sparse_tensor_outlives_a_step_or_a_frame(tmp_path: Path) -> None:
     """Without help of the garbage collector: what waits for it holds memory until it happens to run."""
-    looking, model = Looking(), small_model()
+    looking, model = Looking(), small_model("minkowski")
     schedule = ScheduleSpec(epochs=1, batch_size=2, validate_every=1)
     spec = Spec(name="x", dataset=DatasetSpec(name="none"), schedule=schedule, execution=ExecutionSpec(workers=0))
 
@@ -77,7 +77,7 @@ def test_no_sparse_tensor_outlives_a_step_or_a_frame(tmp_path: Path) -> None:
 def test_200_steps_grow_no_threads_no_files_and_no_memory() -> None:
     """Two epochs and a validation; ``benchmarks/memory.py`` does the same for thousands of steps."""
     watch = Watch(CPU, every=20)
-    train(200, points=60, device=CPU, watch=watch)
+    train(200, points=60, engine="minkowski", device=CPU, watch=watch)
     looks = [held for step, held in watch.seen.items() if step >= 60]
     assert len(looks) == 8
     assert {(held.threads, held.files, held.sparse) for held in looks} == {(looks[0].threads, looks[0].files, 0)}
