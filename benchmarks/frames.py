@@ -28,7 +28,7 @@ SPEC = Path(__file__).resolve().parents[1] / "specs" / "scannet200_sv" / "baseli
 
 
 def generated_frames(folder: Path, *, count: int, workers: int) -> FrameSet:
-    """``count`` frames, up to four views a room."""
+    """``count`` frames, up to four views a room; those in the folder, if it is there."""
     entry = SynthRoomsEntry(
         kind="synthrooms",
         description="Rooms to measure on.",
@@ -38,7 +38,8 @@ def generated_frames(folder: Path, *, count: int, workers: int) -> FrameSet:
         val=SplitEntry(scenes=1, frames=1),  # must hold a frame, which nobody reads
         texture_share=0.4,
     )
-    make(entry, folder, workers=workers, progress=silent)
+    if not folder.exists():
+        make(entry, folder, workers=workers, progress=silent)
     return FrameSet(folder, infos=read_infos(folder / INFO_FILES["train"]), intrinsics=SCANNET_SV_INTRINSICS)
 
 

@@ -20,9 +20,10 @@ from ditr.data.batch import Batch
 from ditr.data.block import Block
 from ditr.data.samples import SampleSet
 from ditr.data.scannet_sv import FrameSet
-from ditr.model.prefetch import Prefetcher
+from ditr.model.prefetch import Prefetcher, share
 from ditr.model.reproducible import reproducible
 from ditr.model.sparse.choice import engine_lack
+from ditr.ranks import ALONE, Ranks
 from ditr.runner.feature_inputs import FeatureInputs, sample_set
 from ditr.runner.inputs import fresh_model
 from ditr.spec.load import load_spec
@@ -93,14 +94,15 @@ class Arm:
 class Training:
     """A model with random weights on a device, and its steps as ``ditr.training.fit`` makes them."""
 
-    def __init__(self, arm: Arm, variant: Variant, *, device: torch.device) -> None:
-        self.device, self.variant = device, variant
+    def __init__(self, arm: Arm, variant: Variant, *, device: torch.device, ranks: Ranks = ALONE) -> None:
+        self.device, self.variant, self.ranks = device, variant, ranks
         spec = arm.in_variant(variant)
         self.clip = spec.schedule.grad_clip_norm
         self.model = fresh_model(spec, seed=0, feature_channels=arm.inputs.channels).to(device).train()
+        share(self.model, ranks)
         self._replaying = ExitStack()
         self._replaying.enter_context(self.model.replaying())
-        self.criterion = Criterion(spec.loss, esam_compat=spec.esam_compat)
+        self.criterion = Criterion(spec.loss, esam_compat=spec.esam_compat, ranks=ranks)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=spec.schedule.learning_rate,
@@ -118,6 +120,7 @@ class Training:
                 optimizer=self.optimizer,
                 clip=self.clip,
                 precision=self.variant.precision,
+                ranks=self.ranks,
             )
 
 

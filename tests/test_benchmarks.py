@@ -10,7 +10,7 @@ import torch
 from benchmarks import evaluator
 
 
-@pytest.mark.parametrize("name", ["step", "evaluation", "heads", "memory", "extraction"])
+@pytest.mark.parametrize("name", ["step", "ranks", "evaluation", "heads", "memory", "extraction"])
 def test_a_gpu_that_torch_does_not_see_is_said(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,10 +13,14 @@ import typer
 from ditr.cli.display import open_display
 from ditr.errors import Code, DitrError, ExitCode
 from ditr.paths import runs_dir
+from ditr.progress import silent
+from ditr.ranks import ALONE, Ranks
 from ditr.record.folder import Record
 from ditr.record.views import views_of
 from ditr.record.views.teller import Teller, is_telling
-from ditr.runner.session import Host
+from ditr.runner.host import Host
+from ditr.runner.join import is_rank
+from ditr.runner.run import follow
 from ditr.runner.stop import STOPPING, StopSignal
 from ditr.spec.registry import Registry
 
@@ -25,12 +29,13 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_host(registry: Registry, *, says: bytes = STOPPING) -> Iterator[Host]:
+def open_host(registry: Registry, *, says: bytes = STOPPING, ranks: Ranks = ALONE) -> Iterator[Host]:
     """What records are made with here; at the end views catch up, and one that cannot is a warning.
 
     Parameters
     ----------
     says: the answer to the first Ctrl-C.
+    ranks: this one leads.
     """
     make_runs_folder()
     with open_display() as display, StopSignal(says=says) as stop, open_teller() as teller:
@@ -41,7 +46,23 @@ def open_host(registry: Registry, *, says: bytes = STOPPING) -> Iterator[Host]:
             stop=stop,
             draw=draw_pictures,
             teller=teller,
+            ranks=ranks,
         )
+
+
+def follow_ranks(stop: StopSignal, ranks: Ranks) -> None:
+    """What a rank does that does not lead: its part of every run, without a word; it raises what ended one."""
+    nobody = Teller((), say=warn)
+    host = Host(
+        registry=Registry(),
+        progress=silent,
+        say=lambda line: None,
+        stop=stop,
+        draw=draw_pictures,
+        teller=nobody,
+        ranks=ranks,
+    )
+    follow(host)
 
 
 def open_teller() -> Teller:
@@ -55,8 +76,9 @@ def warn(line: str) -> None:
 
 
 def leave(code: ExitCode | int) -> NoReturn:
-    """Ends the process; at once where a view is still being told: DuckDB aborts a thread that Python ends with it."""
-    if is_telling():
+    """Ends the process; at once where a view is still being told: DuckDB aborts a thread that Python ends with it; and
+    where other ranks may be gone, for whom a process group waits."""
+    if is_telling() or is_rank():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -1,33 +1,47 @@
-"""One planned run in a process of its own: what ``ditr run --jobs`` and ``--gpus`` start. Not a command for users."""
+"""One planned run in a process of its own, or in several ranks: what ``ditr run --jobs`` and ``--gpus`` start.
+
+Not a command for users.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from ditr.cli.host import draw_pictures, leave, open_teller
+from ditr.cli.host import draw_pictures, follow_ranks, leave, open_teller
 from ditr.errors import DitrError, ExitCode
 from ditr.progress import silent
-from ditr.runner.queue import job_from
+from ditr.ranks import Ranks
+from ditr.runner.host import Host
+from ditr.runner.job_text import job_from
+from ditr.runner.join import join
 from ditr.runner.run import run_all
-from ditr.runner.session import Host
 from ditr.runner.stop import StopSignal
 from ditr.spec.registry import Registry
 
 
 def main() -> int:
     """Reads the run from standard input; exit code 0 if it finished or was interrupted, else as ``ditr run``."""
-    with StopSignal() as stop, open_teller() as teller:
-        try:
-            planned = job_from(sys.stdin.read())
-        except DitrError as error:
-            _say(str(error))
-            return ExitCode.MISTAKE
-        host = Host(registry=Registry(), progress=silent, say=_say, stop=stop, draw=draw_pictures, teller=teller)
+    try:
+        with StopSignal() as stop, join() as ranks:
+            if ranks.leads:
+                _lead(stop, ranks)
+            else:
+                follow_ranks(stop, ranks)
+    except Exception as error:
+        _say(str(error) or type(error).__name__)
+        return ExitCode.MISTAKE if isinstance(error, DitrError) else ExitCode.FAILED
+    return ExitCode.DONE
+
+
+def _lead(stop: StopSignal, ranks: Ranks) -> None:
+    with open_teller() as teller:
+        planned = job_from(sys.stdin.read())
+        host = Host(
+            registry=Registry(), progress=silent, say=_say, stop=stop, draw=draw_pictures, teller=teller, ranks=ranks
+        )
         (outcome,) = run_all([planned], host=host)
-    if outcome.error is None:
-        return ExitCode.DONE
-    _say(str(outcome.error) or type(outcome.error).__name__)
-    return ExitCode.MISTAKE if isinstance(outcome.error, DitrError) else ExitCode.FAILED
+    if outcome.error is not None:
+        raise outcome.error
 
 
 def _say(line: str) -> None:

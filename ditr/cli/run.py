@@ -10,21 +10,23 @@ from typing import Annotated
 import typer
 
 from ditr.cli.display import open_display
-from ditr.cli.host import in_words, make_runs_folder, open_host, open_teller
+from ditr.cli.host import follow_ranks, in_words, make_runs_folder, open_host, open_teller
 from ditr.cli.jobs_table import JobsTable
 from ditr.cli.options import Overrides
 from ditr.cli.spec_files import SpecFiles
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
 from ditr.driver import hidden_gpu_here
-from ditr.errors import DitrError, ExitCode
+from ditr.errors import Code, DitrError, ExitCode
 from ditr.paths import runs_dir
+from ditr.ranks import Ranks
 from ditr.record.metrics import SCORES
+from ditr.runner.join import join
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.queue import JobFailed, run_at_once
 from ditr.runner.requirements import require_inputs
 from ditr.runner.run import RunOutcome, run_all
-from ditr.runner.slots import Slot, require_fit, slots_of
+from ditr.runner.slots import Slot, gpus_of_each, require_fit, slots_of
 from ditr.runner.stop import StopSignal
 from ditr.spec.identity import fusion_parts, shown_variant
 from ditr.spec.numbers import MOST_PROCESSES
@@ -68,12 +70,27 @@ def run(
 
     Each spec runs once for each of its seeds. Ctrl-C saves and stops; the same command goes on from there. With --jobs
     or --gpus several run at once and share the cores, with the same numbers on the CPU; one that fails or dies leaves
-    the others alone and is reported with the end of its log.
+    the others alone and is reported with the end of its log. A run takes as many GPUs as its execution.gpus says; under
+    torchrun, one on each rank.
     """
-    slots = slots_of(jobs=jobs, gpus=gpus)
+    with join() as ranks:
+        if ranks.leads:
+            raise typer.Exit(_lead(specs, overrides or [], force=force, jobs=jobs, gpus=gpus, ranks=ranks))
+        with StopSignal() as stop:
+            follow_ranks(stop, ranks)
+
+
+def _lead(
+    specs: list[Path], overrides: list[str], *, force: bool, jobs: int | None, gpus: str | None, ranks: Ranks
+) -> ExitCode:
     registry = Registry()
-    command = _command(specs, overrides=overrides or (), jobs=jobs, gpus=gpus)
+    command = _command(specs, overrides=overrides, jobs=jobs, gpus=gpus)
     loaded = load_specs(specs, registry=registry, overrides=overrides)
+    each = 1 if jobs is not None or ranks.count > 1 else gpus_of_each(loaded)
+    slots = slots_of(jobs=jobs, gpus=gpus, each=each)
+    if slots and ranks.count > 1:
+        what, fix = "--jobs and --gpus start processes, and so does torchrun", "Leave the option out."
+        raise DitrError(what, code=Code.ENVIRONMENT, where="ditr run", fix=fix)
     device = slots[0].device if slots else None
     planned = plan(loaded, registry=registry, runs=runs_dir(), force=force, device=device)
     require_fit(planned, slots=slots)
@@ -83,12 +100,12 @@ def run(
         display.say(plan_table(planned))
         require_inputs([run.spec for run in planned if run.runs], registry=registry, progress=display.progress)
     make_runs_folder()
-    outcomes = _run_at_once(planned, slots=slots) if slots else _run(planned, registry=registry)
+    outcomes = _run_at_once(planned, slots=slots) if slots else _run(planned, registry=registry, ranks=ranks)
     if any(run.runs for run in planned):
         typer.echo()
     typer.echo(_result_table(outcomes), nl=False)
     typer.echo(_troubles(outcomes, command), err=True, nl=False)
-    raise typer.Exit(_exit_code(outcomes))
+    return _exit_code(outcomes)
 
 
 def _beside_a_gpu() -> str:
@@ -106,9 +123,9 @@ def _command(specs: Sequence[Path], *, overrides: Sequence[str], jobs: int | Non
     return shlex.join(["ditr", "run", *map(str, specs), *sets, *places])
 
 
-def _run(planned: Sequence[PlannedRun], *, registry: Registry) -> tuple[RunOutcome, ...]:
+def _run(planned: Sequence[PlannedRun], *, registry: Registry, ranks: Ranks) -> tuple[RunOutcome, ...]:
     try:
-        with open_host(registry) as host:
+        with open_host(registry, ranks=ranks) as host:
             return run_all(planned, host=host)
     except KeyboardInterrupt:
         typer.echo(STOPPED_AT_ONCE)

@@ -18,6 +18,7 @@ from ditr.data.batch import Batch, Sample
 from ditr.data.block import Block
 from ditr.data.samples import SampleSet
 from ditr.errors import Code, DitrError
+from ditr.ranks import ALONE, Ranks
 from ditr.resources import keep_freed_memory
 from ditr.seeds import derive_seed
 from ditr.workers import born_deaf, end_with_parent
@@ -31,21 +32,30 @@ def batches(
     workers: int,
     epochs: int = 1,
     first_batch: int = 0,
+    end_batch: int | None = None,
     pinned: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Generator[Batch]:
     """Passes over the samples from the set's epoch on, the last batch of each as small as it comes out.
 
     The batches are the same whatever the number of worker processes, of which there is at most one a core; between two
     epochs they read on. ``first_batch`` leaves out that many from the front without reading them, so that an
-    interrupted epoch continues where it stopped. ``pinned`` memory is what a GPU reads by itself. What ``samples``
-    raises as DitrError is raised as it is, also out of a process.
+    interrupted epoch continues where it stopped; ``end_batch`` ends each pass before that one. Of every batch a rank
+    gets its part, and where that is empty the first sample, which is not to count. ``pinned`` memory is what a GPU
+    reads by itself. What ``samples`` raises as DitrError is raised as it is, also out of a process.
     """
     allow_open_files()
     workers = min(workers, len(os.sched_getaffinity(0)))
     loader = DataLoader(
         _Told(samples),
         batch_sampler=_Passes(
-            samples=samples, batch_size=batch_size, shuffle=shuffle, epochs=epochs, first_batch=first_batch
+            samples=samples,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            epochs=epochs,
+            first_batch=first_batch,
+            end_batch=end_batch,
+            ranks=ranks,
         ),
         num_workers=workers,
         collate_fn=_collate,
@@ -76,13 +86,16 @@ class _Passes:
     shuffle: bool
     epochs: int
     first_batch: int
+    end_batch: int | None
+    ranks: Ranks
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         first = self.samples.epoch
         for epoch in range(first, first + self.epochs):
             of_epoch = batch_indices(self.samples, epoch=epoch, batch_size=self.batch_size, shuffle=self.shuffle)
-            for indices in of_epoch[self.first_batch if epoch == first else 0 :]:
-                yield [(epoch, index) for index in indices]
+            for indices in of_epoch[self.first_batch if epoch == first else 0 : self.end_batch]:
+                part = self.ranks.share(len(indices)) or range(1)
+                yield [(epoch, indices[at]) for at in part]
 
 
 @dataclass(frozen=True)
@@ -135,6 +148,6 @@ def worker_context() -> BaseContext:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ditr.data.loading"])
-    with born_deaf(signal.SIGINT, signal.SIGTERM):
+    with born_deaf(signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         forkserver.ensure_running()
     return context

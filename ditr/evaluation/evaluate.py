@@ -9,16 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ditr.data.batch import Batch
-from ditr.data.frame_view import FrameView, MapColours
+from ditr.data.frame_view import FrameView
 from ditr.data.samples import SampleSet
 from ditr.evaluation.infer import Inferred, infer
 from ditr.evaluation.instance_ap import AP_THRESHOLDS, ESAM_THRESHOLDS, Scores, scores
 from ditr.evaluation.match_table import MatchTable
-from ditr.evaluation.scorebook import Row, Scorebook
+from ditr.evaluation.scorebook import Row, Scorebook, joined, views_of
 from ditr.progress import Progress, silent
+from ditr.ranks import ALONE, Ranks
 from ditr.resources import memory_meter, watching
 from ditr.spec.models import EvaluationSpec, Precision
 
@@ -62,6 +63,7 @@ def evaluate(
     keep: int = 0,
     facts: bool = False,
     esam_compat: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Score ``model`` on all ``samples`` against their own targets, reading each once.
 
@@ -69,15 +71,19 @@ def evaluate(
     ``keep`` frames, spread evenly, are kept for pictures; ``facts`` about all instances are kept or not. ``samples``
     must not be augmented. ``encode`` gets each batch on the device and gives it its 2D feature maps if they are made
     online. With ``esam_compat`` AP is the mean over ESAM's nine thresholds; for its ground truth the samples need to be
-    made so too. The model is in evaluation mode meanwhile and as it was afterwards.
+    made so too. The model is in evaluation mode meanwhile and as it was afterwards. Ranks share the batches, and all of
+    them return the same: what one would, but for times and memory; each calls ``progress`` as often as the others.
     """
-    book = Scorebook(samples, spec=spec, keep=keep, facts=facts)
+    batches = -(-len(samples) // batch_size)
+    part = ranks.share(batches)
+    book = Scorebook(samples, spec=spec, keep=keep, facts=facts, first=part.start * batch_size)
+    frames = min(part.stop * batch_size, len(samples)) - book.first
     memory = memory_meter(device)
     entered: Future[None] | None = None
     done = 0
 
     def count_on() -> None:
-        progress("evaluate", done, len(samples))
+        progress("evaluate", done, frames)
 
     inferring = infer(
         model,
@@ -89,36 +95,42 @@ def evaluate(
         batch_size=batch_size,
         precision=precision,
         before_each=count_on,
+        part=part,
     )
     with watching(memory, model, every_s=1.0), closing(inferring), ThreadPoolExecutor(max_workers=1) as beside:
         for inferred in inferring:
             read = inferred.read.samples
-            kept = {row: book.coloured(sample) for row, sample in enumerate(read) if book.keeps(done + row)}
+            kept = {row: sample.tokens for row, sample in enumerate(read) if book.keeps(book.first + done + row)}
+            kept = {row: None if tokens is None else tokens.to("cpu", copy=True) for row, tokens in kept.items()}
             if entered is not None:
                 entered.result()
             entered = beside.submit(_enter, book, inferred, kept)  # beside the work on the next batch
             done += len(read)
         if entered is not None:
             entered.result()
-    progress("evaluate", len(samples), len(samples))
+    for _ in range(-(-batches // ranks.count) - len(part)):
+        count_on()
+    progress("evaluate", frames, frames)
+    pages = joined(ranks.collect(book.pages))
+    table = MatchTable(pages.matches, min_points=spec.min_points)
     return Evaluation(
-        scores=scores(book.table, thresholds=ESAM_THRESHOLDS if esam_compat else AP_THRESHOLDS),
-        table=book.table,
-        frames=tuple(book.frames),
-        instances=tuple(book.instances),
-        statistics=_means(book.frames),
-        infer_ms=float(np.median([row["infer_ms"] for row in book.frames])) if book.frames else float("nan"),
+        scores=scores(table, thresholds=ESAM_THRESHOLDS if esam_compat else AP_THRESHOLDS),
+        table=table,
+        frames=tuple(pages.frames),
+        instances=tuple(pages.instances),
+        statistics=_means(pages.frames),
+        infer_ms=float(np.median([row["infer_ms"] for row in pages.frames])) if pages.frames else float("nan"),
         peak_mem_mb=memory.peak_mb(),
         memory_of=memory.of,
-        views=tuple(book.views),
+        views=views_of(pages),
     )
 
 
-def _enter(book: Scorebook, inferred: Inferred, kept: dict[int, MapColours | None]) -> None:
+def _enter(book: Scorebook, inferred: Inferred, kept: dict[int, Tensor | None]) -> None:
     for row, (sample, found, reported) in enumerate(
         zip(inferred.batch, inferred.found, inferred.reported, strict=True)
     ):
-        book.enter(sample, found, reported=reported, features=kept.get(row))
+        book.enter(sample, found, reported=reported, tokens=kept.get(row))
 
 
 def _means(rows: list[Row]) -> dict[str, float]:

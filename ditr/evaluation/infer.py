@@ -49,6 +49,7 @@ def infer(
     batch_size: int = 1,
     precision: Precision = "float32",
     before_each: Callable[[], None] = lambda: None,
+    part: range | None = None,
 ) -> Generator[Inferred]:
     """Batch by batch, in the order of the samples; close it where it is not read to its end.
 
@@ -59,10 +60,19 @@ def infer(
     samples: not augmented.
     encode: gives a batch on the device its 2D feature maps, if they are made online.
     before_each: called before each batch is worked on.
+    part: numbers of the batches, one after the other, that are worked on; None all.
     """
     assert not samples.augmented, "augmented samples are no test"
     prefetcher = Prefetcher(device, encode=encode, model=model)
-    feed = batches(samples, batch_size=batch_size, shuffle=False, workers=workers, pinned=device.type == "cuda")
+    feed = batches(
+        samples,
+        batch_size=batch_size,
+        shuffle=False,
+        workers=workers,
+        first_batch=0 if part is None else part.start,
+        end_batch=None if part is None else part.stop,
+        pinned=device.type == "cuda",
+    )
     with closing(feed), _evaluating(model), reproducible(device, engine=engine_of(model)):
         for batch in feed:
             before_each()

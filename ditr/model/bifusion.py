@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ditr.model.full_precision import LayerNorm
 from ditr.model.fusion import BatchFeatures, FusionModule
 from ditr.model.padding import Padding
+from ditr.model.sample_dropout import SampleDropout, SampleSequential
 from ditr.model.statistics import OfSamples, mean_of
 from ditr.spec.fusion import BiFusionSpec
 from ditr.spec.fusion_part import Sizes
@@ -31,7 +32,7 @@ class BiFusion(FusionModule):
         self.adapt_3d = nn.Sequential(nn.Linear(sizes.points, width), LayerNorm(width))
         self.adapt_2d = nn.Sequential(nn.Linear(sizes.features, width), LayerNorm(width))
         # One head for both, so that the gate compares like with like.
-        self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Dropout(spec.dropout), LayerNorm(width))
+        self.head = SampleSequential(nn.Linear(width, width), nn.ReLU(), SampleDropout(spec.dropout), LayerNorm(width))
         self.gate = LiteGate(width, dropout=spec.dropout)
         self.squeeze = SqueezeExcite(width)
         self.residual = nn.Linear(width, sizes.points)
@@ -47,18 +48,19 @@ class BiFusion(FusionModule):
         all samples together, in evaluation of each; NaN if no point has a feature.
         """
         points, samples = features.points, features.samples
-        in_3d = self.head(self.adapt_3d(x))
+        in_3d = self.head(self.adapt_3d(x), features)
         # The layer acts on the tokens, which are fewer than points; weights that sum to 1 leave its bias as it is.
         adapt, norm = self.adapt_2d
-        in_2d = self.head(norm(points.matrix() @ adapt(points.tokens)))
-        alpha = self.gate(in_2d, in_3d)
+        in_2d = self.head(norm(points.matrix() @ adapt(points.tokens)), features)
+        alpha = self.gate(in_2d, in_3d, features)
         fused = alpha * in_2d + (1 - alpha) * in_3d
         valid = points.valid.unsqueeze(1)
         fused = self.squeeze(fused, valid, samples=samples)
         out = x + torch.where(valid, self.residual(fused), 0)
-        off = torch.where(valid.any(), _mean(alpha, valid) - self.spec.balance_target, 0)
+        count, gates = features.total(valid.sum()), features.total(torch.where(valid, alpha, 0).sum())
+        off = torch.where(count > 0, gates / count.clamp(min=1) - self.spec.balance_target, 0)
         features.losses["balance_loss"] = self.spec.balance_weight * off.square()
-        features.statistics.update(_gate_statistics(alpha.detach(), points.valid, None if self.training else samples))
+        features.statistics.update(_gate_statistics(alpha.detach(), features, of_batch=self.training))
         return out
 
 
@@ -68,8 +70,8 @@ class LiteGate(nn.Module):
     def __init__(self, width: int, *, dropout: float) -> None:
         super().__init__()
         last = nn.Linear(GATE_HIDDEN, 1)
-        self.layers = nn.Sequential(
-            nn.Linear(2 * width, GATE_HIDDEN), LayerNorm(GATE_HIDDEN), nn.ReLU(), nn.Dropout(dropout), last
+        self.layers = SampleSequential(
+            nn.Linear(2 * width, GATE_HIDDEN), LayerNorm(GATE_HIDDEN), nn.ReLU(), SampleDropout(dropout), last
         )
         for module in self.layers:
             if isinstance(module, nn.Linear):
@@ -77,10 +79,10 @@ class LiteGate(nn.Module):
                 nn.init.zeros_(module.bias)
         nn.init.ones_(last.bias)
 
-    def forward(self, in_2d: Tensor, in_3d: Tensor) -> Tensor:
+    def forward(self, in_2d: Tensor, in_3d: Tensor, features: BatchFeatures) -> Tensor:
         """(M, width) twice."""
         both = torch.cat([nn.functional.normalize(in_2d, dim=1), nn.functional.normalize(in_3d, dim=1)], dim=1)
-        gate: Tensor = self.layers(both).to(both.dtype).sigmoid()
+        gate: Tensor = self.layers(both, features).to(both.dtype).sigmoid()
         return gate
 
 
@@ -100,16 +102,12 @@ class SqueezeExcite(nn.Module):
         return samples.pack(samples.pad(features) * weights.unsqueeze(1))
 
 
-def _gate_statistics(alpha: Tensor, valid: Tensor, samples: Padding | None) -> dict[str, Tensor]:
-    """Of (N, 1) gates, of which the (N,) valid ones count: of all, or of each sample."""
-    each = None if samples is None else OfSamples(samples.sample_of_row, len(samples.counts))
+def _gate_statistics(alpha: Tensor, features: BatchFeatures, *, of_batch: bool) -> dict[str, Tensor]:
+    """Of (N, 1) gates, of which those of points with a feature count: of all, or of each sample."""
+    samples, valid, ranks = features.samples, features.points.valid, features.ranks
+    each = None if of_batch else OfSamples(samples.sample_of_row, len(samples.counts))
     alpha = alpha.squeeze(1)
-    mean = mean_of(alpha, each, counts=valid)
+    mean = mean_of(alpha, each, counts=valid, ranks=ranks)
     apart = alpha - (mean if each is None else each.spread(mean))
-    spread = mean_of(apart.square(), each, counts=valid).sqrt()
+    spread = mean_of(apart.square(), each, counts=valid, ranks=ranks).sqrt()
     return {"fusion_2d_ratio": mean, "fusion_3d_ratio": 1 - mean, "fusion_gate_std": spread}
-
-
-def _mean(values: Tensor, valid: Tensor) -> Tensor:
-    """() of (N, 1) over the valid ones; 0 if there are none."""
-    return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)

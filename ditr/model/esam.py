@@ -13,6 +13,7 @@ from ditr.data.batch import Batch, Sample
 from ditr.errors import Code, DitrError
 from ditr.geometry.sampling import Reading, one_each, read_at
 from ditr.model.attention import PointGroups
+from ditr.model.batch_norm import share_norms
 from ditr.model.fusion import Additions, BatchFeatures, FusionModule, blame, require_like
 from ditr.model.injector import Adder, Injector, RowSquares
 from ditr.model.output import Layout, ModelOutput
@@ -22,7 +23,9 @@ from ditr.model.query_decoder import Decoded, ScanNetMixQueryDecoder, select_que
 from ditr.model.res16unet import Res16UNet, widths_of
 from ditr.model.segments import Segments
 from ditr.model.sparse import SparseTensor, Voxels, VoxelSet, one_thread, voxelise
+from ditr.model.statistics import mean_of
 from ditr.model.superpoint_pool import GeoAwarePooling, PooledSuperpoints
+from ditr.ranks import ALONE, Ranks
 from ditr.seeds import derive_seed
 from ditr.spec.fusion import FusionSpec
 from ditr.spec.fusion_part import FusionPart, Sizes
@@ -52,6 +55,7 @@ class EsamSingleView(nn.Module):
         super().__init__()
         self.engine = engine
         self._replay: Replay | None = None
+        self._ranks: Ranks = ALONE
         self.voxel_size_m = spec.voxel_size_m
         self.sampling = sampling
         self.query_fraction = query_fraction
@@ -90,11 +94,16 @@ class EsamSingleView(nn.Module):
         if self.engine == "triton" and next(self.parameters()).is_cuda and not self.uncaptured:
             from ditr.model.sparse.triton.replay import Replay
 
-            self._replay = Replay(self.backbone)
+            self._replay = Replay(self.backbone, ranks=self._ranks)
         try:
             yield
         finally:
             self._replay = None
+
+    def share(self, ranks: Ranks) -> None:
+        """From now on a training pass is of one rank's part of a batch, and what is of the whole batch of all parts."""
+        share_norms(self, ranks=ranks)
+        self._ranks = ranks
 
     def voxelise(self, batch: Batch) -> Voxels:
         """May be called before ``forward``, beside the step of another batch."""
@@ -109,7 +118,15 @@ class EsamSingleView(nn.Module):
         statistics: dict[str, Tensor] = {}
         points = self.read_2d(batch, statistics=statistics)
         voxels = self.voxelise(batch) if voxels is None else voxels
-        features = None if points is None else BatchFeatures(points=points, in_space=voxels, statistics=statistics)
+        features = None
+        if points is not None:
+            features = BatchFeatures(
+                points=points,
+                in_space=voxels,
+                statistics=statistics,
+                seeds=tuple(sample.seed for sample in batch),
+                ranks=self._ranks if self.training else ALONE,
+            )
         out = self.run_backbone(features, voxels)
         return self._decode(
             self._fuse_points(voxels.of_points.spread(out.features), features), batch, features=features
@@ -143,7 +160,8 @@ class EsamSingleView(nn.Module):
         readings = _readings(batch, maps, mode=self.sampling)
         points = stack(maps, readings, valid=torch.cat([sample.uv_valid for sample in batch]))
         if self.training:
-            statistics["valid_ratio"] = points.valid.float().mean()
+            valid = points.valid.float()
+            statistics["valid_ratio"] = mean_of(valid, None, ranks=self._ranks)
         else:
             statistics["valid_ratio"] = torch.stack([sample.uv_valid.float().mean() for sample in batch])
         return points

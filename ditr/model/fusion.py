@@ -22,6 +22,8 @@ from ditr.model.segments import Segments
 from ditr.model.sparse import Voxels
 from ditr.model.voxel_features import VoxelFeatures
 from ditr.plugins import failure
+from ditr.ranks import ALONE, Ranks
+from ditr.seeds import derive_seed
 from ditr.spec.fusion_part import Place
 
 Additions = Mapping[Place, Tensor]
@@ -41,12 +43,26 @@ class BatchFeatures:
     statistics: dict[str, Tensor] = field(default_factory=dict)
     """To be logged; a part may put numbers in: () each in training, in evaluation () or (B,), one a sample."""
     losses: dict[str, Tensor] = field(default_factory=dict)
-    """To be added to the loss of training; a part may put () numbers in."""
+    """To be added to the loss of training; a part may put () numbers in, of the whole batch: see ``total``."""
+    seeds: tuple[int, ...] = ()
+    """Of each sample in this epoch, for what is drawn in training."""
+    ranks: Ranks = ALONE
+    """Who computes the rest of the batch; all that is here is of this rank's samples. In evaluation, nobody."""
 
     @cached_property
     def voxels(self) -> VoxelFeatures:
         """The features pooled to voxels of any stride: the backbone's own, in the order of their rows."""
         return VoxelFeatures(self.points, self.in_space)
+
+    @cached_property
+    def draws(self) -> tuple[torch.Generator, ...]:
+        """Of each sample one: what is drawn for it in an epoch depends on nothing that it is computed beside."""
+        device = self.points.valid.device
+        return tuple(torch.Generator(device).manual_seed(derive_seed(seed, "draws")) for seed in self.seeds)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Of sums over these samples those over the whole batch, with gradients: other ranks may have others of it."""
+        return self.ranks.total(values)
 
     def forget_voxels(self) -> None:
         """Lets the pooled features go, a tenth of the memory of a step; who asks for them again has them made again."""

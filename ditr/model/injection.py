@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ditr.errors import Code, DitrError
+from ditr.model.batch_norm import masked_batch_norm
 from ditr.model.full_precision import at_least_float32
 from ditr.model.fusion import Additions, BatchFeatures, FusionModule
-from ditr.model.masked_norm import masked_batch_norm
 from ditr.model.voxel_features import Pooling
 from ditr.spec.fusion import InjectionSpec, StemSpec
 from ditr.spec.fusion_part import BOTTLENECK_STRIDE, Place, Sizes
@@ -50,7 +50,7 @@ class Projection(nn.Module):
         """
         out, mask = features.voxels.projected(stride, self.linear, pooling=pooling), features.voxels.mask(stride)
         if self.norm is not None and self.norm.training:
-            features.statistics[f"{name}{NORMALISED_VOXELS}"] = mask.sum()
+            features.statistics[f"{name}{NORMALISED_VOXELS}"] = features.total(mask.sum())
         return out, self.finish(out, mask=mask)
 
     def finish(self, out: Tensor, *, mask: Tensor) -> Tensor:

@@ -61,13 +61,13 @@ class Injector:
     def statistics(self, additions: Additions, *, met: RowSquares) -> dict[str, Tensor]:
         """Of each place where something is added: the share of voxels without a 2D feature, and how strong what was
         added is beside what it ``met``."""
-        found = {}
+        found, ranks = {}, self.features.ranks
         for place, added in additions.items():
             name, coverage = statistic_of(place, among=additions), self.features.voxels.coverage(place[1])
             each = self._each(coverage.voxels)
-            found[f"{name}_empty_ratio"] = 1 - mean_of(coverage.mask.float(), each)
-            of_added = total_of(_row_squares(added), each)
-            found[f"{name}_relative_norm"] = (of_added / total_of(met[place], each).clamp(min=1e-24)).sqrt()
+            found[f"{name}_empty_ratio"] = 1 - mean_of(coverage.mask.float(), each, ranks=ranks)
+            of_added, of_met = (total_of(rows, each, ranks=ranks) for rows in (_row_squares(added), met[place]))
+            found[f"{name}_relative_norm"] = (of_added / of_met.clamp(min=1e-24)).sqrt()
         return found
 
     def _each(self, voxels: VoxelSet) -> OfSamples | None:

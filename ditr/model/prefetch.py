@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from ditr.data.batch import Batch
+from ditr.model.batch_norm import share_norms
 from ditr.model.esam import EsamSingleView
 from ditr.model.sparse import Voxels
+from ditr.ranks import Ranks
 from ditr.spec.models import Engine
 
 
@@ -80,6 +82,14 @@ class Prefetcher:
 def engine_of(model: nn.Module) -> Engine:
     """What computes its sparse convolutions."""
     return model.engine if isinstance(model, EsamSingleView) else "minkowski"
+
+
+def share(model: nn.Module, ranks: Ranks) -> None:
+    """From now on what a training pass makes of a whole batch it makes of the parts of all ranks."""
+    if isinstance(model, EsamSingleView):
+        model.share(ranks)
+    else:
+        share_norms(model, ranks=ranks)
 
 
 def replaying(model: nn.Module) -> AbstractContextManager[None]:

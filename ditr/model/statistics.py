@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ditr.ranks import ALONE, Ranks
+
 
 @dataclass(frozen=True)
 class OfSamples:
@@ -27,19 +29,19 @@ class OfSamples:
         return values.index_select(0, self.rows)
 
 
-def mean_of(values: Tensor, each: OfSamples | None, *, counts: Tensor | None = None) -> Tensor:
-    """(R,) -> (B,) mean over the rows of each sample, without samples () over all; NaN where there is no row.
+def mean_of(values: Tensor, each: OfSamples | None, *, counts: Tensor | None = None, ranks: Ranks = ALONE) -> Tensor:
+    """(R,) -> (B,) mean over the rows of each sample, without samples () over all of all ranks; NaN without a row.
 
     ``counts`` (R,) bool says which rows count.
     """
     ones = torch.ones_like(values) if counts is None else counts.to(values.dtype)
     values = values if counts is None else torch.where(counts, values, 0)
-    return values.sum() / ones.sum() if each is None else each.sum(values) / each.sum(ones)
+    return total_of(values, each, ranks=ranks) / total_of(ones, each, ranks=ranks)
 
 
-def total_of(values: Tensor, each: OfSamples | None) -> Tensor:
-    """(R,) -> (B,) sum over the rows of each sample; without samples () over all."""
-    return values.sum() if each is None else each.sum(values)
+def total_of(values: Tensor, each: OfSamples | None, *, ranks: Ranks = ALONE) -> Tensor:
+    """(R,) -> (B,) sum over the rows of each sample; without samples () over all of all ranks."""
+    return ranks.total(values.sum()) if each is None else each.sum(values)
 
 
 def floats_of_samples(statistics: Mapping[str, Tensor], *, samples: int) -> list[dict[str, float]]:

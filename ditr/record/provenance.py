@@ -60,7 +60,9 @@ def session_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     that compute numbers, device."""
     packages = {name.lower(): (name, version) for name, version in (facts.get("packages") or {}).items()}
     numeric = dict(packages[name.lower()] for name in NUMERIC_PACKAGES if name.lower() in packages)
-    return {key: facts.get(key) for key in ("git", "code", "device", "threads")} | {"packages": numeric or None}
+    return {key: facts.get(key) for key in ("git", "code", "device", "threads", "ranks")} | {
+        "packages": numeric or None
+    }
 
 
 def sessions(facts: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:

@@ -72,8 +72,10 @@ class Recording:
         self.state = self.folder.set_state(state)
 
 
-def begin(folder: Record, identity: Identity) -> Recording:
+def begin(folder: Record, identity: Identity, *, pid: int | None = None) -> Recording:
     """Begins the record, or goes on with it: its start and the time of its sessions stay, what a crash left goes.
+
+    ``pid`` is the process to signal, if it is not this one.
 
     Raises
     ------
@@ -84,7 +86,7 @@ def begin(folder: Record, identity: Identity) -> Recording:
     for left in unfinished_in(folder.path):
         left.unlink()
     folder.drop_cut_line()
-    mine = replace(state, state="running", ended_at=None, error=None, pid=os.getpid(), host=socket.gethostname())
+    mine = replace(state, state="running", ended_at=None, error=None, pid=pid or os.getpid(), host=socket.gethostname())
     return Recording(folder, folder.set_state(mine))
 
 

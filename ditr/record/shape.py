@@ -24,6 +24,7 @@ class _Session(_Open):
     packages: dict[str, str] | None = None
     device: str | None = None
     threads: int | None = None
+    ranks: int | None = None
 
 
 class _Dataset(_Open):

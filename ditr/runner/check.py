@@ -18,11 +18,13 @@ from ditr.paths import portable_text
 from ditr.progress import Progress
 from ditr.record.folder import Record
 from ditr.record.recording import Draft, draft
+from ditr.runner.account import count_weights
 from ditr.runner.check_subject import CheckRequest, PreparedSubject, prepare_check
 from ditr.runner.execution import how, pick_device, settle_loaded
+from ditr.runner.host import Host
 from ditr.runner.outputs import result_of_inputs, write_provenance
 from ditr.runner.plan import PlannedRecord
-from ditr.runner.session import Host, count_weights, use_cores
+from ditr.runner.session import use_cores
 from ditr.spec.dump import to_yaml
 from ditr.spec.execution import in_float32
 from ditr.spec.identity import canonical_json, spec_hash, variant

@@ -13,8 +13,10 @@ from ditr.errors import Code, DitrError
 from ditr.files import write_text
 from ditr.record.folder import Record
 from ditr.record.recording import Draft, draft
+from ditr.runner.account import count_weights
 from ditr.runner.execution import how, pick_device, settle_loaded
 from ditr.runner.fusion_code import changed_parts
+from ditr.runner.host import Host
 from ditr.runner.inputs import (
     Inputs,
     LoadedWeights,
@@ -25,7 +27,7 @@ from ditr.runner.inputs import (
 )
 from ditr.runner.outputs import write_provenance, write_result
 from ditr.runner.plan import PlannedRecord
-from ditr.runner.session import Host, assess, count_weights, use_cores
+from ditr.runner.session import assess, use_cores
 from ditr.runner.unchanged import other_features
 from ditr.spec.diff import diff
 from ditr.spec.dump import to_yaml

@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
 
 def write_provenance(
-    planned: PlannedRecord, *, inputs: Inputs, weights: Mapping[str, LoadedWeights | None], device: torch.device
+    planned: PlannedRecord,
+    *,
+    inputs: Inputs,
+    weights: Mapping[str, LoadedWeights | None],
+    device: torch.device,
+    ranks: int = 1,
 ) -> dict[str, Any]:
     """Writes and returns ``provenance.json``, and ``dirty.patch`` if the checkout has uncommitted changes.
 
@@ -41,6 +46,7 @@ def write_provenance(
     Parameters
     ----------
     weights: by the use that was made of them, ``start_weights`` or ``evaluated_weights``.
+    ranks: how many processes make the numbers together.
 
     Raises
     ------
@@ -69,6 +75,8 @@ def write_provenance(
         "precision": planned.spec.execution.precision,
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
+        "ranks": ranks,
+        "norms": "of a batch" if ranks == 1 else "of a batch, summed over its ranks",
     }
     patch = dirty_patch() if facts["git"] and facts["git"]["dirty"] else ""
     if patch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,22 +11,22 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from ditr.errors import Code, DitrError, ExitCode, in_short
-from ditr.files import parse_json
-from ditr.record.folder import Record, unwritable
+from ditr.errors import ExitCode
+from ditr.record.folder import unwritable
 from ditr.record.state import RecordState, now
 from ditr.record.views.teller import Teller
+from ditr.runner.job_text import job_text
 from ditr.runner.plan import PlannedRun
 from ditr.runner.run import RunOutcome
 from ditr.runner.slots import Slot
 from ditr.runner.stop import StopSignal
-from ditr.spec.models import Spec
 
 JOB = (sys.executable, "-m", "ditr.cli.job")
 """Runs the one planned run that it reads from its standard input; what follows is the user's command, which the run's
 provenance names."""
+RANKS = (sys.executable, "-m", "ditr.cli.ranks")
+"""Starts so many ranks, as the next word says, that run such a job together."""
 _LOOK_S = 0.2
 _LOG_LINES = 12
 
@@ -107,40 +106,6 @@ def run_at_once(
     )
 
 
-def job_text(run: PlannedRun) -> str:
-    """A planned run as JSON, for the process that runs it."""
-    return json.dumps(
-        {
-            "spec": run.spec.model_dump(mode="json"),
-            "source": str(run.source),
-            "overrides": list(run.overrides),
-            "spec_hash": run.spec_hash,
-            "key": run.key,
-            "variant": run.variant,
-            "folder": str(run.folder.path),
-            "seed": run.seed,
-            "status": run.status,
-        }
-    )
-
-
-def job_from(text: str) -> PlannedRun:
-    """The planned run that ``job_text`` wrote; where its values come from, whoever planned it has looked at.
-
-    Raises
-    ------
-    DitrError: nothing of the kind was written there.
-    """
-    try:
-        facts: dict[str, Any] = parse_json(text.encode(errors="surrogatepass"))
-        facts["spec"] = Spec.model_validate_json(json.dumps(facts["spec"]))
-        facts |= {"origins": {}, "source": Path(facts["source"]), "folder": Record(Path(facts["folder"]))}
-        return PlannedRun(**facts | {"overrides": tuple(facts["overrides"])})
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"this is no job of ditr run ({in_short(error)})"
-        raise DitrError(what, code=Code.RUN, where="standard input", fix="call ditr run, which starts jobs") from error
-
-
 def _start(run: PlannedRun, *, slot: Slot, cores: int) -> _Job:
     changed = {"device": slot.device, "workers": min(run.spec.execution.workers, cores)}
     execution = run.spec.execution.model_copy(update=changed)
@@ -153,7 +118,7 @@ def _start(run: PlannedRun, *, slot: Slot, cores: int) -> _Job:
     with output:
         # A session of its own: the terminal's Ctrl-C reaches this process alone, which passes it on once.
         process = subprocess.Popen(
-            (*JOB, *sys.argv[1:]),
+            (*(JOB if slot.ranks == 1 else (*RANKS, str(slot.ranks))), *sys.argv[1:]),
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,

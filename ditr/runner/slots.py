@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ditr.errors import Code, DitrError
-from ditr.runner.execution import pick_device
+from ditr.runner.execution import pick_device, torch_device
 from ditr.runner.plan import PlannedRun
 from ditr.spec.execution import on_device
+from ditr.spec.load import LoadedSpec
 from ditr.spec.models import Device
 
 
@@ -20,23 +21,31 @@ class Slot:
 
     gpu: str | None
     """What CUDA_VISIBLE_DEVICES is to say, or None for the CPU."""
+    ranks: int = 1
+    """As many as it names GPUs."""
 
     @property
     def device(self) -> Device:
         return "cpu" if self.gpu is None else "cuda"
 
 
-def slots_of(*, jobs: int | None, gpus: str | None) -> tuple[Slot, ...]:
-    """The places that ``--jobs`` or ``--gpus`` asks for; none where neither is given.
+def slots_of(*, jobs: int | None, gpus: str | None, each: int = 1) -> tuple[Slot, ...]:
+    """The places that ``--jobs`` or ``--gpus`` asks for; where neither is given, none, or the one of several GPUs.
 
     GPUs are numbered as torch numbers them: where CUDA_VISIBLE_DEVICES hides some, the others count from 0.
 
+    Parameters
+    ----------
+    each: so many GPUs a run takes.
+
     Raises
     ------
-    DitrError: both are given, or ``gpus`` is no list of GPUs that there are.
+    DitrError: both are given, or ``gpus`` is no list of GPUs that there are, or not of so many times ``each``.
     """
-    if gpus is None:
+    if gpus is None and (jobs is not None or each == 1):
         return (Slot(None),) * (jobs or 0)
+    if gpus is None:
+        gpus = ",".join(map(str, range(each)))
     if jobs is not None:
         raise _refused("--jobs is for runs on the CPU, --gpus for those on GPUs", "Give one of them.")
     if not re.fullmatch(r"\d+(,\d+)*", gpus):
@@ -47,7 +56,28 @@ def slots_of(*, jobs: int | None, gpus: str | None) -> tuple[Slot, ...]:
         there = f"there are {len(visible)}, counted from 0" if visible else "torch sees none"
         fix = "Name those that there are, or use --jobs for the CPU; `ditr doctor` says what is installed."
         raise _refused(f"--gpus {gpus}: there is no GPU {max(numbers)}, {there}", fix)
-    return tuple(Slot(visible[number]) for number in numbers)
+    if len(numbers) % each:
+        what = f"--gpus {gpus}: each run takes {each} GPUs (execution.gpus), and these are {len(numbers)}"
+        raise _refused(what, f"Name a multiple of {each}, or set execution.gpus to 1.")
+    groups = (numbers[first : first + each] for first in range(0, len(numbers), each))
+    return tuple(Slot(",".join(visible[number] for number in group), ranks=each) for group in groups)
+
+
+def gpus_of_each(specs: Sequence[LoadedSpec]) -> int:
+    """GPUs that each run takes, by what the specs say; one where they are computed on the CPU.
+
+    Raises
+    ------
+    DitrError: they say different numbers, or ask for a device that is not there.
+    """
+    executions = [(one.spec.execution, one.origins) for one in specs]
+    wanted = {
+        execution.gpus for execution, origins in executions if torch_device(execution, origins=origins).type == "cuda"
+    }
+    if len(wanted) > 1:
+        what = f"execution.gpus is {' and '.join(map(str, sorted(wanted)))} in specs of one command"
+        raise _refused(what, "Run them by commands of their own, or set it for all: --set execution.gpus=2.")
+    return wanted.pop() if wanted else 1
 
 
 def require_fit(planned: Sequence[PlannedRun], *, slots: Sequence[Slot]) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the run to save and stop, the second ends it at once."""
+"""Ctrl-C, SIGTERM and SIGUSR2: the first asks the run to save and stop, the second ends it at once."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from types import FrameType, TracebackType
 
 from ditr.errors import Interrupted
 from ditr.progress import Progress
+from ditr.ranks import ALONE, Ranks
 
 STOPPING = b"\nstopping: this step ends and is saved; once more stops at once\n"
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+"""Of a terminal, of a machine that is shut down, and of a cluster that wants its place for another."""
+
+
 class StopSignal:
-    """While entered, true once SIGINT or SIGTERM came, answered by ``says``; a second raises KeyboardInterrupt."""
+    """While entered, true once one of ``SIGNALS`` came, answered by ``says``; a second raises KeyboardInterrupt."""
 
     def __init__(self, *, says: bytes = STOPPING) -> None:
         self.asked = False
@@ -26,7 +31,7 @@ class StopSignal:
         return self.asked
 
     def __enter__(self) -> StopSignal:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -36,12 +41,20 @@ class StopSignal:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def stopping(self, progress: Progress) -> Progress:
-        """``progress`` that raises ``Interrupted`` when asked to stop: for work that can be cut anywhere."""
+    def asked_of(self, ranks: Ranks) -> bool:
+        """Whether one of the ranks was asked: then all of them are, and they stop at the same place."""
+        self.asked = ranks.any(self.asked)
+        return self.asked
+
+    def stopping(self, progress: Progress, *, ranks: Ranks = ALONE) -> Progress:
+        """``progress`` that raises ``Interrupted`` when asked to stop: for work that can be cut anywhere.
+
+        Of several ``ranks`` each calls it as often as the others.
+        """
 
         def report(what: str, done: int, total: int) -> None:
             progress(what, done, total)
-            if self.asked:
+            if self.asked_of(ranks):
                 raise Interrupted
 
         return report

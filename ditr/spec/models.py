@@ -14,6 +14,7 @@ from ditr.spec.numbers import (
     Channels,
     Count,
     Factor,
+    Gpus,
     Layer,
     NonNegative,
     Positive,
@@ -279,8 +280,8 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class ExecutionSpec(Part):
-    """Where and how it runs. Engine and precision change numbers and are part of the identity; device and workers are
-    recorded in the results."""
+    """Where and how it runs. Engine and precision change numbers and are part of the identity; device, gpus and workers
+    are recorded in the results."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the GPU if torch sees one, and then it is an error if no engine can use it; cpu: the CPU beside a GPU
@@ -292,8 +293,12 @@ class ExecutionSpec(Part):
     precision: Precision = "float32"
     """What features and weights are multiplied in; the two half precisions need the engine triton. Parameters, norms,
     softmax and losses stay in float32, and float16 scales the loss."""
+    gpus: Gpus = 1
+    """GPUs of this machine that a run uses at once: each gets its part of every batch, whose size stays that of the
+    schedule, and numbers change by rounding alone. Of no meaning on the CPU, and under torchrun, which says how many.
+    """
     workers: Processes = 2
-    """Processes that read and augment frames, at most one a core."""
+    """Processes that read and augment frames, at most one a core; so many for each GPU."""
 
 
 class Spec(Part):

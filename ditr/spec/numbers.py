@@ -26,6 +26,7 @@ Amount = Annotated[int, Field(ge=0, le=MOST)]
 """Of what there may be none."""
 Scenes = Annotated[int, Field(gt=0, le=MOST_SCENES)]
 Processes = Annotated[int, Field(ge=0, le=MOST_PROCESSES)]
+Gpus = Annotated[int, Field(ge=1, le=MOST_PROCESSES)]
 Channels = Annotated[int, Field(gt=0, le=MOST_CHANNELS)]
 """Of 2D features, and within a feed-forward layer."""
 Width = Annotated[int, Field(gt=0, le=4_096)]

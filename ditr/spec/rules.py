@@ -168,6 +168,14 @@ def half_precision_is_tritons(execution: ExecutionSpec) -> Iterator[Finding]:
         yield Finding(path, f"{needs}, which runs on GPUs alone, and execution.device is cpu", (device,))
 
 
+def every_gpu_has_a_frame(execution: ExecutionSpec, schedule: ScheduleSpec) -> Iterator[Finding]:
+    if execution.gpus > schedule.batch_size:
+        what = (
+            f"must be at most schedule.batch_size, {schedule.batch_size}, which is cut over them; is {execution.gpus}"
+        )
+        yield Finding(("execution", "gpus"), what, (("schedule", "batch_size"),))
+
+
 RULES: tuple[Callable[..., Iterator[Finding]], ...] = (
     *FEATURE_RULES,
     dataset_is_known,
@@ -184,6 +192,7 @@ RULES: tuple[Callable[..., Iterator[Finding]], ...] = (
     compat_weighs_dice_itself,
     triton_runs_on_a_gpu,
     half_precision_is_tritons,
+    every_gpu_has_a_frame,
 )
 
 

@@ -15,6 +15,7 @@ from ditr.errors import Code, DitrError
 from ditr.model.full_precision import at_least_float32
 from ditr.model.masks import joined
 from ditr.model.output import HeadOutput, ModelOutput
+from ditr.ranks import ALONE, Ranks
 from ditr.spec.esam import ESAM_AUX_DICE
 from ditr.spec.models import LossSpec
 from ditr.training.mask_terms import mask_terms
@@ -24,7 +25,7 @@ from ditr.training.truth import Things, Truth, truth_of
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
-    """The loss of one batch."""
+    """The loss of one rank's part of a batch: of the parts of all ranks together, it sums to that of the batch."""
 
     total: Tensor
     """() what to differentiate: inst_loss + seg_loss, and what the fusion adds, such as balance_loss."""
@@ -35,6 +36,8 @@ class Losses:
     """() samples with things, of which some head matched no query: 0 in the mask terms, counted in their means."""
     unlabelled_samples: Tensor
     """() samples none of whose queries has a semantic class; they add 0 to seg_loss and count in its mean."""
+    share: float = 1.0
+    """Of the batch's samples that are in this part."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,17 @@ class Criterion:
     spec: LossSpec
     esam_compat: bool = False
     """The earlier heads' dice terms weigh 4 / B, with the B samples of this step, rather than ``spec.dice_aux``."""
+    ranks: Ranks = ALONE
 
     def __call__(self, output: ModelOutput, batch: Batch) -> Losses:
-        """The loss of B samples; every mean over samples is explicit, so point counts may differ between them."""
+        """The loss of B samples, of which some may be on other ranks; every mean over samples is explicit, so point
+        counts may differ between them. A loss of the fusion's is of the whole batch already: a part has its share."""
         truth = truth_of(batch, output)
+        samples, valid = self.ranks.sums([len(batch), sum(count > 0 for count in truth.num_things)])
         heads = _head_terms(output.heads, truth, no_object=self.spec.no_object)
-        instances = self._instance_parts(heads, valid=sum(count > 0 for count in truth.num_things))
+        instances = self._instance_parts(heads, samples=samples, valid=valid)
         semantic, labelled = _semantic_loss(output.semantic_logits, truth.query_classes)
-        sums = {"inst_loss": instances.sum(), "seg_loss": self.spec.semantic * semantic.mean()}
+        sums = {"inst_loss": instances.sum(), "seg_loss": self.spec.semantic * (semantic.sum() / samples)}
         parts = {
             f"{name}_{index}": part
             for index, of_head in enumerate(instances.unbind())
@@ -62,20 +68,22 @@ class Criterion:
         }
         if clash := output.fusion_losses.keys() & (sums | parts).keys():
             raise _called_alike(min(clash))
-        sums |= output.fusion_losses
+        share = len(batch) / samples
+        sums |= {name: share * loss for name, loss in output.fusion_losses.items()}
         return Losses(
             total=torch.stack(list(sums.values())).sum(),
             terms={name: term.detach() for name, term in (sums | parts).items()},
             unmatched_samples=(truth.has_things & (heads.matched == 0).any(dim=0)).sum(),
             unlabelled_samples=(labelled == 0).sum(),
+            share=share,
         )
 
-    def _instance_parts(self, heads: _HeadTerms, *, valid: int) -> Tensor:
+    def _instance_parts(self, heads: _HeadTerms, *, samples: float, valid: float) -> Tensor:
         """(T, 3) weighted class, bce and dice terms; mask terms are means over the ``valid`` samples with things."""
         bce, dice = (of_masks.sum(dim=1) / max(valid, 1) for of_masks in (heads.bce, heads.dice))
-        dice_aux = ESAM_AUX_DICE / heads.dice.shape[1] if self.esam_compat else self.spec.dice_aux
+        dice_aux = ESAM_AUX_DICE / samples if self.esam_compat else self.spec.dice_aux
         dice = torch.cat((dice_aux * dice[:-1], self.spec.dice_final * dice[-1:]))
-        classes = heads.classes.mean(dim=1)
+        classes = heads.classes.sum(dim=1) / samples
         weighted = (self.spec.classification * classes, self.spec.mask_bce * bce, self.spec.mask_dice * dice)
         return torch.stack(weighted, dim=1)
 

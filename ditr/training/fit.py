@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from typing import Protocol
 
 import torch
 from torch import nn
 
 from ditr.data.batch import Batch
-from ditr.data.loading import batches
+from ditr.data.loading import batch_indices, batches
 from ditr.data.samples import SampleSet
 from ditr.model.moments import Moment, moment
-from ditr.model.prefetch import Prefetcher, engine_of, replaying
+from ditr.model.prefetch import Prefetcher, engine_of, replaying, share
 from ditr.model.reproducible import reproducible
 from ditr.progress import Progress
+from ditr.ranks import ALONE, RankLost, Ranks
 from ditr.resources import give_back_freed_memory, memory_meter, watching
 from ditr.seeds import derive_seed
 from ditr.spec.models import LossSpec, ScheduleSpec, Spec
@@ -74,6 +74,7 @@ def fit(
     validate: Callable[[int], Mapping[str, float]],
     progress: Progress,
     should_stop: Callable[[], bool],
+    ranks: Ranks = ALONE,
 ) -> FitResult:
     """Train until the last epoch or until ``should_stop()``, which is asked before each step and each validation.
 
@@ -83,9 +84,14 @@ def fit(
     val/* after each validation. A training gives the same bits every time, stopped or not, but on a GPU with
     MinkowskiEngine. Raises DivergedError for a loss or gradient that is not finite, or a loss that makes no sense, of
     the first such step, before anything is saved of it; no step is ever skipped.
+
+    Every rank calls this with the same arguments, and ``should_stop`` answers all of them alike. The one that leads
+    saves, each measures its own time and memory, and all log the same. How many ranks there are changes no number by
+    more than rounding, also where another number of them goes on.
     """
     schedule = spec.schedule
     model.to(device)
+    share(model, ranks)
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=schedule.learning_rate,
@@ -94,6 +100,7 @@ def fit(
     )
     plan = {"seed": seed, "epochs": schedule.epochs, "batch_size": schedule.batch_size, "samples": len(train)}
     at = state.restore(model=model, optimizer=optimizer, plan=plan)
+    ranks.equalise(model)
     train.set_epoch(at.epoch)
     feed = batches(
         train,
@@ -103,10 +110,12 @@ def fit(
         epochs=schedule.epochs - at.epoch,
         first_batch=at.step,
         pinned=device.type == "cuda",
+        ranks=ranks,
     )
     training = _Training(
         at=at,
         model=model,
+        train=train,
         optimizer=optimizer,
         spec=spec,
         seed=seed,
@@ -114,10 +123,11 @@ def fit(
         steps=math.ceil(len(train) / schedule.batch_size),
         sink=sink,
         prefetcher=Prefetcher(device, encode=encode, model=model),
-        save=lambda: state.save(at, model=model, optimizer=optimizer, plan=plan),
+        save=lambda: state.save(at, model=model, optimizer=optimizer, plan=plan) if ranks.leads else None,
         validate=validate,
         progress=progress,
         should_stop=should_stop,
+        ranks=ranks,
     )
     with closing(feed), replaying(model):
         finished = training.run(feed)
@@ -133,6 +143,7 @@ def fit(
 class _Training:
     at: Ledger
     model: nn.Module
+    train: SampleSet
     optimizer: torch.optim.Optimizer
     spec: Spec
     seed: int
@@ -145,9 +156,10 @@ class _Training:
     validate: Callable[[int], Mapping[str, float]]
     progress: Progress
     should_stop: Callable[[], bool]
+    ranks: Ranks
 
     def __post_init__(self) -> None:
-        self.criterion = Criterion(self.spec.loss, esam_compat=self.spec.esam_compat)
+        self.criterion = Criterion(self.spec.loss, esam_compat=self.spec.esam_compat, ranks=self.ranks)
         self.engine = engine_of(self.model)
         self.memory = memory_meter(self.device)
         self.pending = PendingSteps(every_s=FETCH_EVERY_S[self.device.type], most_loss=_most_loss(self.spec.loss))
@@ -183,21 +195,26 @@ class _Training:
         else:
             self.progress(what, at.step, self.steps)
         idle_since = moment(self.device)
+        size = self.spec.schedule.batch_size
+        order = batch_indices(self.train, epoch=at.epoch, batch_size=size, shuffle=True)[at.step :]
         with watching(self.memory, self.model, every_s=1.0), self._fetching():
-            for batch in islice(feed, self.steps - at.step):
+            for indices, batch in zip(order, feed, strict=False):  # which goes on with the next epoch
                 if self.should_stop():
                     return False
-                idle_since = self._step(batch, lr=lr, idle_since=idle_since)
+                with nullcontext() if self.ranks.share(len(indices)) else self.ranks.idle():
+                    idle_since = self._step(batch, indices, lr=lr, idle_since=idle_since)
                 if compiling:
                     self.progress(_COMPILING, 1, 1)
                     compiling = False
                 self.progress(what, at.step, self.steps)
         return True
 
-    def _step(self, batch: Batch, *, lr: float, idle_since: Moment) -> Moment:
-        """When it will have ended."""
+    def _step(self, batch: Batch, indices: Sequence[int], *, lr: float, idle_since: Moment) -> Moment:
+        """When it will have ended. ``batch`` is this rank's part of the samples ``indices``."""
         at, began = self.at, moment(self.device)
-        torch.manual_seed(derive_seed(self.seed, "step", at.epoch, at.step))  # so no generator's state needs keeping
+        rank = (self.ranks.index,) if self.ranks.index else ()
+        # So no generator's state needs keeping; what is built in draws by sample.
+        torch.manual_seed(derive_seed(self.seed, "step", at.epoch, at.step, *rank))
         with reproducible(self.device, engine=self.engine):
             said = train_step(
                 self.model,
@@ -206,21 +223,30 @@ class _Training:
                 optimizer=self.optimizer,
                 clip=self.spec.schedule.grad_clip_norm,
                 precision=self.spec.execution.precision,
+                ranks=self.ranks,
             )
         span = Span(idle_since=idle_since, began=began, ended=moment(self.device))
         at.step += 1
-        self.pending.add(at.epoch * self.steps + at.step, said, lr=lr, frames=batch.frame_ids, span=span)
-        if self.pending.due:
+        frames = tuple(self.train.frames.ids[index] for index in indices)
+        self.pending.add(at.epoch * self.steps + at.step, said, lr=lr, frames=frames, span=span)
+        if self.ranks.any(self.pending.due):  # one may say that a step diverged: all hear it
             self._fetch()
         return span.ended
 
     @contextmanager
     def _fetching(self) -> Iterator[None]:
-        """Fetches what is pending at the end, and after an error: if a step before diverged, that is the cause."""
+        """Fetches what is pending at the end, and after an error: if a step before diverged, that is the cause.
+
+        Not where a rank is lost: the device may wait for it in the steps that it was told to do.
+        """
         try:
             yield
-        finally:
+        except RankLost:
+            raise
+        except BaseException:
             self._fetch()
+            raise
+        self._fetch()
 
     def _fetch(self) -> None:
         if self.pending:

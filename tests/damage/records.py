@@ -20,8 +20,8 @@ from ditr.record.views.mlflow_view import MlflowView
 from ditr.record.views.results import Results
 from ditr.record.views.rows import replace_rows
 from ditr.record.views.tracked import tracked
+from ditr.runner.job_text import job_from, job_text
 from ditr.runner.plan import plan
-from ditr.runner.queue import job_from, job_text
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
 from tests.damage.kind import SHORT, Files, Kind

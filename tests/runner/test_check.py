@@ -23,7 +23,7 @@ from ditr.record.views.results import Results
 from ditr.record.views.teller import Teller
 from ditr.runner.check import SpecCheck, check_all
 from ditr.runner.check_subject import CheckRequest, chosen_frames
-from ditr.runner.session import Host
+from ditr.runner.host import Host
 from ditr.runner.stop import StopSignal
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.registry import Registry

@@ -11,9 +11,9 @@ from ditr.paths import project_dir
 from ditr.progress import silent
 from ditr.record.views.results import Results
 from ditr.record.views.teller import Teller
+from ditr.runner.host import Host
 from ditr.runner.plan import plan
 from ditr.runner.run import run_all
-from ditr.runner.session import Host
 from ditr.runner.stop import StopSignal
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry

@@ -26,10 +26,10 @@ from ditr.record.views.teller import Teller
 from ditr.runner import evaluate_checkpoint as module
 from ditr.runner.evaluate_checkpoint import CheckpointEvaluation, evaluate_checkpoint
 from ditr.runner.execution import settle
+from ditr.runner.host import Host
 from ditr.runner.inputs import Selection, build_model
 from ditr.runner.plan import plan
 from ditr.runner.run import run_all
-from ditr.runner.session import Host
 from ditr.runner.stop import StopSignal
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.problems import SpecErrors

@@ -11,8 +11,8 @@ from ditr import paths
 from ditr.cli.main import app
 from ditr.errors import Code, DitrError
 from ditr.runner.execution import pick_device, settle, settle_to_look
+from ditr.runner.job_text import job_from, job_text
 from ditr.runner.plan import plan
-from ditr.runner.queue import job_from, job_text
 from ditr.runner.slots import Slot, require_fit
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.models import Spec

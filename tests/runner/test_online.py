@@ -20,10 +20,10 @@ from ditr.record.folder import Record
 from ditr.record.views.headline import headline
 from ditr.record.views.teller import Teller
 from ditr.runner.evaluate_checkpoint import evaluate_checkpoint
+from ditr.runner.host import Host
 from ditr.runner.inputs import Inputs, Selection, prepare
 from ditr.runner.plan import plan
 from ditr.runner.run import run_all
-from ditr.runner.session import Host
 from ditr.runner.stop import StopSignal
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.registry import Registry

@@ -16,8 +16,9 @@ from ditr.paths import project_dir
 from ditr.record.views.results import Results
 from ditr.record.views.teller import Teller
 from ditr.runner import queue
+from ditr.runner.job_text import job_from, job_text
 from ditr.runner.plan import PlannedRun, plan
-from ditr.runner.queue import JobFailed, Look, Standing, job_from, job_text, run_at_once
+from ditr.runner.queue import JobFailed, Look, Standing, run_at_once
 from ditr.runner.run import RunOutcome
 from ditr.runner.slots import Slot
 from ditr.runner.stop import StopSignal

@@ -23,9 +23,10 @@ from ditr.progress import silent
 from ditr.record.views import views_of
 from ditr.record.views.results import Results
 from ditr.record.views.teller import Teller
+from ditr.runner.host import Host
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.run import run_all
-from ditr.runner.session import Host, Session
+from ditr.runner.session import Session
 from ditr.runner.stop import StopSignal
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
@@ -62,7 +63,7 @@ def host(stop: StopSignal, said: list[str] | None = None) -> Host:
 
 def test_a_failing_run_is_recorded_and_the_others_still_run(tmp_path: Path, work: Callable[[Work], None]) -> None:
     def fail_seed_0(session: Session) -> None:
-        if session.recording.state.seed == 0:
+        if session.planned.seed == 0:
             raise ZeroDivisionError("inside the run")
 
     work(fail_seed_0)
@@ -167,7 +168,7 @@ def test_a_resumed_run_adds_up_its_time_and_keeps_its_start(tmp_path: Path, work
 
 
 def test_force_keeps_the_old_run_aside(tmp_path: Path, work: Callable[[Work], None]) -> None:
-    work(lambda session: session.log(1, {"train/loss": 0.5}, epoch=1))
+    work(lambda session: session.account.log(1, {"train/loss": 0.5}))
     results = Results(tmp_path)
     run_all(plan_seeds(tmp_path, 0), host=host(StopSignal()))
     said: list[str] = []
@@ -238,7 +239,7 @@ def test_views_in_trouble_stop_no_run_and_cost_nothing(
     tmp_path: Path, work: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both files are damaged beyond opening; the run is whole, and they are caught up when they can be."""
-    work(lambda session: session.log(1, {"epoch/loss": 0.5, **LOGGED}, epoch=1))
+    work(lambda session: session.account.log(1, {"epoch/loss": 0.5, **LOGGED}))
     (tmp_path / "mlflow.db").write_bytes(b"damaged")
     (tmp_path / "results.duckdb").mkdir()
     said: list[str] = []

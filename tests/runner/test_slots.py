@@ -9,8 +9,8 @@ import torch
 from ditr.errors import DitrError
 from ditr.paths import project_dir
 from ditr.runner.plan import PlannedRun, plan
-from ditr.runner.slots import Slot, require_fit, slots_of
-from ditr.spec.load import load_spec
+from ditr.runner.slots import Slot, gpus_of_each, require_fit, slots_of
+from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.models import Device
 from ditr.spec.registry import Registry
 from tests.reference.machines import Machine, machine  # noqa: F401
@@ -83,3 +83,27 @@ def test_a_run_is_not_put_where_its_spec_does_not_want_it(
     require_fit([replace(run, status="finished") for run in planned(device)], slots=[slot])
     with pytest.raises(DitrError, match=says):
         require_fit(planned(device), slots=[slot])
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_run_of_several_gpus_takes_a_place_of_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert slots_of(jobs=None, gpus=None, each=2) == (Slot("0,1", ranks=2),)
+    assert slots_of(jobs=None, gpus="1,0", each=2) == (Slot("1,0", ranks=2),)
+    for gpus, each, says in (("0", 2, "each run takes 2 GPUs"), (None, 3, "there is no GPU 2, there are 2")):
+        with pytest.raises(DitrError, match=says):
+            slots_of(jobs=None, gpus=gpus, each=each)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert slots_of(jobs=None, gpus="0,1,2,3", each=2) == (Slot("0,1", ranks=2), Slot("2,3", ranks=2))
+
+
+def test_how_many_gpus_a_run_takes_is_one_number_of_those_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    def specs(*gpus: int) -> list[LoadedSpec]:
+        file = project_dir() / "specs/baseline.yaml"
+        return [load_spec(file, registry=REGISTRY, overrides=[f"execution.gpus={count}"]) for count in gpus]
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpus_of_each(specs(4, 2)) == 1, "of no meaning on the CPU"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert gpus_of_each(specs(4, 4)) == 4
+    with pytest.raises(DitrError, match="2 and 4 in specs of one command"):
+        gpus_of_each(specs(4, 2))

@@ -20,9 +20,10 @@ from ditr.machine_errors import MachineError
 from ditr.paths import cache_dir, project_dir, runs_dir
 from ditr.progress import silent
 from ditr.record.views.teller import Teller
+from ditr.runner.host import Host
 from ditr.runner.plan import plan
 from ditr.runner.run import run_all
-from ditr.runner.session import Host, Session
+from ditr.runner.session import Session
 from ditr.runner.stop import StopSignal
 from ditr.spec.load import load_spec
 from ditr.spec.registry import Registry
@@ -75,7 +76,7 @@ def test_a_run_on_a_full_disk_says_what_it_needs_and_goes_on_when_there_is_room(
     saved = bytes(2_000_000)
 
     def save(session: Session) -> None:
-        with replacing(session.recording.folder.training_state) as beside:
+        with replacing(session.planned.folder.training_state) as beside:
             beside.write_bytes(saved)
 
     def work() -> tuple[DitrError | None, list[str]]:

@@ -67,7 +67,8 @@ def test_a_step_of_the_heads(batch: Batch) -> None:
     with patch.object(model, "_layout", lambda _: known), FakeTensorMode(allow_non_fake_inputs=True):
         points = model.read_2d(batch, statistics={})
         assert points is not None
-        read = BatchFeatures(points=points, in_space=in_space)
+        seeds = tuple(sample.seed for sample in batch)
+        read = BatchFeatures(points=points, in_space=in_space, seeds=seeds)
         output = model._decode(model._fuse_points(features, read), batch, features=read)
         losses = Criterion(LossSpec())(output, batch)
         losses.total.backward()  # type: ignore[no-untyped-call]

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ditr.model.batch_norm import ranks_of
 from ditr.model.sparse.voxels import SparseTensor, VoxelSet, require_same_voxels, require_two
 
 
@@ -56,10 +57,10 @@ class BatchNorm(nn.Module):
 
         Raises
         ------
-        DitrError: one voxel alone in training.
+        DitrError: one voxel alone in training; of several ranks the loss becomes NaN.
         """
         x, onto = convolved.of, convolved.onto
-        if self.bn.training:
+        if self.bn.training and ranks_of(self.bn).count == 1:  # else nobody here knows how many all have
             require_two(onto)
         if shortcut is not None:
             require_same_voxels(onto, shortcut.voxels, what="shortcut")

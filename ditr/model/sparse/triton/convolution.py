@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ditr.model.batch_norm import ranks_of
 from ditr.model.sparse.triton import kernels
 from ditr.model.sparse.triton.launch import kernel
 from ditr.model.sparse.triton.maps import STEM_OFFSETS, ConvolutionMap, GatherMap
@@ -28,6 +29,7 @@ from ditr.model.sparse.triton.tiles import (
     precision_of,
     width_of,
 )
+from ditr.ranks import Ranks
 
 STEM_CHANNELS = 4
 """Of the stem's input, padded."""
@@ -93,10 +95,11 @@ class _ConvolutionAndNorm(torch.autograd.Function):
         else:
             sums = gathered_product(x, weights, gather.forward, statistics=norm.training)
         count = gather.count if isinstance(gather, GatherMap) else gather.forward.count
-        constants = _norm_constants(sums, norm, count=count)
+        constants, of_all = _norm_constants(sums, norm, count=count)
         z = _norm_apply(sums.values, constants, shortcut, count=count, relu=relu)
         ctx.save_for_backward(x, weights, sums.values, z if relu else None, constants)
-        ctx.gather, ctx.count, ctx.training, ctx.has_shortcut = gather, count, norm.training, shortcut is not None
+        ctx.gather, ctx.count, ctx.has_shortcut = gather, count, shortcut is not None
+        ctx.of_all, ctx.training, ctx.ranks = of_all, norm.training, ranks_of(norm)
         return z
 
     @staticmethod
@@ -105,7 +108,15 @@ class _ConvolutionAndNorm(torch.autograd.Function):
         x, weights, y, z, constants = ctx.saved_tensors
         gather = ctx.gather
         dy, of_norm, passed = _norm_gradient(
-            dz.contiguous(), z, y, constants, count=ctx.count, training=ctx.training, keep=ctx.has_shortcut
+            dz.contiguous(),
+            z,
+            y,
+            constants,
+            count=ctx.count,
+            of_all=ctx.of_all,
+            training=ctx.training,
+            keep=ctx.has_shortcut,
+            ranks=ctx.ranks,
         )
         if isinstance(gather, GatherMap):
             dx, dw = None, _stem_weight_gradient(x, dy, gather)
@@ -259,25 +270,34 @@ _ROWS_AT_ONCE = 4096
 """Numbers in a block of the kernels that go over rows."""
 
 
-def _norm_constants(sums: _Sums, norm: nn.BatchNorm1d, *, count: Tensor) -> Tensor:
-    """(4, C) mean, 1 / std, scale, shift; the running statistics move in training."""
-    channels = sums.values.shape[1]
-    constants = torch.empty(4, channels, device=sums.values.device)
-    kernel(kernels.norm_constants, C=channels, TRAINING=norm.training, **_FINE)(
-        (-(-channels // _FINE["BC"]), 1, 1),
-        constants if sums.partial is None else sums.partial,
+def _norm_constants(sums: _Sums, norm: nn.BatchNorm1d, *, count: Tensor) -> tuple[Tensor, Tensor]:
+    """(4, C) mean, 1 / std, scale, shift, and () how many rows of all ranks they are of; the running statistics move in
+    training."""
+    channels, ranks = sums.values.shape[1], ranks_of(norm)
+    grid = (-(-channels // _FINE["BC"]), 1, 1)
+    constants, of_all, partial = torch.empty(4, channels, device=sums.values.device), count, sums.partial
+    tiles = 0 if partial is None else partial.shape[1]
+    shared = partial is not None and ranks.count > 1
+    if shared:
+        moments = constants.new_empty(3, channels)
+        kernel(kernels.norm_moments, C=channels, **_FINE)(grid, partial, moments, count, tiles, sums.tile_rows)
+        partial, tiles = ranks.gathered(moments), ranks.count
+        of_all = partial[:, 2, 0].sum()
+    kernel(kernels.norm_constants, C=channels, TRAINING=norm.training, RANKS=shared, **_FINE)(
+        grid,
+        constants if partial is None else partial,
         norm.weight,
         norm.bias,
         norm.running_mean,
         norm.running_var,
         constants,
-        count,
-        0 if sums.partial is None else sums.partial.shape[1],
+        of_all,
+        tiles,
         sums.tile_rows,
         norm.momentum,
         norm.eps,
     )
-    return constants
+    return constants, of_all
 
 
 def _norm_apply(y: Tensor, constants: Tensor, shortcut: Tensor | None, *, count: Tensor, relu: bool) -> Tensor:
@@ -291,7 +311,16 @@ def _norm_apply(y: Tensor, constants: Tensor, shortcut: Tensor | None, *, count:
 
 
 def _norm_gradient(
-    dz: Tensor, z: Tensor | None, y: Tensor, constants: Tensor, *, count: Tensor, training: bool, keep: bool
+    dz: Tensor,
+    z: Tensor | None,
+    y: Tensor,
+    constants: Tensor,
+    *,
+    count: Tensor,
+    of_all: Tensor,
+    training: bool,
+    keep: bool,
+    ranks: Ranks,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """dy, (2, C) of gamma and beta, and with ``keep`` what passes on to a shortcut: dz where z is positive."""
     room, channels = y.shape
@@ -302,15 +331,28 @@ def _norm_gradient(
         (PROGRAMS, 1, 1), dz, z, y, constants, passed, partial, count
     )
     gradients, coefficients = partial.new_empty(2, channels), partial.new_empty(3, channels)
-    kernel(kernels.norm_gradient_constants, C=channels, TRAINING=training, SHARES=PROGRAMS, **_FINE)(
-        (-(-channels // _FINE["BC"]), 1, 1), partial, constants, gradients, coefficients, count
-    )
+    _norm_gradient_constants(partial, constants, gradients, coefficients, count=of_all, training=training)
+    if training and ranks.count > 1:  # dy follows from the sums of all ranks, the weights' gradients are added up later
+        total = ranks.total(gradients).flip(0).unsqueeze(1)
+        _norm_gradient_constants(
+            total, constants, torch.empty_like(gradients), coefficients, count=of_all, training=training
+        )
     masked, mask = (dz, z) if passed is None else (passed, None)
     dy = torch.empty_like(y)
     kernel(kernels.norm_gradient_apply, C=channels, **block)(
         (-(-room // block["BM"]), 1, 1), masked, mask, y, coefficients, dy, count
     )
     return dy, gradients, dz if keep and z is None else passed
+
+
+def _norm_gradient_constants(
+    partial: Tensor, constants: Tensor, gradients: Tensor, coefficients: Tensor, *, count: Tensor, training: bool
+) -> None:
+    """From (2, shares, C) sums to the gradients of gamma and beta, and to what makes dy of d and y."""
+    channels = constants.shape[1]
+    kernel(kernels.norm_gradient_constants, C=channels, TRAINING=training, SHARES=partial.shape[1], **_FINE)(
+        (-(-channels // _FINE["BC"]), 1, 1), partial, constants, gradients, coefficients, count
+    )
 
 
 def _block(channels: int) -> dict[str, int]:

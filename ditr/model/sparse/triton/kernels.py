@@ -139,10 +139,63 @@ def stem_weight_gradient(
     tl.store(partial + (s * 512 + first * 4 + tl.arange(0, TAPS * 4))[:, None] * COUT + co[None, :], acc, mask=ok)
 
 
+@triton.jit
+def _rows(partial, t, n, tiles, tile_rows, C: tl.constexpr, RANKS: tl.constexpr):
+    """How many rows each tile has: n fill one after the other; a rank says how many it has."""
+    if RANKS:
+        return tl.load(partial + t * 3 * C + 2 * C, mask=t < tiles, other=0.0)
+    return tl.maximum(tl.minimum(tile_rows, n - t * tile_rows), 0).to(tl.float32)
+
+
+@triton.jit
+def _moments(
+    partial, n, tiles, tile_rows, c, ok,
+    C: tl.constexpr, RANKS: tl.constexpr, BC: tl.constexpr, BT: tl.constexpr,
+):  # fmt: skip
+    """Mean and squared deviations of n rows, from (2, tiles, C) of tiles or (ranks, 3, C) of RANKS, which are as tiles
+    whose numbers of rows stand there too."""
+    stride: tl.constexpr = 3 * C if RANKS else C
+    if RANKS:
+        end, squares = tiles, partial + C
+    else:
+        end, squares = tl.cdiv(n, tile_rows), partial + tiles * C
+    total = tl.zeros((BT, BC), dtype=tl.float32)
+    for t0 in range(0, end, BT):
+        t = t0 + tl.arange(0, BT)
+        rows = _rows(partial, t, n, tiles, tile_rows, C, RANKS)
+        both = (rows > 0)[:, None] & ok[None, :]
+        total += tl.load(partial + t[:, None] * stride + c[None, :], mask=both, other=0.0) * rows[:, None]
+    mean = tl.sum(total, 0) / n
+    total = tl.zeros((BT, BC), dtype=tl.float32)
+    for t0 in range(0, end, BT):
+        t = t0 + tl.arange(0, BT)
+        rows = _rows(partial, t, n, tiles, tile_rows, C, RANKS)
+        both = (rows > 0)[:, None] & ok[None, :]
+        d = tl.load(partial + t[:, None] * stride + c[None, :], mask=both, other=0.0) - mean[None, :]
+        of_tile = tl.load(squares + t[:, None] * stride + c[None, :], mask=both, other=0.0)
+        total += tl.where(both, of_tile + rows[:, None] * d * d, 0.0)
+    return mean, tl.sum(total, 0)
+
+
+@triton.jit(do_not_specialize=["tiles", "tile_rows"])
+def norm_moments(
+    partial, moments, count, tiles, tile_rows,
+    C: tl.constexpr, BC: tl.constexpr, BT: tl.constexpr,
+):  # fmt: skip
+    """moments (3, C) = mean, squared deviations and number of the rows of all tiles."""
+    c = tl.program_id(0) * BC + tl.arange(0, BC)
+    ok = c < C
+    n = tl.load(count)
+    mean, square = _moments(partial, n, tiles, tile_rows, c, ok, C, False, BC, BT)
+    tl.store(moments + c, mean, mask=ok)
+    tl.store(moments + C + c, square, mask=ok)
+    tl.store(moments + 2 * C + c, tl.zeros((BC,), dtype=tl.float32) + n, mask=ok)
+
+
 @triton.jit(do_not_specialize=["tiles", "tile_rows"])
 def norm_constants(
     partial, gamma, beta, running_mean, running_var, constants, count, tiles, tile_rows, momentum, eps,
-    C: tl.constexpr, TRAINING: tl.constexpr, BC: tl.constexpr, BT: tl.constexpr,
+    C: tl.constexpr, TRAINING: tl.constexpr, RANKS: tl.constexpr, BC: tl.constexpr, BT: tl.constexpr,
 ):  # fmt: skip
     """constants = mean, 1 / std, scale, shift; in TRAINING of the batch, and the running statistics move towards it."""
     c = tl.program_id(0) * BC + tl.arange(0, BC)
@@ -150,22 +203,7 @@ def norm_constants(
     mean, var = tl.load(running_mean + c, mask=ok, other=0.0), tl.load(running_var + c, mask=ok, other=1.0)
     if TRAINING:
         n = tl.load(count)
-        total = tl.zeros((BT, BC), dtype=tl.float32)
-        for t0 in range(0, tl.cdiv(n, tile_rows), BT):
-            t = t0 + tl.arange(0, BT)
-            rows = tl.maximum(tl.minimum(tile_rows, n - t * tile_rows), 0).to(tl.float32)
-            both = (rows > 0)[:, None] & ok[None, :]
-            total += tl.load(partial + t[:, None] * C + c[None, :], mask=both, other=0.0) * rows[:, None]
-        now = tl.sum(total, 0) / n
-        total = tl.zeros((BT, BC), dtype=tl.float32)
-        for t0 in range(0, tl.cdiv(n, tile_rows), BT):
-            t = t0 + tl.arange(0, BT)
-            rows = tl.maximum(tl.minimum(tile_rows, n - t * tile_rows), 0).to(tl.float32)
-            both = (rows > 0)[:, None] & ok[None, :]
-            d = tl.load(partial + t[:, None] * C + c[None, :], mask=both, other=0.0) - now[None, :]
-            squares = tl.load(partial + (tiles + t[:, None]) * C + c[None, :], mask=both, other=0.0)
-            total += tl.where(both, squares + rows[:, None] * d * d, 0.0)
-        square = tl.sum(total, 0)
+        now, square = _moments(partial, n, tiles, tile_rows, c, ok, C, RANKS, BC, BT)
         tl.store(running_mean + c, mean + momentum * (now - mean), mask=ok)
         tl.store(running_var + c, var + momentum * (square / (n - 1) - var), mask=ok)
         mean, var = now, square / n

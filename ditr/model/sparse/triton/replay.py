@@ -19,6 +19,7 @@ from torch.autograd.graph import increment_version
 from ditr.model.sparse.triton.convolution import compute_dtype
 from ditr.model.sparse.triton.voxels import TritonVoxels, with_room
 from ditr.model.sparse.voxels import SparseTensor, VoxelSet, require_two
+from ditr.ranks import ALONE, Ranks
 
 Place = tuple[Any, int]
 """Where something is added: a name, and the stride."""
@@ -35,10 +36,12 @@ class Replay:
     Parameters
     ----------
     network: called with a tensor and ``inject``.
+    ranks: over whose rows its norms are; each replays a pass where the others do.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, ranks: Ranks = ALONE) -> None:
         self._network = network
+        self._ranks = ranks
         self._captured: _Captured | None = None
 
     def __call__(
@@ -59,12 +62,14 @@ class Replay:
         DitrError: the batch has only one voxel of a stride.
         """
         chain = _chain(x)
-        for one in chain:  # layers see how many there is room for
-            require_two(one)
+        if self._ranks.count == 1:
+            for one in chain:  # layers see how many there is room for
+                require_two(one)
         weights = list(self._network.parameters())
         captured = self._captured
-        if captured is None or not captured.fits(x, added, weights):
-            rooms = [_larger(len(one)) for one in chain]
+        fits = captured is not None and captured.fits(x, added, weights)
+        if captured is None or self._ranks.any(not fits):
+            rooms = [_larger(room) for room in self._ranks.most([len(one) for one in chain])]
             if captured is not None:
                 rooms = [max(now, before) for now, before in zip(rooms, captured.rooms, strict=True)]
                 self._captured = captured = None  # its memory is needed

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ditr.model.masked_norm import masked_batch_norm
+from ditr.model.batch_norm import masked_batch_norm
 
 
 @pytest.fixture
