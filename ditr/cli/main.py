@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -39,17 +41,27 @@ from ditr.machine_errors import as_mistake
 class _Commands(TyperGroup):
     """Commands that say so when they are stopped, each in its own words or in those for all."""
 
+    def make_context(self, *arguments: Any, **named: Any) -> Any:
+        with _said_when_stopped(named.get("obj")):
+            return super().make_context(*arguments, **named)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _said_when_stopped(ctx.obj):
             return super().invoke(ctx)
-        except typer.Exit:
+
+
+@contextmanager
+def _said_when_stopped(ending: Ending | None) -> Iterator[None]:
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        asked = ending is not None and ending.asked  # a worker that hears the signal too may break a pool
+        if not asked and not isinstance(error, KeyboardInterrupt):
             raise
-        except (Exception, KeyboardInterrupt) as error:
-            asked = isinstance(ctx.obj, Ending) and ctx.obj.asked  # a worker that hears the signal too may break a pool
-            if not asked and not isinstance(error, KeyboardInterrupt):
-                raise
-            typer.echo(STOPPED, err=True)
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        typer.echo(STOPPED, err=True)
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 app = typer.Typer(
