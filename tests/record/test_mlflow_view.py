@@ -87,6 +87,16 @@ def test_a_run_that_goes_on_is_one_run_and_nothing_is_sent_twice(folder: Record)
     assert [given.dataset.digest for given in run.inputs.dataset_inputs] == ["d1" * 16]
 
 
+def test_a_picture_that_is_being_drawn_is_not_sent(folder: Record) -> None:
+    folder.panels.mkdir()
+    for name in ("pr_curve.png", ".panel_0.png.1.part"):
+        (folder.panels / name).write_bytes(b"x")
+    view(folder).tell([folder])
+    (run,) = children(folder)
+    sent = client(folder).list_artifacts(run.info.run_id, "panels")
+    assert [file.path for file in sent] == ["panels/pr_curve.png"]
+
+
 def test_what_a_training_took_back_is_not_in_its_curve(folder: Record) -> None:
     """It was killed after steps 1 and 2, goes on from step 1, and logs them again: with equal losses, later."""
     view(folder).tell([folder])

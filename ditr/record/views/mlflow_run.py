@@ -134,8 +134,8 @@ class RunWriter:
         for file in (folder.spec, folder.provenance, folder.result, folder.checks):
             if file.is_file():
                 self.client.log_artifact(run_id, str(file))
-        if folder.panels.is_dir():
-            self.client.log_artifacts(run_id, str(folder.panels), "panels")
+        for file in sorted(folder.panels.glob("[!.]*")):  # what is hidden is being drawn
+            self.client.log_artifact(run_id, str(file), "panels")
         final = {f"{FINAL}{name}": record.result.get(name) for name in _RESULTS} if record.result else {}
         if final:
             final |= {f"{FINAL}wall_s": record.state.wall_s}
