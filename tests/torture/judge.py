@@ -14,7 +14,7 @@ from tests.torture.views import views_disagree
 Facts = dict[str, Any]
 """By path, what of the file's content must be as it is; None where that it is there is all."""
 
-_TIMED = re.compile(r".*_(ms|ms_mean|mb)|forward_s|at|(started|ended)_at|wall_s|pid|host|files|git|dirty")
+_TIMED = re.compile(r".*_(ms|ms_mean|mb)|forward_s|at|(started|ended)_at|wall_s|pid|host|files|mtime_ns|git|dirty")
 """Names of values that are of the clock, the machine and its checkout; ``files`` of a kept check are their times."""
 _COPIED = "mlartifacts/"
 _MACHINE = ("provenance.json", "log.txt", "mlflow.db", "results.duckdb", "state.pt", ".lock", ".png")
@@ -95,6 +95,8 @@ def _top(name: str, wanted: Facts) -> str:
 def _content(path: Path) -> Any:
     if path.name.endswith(_MACHINE):
         return None
+    if path.name == "state.json":
+        return _untimed({name: value for name, value in json.loads(path.read_bytes()).items() if name != "digest"})
     if path.suffix == ".json":
         return _untimed(json.loads(path.read_bytes()))
     if path.suffix == ".jsonl":
