@@ -76,6 +76,9 @@ def run_at_once(
     ------
     KeyboardInterrupt: the user insisted; jobs end at once and go on from their last saved state the next time.
     """
+    for run in planned:
+        if run.status == "finished":
+            _output_of(run).unlink(missing_ok=True)  # of a job whose parent was killed; the run's own log has it all
     waiting = [run for run in planned if run.runs]
     cores = max(1, len(os.sched_getaffinity(0)) // max(1, min(len(slots), len(waiting))))
     free, under_way, ended, told = list(slots), list[_Job](), dict[str, RunOutcome](), False
@@ -106,11 +109,16 @@ def run_at_once(
     )
 
 
+def _output_of(run: PlannedRun) -> Path:
+    """The file of all that its job and the libraries in it write."""
+    return run.folder.path.with_name(f".{run.folder.path.name}.job.txt")
+
+
 def _start(run: PlannedRun, *, slot: Slot, cores: int) -> _Job:
     changed = {"device": slot.device, "workers": min(run.spec.execution.workers, cores)}
     execution = run.spec.execution.model_copy(update=changed)
     given = replace(run, spec=run.spec.model_copy(update={"execution": execution}))
-    said = run.folder.path.with_name(f".{run.folder.path.name}.job.txt")
+    said = _output_of(run)
     try:
         output = said.open("w")
     except OSError as error:

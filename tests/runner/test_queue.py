@@ -208,6 +208,13 @@ with StopSignal() as stop:
     process.kill()
     process.wait()
     wait_for(tmp_path, "*/facts.json", count=2)
+    until = time.monotonic() + 20
+    while any(run.runs for run in planned(tmp_path, 0, 3)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert len(list(tmp_path.glob(".*.job.txt"))) == 2
+    with StopSignal() as stop:
+        run(planned(tmp_path, 0, 3), slots=[Slot(None)] * 2, stop=stop, look=silent)
+    assert not list(tmp_path.glob(".*.job.txt")), "the next call knows that they came to their end"
 
 
 def wait_for(runs: Path, files: str, *, count: int) -> None:

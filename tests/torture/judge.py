@@ -95,6 +95,8 @@ def _top(name: str, wanted: Facts) -> str:
 def _content(path: Path) -> Any:
     if path.name.endswith(_MACHINE):
         return None
+    if path.name == "state.json":
+        return _untimed({name: value for name, value in json.loads(path.read_bytes()).items() if name != "digest"})
     if path.suffix == ".json":
         content = _untimed(json.loads(path.read_bytes()))
         if path.name == "state.json":

@@ -11,7 +11,7 @@ HANDFUL = """
 import random, signal, sys, tempfile
 from pathlib import Path
 from tests.torture.calls import Harm, install
-from tests.torture.kills import Torture, kills
+from tests.torture.kills import Torture
 from tests.torture.phases import PHASES
 from tests.torture.stops import Request, stop
 
@@ -19,7 +19,7 @@ calls, draw = install(), random.Random(1)
 with tempfile.TemporaryDirectory() as folder:
     torture = Torture(Path(folder), calls)
     prepare, train = PHASES["preparing"], PHASES["training, untracked"]
-    trials = [*kills(torture, prepare, count=1, draw=draw)]
+    trials = [torture.kill(prepare, Harm(kind="rename", number=draw.randint(2, 20)))]
     trials.append(torture.kill(train, Harm(kind="step", number=3, side="after")))
     at = Harm(kind="step", number=4, signals=(signal.SIGTERM,))
     trials.append(stop(torture, train, Request(number=signal.SIGTERM, twice=False, to_group=False, at=at)))
