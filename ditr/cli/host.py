@@ -85,6 +85,18 @@ def leave(code: ExitCode | int) -> NoReturn:
     sys.exit(code)
 
 
+def open_closed_streams() -> None:
+    """Gives a process that was started without one of its three streams (``ditr ls >&-``) one that leads nowhere: the
+    next file that it opens, a database perhaps, would otherwise take the number of the stream, and what is printed."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(handle, True)
+    os.close(handle)
+    sys.stdin, sys.stdout, sys.stderr = (
+        stream if stream is not None else open(number, mode, closefd=False)  # noqa: SIM115  (for the whole process)
+        for number, (stream, mode) in enumerate(((sys.stdin, "r"), (sys.stdout, "w"), (sys.stderr, "w")))
+    )
+
+
 def make_runs_folder() -> None:
     """The folder of records, or a message why it cannot be."""
     runs = runs_dir()

@@ -32,7 +32,7 @@ from ditr.cli import (
     ui,
     view,
 )
-from ditr.cli.host import leave
+from ditr.cli.host import leave, open_closed_streams
 from ditr.cli.serving import STOPPED, Ending
 from ditr.errors import DitrError, ExitCode
 from ditr.machine_errors import as_mistake
@@ -117,6 +117,7 @@ def _root(
 
 def main() -> None:
     """Entry point; what it exits with is an ``ExitCode``."""
+    open_closed_streams()
     ending = Ending()
     ending.listen()
     try:

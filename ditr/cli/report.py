@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from ditr.cli.compare import WHAT, Allow, MetricName, MetricOption, find_arms
-from ditr.errors import Code, DitrError
+from ditr.cli.out_file import out_file
+from ditr.errors import Code
 from ditr.files import write_text
 
 
@@ -36,9 +37,8 @@ def report(
 
     found = find_arms(arms or ())
     found.require_some()
-    if not out.parent.is_dir():
-        raise DitrError("no such folder to write to", code=Code.RUN, where=str(out.parent), fix="Make it first.")
+    file = out_file(out, code=Code.RUN, such_as="report.html")
     comparison = compare(found, metric=metric.value, allow=allow or ())
     parts = by_stratum(found.found, reference=comparison.reference, metric=metric.value)
-    write_text(out, report_page(comparison, parts=parts))
-    typer.echo(f"{out}: {len(found.found)} arms, {out.stat().st_size / 2**20:.1f} MiB")
+    write_text(file, report_page(comparison, parts=parts))
+    typer.echo(f"{out}: {len(found.found)} arms, {file.stat().st_size / 2**20:.1f} MiB")

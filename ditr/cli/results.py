@@ -15,6 +15,7 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from ditr.cli.host import make_runs_folder
+from ditr.cli.out_file import out_file
 from ditr.cli.tables import text_table
 from ditr.errors import Code, DitrError, ExitCode, in_short
 from ditr.files import write_text
@@ -75,11 +76,8 @@ def query(
 
     Example: `ditr query "select variant, avg(ap50) from results where state = 'finished' group by variant"`
     """
-    if out is not None and not out.parent.is_dir():
-        fix = "Make it, or name a file in another folder."
-        raise DitrError("no such folder to write to", code=Code.QUERY, where=str(out.parent), fix=fix)
-    if out is not None and out.is_dir():
-        raise DitrError("is a folder", code=Code.QUERY, where=str(out), fix=f"Name a file, such as {out}/rows.{format}")
+    if out is not None:
+        out = out_file(out, code=Code.QUERY, such_as=f"rows.{format}")
     results, limits = Results(runs_dir()), QueryLimits(seconds=seconds, memory_mb=memory_mb)
     if format is Format.PARQUET:
         results.query_to_parquet(sql, _parquet_target(out), limits=limits)

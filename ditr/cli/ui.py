@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 def ui(port: Annotated[int, typer.Option(min=1, max=65535, help=f"Port on {ADDRESS}.")] = 5000) -> None:
     """Serve MLflow's UI of the runs on this machine, and print its address; Ctrl-C ends it. Where MLFLOW_TRACKING_URI
     or ditr.toml names a server, print the addresses of the runs there."""
-    from ditr.record.views.mlflow_store import LocalStore, StoreError
+    from ditr.record.views.mlflow_store import LocalStore, StoreError, without_password
     from ditr.record.views.mlflow_view import MlflowView
 
     runs = runs_dir()
@@ -46,7 +46,7 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help=f"Port on {ADDRE
     found = view.pages()
     if not isinstance(view.store, LocalStore):
         for name, page in found.items():
-            typer.echo(f"{name}  {view.store.uri}/{page}")
+            typer.echo(f"{name}  {without_password(view.store.uri)}/{page}")
         return
     _require_free(port)
     end_when_told()  # a plain kill would leave the server running without its parent

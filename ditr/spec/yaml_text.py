@@ -22,6 +22,8 @@ MOST_LEVELS = 50
 
 MOST_CHARACTERS = 1_000_000
 """Of a file; the largest is a table of some thousand classes."""
+_MOST_BYTES = 4 * MOST_CHARACTERS + 4
+"""No character has more; a file that is longer is refused by what is read of it, for it need not end."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def read_yaml(path: Path) -> YamlText:
     file = str(path)
     start = Origin(file, 1, 1)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as content:
+            text = content.read(_MOST_BYTES).decode("utf-8-sig")
     except FileNotFoundError:
         others = [other.name for other in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         return YamlText(None, [Problem(start, "", f"no such file{did_you_mean(path.name, others)}")])

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -187,3 +189,27 @@ def test_no_cell_of_a_table_is_cut_or_wrapped() -> None:
         f"{long}{'1':>9}",
         f"{'y':<300}{'12345.7':>9}",
     ]
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_what_is_no_file_is_never_replaced(format: str, runs: Path, tmp_path: Path) -> None:
+    """A device such as /dev/null would be gone for the whole machine."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    asked = CliRunner().invoke(app, ["query", SQL, "--format", format, "--out", str(pipe)])
+    assert isinstance(asked.exception, DitrError)
+    assert pipe.is_fifo()
+
+
+def test_what_a_link_leads_to_is_written(runs: Path, tmp_path: Path) -> None:
+    link, file = tmp_path / "link", tmp_path / "file"
+    link.symlink_to(file)
+    query(SQL, "--format", "csv", "--out", str(link))
+    assert link.is_symlink()
+    assert file.read_text().startswith("name,")
+
+
+def test_streams_that_are_closed_are_nobodys(runs: Path) -> None:
+    """The files that a command opens would take their numbers, and what is printed."""
+    command = f"'{sys.executable}' -m ditr.cli.main ls <&- >&- 2>&-"
+    assert subprocess.run(command, shell=True, check=False).returncode == 0

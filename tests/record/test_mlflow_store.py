@@ -292,3 +292,21 @@ def test_a_server_is_told_dies_midway_and_is_brought_up_to_date(
     assert names(server.uri) == sorted([folder.name] * 2 + [second.name]), "what is another's stays"
     page = next(iter(view.pages().values()))
     assert page.startswith("#/experiments/")
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:{port}", "https://h:port", "http://[h", "http://127.0.0.1/?t=1"])
+def test_no_password_of_an_address_is_told(
+    address: str, folder: Record, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither of an address that nobody answers, in words of MLflow's, nor of one that can be none."""
+    address = address.format(port=free_port())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address.replace("://", "://user:hunter2@").replace("t=1", "t=hunter2"))
+    code, said = ditr("sync", monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 2
+    assert "MLflow at http" in said
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize("password", ["a#b", "a/b", "a b", "a?b", "a@b"])
+def test_a_password_with_marks_of_addresses_is_not_told_either(password: str) -> None:
+    assert mlflow_store.without_password(f"no: http://me:{password}@host:1/x?token=1 y") == "no: http://host:1/x y"

@@ -143,3 +143,9 @@ def test_whatever_is_written_is_a_spec_or_a_message(tmp_path: Path, edits: list[
     (tmp_path / "arm.yaml").write_text(text, encoding="utf-8")
     with contextlib.suppress(SpecErrors):
         load_all(tmp_path / "arm.yaml", registry=Registry(HERE / "registry"))
+
+
+def test_a_file_without_an_end_is_refused_by_its_beginning() -> None:
+    """Read whole, it would take the memory of the machine."""
+    (problem,) = read_yaml(Path("/dev/zero")).problems
+    assert "U+0000" in problem.what or "more than" in problem.what

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sqlite3
 import uuid
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from ditr.errors import Code, DitrError, in_short
 from ditr.files import replacing, write_text
@@ -160,7 +161,7 @@ class ServerStore:
 
     def __init__(self, runs: Path, uri: str) -> None:
         self.uri = uri
-        self.name = f"MLflow at {_without_password(uri)}"
+        self.name = f"MLflow at {without_password(uri)}"
         self._owner_file = runs / OWNER_FILE
 
     @property
@@ -174,19 +175,19 @@ class ServerStore:
         return True
 
     def require_usable(self) -> None:
-        if not self.uri.startswith(("http://", "https://")):
+        if not _is_of_a_server(self.uri):
             what = "runs are tracked in mlflow.db beside them, or by a server of MLflow's; this is the address of none"
             fix = "Serve what it names: mlflow server --backend-store-uri ..., and give the server's address"
-            raise StoreError(what, code=Code.ENVIRONMENT, where=_without_password(self.uri), fix=fix)
+            raise StoreError(what, code=Code.ENVIRONMENT, where=without_password(self.uri), fix=fix)
         import_mlflow()
         from mlflow import MlflowClient
 
         try:
             MlflowClient(self.uri).search_experiments(max_results=1)
         except Exception as error:  # of sockets, of what answers there, or the server's own
-            what = f"it does not answer as a server of MLflow's does: {in_short(error)}"
+            what = f"it does not answer as a server of MLflow's does: {without_password(in_short(error))}"
             fix = "Start it, or let MLFLOW_TRACKING_URI name one that runs"
-            raise StoreError(what, code=Code.RUN, where=_without_password(self.uri), fix=fix) from error
+            raise StoreError(what, code=Code.RUN, where=without_password(self.uri), fix=fix) from error
 
     def explain(self, error: BaseException) -> StoreError | None:
         return None
@@ -282,6 +283,17 @@ def _layout() -> _Layout:
     )
 
 
-def _without_password(uri: str) -> str:
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+def _is_of_a_server(uri: str) -> bool:
+    """A path may follow, but nothing after it: MLflow's own paths would become a part of that."""
+    try:
+        parts = urlsplit(uri)
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a host or a port that can be none
+        return False
+    return whole and uri.isprintable() and " " not in uri and not set("?#") & set(uri)
+
+
+def without_password(text: str) -> str:
+    """An address without user, password and what is asked of it, or a text without those of the addresses in it."""
+    text = re.sub(r"(?<=://).*@", "", text, flags=re.DOTALL)
+    return re.sub(r"(://[^\s?#]*)[?#]\S*", r"\1", text)

@@ -23,7 +23,14 @@ from ditr.record.views.mlflow_run import (
     RunWriter,
     delete_with_files,
 )
-from ditr.record.views.mlflow_store import MlflowStore, StoreError, client_of, owned, store_of
+from ditr.record.views.mlflow_store import (
+    MlflowStore,
+    StoreError,
+    client_of,
+    owned,
+    store_of,
+    without_password,
+)
 from ditr.record.views.tracked import TrackedRecord, tracked
 
 if TYPE_CHECKING:
@@ -137,7 +144,7 @@ def _tell(
             parent = RunWriter(client, store, record).tell(known.get(name))
         except Exception as error:  # of a damaged file of the record, or a value that MLflow refuses
             store.require_usable()
-            troubles.append(f"{name}: {in_short(error)}")
+            troubles.append(f"{name}: {without_password(in_short(error))}")
         else:
             parents |= {parent} if parent is not None else set()
     for experiment, parent_id in sorted(parents):
