@@ -3,12 +3,13 @@
 # The Python that makes .venv (3.11 or newer):  make setup PYTHON=python3.12
 PYTHON ?= python3
 
-.PHONY: demo test test-long damage stores torture lint format audit vulnerabilities setup lock clean help
+.PHONY: demo test test-long test-cluster damage stores torture lint format audit vulnerabilities setup lock clean help
 
 help:
 	@echo "make demo    set up, then train and evaluate specs/fpn_inject.yaml on the embedded data set"
 	@echo "make test    set up, then run the tests"
 	@echo "make test-long  set up, then run the tests that take minutes: ranks over twenty steps"
+	@echo "make test-cluster  set up, then run trainings on a Slurm and a Ray of this machine (root, slurm-wlm, munge)"
 	@echo "make damage  set up, then damage every kind of file that is read a thousand times"
 	@echo "make stores  set up, then let stores fail in every phase: full, read-only, another user's, removed"
 	@echo "make torture set up, then kill, stop and double every command that writes, hundreds of times"
@@ -28,6 +29,9 @@ test: setup
 
 test-long: setup
 	.venv/bin/pytest -m long
+
+test-cluster: setup
+	.venv/bin/pytest -m cluster tests/runner/launchers
 
 damage: setup
 	.venv/bin/python -m tests.damage --count 1000

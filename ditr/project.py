@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ditr.errors import Code, DitrError
+from ditr.profiles import Profile, with_launcher
 
 PROJECT_FILE = "ditr.toml"
 
@@ -44,6 +45,10 @@ class _Settings(_Table):
         Annotated[str, Field(pattern=r"^[\w.]+:\w+$")],
     ] = Field(default={})
     """The project's own fusion parts: name -> ``module:Class``."""
+    profiles: Annotated[
+        dict[str, Annotated[Profile, Field(discriminator="launcher")]], BeforeValidator(with_launcher)
+    ] = Field(default={})
+    """What ``ditr run --on NAME`` asks a cluster for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,7 @@ class Project:
     tracking: Tracking
     fusion: dict[str, str]
     """Name of a fusion part -> ``module:Class``."""
+    profiles: dict[str, Profile]
 
 
 def find_project(start: Path | None = None) -> Project | None:
@@ -88,4 +94,10 @@ def _read(folder: Path) -> Project:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         what = f"it cannot be read: {error}"
         raise DitrError(what, code=Code.ENVIRONMENT, where=str(file), fix="mend it; an empty file is fine") from None
-    return Project(folder=folder, folders=settings.folders, tracking=settings.tracking, fusion=settings.fusion)
+    return Project(
+        folder=folder,
+        folders=settings.folders,
+        tracking=settings.tracking,
+        fusion=settings.fusion,
+        profiles=settings.profiles,
+    )

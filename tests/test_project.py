@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -11,7 +12,8 @@ import torch
 
 from ditr import paths, plugins
 from ditr.errors import DitrError
-from ditr.project import find_project
+from ditr.profiles import RayProfile, SlurmProfile
+from ditr.project import PROJECT_FILE, find_project
 from ditr.spec.load import load_spec
 from ditr.spec.problems import SpecErrors
 from ditr.spec.registry import Registry
@@ -194,3 +196,21 @@ def test_what_is_handed_on_names_stores_and_no_place(
         assert paths.portable_path(path) == shown
     text = f'--out={project}/a {project}s file://{home}/b, "{home}"'
     assert paths.portable_text(text) == f'--out=a $TMPDIR/{project.relative_to(tempfile.gettempdir())}s file://~/b, "~"'
+
+
+def test_profiles_are_read_by_their_launcher_and_a_wrong_one_is_told_by_its_field(tmp_path: Path) -> None:
+    file = tmp_path / PROJECT_FILE
+    file.write_text('[profiles.slurm]\ngpus = 2\n[profiles.a100]\nlauncher = "slurm"\nhours = 0.5\n[profiles.ray]\n')
+    project = find_project(tmp_path)
+    assert project is not None
+    assert project.profiles == {"slurm": SlurmProfile(gpus=2), "a100": SlurmProfile(hours=0.5), "ray": RayProfile()}
+    for text, field in (
+        ("[profiles.slurm]\npartitions = 'x'\n", "profiles.slurm.slurm.partitions"),
+        ("[profiles.ray]\nhours = 1\n", "profiles.ray.ray.hours"),
+        ("[profiles.mine]\ngpus = 1\n", "profiles.mine"),
+        ("profiles = 3\n", "profiles"),
+    ):
+        file.write_text(text)
+        with pytest.raises(DitrError, match=f" {re.escape(field)}: ") as caught:
+            find_project(tmp_path)
+        assert caught.value.where == str(file)

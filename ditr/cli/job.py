@@ -1,16 +1,17 @@
-"""One planned run in a process of its own, or in several ranks: what ``ditr run --jobs`` and ``--gpus`` start.
+"""One planned run in a process of its own, or in several ranks: what ``ditr run`` starts.
 
-Not a command for users.
+Not a command for users. It writes the run's folder alone; who started it tells the views.
 """
 
 from __future__ import annotations
 
 import sys
 
-from ditr.cli.host import draw_pictures, follow_ranks, leave, open_teller
+from ditr.cli.host import draw_pictures, follow_ranks
 from ditr.errors import DitrError, ExitCode
 from ditr.progress import silent
 from ditr.ranks import Ranks
+from ditr.record.views.teller import Teller
 from ditr.runner.host import Host
 from ditr.runner.job_text import job_from
 from ditr.runner.join import join
@@ -34,7 +35,7 @@ def main() -> int:
 
 
 def _lead(stop: StopSignal, ranks: Ranks) -> None:
-    with open_teller() as teller:
+    with Teller((), say=_say) as teller:
         planned = job_from(sys.stdin.read())
         host = Host(
             registry=Registry(), progress=silent, say=_say, stop=stop, draw=draw_pictures, teller=teller, ranks=ranks
@@ -49,4 +50,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    leave(main())
+    sys.exit(main())

@@ -20,6 +20,7 @@ from ditr.paths import runs_dir
 from ditr.progress import Progress
 from ditr.runner.costs import Costs, MapCosts, alike, costs
 from ditr.runner.execution import settle_loaded
+from ditr.runner.launchers.standing import held_tickets
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.probe import Probe, probe, seconds_left, seconds_of_a_run
 from ditr.runner.slots import require_fit
@@ -48,7 +49,7 @@ def show_plan(
     """
     registry = Registry()
     loaded = [settle_loaded(spec) for spec in load_specs(specs, registry=registry, overrides=overrides)]
-    planned = plan(loaded, registry=registry, runs=runs_dir(), force=False)
+    planned = plan(loaded, registry=registry, runs=runs_dir(), force=False, queued=held_tickets(runs_dir()))
     if measure:
         require_fit(planned, slots=())
     found = costs([spec.spec for spec in loaded], registry=registry, make_data=measure)

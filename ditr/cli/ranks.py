@@ -11,7 +11,7 @@ import sys
 from uuid import uuid4
 
 from ditr.errors import ExitCode
-from ditr.runner.queue import JOB
+from ditr.runner.launchers.process import JOB
 from ditr.runner.stop import SIGNALS
 
 PATIENCE_S = 120
@@ -38,9 +38,8 @@ def main() -> int:
         max_restarts=0,
         signals_to_handle=",".join(number.name for number in SIGNALS),
     )
-    python, *job = JOB
     try:
-        elastic_launch(config, python)(*job, *sys.argv[2:])
+        elastic_launch(config, sys.executable)(*JOB, *sys.argv[2:])
     except SignalException:
         return ExitCode.DONE  # each rank saved what it had: the record says how far it got
     except ChildFailedError as error:

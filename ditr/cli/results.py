@@ -26,6 +26,8 @@ from ditr.record.views import View, views_of
 from ditr.record.views.limits import DEFAULT_LIMITS, QueryLimits
 from ditr.record.views.results import Results, Rows
 from ditr.record.views.rows import result_row
+from ditr.runner.launchers.standing import held_tickets
+from ditr.runner.launchers.tickets import Ticket
 from ditr.spec.identity import shown_variant
 from ditr.spec.numbers import MOST
 
@@ -92,7 +94,12 @@ def query(
 def list_runs() -> None:
     """List runs, evaluations, imported logs and checks, and how far they got."""
     runs = runs_dir()
-    rows = [_line(folder) for folder in records_in(runs)]
+    given = {ticket.name: ticket for ticket in held_tickets(runs).values()}
+    records = records_in(runs)
+    rows = [_line(folder, ticket=given.pop(folder.path.name, None)) for folder in records]
+    rows += [
+        (ticket.name, "run", ticket.variant, ticket.seed, _where(ticket), *[None] * 3) for ticket in given.values()
+    ]
     if not rows:
         sys.stdout.write(f"no runs in {runs}; start one: ditr run specs/fpn_inject.yaml\n")
         return
@@ -133,7 +140,7 @@ def _for_each_view(do: Callable[[View], str]) -> None:
         raise typer.Exit(code)
 
 
-def _line(folder: Record) -> tuple[Any, ...]:
+def _line(folder: Record, *, ticket: Ticket | None) -> tuple[Any, ...]:
     name = folder.path.name
     try:
         row = result_row(folder)
@@ -141,8 +148,14 @@ def _line(folder: Record) -> tuple[Any, ...]:
         return (name, None, None, None, error.what, None, None, None)
     failed = row["failed_checks"]
     state = f"{failed} failed" if failed else row["state"]
+    if ticket is not None and state != "running":
+        state = _where(ticket)
     variant = shown_variant(row["variant"], fusion=row["fusion"])
     return (name, row["kind"], variant, row["seed"], state, row["ap50"], row["wall_s"], row["started_at"])
+
+
+def _where(ticket: Ticket) -> str:
+    return f"queued on {ticket.launcher}" + (f", job {ticket.job}" if ticket.job else "")
 
 
 def _group() -> None:

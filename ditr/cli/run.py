@@ -19,19 +19,26 @@ from ditr.cli.tables import text_table
 from ditr.driver import hidden_gpu_here
 from ditr.errors import Code, DitrError, ExitCode
 from ditr.paths import runs_dir
+from ditr.profiles import Profile
 from ditr.ranks import Ranks
 from ditr.record.metrics import SCORES
 from ditr.runner.join import join
+from ditr.runner.launchers import Launcher
+from ditr.runner.launchers.choice import launcher_for, profile_called, require_place
+from ditr.runner.launchers.local import LocalLauncher
+from ditr.runner.launchers.standing import held_tickets
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.queue import JobFailed, run_at_once
 from ditr.runner.requirements import require_inputs
 from ditr.runner.run import RunOutcome, run_all
 from ditr.runner.slots import Slot, gpus_of_each, require_fit, slots_of
-from ditr.runner.stop import StopSignal
+from ditr.runner.stop import STOPPING, StopSignal
 from ditr.spec.identity import fusion_parts, shown_variant
+from ditr.spec.load import LoadedSpec
 from ditr.spec.numbers import MOST_PROCESSES
 from ditr.spec.registry import Registry
 
+_LEAVING = b"\nleaving: the jobs go on; `ditr ls` shows them, `ditr stop` ends them\n"
 STOPPED_AT_ONCE = "stopped at once; the same command goes on from the last saved state"
 
 _SAYS = {
@@ -41,6 +48,7 @@ _SAYS = {
     "finished": "finished before, skipped (--force runs it again)",
     "same": "same experiment as",
     "busy": "another process runs it now, skipped",
+    "queued": "in a queue already",
 }
 
 
@@ -65,47 +73,89 @@ def run(
         str | None,
         typer.Option(help="A run at a time on each of these GPUs: 0,1. One that is named twice takes two: 0,0,1."),
     ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="slurm|ray|PROFILE",
+            help="Give the runs to a cluster, with what a profile of that name in ditr.toml asks for.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train and evaluate specs: what is missing is made, what is finished is skipped, what was stopped goes on.
 
     Each spec runs once for each of its seeds. Ctrl-C saves and stops; the same command goes on from there. With --jobs
     or --gpus several run at once and share the cores, with the same numbers on the CPU; one that fails or dies leaves
     the others alone and is reported with the end of its log. A run takes as many GPUs as its execution.gpus says; under
-    torchrun, one on each rank.
+    torchrun, one on each rank. With --on a cluster runs them; on Slurm they go on when this command ends, and
+    `ditr ls`, `ditr logs` and `ditr stop` are for them too.
     """
     with join() as ranks:
         if ranks.leads:
-            raise typer.Exit(_lead(specs, overrides or [], force=force, jobs=jobs, gpus=gpus, ranks=ranks))
+            raise typer.Exit(_lead(specs, overrides or [], force=force, jobs=jobs, gpus=gpus, on=on, ranks=ranks))
         with StopSignal() as stop:
             follow_ranks(stop, ranks)
 
 
 def _lead(
-    specs: list[Path], overrides: list[str], *, force: bool, jobs: int | None, gpus: str | None, ranks: Ranks
+    specs: list[Path],
+    overrides: list[str],
+    *,
+    force: bool,
+    jobs: int | None,
+    gpus: str | None,
+    on: str | None,
+    ranks: Ranks,
 ) -> ExitCode:
     registry = Registry()
-    command = _command(specs, overrides=overrides, jobs=jobs, gpus=gpus)
+    command = _command(specs, overrides=overrides, jobs=jobs, gpus=gpus, on=on)
     loaded = load_specs(specs, registry=registry, overrides=overrides)
-    each = 1 if jobs is not None or ranks.count > 1 else gpus_of_each(loaded)
-    slots = slots_of(jobs=jobs, gpus=gpus, each=each)
-    if slots and ranks.count > 1:
-        what, fix = "--jobs and --gpus start processes, and so does torchrun", "Leave the option out."
-        raise DitrError(what, code=Code.ENVIRONMENT, where="ditr run", fix=fix)
-    device = slots[0].device if slots else None
-    planned = plan(loaded, registry=registry, runs=runs_dir(), force=force, device=device)
-    require_fit(planned, slots=slots)
-    if not slots and any(run.runs and run.spec.execution.device == "auto" for run in planned):
+    profile = None if on is None else profile_called(on)
+    slots = _slots(loaded, jobs=jobs, gpus=gpus, profile=profile, ranks=ranks)
+    planned = plan(
+        loaded,
+        registry=registry,
+        runs=runs_dir(),
+        force=force,
+        device=profile.device if profile else slots[0].device if slots else None,
+        elsewhere=profile is not None,
+        queued=held_tickets(runs_dir()),
+    )
+    if profile is None:
+        require_fit(planned, slots=slots)
+    else:
+        require_place(planned, profile=profile)
+    if not (slots or profile) and any(run.runs and run.spec.execution.device == "auto" for run in planned):
         typer.echo(_beside_a_gpu(), err=True, nl=False)
     with open_display() as display:
         display.say(plan_table(planned))
         require_inputs([run.spec for run in planned if run.runs], registry=registry, progress=display.progress)
     make_runs_folder()
-    outcomes = _run_at_once(planned, slots=slots) if slots else _run(planned, registry=registry, ranks=ranks)
+    if profile is not None:
+        outcomes = _run_at_once(planned, launcher=launcher_for(profile, runs=runs_dir()))
+    elif slots:
+        outcomes = _run_at_once(planned, launcher=LocalLauncher(slots, runs=runs_dir()))
+    else:
+        outcomes = _run(planned, registry=registry, ranks=ranks)
     if any(run.runs for run in planned):
         typer.echo()
     typer.echo(_result_table(outcomes), nl=False)
     typer.echo(_troubles(outcomes, command), err=True, nl=False)
     return _exit_code(outcomes)
+
+
+def _slots(
+    loaded: Sequence[LoadedSpec], *, jobs: int | None, gpus: str | None, profile: Profile | None, ranks: Ranks
+) -> tuple[Slot, ...]:
+    """Of this machine; none where each run has all of it, or a cluster runs them."""
+    ways = [jobs is not None or gpus is not None, profile is not None, ranks.count > 1]
+    if sum(ways) > 1:
+        what = "--jobs and --gpus start processes on this machine, --on on a cluster, and torchrun starts ranks"
+        raise DitrError(what, code=Code.ENVIRONMENT, where="ditr run", fix="Leave all but one of them out.")
+    if profile is not None:
+        return ()
+    each = 1 if jobs is not None or ranks.count > 1 else gpus_of_each(loaded)
+    return slots_of(jobs=jobs, gpus=gpus, each=each)
 
 
 def _beside_a_gpu() -> str:
@@ -116,9 +166,12 @@ def _beside_a_gpu() -> str:
     return f"BEWARE: these runs are computed on the CPU, many times slower: {hidden.what}\n  fix: {hidden.fix}\n\n"
 
 
-def _command(specs: Sequence[Path], *, overrides: Sequence[str], jobs: int | None, gpus: str | None) -> str:
+def _command(
+    specs: Sequence[Path], *, overrides: Sequence[str], jobs: int | None, gpus: str | None, on: str | None
+) -> str:
     """What goes on with what this command began, ready to be typed."""
-    places = [f"--{name}={value}" for name, value in (("jobs", jobs), ("gpus", gpus)) if value is not None]
+    given = (("jobs", jobs), ("gpus", gpus), ("on", on))
+    places = [f"--{name}={value}" for name, value in given if value is not None]
     sets = [part for override in overrides for part in ("--set", override)]
     return shlex.join(["ditr", "run", *map(str, specs), *sets, *places])
 
@@ -132,10 +185,11 @@ def _run(planned: Sequence[PlannedRun], *, registry: Registry, ranks: Ranks) -> 
         raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
-def _run_at_once(planned: Sequence[PlannedRun], *, slots: Sequence[Slot]) -> tuple[RunOutcome, ...]:
+def _run_at_once(planned: Sequence[PlannedRun], *, launcher: Launcher) -> tuple[RunOutcome, ...]:
+    says = _LEAVING if launcher.outlives else STOPPING
     try:
-        with StopSignal() as stop, open_teller() as teller, JobsTable() as table:
-            return run_at_once(planned, slots=slots, teller=teller, stop=stop, look=table.look)
+        with StopSignal(says=says) as stop, open_teller() as teller, JobsTable() as table:
+            return run_at_once(planned, launcher=launcher, teller=teller, stop=stop, look=table.look)
     except KeyboardInterrupt:
         typer.echo(STOPPED_AT_ONCE)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
@@ -168,6 +222,8 @@ def _variant(run: PlannedRun) -> str:
 
 def _troubles(outcomes: Sequence[RunOutcome], command: str) -> str:
     lines = [f"{run.planned.folder.path.name}: {_told(run)}" for run in outcomes if run.error is not None]
+    if goes_on := sum(outcome.goes_on for outcome in outcomes):
+        lines.append(f"{goes_on} go on without this command: ditr ls, ditr logs RUN -f, ditr stop RUN")
     if any(outcome.interrupted for outcome in outcomes):
         lines.append(f"stopped and saved; to go on: {command}")
     return "".join(line + "\n" for line in lines)
@@ -182,7 +238,7 @@ def _told(outcome: RunOutcome) -> str:
 
 
 def _exit_code(outcomes: Sequence[RunOutcome]) -> ExitCode:
-    if any(outcome.interrupted for outcome in outcomes):
+    if any(outcome.interrupted or outcome.goes_on for outcome in outcomes):
         return ExitCode.INTERRUPTED
     mistakes = [_is_mistake(outcome.error) for outcome in outcomes if outcome.error is not None]
     if not all(mistakes):

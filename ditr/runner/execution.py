@@ -21,8 +21,11 @@ Origins = Mapping[str, Origin]
 _NOWHERE: Origins = {}
 
 
-def settle(spec: Spec, *, device: Device | None = None, origins: Origins = _NOWHERE) -> Spec:
+def settle(spec: Spec, *, device: Device | None = None, elsewhere: bool = False, origins: Origins = _NOWHERE) -> Spec:
     """The spec with the engine named that a run of it has here; on ``device``, where that is decided already.
+
+    Of another machine, ``elsewhere``, nothing but the device is known: its GPU is taken for one that every engine can
+    use, as ``choose_engine`` takes it.
 
     What a spec leaves open is decided before anything is made of it: the run's key, its resolved spec and its results
     are of the engine that computes it. That this can run here is another question, of ``pick_device``.
@@ -35,14 +38,16 @@ def settle(spec: Spec, *, device: Device | None = None, origins: Origins = _NOWH
     possible = possible_engines(execution)
     if len(possible) == 1:
         return with_engine(spec, possible[0])
+    if elsewhere:
+        return with_engine(spec, "triton" if execution.device == "cuda" else "minkowski")
     from ditr.model.sparse.choice import choose_engine
 
     return with_engine(spec, choose_engine("auto", device=torch_device(execution, origins=origins)))
 
 
-def settle_loaded(loaded: LoadedSpec, *, device: Device | None = None) -> LoadedSpec:
+def settle_loaded(loaded: LoadedSpec, *, device: Device | None = None, elsewhere: bool = False) -> LoadedSpec:
     """As ``settle``, of a spec file."""
-    return replace(loaded, spec=settle(loaded.spec, device=device, origins=loaded.origins))
+    return replace(loaded, spec=settle(loaded.spec, device=device, elsewhere=elsewhere, origins=loaded.origins))
 
 
 def settle_to_look(spec: Spec) -> Spec:

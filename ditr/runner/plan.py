@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ from ditr.spec.load import LoadedSpec
 from ditr.spec.models import Device, Spec
 from ditr.spec.registry import Registry
 
-Status = Literal["new", "resume", "again", "finished", "same", "busy"]
+Status = Literal["new", "resume", "again", "finished", "same", "busy", "queued"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class PlannedRun(PlannedRecord):
     """Where the spec's values were written, for what is wrong with one here."""
     status: Status
     """new and again start, resume goes on; finished was done before, same is another run of this plan, busy runs in
-    another process now."""
+    another process now, queued was given to a launcher before."""
     same_as: str = ""
     """Name of the run folder that stands for this one, if it is not named after this spec."""
 
@@ -70,6 +70,8 @@ def plan(
     runs: Path,
     force: bool,
     device: Device | None = None,
+    elsewhere: bool = False,
+    queued: Collection[str] = (),
 ) -> tuple[PlannedRun, ...]:
     """Every spec with each of its seeds, in the order given.
 
@@ -81,6 +83,8 @@ def plan(
     runs: folder of the run folders.
     force: finished runs are run again, unfinished ones from the start.
     device: where the runs go whose spec leaves it open; None as ``settle`` picks it.
+    elsewhere: that is on another machine.
+    queued: keys of runs that a launcher has already.
 
     Raises
     ------
@@ -88,11 +92,12 @@ def plan(
     """
     planned: list[PlannedRun] = []
     present = Present(registry)
-    for loaded in (settle_loaded(one, device=device) for one in specs):
+    for loaded in (settle_loaded(one, device=device, elsewhere=elsewhere) for one in specs):
         digest = spec_hash(loaded.spec, registry=registry)
         for seed in loaded.spec.seeds:
             first = next((run for run in planned if run.key == run_key(digest, seed)), None)
-            planned.append(_planned(loaded, seed, digest, runs=runs, force=force, first=first, present=present))
+            one = _planned(loaded, seed, digest, runs=runs, force=force, first=first, present=present)
+            planned.append(replace(one, status="queued") if one.runs and one.key in queued else one)
     return tuple(planned)
 
 

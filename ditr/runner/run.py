@@ -32,6 +32,8 @@ class RunOutcome:
     """Why it failed."""
     interrupted: bool = False
     """The user stopped it, or stopped the command before it."""
+    goes_on: bool = False
+    """It waits or runs elsewhere, and the command does not wait for it."""
 
     def result(self) -> dict[str, Any]:
         """What result.json says; empty without a result that can be read."""

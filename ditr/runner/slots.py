@@ -87,17 +87,29 @@ def require_fit(planned: Sequence[PlannedRun], *, slots: Sequence[Slot]) -> None
     ------
     DitrError: a run asks for another device than its place, or for what ``pick_device`` refuses.
     """
+    if slots:
+        option = "--jobs runs on the CPU" if slots[0].gpu is None else "--gpus runs on GPUs"
+        require_device(planned, device=slots[0].device, option=option)
+    for run in (run for run in planned if run.runs):
+        pick_device(on_device(run.spec, slots[0].device) if slots else run.spec, origins=run.origins)
+
+
+def require_device(planned: Sequence[PlannedRun], *, device: Device, option: str) -> None:
+    """``option``: what decides the device, in words.
+
+    Raises
+    ------
+    DitrError: a run asks for another one.
+    """
     for run in (run for run in planned if run.runs):
         asked = run.spec.execution.device
-        if slots and asked not in ("auto", slots[0].device):
-            option = "--jobs runs on the CPU" if slots[0].gpu is None else "--gpus runs on GPUs"
+        if asked not in ("auto", device):
             raise DitrError(
                 f"execution.device is {asked}, and {option}",
                 code=Code.ENVIRONMENT,
                 where=str(run.source),
                 fix="Set execution.device to auto, or leave the option out.",
             )
-        pick_device(on_device(run.spec, slots[0].device) if slots else run.spec, origins=run.origins)
 
 
 def _visible_gpus() -> list[str]:

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGUSR2: the first asks the run to save and stop, the second ends it at once."""
+"""Ctrl-C, SIGTERM and SIGUSR2: the first asks the run to save and stop, a second of the user ends it at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
 class StopSignal:
-    """While entered, true once one of ``SIGNALS`` came, answered by ``says``; a second raises KeyboardInterrupt."""
+    """While entered, true once one of ``SIGNALS`` came, answered by ``says``; a second raises KeyboardInterrupt.
+
+    SIGUSR2 only ever asks: a cluster sends it to every process of a job, and who started that passes it on.
+    """
 
     def __init__(self, *, says: bytes = STOPPING) -> None:
         self.asked = False
@@ -60,6 +63,8 @@ class StopSignal:
         return report
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and number == signal.SIGUSR2:
+            return
         if self.asked:
             self.insisted = True
             raise KeyboardInterrupt

@@ -15,8 +15,9 @@ import pytest
 from ditr.paths import project_dir
 from ditr.record.views.results import Results
 from ditr.record.views.teller import Teller
-from ditr.runner import queue
 from ditr.runner.job_text import job_from, job_text
+from ditr.runner.launchers import process
+from ditr.runner.launchers.local import LocalLauncher
 from ditr.runner.plan import PlannedRun, plan
 from ditr.runner.queue import JobFailed, Look, Standing, run_at_once
 from ditr.runner.run import RunOutcome
@@ -27,21 +28,29 @@ from ditr.spec.registry import Registry
 
 REGISTRY = Registry()
 WORK = """
-import json, os, signal, sys, time
+import fcntl, json, os, signal, socket, sys, time
 from pathlib import Path
 job = json.load(sys.stdin)
 folder, seed = Path(job["folder"]), job["seed"]
 state = {"run_key": job["key"], "spec_hash": job["spec_hash"], "name": "n", "variant": job["variant"], "seed": seed,
-         "started_at": "2026-01-01T00:00:00+00:00", "pid": os.getpid()}
+         "started_at": "2026-01-01T00:00:00+00:00", "pid": os.getpid(), "host": socket.gethostname()}
 folder.mkdir(exist_ok=True)
+(folder.parent / ".locks").mkdir(exist_ok=True)
+lock = (folder.parent / ".locks" / f"{job['key']}.lock").open("w")
+fcntl.flock(lock, fcntl.LOCK_EX)
 def leave(how, error=None):
     (folder / "state.json").write_text(json.dumps(state | {"state": how, "error": error}))
+def session(how):
+    with file.open("a") as said: said.write(f"{number} {how}\\n")
 def stop(*_):
-    leave("interrupted"); sys.exit(0)
+    session("stopped"); leave("interrupted"); sys.exit(0)
+file = folder / "sessions.txt"
+number = len(file.read_text().splitlines()) if file.exists() else 0
 if seed == 99: time.sleep(30)
 signal.signal(signal.SIGINT, stop)
+signal.signal(signal.SIGUSR2, stop)
 leave("running")
-facts = {"gpu": os.environ["CUDA_VISIBLE_DEVICES"], "threads": os.environ["OMP_NUM_THREADS"], "began": time.time(),
+facts = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "threads": os.environ["OMP_NUM_THREADS"], "began": time.time(),
          "device": job["spec"]["execution"]["device"], "workers": job["spec"]["execution"]["workers"]}
 print("seed", seed, "says hello")
 if seed == 1: sys.exit("seed 1 has no luck")
@@ -49,7 +58,8 @@ if seed == 2: os.kill(os.getpid(), signal.SIGKILL)
 if seed in (10, 11):
     (folder / "log.txt").write_text("line of the log\\n" * 20 + "ZeroDivisionError: in the middle\\n")
     leave("failed", "in the middle"); sys.exit(seed - 9)
-time.sleep(30 if seed >= 90 else 0.3)
+time.sleep(30 if seed >= 90 else 6 if seed >= 80 and number == 0 else 0.3)
+session("finished")
 (folder / "facts.json").write_text(json.dumps(facts | {"ended": time.time()}))
 leave("finished")
 """
@@ -59,7 +69,7 @@ leave("finished")
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "job.py"
     script.write_text(WORK)
-    monkeypatch.setattr(queue, "JOB", (sys.executable, str(script)))
+    monkeypatch.setattr(process, "PYTHON", (sys.executable, str(script)))
 
 
 def planned(runs: Path, *seeds: int) -> tuple[PlannedRun, ...]:
@@ -68,7 +78,13 @@ def planned(runs: Path, *seeds: int) -> tuple[PlannedRun, ...]:
 
 
 def run(runs: tuple[PlannedRun, ...], *, slots: list[Slot], stop: StopSignal, look: Look) -> tuple[RunOutcome, ...]:
-    return run_at_once(runs, slots=slots, teller=Teller((), say=print), stop=stop, look=look)
+    return run_at_once(
+        runs,
+        launcher=LocalLauncher(slots, runs=runs[0].folder.path.parent),
+        teller=Teller((), say=print),
+        stop=stop,
+        look=look,
+    )
 
 
 def silent(_: Standing) -> None:
@@ -125,7 +141,7 @@ def test_a_failed_run_is_told_with_the_end_of_its_log_and_a_mistake_as_the_messa
 def test_each_gpu_has_one_job_at_a_time_and_the_cores_are_shared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue.os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     seeds = (3, 4, 5, 6)
     with StopSignal() as stop:
         run(planned(tmp_path, *seeds), slots=[Slot("0"), Slot("3")], stop=stop, look=silent)
@@ -195,18 +211,18 @@ def test_who_insists_ends_all_jobs_at_once(tmp_path: Path) -> None:
 def test_jobs_of_a_killed_parent_go_on_to_their_end(tmp_path: Path) -> None:
     parent = f"""
 from pathlib import Path
-from ditr.runner import queue
+from ditr.runner.launchers import process
 from ditr.runner.slots import Slot
 from ditr.runner.stop import StopSignal
 from tests.runner.test_queue import planned, run, silent
-queue.JOB = {queue.JOB!r}
+process.PYTHON = {process.PYTHON!r}
 with StopSignal() as stop:
     run(planned(Path({str(tmp_path)!r}), 0, 3), slots=[Slot(None)] * 2, stop=stop, look=silent)
 """
-    process = subprocess.Popen([sys.executable, "-c", parent], cwd=project_dir())
+    shell = subprocess.Popen([sys.executable, "-c", parent], cwd=project_dir())
     wait_for(tmp_path, "*/state.json", count=2)
-    process.kill()
-    process.wait()
+    shell.kill()
+    shell.wait()
     wait_for(tmp_path, "*/facts.json", count=2)
     until = time.monotonic() + 20
     while any(run.runs for run in planned(tmp_path, 0, 3)) and time.monotonic() < until:

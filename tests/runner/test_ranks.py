@@ -16,8 +16,8 @@ from ditr.paths import project_dir
 
 START = """
 import sys
-from ditr.runner import queue
-queue.JOB = (sys.executable, "-c", {work!r})
+from ditr.runner.launchers import process
+process.JOB = ("-c", {work!r})
 from ditr.cli import ranks
 sys.exit(ranks.main())
 """

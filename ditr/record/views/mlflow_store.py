@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from ditr.errors import Code, DitrError, in_short
 from ditr.files import replacing, write_text
+from ditr.filesystems import require_own_disk
 from ditr.machine_errors import causes
 from ditr.paths import tracking_uri
 
@@ -99,6 +100,7 @@ class LocalStore:
 
     def require_usable(self) -> None:
         """Makes it where there is none. MLflow itself would try for minutes what cannot be opened."""
+        self._require_own_disk()
         if not self.exists():
             self._make()
         with self._explaining(), closing(sqlite3.connect(self.path, timeout=_LOCKED_S)) as connection:
@@ -115,8 +117,14 @@ class LocalStore:
         shutil.rmtree(self._files / run_id, ignore_errors=True)
 
     def clear(self) -> None:
+        self._require_own_disk()
         self._make()
         shutil.rmtree(self._files, ignore_errors=True)
+
+    def _require_own_disk(self) -> None:
+        """(docs/reference/clusters.md, SQLite on shared disks)."""
+        fix = 'Name a server, [tracking] mlflow = "http://HOST:PORT" in ditr.toml or MLFLOW_TRACKING_URI.'
+        require_own_disk(self.path, what="SQLite damages itself on a disk that machines share", fix=fix)
 
     def _make(self) -> None:
         """An empty store in place of whatever is there; a process killed meanwhile leaves none half made. For who holds
