@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from ditr.cli.options import Overrides
 from ditr.cli.spec_files import SpecFiles
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
+from ditr.cli.until_decided import run_until_decided
 from ditr.driver import hidden_gpu_here
 from ditr.errors import Code, DitrError, ExitCode
 from ditr.paths import runs_dir
@@ -29,6 +31,7 @@ from ditr.runner.run import RunOutcome, run_all
 from ditr.runner.slots import Slot, gpus_of_each, require_fit, slots_of
 from ditr.runner.stop import StopSignal
 from ditr.spec.identity import fusion_parts, shown_variant
+from ditr.spec.load import LoadedSpec
 from ditr.spec.numbers import MOST_PROCESSES
 from ditr.spec.registry import Registry
 
@@ -65,6 +68,17 @@ def run(
         str | None,
         typer.Option(help="A run at a time on each of these GPUs: 0,1. One that is named twice takes two: 0,0,1."),
     ] = None,
+    until_decided: Annotated[
+        bool,
+        typer.Option(
+            "--until-decided",
+            help="Add seeds to both arms of a difference in AP50, two at a time, until it is decided or there are "
+            "--max-seeds; p accounts for all looks.",
+        ),
+    ] = False,
+    max_seeds: Annotated[
+        int | None, typer.Option(help="Most seeds of an arm with --until-decided: short for --set max_seeds=N.")
+    ] = None,
 ) -> None:
     """Train and evaluate specs: what is missing is made, what is finished is skipped, what was stopped goes on.
 
@@ -73,24 +87,58 @@ def run(
     the others alone and is reported with the end of its log. A run takes as many GPUs as its execution.gpus says; under
     torchrun, one on each rank.
     """
+    sets = [*(overrides or ()), *([] if max_seeds is None else [f"max_seeds={max_seeds}"])]
     with join() as ranks:
         if ranks.leads:
-            raise typer.Exit(_lead(specs, overrides or [], force=force, jobs=jobs, gpus=gpus, ranks=ranks))
+            lead = partial(_lead, force=force, jobs=jobs, gpus=gpus, until_decided=until_decided, ranks=ranks)
+            raise typer.Exit(lead(specs, sets))
         with StopSignal() as stop:
             follow_ranks(stop, ranks)
 
 
 def _lead(
-    specs: list[Path], overrides: list[str], *, force: bool, jobs: int | None, gpus: str | None, ranks: Ranks
+    specs: list[Path],
+    overrides: list[str],
+    *,
+    force: bool,
+    jobs: int | None,
+    gpus: str | None,
+    until_decided: bool,
+    ranks: Ranks,
 ) -> ExitCode:
     registry = Registry()
-    command = _command(specs, overrides=overrides, jobs=jobs, gpus=gpus)
+    command = _command(specs, overrides=overrides, jobs=jobs, gpus=gpus, until_decided=until_decided)
     loaded = load_specs(specs, registry=registry, overrides=overrides)
     each = 1 if jobs is not None or ranks.count > 1 else gpus_of_each(loaded)
     slots = slots_of(jobs=jobs, gpus=gpus, each=each)
     if slots and ranks.count > 1:
         what, fix = "--jobs and --gpus start processes, and so does torchrun", "Leave the option out."
         raise DitrError(what, code=Code.ENVIRONMENT, where="ditr run", fix=fix)
+    work = partial(_work, registry=registry, slots=slots, force=force, ranks=ranks)
+    if until_decided:
+        _require_goes_on(force=force, ranks=ranks)
+        outcomes = run_until_decided(loaded, work=work)
+    else:
+        outcomes = work(loaded)
+    typer.echo(_result_table(outcomes), nl=False)
+    typer.echo(_troubles(outcomes, command), err=True, nl=False)
+    return _exit_code(outcomes)
+
+
+def _require_goes_on(*, force: bool, ranks: Ranks) -> None:
+    """Raises DitrError where one look cannot follow another."""
+    if force:
+        what = "--force runs finished seeds again, --until-decided goes on from them"
+        raise DitrError(what, code=Code.RUN, where="ditr run", fix="Give one of them.")
+    if ranks.count > 1:
+        what, fix = "--until-decided plans anew after each look, and torchrun's ranks end with the first", "Use --gpus."
+        raise DitrError(what, code=Code.ENVIRONMENT, where="ditr run", fix=fix)
+
+
+def _work(
+    loaded: Sequence[LoadedSpec], *, registry: Registry, slots: Sequence[Slot], force: bool, ranks: Ranks
+) -> tuple[RunOutcome, ...]:
+    """Plans and runs each seed of some specs."""
     device = slots[0].device if slots else None
     planned = plan(loaded, registry=registry, runs=runs_dir(), force=force, device=device)
     require_fit(planned, slots=slots)
@@ -103,9 +151,7 @@ def _lead(
     outcomes = _run_at_once(planned, slots=slots) if slots else _run(planned, registry=registry, ranks=ranks)
     if any(run.runs for run in planned):
         typer.echo()
-    typer.echo(_result_table(outcomes), nl=False)
-    typer.echo(_troubles(outcomes, command), err=True, nl=False)
-    return _exit_code(outcomes)
+    return outcomes
 
 
 def _beside_a_gpu() -> str:
@@ -116,11 +162,14 @@ def _beside_a_gpu() -> str:
     return f"BEWARE: these runs are computed on the CPU, many times slower: {hidden.what}\n  fix: {hidden.fix}\n\n"
 
 
-def _command(specs: Sequence[Path], *, overrides: Sequence[str], jobs: int | None, gpus: str | None) -> str:
+def _command(
+    specs: Sequence[Path], *, overrides: Sequence[str], jobs: int | None, gpus: str | None, until_decided: bool
+) -> str:
     """What goes on with what this command began, ready to be typed."""
     places = [f"--{name}={value}" for name, value in (("jobs", jobs), ("gpus", gpus)) if value is not None]
     sets = [part for override in overrides for part in ("--set", override)]
-    return shlex.join(["ditr", "run", *map(str, specs), *sets, *places])
+    until = ["--until-decided"] if until_decided else []
+    return shlex.join(["ditr", "run", *map(str, specs), *sets, *places, *until])
 
 
 def _run(planned: Sequence[PlannedRun], *, registry: Registry, ranks: Ranks) -> tuple[RunOutcome, ...]:
