@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from ditr.cli.options import Overrides
 from ditr.cli.spec_files import SpecFiles
 from ditr.cli.specs import load_specs
 from ditr.cli.tables import text_table
+from ditr.cli.until_decided import run_until_decided
 from ditr.driver import hidden_gpu_here
 from ditr.errors import Code, DitrError, ExitCode
 from ditr.paths import runs_dir
@@ -81,6 +83,17 @@ def run(
             show_default=False,
         ),
     ] = None,
+    until_decided: Annotated[
+        bool,
+        typer.Option(
+            "--until-decided",
+            help="Add seeds to both arms of a difference in AP50, two at a time, until it is decided or there are "
+            "--max-seeds; p accounts for all looks.",
+        ),
+    ] = False,
+    max_seeds: Annotated[
+        int | None, typer.Option(help="Most seeds of an arm with --until-decided: short for --set max_seeds=N.")
+    ] = None,
 ) -> None:
     """Train and evaluate specs: what is missing is made, what is finished is skipped, what was stopped goes on.
 
@@ -90,9 +103,11 @@ def run(
     torchrun, one on each rank. With --on a cluster runs them; on Slurm they go on when this command ends, and
     `ditr ls`, `ditr logs` and `ditr stop` are for them too.
     """
+    sets = [*(overrides or ()), *([] if max_seeds is None else [f"max_seeds={max_seeds}"])]
     with join() as ranks:
         if ranks.leads:
-            raise typer.Exit(_lead(specs, overrides or [], force=force, jobs=jobs, gpus=gpus, on=on, ranks=ranks))
+            lead = partial(_lead, force=force, jobs=jobs, gpus=gpus, on=on, until_decided=until_decided, ranks=ranks)
+            raise typer.Exit(lead(specs, sets))
         with StopSignal() as stop:
             follow_ranks(stop, ranks)
 
@@ -105,13 +120,45 @@ def _lead(
     jobs: int | None,
     gpus: str | None,
     on: str | None,
+    until_decided: bool,
     ranks: Ranks,
 ) -> ExitCode:
     registry = Registry()
-    command = _command(specs, overrides=overrides, jobs=jobs, gpus=gpus, on=on)
+    command = _command(specs, overrides=overrides, jobs=jobs, gpus=gpus, on=on, until_decided=until_decided)
     loaded = load_specs(specs, registry=registry, overrides=overrides)
     profile = None if on is None else profile_called(on)
     slots = _slots(loaded, jobs=jobs, gpus=gpus, profile=profile, ranks=ranks)
+    work = partial(_work, registry=registry, slots=slots, profile=profile, force=force, ranks=ranks)
+    if until_decided:
+        _require_goes_on(force=force, ranks=ranks)
+        outcomes = run_until_decided(loaded, work=work)
+    else:
+        outcomes = work(loaded)
+    typer.echo(_result_table(outcomes), nl=False)
+    typer.echo(_troubles(outcomes, command), err=True, nl=False)
+    return _exit_code(outcomes)
+
+
+def _require_goes_on(*, force: bool, ranks: Ranks) -> None:
+    """Raises DitrError where one look cannot follow another."""
+    if force:
+        what = "--force runs finished seeds again, --until-decided goes on from them"
+        raise DitrError(what, code=Code.RUN, where="ditr run", fix="Give one of them.")
+    if ranks.count > 1:
+        what, fix = "--until-decided plans anew after each look, and torchrun's ranks end with the first", "Use --gpus."
+        raise DitrError(what, code=Code.ENVIRONMENT, where="ditr run", fix=fix)
+
+
+def _work(
+    loaded: Sequence[LoadedSpec],
+    *,
+    registry: Registry,
+    slots: Sequence[Slot],
+    profile: Profile | None,
+    force: bool,
+    ranks: Ranks,
+) -> tuple[RunOutcome, ...]:
+    """Plans and runs each seed of some specs."""
     planned = plan(
         loaded,
         registry=registry,
@@ -139,9 +186,7 @@ def _lead(
         outcomes = _run(planned, registry=registry, ranks=ranks)
     if any(run.runs for run in planned):
         typer.echo()
-    typer.echo(_result_table(outcomes), nl=False)
-    typer.echo(_troubles(outcomes, command), err=True, nl=False)
-    return _exit_code(outcomes)
+    return outcomes
 
 
 def _slots(
@@ -167,13 +212,20 @@ def _beside_a_gpu() -> str:
 
 
 def _command(
-    specs: Sequence[Path], *, overrides: Sequence[str], jobs: int | None, gpus: str | None, on: str | None
+    specs: Sequence[Path],
+    *,
+    overrides: Sequence[str],
+    jobs: int | None,
+    gpus: str | None,
+    on: str | None,
+    until_decided: bool,
 ) -> str:
     """What goes on with what this command began, ready to be typed."""
     given = (("jobs", jobs), ("gpus", gpus), ("on", on))
     places = [f"--{name}={value}" for name, value in given if value is not None]
     sets = [part for override in overrides for part in ("--set", override)]
-    return shlex.join(["ditr", "run", *map(str, specs), *sets, *places])
+    until = ["--until-decided"] if until_decided else []
+    return shlex.join(["ditr", "run", *map(str, specs), *sets, *places, *until])
 
 
 def _run(planned: Sequence[PlannedRun], *, registry: Registry, ranks: Ranks) -> tuple[RunOutcome, ...]:

@@ -8,7 +8,7 @@ choices.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -45,6 +45,12 @@ class Scored:
     def scenes(self) -> tuple[str, ...]:
         """Names of the S scenes, sorted."""
         return tuple(sorted({scene_of(frame_id) for frame_id in self.tables[0].frame_ids}))
+
+    def first(self, seeds: int) -> Scored:
+        """Its first seeds, with what was drawn of them before."""
+        part = replace(self, tables=self.tables[:seeds])
+        part._resampled.update({key: found[:seeds] for key, found in self._resampled.items()})
+        return part
 
     def values(self, metric: Metric) -> np.ndarray:
         """(seeds,) AP of each, every scene once; NaN without ground truth that counts."""

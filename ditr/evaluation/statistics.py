@@ -17,8 +17,12 @@ from scipy import stats
 from ditr.evaluation.resampling import Metric, Scored, require_same_frames
 from ditr.seeds import derive_seed
 
+ALPHA = 0.05
+"""Chance with which a difference is found where there is none."""
 POWER = 0.8
 """Chance with which the minimum detectable effect is found."""
+FEWEST_SEEDS = 3
+"""Below it nothing is decided: the spread of trainings is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,32 @@ class Spread:
     @property
     def n(self) -> int:
         return len(self.values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingVariances:
+    """Variances of an arm's AP, from one training to another."""
+
+    in_scenes: float
+    """That each does well on other scenes: of an AP over S scenes it is one S-th of this."""
+    in_all: float
+    """Over all scenes there could be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variances:
+    """What makes a difference unsure, for any number of scenes and of seeds."""
+
+    gains: float
+    """Between scenes, of what one arm's trainings together gain over the other's."""
+    arms: tuple[TrainingVariances | None, TrainingVariances | None]
+    """None for one seed."""
+
+    def parts(self, *, scenes: int, seeds: int) -> list[tuple[float, int]]:
+        """Variance and degrees of freedom of the scenes' part and of each arm's seeds', with so many of both."""
+        known = [arm for arm in self.arms if arm]
+        of_scenes = max(0.0, self.gains) + sum(max(0.0, arm.in_scenes) for arm in known) / seeds
+        return [(of_scenes / scenes, scenes - 1), *((arm.in_all / seeds, seeds - 1) for arm in known)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +90,7 @@ class Difference:
     """Of the first and of the second arm."""
     resamples: int
     """Draws of scenes in which both arms have an AP."""
+    variances: Variances
 
 
 def spread(arm: Scored, *, metric: Metric) -> Spread:
@@ -79,7 +110,7 @@ def difference(
     metric: Metric,
     resamples: int = 1000,
     seed: int = 0,
-    confidence: float = 0.95,
+    confidence: float = 1 - ALPHA,
 ) -> Difference:
     """The second arm against the first on the same frames.
 
@@ -99,13 +130,12 @@ def difference(
     kept = np.isfinite(one).all(axis=0) & np.isfinite(other).all(axis=0)
     kept[0] = False
     one, other = one[:, kept], other[:, kept]
-    unbias = scenes / (scenes - 1) if scenes > 1 else np.nan  # a draw of S of S scenes varies a little too little
-    of_scenes = _variance(other.mean(axis=0) - one.mean(axis=0)) * unbias
+    of_scenes = _variance(other.mean(axis=0) - one.mean(axis=0)) * _unbias(scenes)
     value = float(now[1].mean() - now[0].mean())
-    of_seeds = [_of_seeds(values, drawn, unbias) for values, drawn in zip(now, (one, other), strict=True)]
-    known = [part for part in of_seeds if part is not None]
-    dofs = [scenes - 1, *(len(values) - 1 for values, part in zip(now, of_seeds, strict=True) if part is not None)]
-    se, dof = _together([of_scenes, *known], dofs)
+    arms = (_of_training(now[0], one, scenes), _of_training(now[1], other, scenes))
+    counts = (len(now[0]), len(now[1]))
+    known = [(arm.in_all / n, n - 1) for arm, n in zip(arms, counts, strict=True) if arm]
+    se, dof = combined([(of_scenes, scenes - 1), *known])
     margin = float(stats.t.ppf(0.5 + confidence / 2, dof)) * se
     return Difference(
         value=value,
@@ -114,12 +144,16 @@ def difference(
         p=_p(value, se=se, dof=dof),
         se=se,
         se_scenes=float(np.sqrt(of_scenes)),
-        se_seeds=float(np.sqrt(sum(known))) if None not in of_seeds else None,
+        se_seeds=float(np.sqrt(sum(variance for variance, _ in known))) if all(arms) else None,
         dof=dof,
         minimum_detectable=margin + float(stats.t.ppf(POWER, dof)) * se,
         num_scenes=scenes,
-        num_seeds=(len(first.tables), len(second.tables)),
+        num_seeds=counts,
         resamples=int(kept.sum()),
+        variances=Variances(
+            gains=scenes * of_scenes - sum(arm.in_scenes / n for arm, n in zip(arms, counts, strict=True) if arm),
+            arms=arms,
+        ),
     )
 
 
@@ -149,8 +183,15 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(corrected)
 
 
-def _of_seeds(values: np.ndarray, drawn: np.ndarray, unbias: float) -> float | None:
-    """Variance of an arm's mean that its seeds cause; None for one seed.
+def combined(parts: Sequence[tuple[float, int]]) -> tuple[float, float]:
+    """Standard error and degrees of freedom of a sum of independent parts: the variance and the degrees of each."""
+    total = float(sum(variance for variance, _ in parts))
+    each = sum(variance**2 / dof for variance, dof in parts if variance > 0)
+    return float(np.sqrt(total)), total**2 / each if each else float(max(dof for _, dof in parts))
+
+
+def _of_training(values: np.ndarray, drawn: np.ndarray, scenes: int) -> TrainingVariances | None:
+    """None for one seed.
 
     The spread of seeds holds that each model does well on other scenes, and so does the bootstrap: a single seed varies
     more over draws of scenes than the mean of n, and n / (n - 1) times that excess is what they share.
@@ -158,15 +199,14 @@ def _of_seeds(values: np.ndarray, drawn: np.ndarray, unbias: float) -> float | N
     n = len(values)
     if n < 2:
         return None
-    excess = (np.mean([_variance(row) for row in drawn]) - _variance(drawn.mean(axis=0))) * unbias
-    return float(max(0.0, values.var(ddof=1) - excess * n / (n - 1)) / n)
+    excess = (np.mean([_variance(row) for row in drawn]) - _variance(drawn.mean(axis=0))) * _unbias(scenes)
+    of_scenes = float(excess * n / (n - 1))
+    return TrainingVariances(in_scenes=scenes * of_scenes, in_all=max(0.0, float(values.var(ddof=1)) - of_scenes))
 
 
-def _together(variances: Sequence[float], dofs: Sequence[int]) -> tuple[float, float]:
-    """Standard error and degrees of freedom of a sum of independent parts."""
-    total = float(sum(variances))
-    parts = sum(variance**2 / dof for variance, dof in zip(variances, dofs, strict=True) if variance > 0)
-    return float(np.sqrt(total)), total**2 / parts if parts else float(max(dofs))
+def _unbias(scenes: int) -> float:
+    """A draw of S of S scenes varies a little too little."""
+    return scenes / (scenes - 1) if scenes > 1 else math.nan
 
 
 def _p(value: float, *, se: float, dof: float) -> float:

@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ditr.evaluation.resampling import Metric
-from ditr.evaluation.statistics import Difference
+from ditr.evaluation.statistics import ALPHA, FEWEST_SEEDS, Difference
 from ditr.record.metrics import LABELS
 from ditr.report.contrast import Contrast
 from ditr.report.roles import IN_WORDS, Role
 
 Verdict = Literal["yes", "no", "not decided"]
-ALPHA = 0.05
-FEWEST_SEEDS = 3
-"""Below it nothing is decided: the spread of trainings is not known."""
 UNKNOWN = "unknown"
 QUESTIONS = (
     "Does fusing 2D features beat 3D only?",

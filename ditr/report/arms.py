@@ -74,6 +74,11 @@ class Arm:
         return tuple(run.table for run in self.runs)
 
     @property
+    def max_seeds(self) -> tuple[int, ...]:
+        """What its runs say of how many seeds may be added while one looks at them; one number, if any."""
+        return tuple(dict.fromkeys(run.spec.max_seeds for run in self.runs if run.spec.max_seeds is not None))
+
+    @property
     def missing_seeds(self) -> tuple[int, ...]:
         """Those of its spec that have no finished run."""
         return tuple(seed for seed in self.spec.seeds if seed not in self.seeds)

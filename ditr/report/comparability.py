@@ -49,7 +49,7 @@ def caveats(arms: Sequence[Arm], *, allow: Sequence[str]) -> tuple[str, ...]:
     ------
     DitrError: something else differs, or ``allow`` names what does not.
     """
-    found = [*_in_specs(arms), *_in_features(arms), *_in_facts(arms)]
+    found = [*_in_specs(arms), *_in_features(arms), *_in_facts(arms), *_in_looks(arms)]
     refused = [unequal for unequal in found if not any(_covers(name, unequal.field) for name in allow)]
     if refused:
         options = " ".join(f"--allow {unequal.field}" for unequal in refused)
@@ -134,6 +134,13 @@ def _in_facts(arms: Sequence[Arm]) -> Iterator[Inequality]:
             unlike = [pair for pairs in each if len({value for _, value in pairs}) > 1 for pair in pairs]
             if unlike:
                 yield _unequal(field, unlike)
+
+
+def _in_looks(arms: Sequence[Arm]) -> Iterator[Inequality]:
+    """Looks that were planned up to different numbers of seeds: p accounts for one plan."""
+    unequal = _unequal("max_seeds", [(arm, most) for arm in arms for most in arm.max_seeds])
+    if len(unequal.values) > 1:
+        yield unequal
 
 
 def _unequal(field: str, values: Sequence[tuple[Arm, Any]]) -> Inequality:

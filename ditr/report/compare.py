@@ -8,10 +8,11 @@ from itertools import product
 from statistics import fmean
 from typing import get_args
 
+from ditr.evaluation.looks import Look, difference_by_looks
 from ditr.evaluation.resampling import Metric, Scored
-from ditr.evaluation.statistics import Spread, difference, holm, permutation_p, spread
+from ditr.evaluation.statistics import FEWEST_SEEDS, Difference, Spread, difference, holm, permutation_p, spread
 from ditr.record.metrics import COSTS
-from ditr.report.answers import FEWEST_SEEDS, Answer, answers
+from ditr.report.answers import Answer, answers
 from ditr.report.arms import Arm, Arms
 from ditr.report.comparability import caveats
 from ditr.report.contrast import Contrast
@@ -70,29 +71,42 @@ def compare(arms: Arms, *, metric: Metric, allow: Sequence[str] = (), resamples:
     DitrError: there are none, they differ in something else, or were not evaluated on the same frames.
     """
     arms.require_some()
-    said = (*caveats(arms.found, allow=allow), *_gaps(arms.found), *arms.left_out)
+    unlike = caveats(arms.found, allow=allow)
     scored = {arm.label: Scored(arm.tables, esam_compat=arm.spec.esam_compat) for arm in arms.found}
     summaries = tuple(_summary(arm, scored[arm.label]) for arm in arms.found)
     pairs = _pairs(summaries)
-    found = [difference(scored[one], scored[other], metric=metric, resamples=resamples) for one, other in pairs]
-    corrected = holm([each.p for each in found])
+    most = {arm.label: arm.max_seeds for arm in arms.found}
+    found = [
+        _difference(scored[one], scored[other], metric, max_seeds=(*most[one], *most[other]), resamples=resamples)
+        for one, other in pairs
+    ]
+    corrected = holm([each.p for each, _ in found])
     contrasts = tuple(
         Contrast(
             label=other,
             reference=one,
             difference=each,
             p_holm=p,
+            look=look,
             permutation_p=permutation_p(scored[one], scored[other], metric=metric, resamples=resamples),
         )
-        for (one, other), each, p in zip(pairs, found, corrected, strict=True)
+        for (one, other), (each, look), p in zip(pairs, found, corrected, strict=True)
     )
     return Comparison(
         metric=metric,
         arms=summaries,
         contrasts=contrasts,
         answers=answers(contrasts, roles={one.arm.label: one.role for one in summaries}, metric=metric),
-        caveats=said,
+        caveats=(*unlike, *_looks(contrasts), *_gaps(arms.found), *arms.left_out),
     )
+
+
+def _difference(
+    first: Scored, second: Scored, metric: Metric, *, max_seeds: Sequence[int], resamples: int
+) -> tuple[Difference, Look | None]:
+    if not max_seeds:
+        return difference(first, second, metric=metric, resamples=resamples), None
+    return difference_by_looks(first, second, metric=metric, max_seeds=max(max_seeds), resamples=resamples)
 
 
 def _summary(arm: Arm, scored: Scored) -> ArmSummary:
@@ -123,6 +137,16 @@ def _pairs(summaries: Sequence[ArmSummary]) -> list[tuple[str, str]]:
 def _reference(summaries: Sequence[ArmSummary]) -> ArmSummary:
     """The first 3D-only arm; without one the first arm stands in its place."""
     return next((summary for summary in summaries if summary.role == "3d_only"), summaries[0])
+
+
+def _looks(contrasts: Sequence[Contrast]) -> list[str]:
+    """How often contrasts have been looked at whose arms get seeds until they are decided."""
+    return [
+        f"{contrast.label} - {contrast.reference}: look {look.number} of {look.of}, at {look.seeds} seeds each;"
+        " p and the interval account for the looks."
+        for contrast in contrasts
+        if (look := contrast.look)
+    ]
 
 
 def _gaps(arms: Sequence[Arm]) -> list[str]:

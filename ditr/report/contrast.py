@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ditr.evaluation.looks import Look
 from ditr.evaluation.statistics import Difference
 
 
@@ -20,3 +21,5 @@ class Contrast:
     """The difference's p, corrected for all contrasts of the comparison."""
     permutation_p: float
     """Of exchanging the two arms' outcomes scene by scene."""
+    look: Look | None = None
+    """The last look at it, for which p and the interval account with those before; None where seeds are not added."""

@@ -16,7 +16,7 @@ from ditr.spec.registry import Registry
 
 Variant = Literal["baseline", "bifusion", "fpn_inject", "custom"]
 
-CHANGES_NO_NUMBER = {"name", "description", "tags", "checks", "tracking", "seeds"}
+CHANGES_NO_NUMBER = {"name", "description", "tags", "checks", "tracking", "seeds", "max_seeds"}
 """Fields of a spec that no number of a run depends on."""
 PLACES = {name: ExecutionSpec.model_fields[name].default for name in ("device", "gpus", "workers")}
 """Those of ``execution``, with their defaults."""
@@ -46,8 +46,8 @@ def identity(spec: Spec, *, registry: Registry) -> dict[str, Any]:
     """The part of the spec that decides its numbers, with registry names replaced by what the entries say, and with
     the code of fusion parts that are not built in.
 
-    Left out: name, description, tags, checks, tracking, seeds; device, gpus and workers of execution; features if no
-    fusion reads them; of entries what is said to readers only.
+    Left out: name, description, tags, checks, tracking, seeds, max_seeds; device, gpus and workers of execution;
+    features if no fusion reads them; of entries what is said to readers only.
 
     A run has the identity of a spec that names its engine: ``auto`` is another one, which is of no run, for what it
     comes to is the machine's matter.

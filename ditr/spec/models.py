@@ -22,6 +22,7 @@ from ditr.spec.numbers import (
     Processes,
     Rate,
     Seed,
+    SeedCount,
     Size,
     Spacing,
     Spread,
@@ -325,6 +326,9 @@ class Spec(Part):
     rather than after it, and AP averages nine thresholds, 0.50 to 0.90, not ten."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)] = (0,)
     """One run each."""
+    max_seeds: SeedCount | None = None
+    """Most seeds that `ditr run --until-decided` may come to, looking at the comparison every two of them. Every
+    comparison of these runs accounts for the looks, so it is set before the first and then stays."""
     checks: ChecksSpec = ChecksSpec()
     tracking: TrackingSpec = TrackingSpec()
     execution: ExecutionSpec = ExecutionSpec()

@@ -20,6 +20,8 @@ MOST_CLASS_ID = 65_535
 MOST_PROCESSES = 1_024
 
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
+SeedCount = Annotated[int, Field(ge=3, le=1_000)]
+"""Below three seeds no comparison decides anything."""
 Count = Annotated[int, Field(gt=0, le=MOST)]
 """Of what there is at least one."""
 Amount = Annotated[int, Field(ge=0, le=MOST)]

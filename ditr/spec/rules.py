@@ -123,6 +123,11 @@ def seeds_are_unique(seeds: tuple[int, ...]) -> Iterator[Finding]:
     yield from repeated(seeds, ("seeds",))
 
 
+def seeds_fit_their_limit(seeds: tuple[int, ...], max_seeds: int | None) -> Iterator[Finding]:
+    if max_seeds is not None and max_seeds < len(seeds):
+        yield Finding(("max_seeds",), f"is {max_seeds}, and there are {len(seeds)} seeds", (("seeds",),))
+
+
 def tags_are_unique(tags: tuple[str, ...]) -> Iterator[Finding]:
     yield from repeated(tags, ("tags",))
 
@@ -186,6 +191,7 @@ RULES: tuple[Callable[..., Iterator[Finding]], ...] = (
     scales_are_unique,
     skip_has_a_decoder_stride,
     seeds_are_unique,
+    seeds_fit_their_limit,
     tags_are_unique,
     ranges_ascend,
     decay_goes_down,

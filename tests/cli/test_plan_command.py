@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from ditr.cli import plan as command
 from ditr.cli.main import app
 from ditr.data.dataset import Dataset
+from ditr.errors import DitrError
 from ditr.paths import project_dir, runs_dir
 from ditr.runner.probe import Probe
 from ditr.spec.models import Spec
@@ -40,6 +41,8 @@ def test_a_plan_word_for_word(tiny_dataset: Dataset, probed: list[str]) -> None:
     assert done.output == GOLDEN.read_text()
     assert probed == ["baseline", "bifusion"]
     assert not runs_dir().exists(), "nothing is made"
+    # 3 steps of 1500 ms, for which loaders keep up, and 2 frames of 100 ms evaluated twice; 4 maps of 500 ms
+    assert f"take {(4 * (3 * 1.5 + 2 * 0.2) + 4 * 0.5) / 3600:.3g} CPU-hours" in done.output
 
 
 def test_what_is_not_known_is_said(tiny_dataset: Dataset, probed: list[str]) -> None:
@@ -50,3 +53,21 @@ def test_what_is_not_known_is_said(tiny_dataset: Dataset, probed: list[str]) -> 
     assert ["bifusion", "-", "-", "-", "-", "-", "-", "-"] in lines
     assert "where data are not on this machine or not made yet, what depends on them is not known (-)" in done.output
     assert probed == []
+
+
+def test_more_hours_than_the_budget_are_refused_with_what_takes_most(tiny_dataset: Dataset, probed: list[str]) -> None:
+    command = ["plan", *SPECS[:2], "--set", "seeds=[0, 1]", *TINY, "--budget"]
+    refused = CliRunner().invoke(app, [*command, "0.001h"]).exception
+    assert isinstance(refused, DitrError)
+    each = "0.00272 by 2 of baseline, 0.00272 by 2 of bifusion"
+    assert refused.what == f"4 runs take 0.006 CPU-hours, and 0.001 are allowed; most of it: {each}"
+    assert CliRunner().invoke(app, [*command, "0.01h"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("budget", "what"), [("40", "'40' is no number of hours"), ("40h", "cannot be measured here: bifusion")]
+)
+def test_a_budget_that_cannot_be_held_is_refused(probed: list[str], budget: str, what: str) -> None:
+    refused = CliRunner().invoke(app, ["plan", SPECS[2], "--budget", budget]).exception
+    assert isinstance(refused, DitrError)
+    assert what in refused.what

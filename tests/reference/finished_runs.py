@@ -39,11 +39,11 @@ def make(runs: Path) -> Make:
     """Writes the finished runs of a committed spec, whose models find a share ``chance`` of the instances."""
     registry = Registry(project_dir() / "registry")
 
-    def write(file: str, *sets: str, chance: float = 0.5, seeds: int = 3, **facts: Any) -> None:
+    def write(file: str, *sets: str, chance: float = 0.5, seeds: int = 3, first: int = 0, **facts: Any) -> None:
         loaded = load_spec(project_dir() / "specs" / file, registry=registry, overrides=sets).spec
         spec = with_engine(loaded, possible_engines(loaded.execution)[0])
         digest = spec_hash(spec, registry=registry)
-        for seed in range(seeds):
+        for seed in range(first, first + seeds):
             key = run_key(digest, seed)
             folder = Record(runs / f"{spec.name}-s{seed}-{key}")
             folder.path.mkdir(parents=True)
