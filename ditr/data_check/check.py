@@ -194,7 +194,8 @@ class _Found:
 
 def _of_damage(frame_id: str, kind: str) -> str:
     what = "has other bytes than at the last check, and the same size and time: it is damaged, restore it"
-    return f"{frame_id}: its file of {kind} {what}"
+    own = "or touch it if that is how you made it"
+    return f"{frame_id}: its file of {kind} {what}, {own}"
 
 
 def _findings(dataset: Dataset, workers: int) -> Iterator[FrameFindings]:

@@ -310,3 +310,11 @@ def test_no_password_of_an_address_is_told(
 @pytest.mark.parametrize("password", ["a#b", "a/b", "a b", "a?b", "a@b"])
 def test_a_password_with_marks_of_addresses_is_not_told_either(password: str) -> None:
     assert mlflow_store.without_password(f"no: http://me:{password}@host:1/x?token=1 y") == "no: http://host:1/x y"
+
+
+@pytest.mark.parametrize("said", ["", "' or '", "\udcff", "0" * 31])
+def test_an_owner_that_is_none_marks_and_deletes_no_run(said: str, folder: Record) -> None:
+    runs = folder.path.parent
+    (runs / mlflow_store.OWNER_FILE).write_bytes(said.encode(errors="surrogateescape"))
+    with pytest.raises(StoreError, match="not what ditr wrote"):
+        mlflow_store.owned(mlflow_store.ServerStore(runs, "http://127.0.0.1:1"))

@@ -177,7 +177,11 @@ class ServerStore:
         """Made once for a folder of records, wherever that is moved to."""
         if not self._owner_file.is_file():
             write_text(self._owner_file, uuid.uuid4().hex + "\n")
-        return self._owner_file.read_text().strip()
+        found = self._owner_file.read_text(errors="replace").strip()
+        if not re.fullmatch("[0-9a-f]{32}", found):  # it stands in filters of what is deleted
+            fix = "Remove it, and the runs of these records on the server, which are told anew"
+            raise StoreError("is not what ditr wrote", code=Code.RUN, where=str(self._owner_file), fix=fix)
+        return found
 
     def exists(self) -> bool:
         return True
