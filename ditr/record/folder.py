@@ -117,6 +117,11 @@ class Record:
             raise unreadable(file, ValueError(f"{what} in {self.state_file.name}"))
         return file
 
+    def require_all_whole(self) -> None:
+        """``require_whole`` of every file that is read of the record; raises as it does."""
+        for file in self._read_files:
+            self.require_whole(file)
+
     @property
     def _read_files(self) -> tuple[Path, ...]:
         numbers = (self.result, self.metrics, self.frames, self.matches, self.instances, self.checks)

@@ -177,6 +177,8 @@ def _unknown(text: str, arms: Arms) -> DitrError:
 
 def _none_yet(runs: Path, left_out: Sequence[str]) -> DitrError:
     fix = "Run the specs first, such as: ditr run specs/*.yaml"
+    if left_out:
+        fix = "Restore what is damaged, or run it again with --force; upgrade ditr for what a newer one wrote."
     what = _with_left_out("there is no finished run yet", left_out)
     return DitrError(what, code=Code.RUN, where=str(runs), fix=fix)
 

@@ -88,6 +88,7 @@ def plan(
 
     Raises
     ------
+    UnreadableRecord: a finished run that would be skipped is damaged.
     DitrError: a finished run read a file that has changed since, or no engine can use the device.
     """
     planned: list[PlannedRun] = []
@@ -117,6 +118,7 @@ def _planned(
     other_name = folder.path.name != f"{loaded.spec.name}-s{seed}-{key}"
     status: Status = "same" if first else _status(folder, force=force)
     if status == "finished":
+        folder.require_all_whole()
         present.require_same(loaded.spec, folder)
     return PlannedRun(
         spec=loaded.spec,

@@ -11,7 +11,7 @@ from ditr.files import write_json
 from ditr.paths import project_dir
 from ditr.record import recording
 from ditr.record.folder import Record
-from ditr.record.state import State
+from ditr.record.state import State, UnreadableRecord
 from ditr.runner.plan import PlannedRun, plan
 from ditr.spec.load import LoadedSpec, load_spec
 from ditr.spec.registry import Registry
@@ -52,6 +52,17 @@ def test_what_was_done_decides_what_is_planned(tmp_path: Path, state: State, sta
     (run,) = plan([load("baseline")], registry=REGISTRY, runs=tmp_path, force=False)
     begin(run, state)
     assert planned([load("baseline")], tmp_path) == [("baseline-s0", status)]
+    assert planned([load("baseline")], tmp_path, force=True) == [("baseline-s0", "again")]
+
+
+def test_a_damaged_run_is_not_skipped_as_finished(tmp_path: Path) -> None:
+    (run,) = plan([load("baseline")], registry=REGISTRY, runs=tmp_path, force=False)
+    begin(run, "running")
+    write_json(run.folder.result, {"ap50": 0.5})
+    folder = begin(run, "finished")
+    write_json(folder.result, {"ap50": 0.6})
+    with pytest.raises(UnreadableRecord, match="does not fit its digest"):
+        planned([load("baseline")], tmp_path)
     assert planned([load("baseline")], tmp_path, force=True) == [("baseline-s0", "again")]
 
 
