@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1, le=10_000)]
 
@@ -49,6 +49,12 @@ class RayProfile(_Profile):
     launcher: Literal["ray"] = "ray"
     address: str | None = None
     """Of a running cluster; null takes that of RAY_ADDRESS or of this machine, or else starts one here."""
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> RayProfile:
+        if self.gpus > 1 and self.gpus % self.runs_a_job:
+            raise ValueError(f"Ray gives a run a part of one GPU or whole ones, not {self.gpus}/{self.runs_a_job}")
+        return self
 
 
 Profile = SlurmProfile | RayProfile

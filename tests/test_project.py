@@ -209,6 +209,7 @@ def test_profiles_are_read_by_their_launcher_and_a_wrong_one_is_told_by_its_fiel
         ("[profiles.ray]\nhours = 1\n", "profiles.ray.ray.hours"),
         ("[profiles.mine]\ngpus = 1\n", "profiles.mine"),
         ("profiles = 3\n", "profiles"),
+        ("[profiles.ray]\ngpus = 3\nruns_a_job = 2\n", "profiles.ray.ray"),
     ):
         file.write_text(text)
         with pytest.raises(DitrError, match=f" {re.escape(field)}: ") as caught:

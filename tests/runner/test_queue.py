@@ -43,6 +43,7 @@ def leave(how, error=None):
 def session(how):
     with file.open("a") as said: said.write(f"{number} {how}\\n")
 def stop(*_):
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     session("stopped"); leave("interrupted"); sys.exit(0)
 file = folder / "sessions.txt"
 number = len(file.read_text().splitlines()) if file.exists() else 0

@@ -48,16 +48,12 @@ class RayLauncher:
 
         Raises
         ------
-        DitrError: Ray is not installed, or there is no cluster at the address.
+        DitrError: Ray is not installed, there is no cluster at the address, or no node of it has what a run needs.
         """
         ray = _connected(self._profile)
-        share = self._profile.runs_a_job
-        attend = ray.remote(
-            num_cpus=self._profile.cpus / share,
-            num_gpus=self._profile.gpus / share,
-            memory=round(self._profile.memory_gb / share * 2**30) if self._profile.memory_gb else None,
-            max_retries=_LOST,
-        )(_attend)
+        gpus = self._profile.gpus / self._profile.runs_a_job
+        _require_node(ray.nodes(), cpus=self._cores, gpus=gpus)
+        attend = ray.remote(num_cpus=self._cores, num_gpus=gpus, memory=self._memory, max_retries=_LOST)(_attend)
         holder = self._held.enter_context(self._files.holding())
         for run in hand_over(runs, profile=self._profile, files=self._files):
             self._files.give(run, launcher="ray", holder=holder)
@@ -81,6 +77,8 @@ class RayLauncher:
 
     def abandon(self, *, at_once: bool) -> None:
         """Ray ends the tasks of a driver that leaves; the kernel asks their jobs to save then."""
+        if not self._tasks:
+            return
         import ray
 
         if not at_once:
@@ -89,13 +87,24 @@ class RayLauncher:
         ray.shutdown()
         self._held.close()
 
+    @property
+    def _cores(self) -> int:
+        """Of each run: Ray takes no part of a number beyond one."""
+        return max(1, self._profile.cpus // self._profile.runs_a_job)
+
+    @property
+    def _memory(self) -> int | None:
+        """Of each run, in bytes."""
+        wanted = self._profile.memory_gb
+        return None if wanted is None else round(wanted / self._profile.runs_a_job * 2**30)
+
     def _attendant(self, run: PlannedRun) -> Attendant:
         profile = self._profile
         return Attendant(
             texts=(job_text(run),),
             command=tuple(sys.argv[1:]),
             python=_python(profile),
-            cores=max(1, profile.cpus // profile.runs_a_job),
+            cores=self._cores,
             environment={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
         )
 
@@ -118,6 +127,15 @@ class RayLauncher:
         except ray.exceptions.RayError as error:
             return Ending(failure=f"Ray gave its task up: {error}")
         return self._files.ending(key) or Ending(interrupted=True)
+
+
+def _require_node(nodes: Sequence[Mapping[str, Any]], *, cpus: int, gpus: float) -> None:
+    """Ray would wait for one for ever."""
+    there = [(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0)) for node in nodes if node["Alive"]]
+    if not any(cpus <= its_cpus and gpus <= its_gpus for its_cpus, its_gpus in there):
+        have = "; ".join(f"{its_cpus:g} CPUs and {its_gpus:g} GPUs" for its_cpus, its_gpus in there)
+        what = f"no node of Ray's has {cpus} CPUs and {gpus:g} GPUs for a run: they have {have}"
+        raise DitrError(what, code=Code.ENVIRONMENT, fix="Ask for less: cpus and gpus of the profile in ditr.toml.")
 
 
 def _attend(attendant: Attendant, folder: str) -> None:

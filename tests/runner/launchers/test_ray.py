@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from ditr.errors import DitrError
 from ditr.profiles import RayProfile
 from ditr.record.views.teller import Teller
 from ditr.runner.launchers import process
@@ -71,3 +72,9 @@ def test_runs_of_a_killed_node_go_on_elsewhere_and_one_that_fails_stops_nothing(
     assert sorted(texts) == ["0 finished\n", "0 stopped\n1 finished\n"], "the job heard that its node is gone"
     assert max(under_way for under_way, _ in seen) == 2
     assert seen[0][1] == 4, "every command sees those that wait"
+
+
+def test_what_no_node_has_is_refused_and_not_waited_for(tmp_path: Path, cluster: Any) -> None:
+    launcher = RayLauncher(RayProfile(gpus=1, cpus=1, address=cluster.address), runs=tmp_path)
+    with pytest.raises(DitrError, match="no node of Ray's has 1 CPUs and 1 GPUs for a run: they have 1 CPUs"):
+        launcher.submit(planned(tmp_path, 0))

@@ -13,10 +13,11 @@ from ditr.errors import DitrError
 from ditr.profiles import LAUNCHERS, SlurmProfile
 from ditr.record.recording import begin
 from ditr.runner.launchers import Ending, slurm
-from ditr.runner.launchers.choice import launcher_for
+from ditr.runner.launchers.choice import launcher_for, require_place
 from ditr.runner.launchers.slurm import SlurmLauncher, squeue
 from ditr.runner.launchers.standing import held_tickets
 from ditr.runner.launchers.tickets import JobFiles
+from ditr.runner.plan import PlannedRun
 from tests.runner.test_queue import planned
 
 
@@ -117,3 +118,18 @@ def test_the_same_command_watches_what_it_gave_to_slurm_before(
     JobFiles(tmp_path).note_ending(runs[0].key, Ending())
     assert list(launcher.stages().values()) == [Ending(), "running"]
     assert [ticket.key for ticket in JobFiles(tmp_path).tickets()] == [runs[1].key]
+
+
+def test_a_run_that_needs_another_place_than_a_job_has_is_refused(tmp_path: Path) -> None:
+    (run,) = planned(tmp_path, 0)
+
+    def asking(**changed: object) -> list[PlannedRun]:
+        execution = run.spec.execution.model_copy(update=changed)
+        return [replace(run, spec=run.spec.model_copy(update={"execution": execution}))]
+
+    require_place(asking(device="auto", gpus=2), profile=SlurmProfile(gpus=2))
+    require_place(asking(device="auto", gpus=2), profile=SlurmProfile(gpus=0))
+    with pytest.raises(DitrError, match=r"execution\.gpus is 2, and a job of the profile has 1"):
+        require_place(asking(device="auto", gpus=2), profile=SlurmProfile(gpus=1))
+    with pytest.raises(DitrError, match=r"execution\.device is cpu, and a job of the profile runs on GPUs"):
+        require_place(asking(device="cpu"), profile=SlurmProfile())
