@@ -70,6 +70,10 @@ def test_runs_that_wait_are_listed_planned_as_such_and_stopped_by_any_command(
     assert [files.is_asked_to_stop(run.key) for run in runs] == [True, True, False]
     assert cancelled == ["12_1"]
     assert "ray" not in ask("ls"), "gone with the command that held it"
+    (files.folder / "vm-12.holder").touch()  # of one that was killed
+    with files.holding():
+        assert [ticket.launcher for ticket in files.tickets()] == ["slurm", "slurm"]
+        assert len(list(files.folder.glob("*.holder"))) == 1
 
 
 def test_a_run_of_another_command_is_followed_and_stopped(

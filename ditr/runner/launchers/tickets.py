@@ -103,8 +103,10 @@ class JobFiles:
 
     @contextmanager
     def holding(self) -> Iterator[str]:
-        """The name of a holder, whose tickets hold as long as this process is in the block."""
+        """The name of a holder, whose tickets hold as long as this process is in the block; what killed ones left
+        goes."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._forget_killed()
         name = f"{socket.gethostname()}-{os.getpid()}"
         path = self._holder(name)
         with path.open("w") as file:
@@ -124,6 +126,12 @@ class JobFiles:
         except BlockingIOError:
             return True
         return False
+
+    def _forget_killed(self) -> None:
+        self.forget([ticket.key for ticket in self.tickets() if ticket.holder and not self.is_held(ticket.holder)])
+        for path in self.folder.glob("*.holder"):
+            if not self.is_held(path.stem):
+                path.unlink(missing_ok=True)
 
     def _ticket(self, key: str) -> Path:
         return self.folder / f"{key}.json"
