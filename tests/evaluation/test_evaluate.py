@@ -238,7 +238,7 @@ def test_each_frame_is_encoded_alone_before_the_model_and_in_the_models_time() -
 
 def test_frames_in_batches_are_the_frames_one_by_one() -> None:
     """Statistics of the fusion, matches and scores, too; batch norm is that of evaluation, so only rounding differs."""
-    model, frames = small_model(), samples(5, points=400, augmented=False)
+    model, frames = small_model("minkowski"), samples(5, points=400, augmented=False)
     for parameter in model.parameters():  # parts that start at zero shall say something
         torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(parameter.numel()))
 
@@ -270,7 +270,7 @@ def test_frames_in_batches_are_the_frames_one_by_one() -> None:
 def test_progress_counts_whole_batches() -> None:
     calls: list[int] = []
     evaluate(
-        small_model(),
+        small_model("minkowski"),
         samples(3, points=300, augmented=False),
         spec=EvaluationSpec(),
         batch_size=2,
