@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from ditr.cli.main import app
 from ditr.cli.study_size import study_text
 from ditr.cli.until_decided import run_until_decided
 from ditr.errors import DitrError
@@ -100,6 +102,8 @@ def test_looks_that_no_p_could_account_for_are_refused(work: Runs) -> None:
         with pytest.raises(DitrError, match=what):
             run_until_decided(specs, work=work)
     assert work.made == []
+    forced = CliRunner().invoke(app, ["run", *(str(one.path) for one in arms), "--until-decided", "--force"])
+    assert "--force runs finished seeds again" in str(forced.exception)
     work.stops_at = "bifusion-s4"
     run_until_decided(arms, work=work)
     made = len(work.made)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ditr.errors import Code, DitrError
+from ditr.evaluation.looks import looks
 from ditr.record.folder import Record
 from ditr.record.provenance import session_facts
 from tests.reference.finished_runs import CONTROLS, DATASET, FEATURES, PROVENANCE, Make, compared, finish_anew
@@ -223,3 +224,14 @@ def test_data_of_which_a_version_noted_less_is_like_no_other(runs: Path, make: M
     make("bifusion.yaml", seeds=1, dataset={"digest": "da7a"})
     with pytest.raises(DitrError, match=r"--allow intrinsics --allow excluded_frames$"):
         compared(runs, "baseline", "bifusion")
+
+
+def test_looks_by_two_plans_are_refused_and_one_of_them_counts_if_allowed(runs: Path, make: Make) -> None:
+    make("baseline.yaml", "max_seeds=5", chance=0.3)
+    make("bifusion.yaml", "max_seeds=9", chance=0.4)
+    with pytest.raises(DitrError, match="max_seeds: 5 in baseline; 9 in bifusion"):
+        compared(runs, "baseline", "bifusion")
+    found = compared(runs, "baseline", "bifusion", allow=("max_seeds",))
+    assert found.contrasts[0].look == looks(9)[0]
+    make("fpn_inject.yaml", chance=0.4)  # came later: the looks at the arm that it is held against stay
+    assert compared(runs, "baseline", "fpn_inject").contrasts[0].look == looks(5)[0]

@@ -43,7 +43,7 @@ OVERRIDES = {
     "allowed: epochs, batch_size, learning_rate, weight_decay, grad_clip_norm, decay, validate_every",
     "epochs=3": "--set epochs=3: epochs: unknown key; did you mean 'schedule.epochs'? allowed: name, description, "
     "tags, dataset, features, model, fusion, checkpoint, augmentation, loss, schedule, evaluation, esam_compat, seeds, "
-    "checks, tracking, execution",
+    "max_seeds, checks, tracking, execution",
     "schedule.epochs=many": "--set schedule.epochs=many: schedule.epochs: must be a whole number; is 'many'",
     "schedule.epochs.first=1": "--set schedule.epochs.first=1: schedule.epochs: must be a whole number; is a map",
     "schedule.epochs": "--set schedule.epochs: must be path=value, such as schedule.epochs=2",
