@@ -13,6 +13,9 @@ from typing import Literal
 from ditr.errors import Code, DitrError
 from ditr.project import PROJECT_FILE, Project, find_project
 
+_MISREAD = re.compile(r"[?\\]|%[0-9A-Fa-f]{2}")
+"""In a path that MLflow takes for part of an address, or DuckDB for one of another system."""
+
 
 def project_dir() -> Path:
     """The folder of the project that the working directory is in; without one the working directory."""
@@ -32,8 +35,18 @@ def registry_dirs() -> tuple[Path, ...]:
 
 
 def runs_dir() -> Path:
-    """Run folders, ``mlflow.db`` and ``results.duckdb`` (``DITR_RUNS``)."""
-    return _from_env("DITR_RUNS") or _of_project("runs")
+    """Run folders, ``mlflow.db`` and ``results.duckdb`` (``DITR_RUNS``).
+
+    Raises
+    ------
+    DitrError: DuckDB and MLflow would not find their files there.
+    """
+    runs = _from_env("DITR_RUNS") or _of_project("runs")
+    if wrong := _MISREAD.search(str(runs)):
+        what = f"runs cannot be in a folder with {wrong[0]} in its path: DuckDB or MLflow would open another"
+        fix = f"Let DITR_RUNS, or [folders] runs in {PROJECT_FILE}, name another folder, or rename this one."
+        raise DitrError(what, code=Code.ENVIRONMENT, where=str(runs), fix=fix)
+    return runs
 
 
 def data_dir() -> Path:

@@ -46,6 +46,18 @@ def test_stores_are_the_projects_from_any_folder_of_it(project: Path, monkeypatc
     assert paths.data_dir() == project / "other"
 
 
+@pytest.mark.parametrize("name", ["q?u", "q\\u", "q%20u"])
+def test_a_folder_of_runs_whose_databases_would_be_elsewhere_is_refused(
+    name: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DITR_RUNS", str(project / name))
+    with pytest.raises(DitrError, match=r"in its path") as told:
+        paths.runs_dir()
+    assert told.value.where == str(project / name)
+    monkeypatch.setenv("DITR_RUNS", str(project / "100% q#u"))
+    assert paths.runs_dir() == project / "100% q#u"
+
+
 def test_without_a_project_stores_are_the_users_and_never_ditrs_own_folder(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

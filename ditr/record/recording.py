@@ -19,7 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ditr.errors import DitrError, Interrupted
+from ditr.errors import Code, DitrError, Interrupted
 from ditr.files import abandoned, claiming, unfinished_in
 from ditr.paths import portable_text
 from ditr.record.folder import Record, find_record, unwritable
@@ -80,7 +80,9 @@ def begin(folder: Record, identity: Identity, *, pid: int | None = None) -> Reco
     Raises
     ------
     UnreadableRecord: what earlier sessions left of it cannot be read.
+    DitrError: a link in it leads out of it.
     """
+    _require_own_files(folder)
     state = folder.state() or identity.starting()
     (folder.path / "checkpoints").mkdir(parents=True, exist_ok=True)
     for left in unfinished_in(folder.path):
@@ -88,6 +90,17 @@ def begin(folder: Record, identity: Identity, *, pid: int | None = None) -> Reco
     folder.drop_cut_line()
     mine = replace(state, state="running", ended_at=None, error=None, pid=pid or os.getpid(), host=socket.gethostname())
     return Recording(folder, folder.set_state(mine))
+
+
+def _require_own_files(folder: Record) -> None:
+    """A record may come from somebody else: what is written through a link in it is written outside of it."""
+    own = os.path.realpath(folder.path)
+    for path, folders, files in os.walk(folder.path):  # which follows no link
+        for link in (Path(path) / name for name in (*folders, *files)):
+            if link.is_symlink() and not Path(os.path.realpath(link)).is_relative_to(own):
+                what = "this link leads out of the record, so a run would write outside of it"
+                fix = "Replace the link by what it leads to, or remove it."
+                raise DitrError(what, code=Code.RUN, where=str(link), fix=fix)
 
 
 def move_aside(folder: Record) -> Path:

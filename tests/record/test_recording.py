@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,31 @@ def test_sessions_of_a_training_add_up(tmp_path: Path) -> None:
     assert done.wall_s is not None
     assert ended.wall_s is not None
     assert done.wall_s >= ended.wall_s
+
+
+@pytest.mark.parametrize("name", ["log.txt", "checkpoints", "panels/a.png", "kept"])
+@pytest.mark.parametrize("target", ["outside", "missing", None])
+def test_a_session_writes_through_no_link_that_leads_out_of_the_record(
+    name: str, target: str | None, tmp_path: Path
+) -> None:
+    """``target`` lies beside the record; None is a place within it."""
+    folder, outside = Record(tmp_path / "base-s0-0123456789"), tmp_path / "outside"
+    begin(folder, identity()).finish("interrupted")
+    (folder.path / "panels").mkdir()
+    (folder.path / "elsewhere").mkdir()
+    outside.write_text("mine\n")
+    shutil.rmtree(folder.path / "checkpoints")
+    link = folder.path / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(folder.path / "elsewhere" if target is None else tmp_path / target)
+    if target is None:
+        begin(folder, identity())
+        return
+    with pytest.raises(DitrError, match="leads out of the record") as told:
+        begin(folder, identity())
+    assert told.value.where == str(link)
+    assert outside.read_text() == "mine\n"
+    assert not (tmp_path / "missing").exists()
 
 
 @pytest.mark.parametrize("name", [".locks", ".unfinished"])
