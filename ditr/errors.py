@@ -71,6 +71,14 @@ class DitrError(Exception):
         return f"error[{self.code}]: {head}" + (f"\n  fix: {self.fix}" if self.fix else "")
 
 
+_LONGEST = 200
+
+
+def shortened(text: str) -> str:
+    """What a user gave, as far as a message repeats it."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
+
+
 def in_short(error: Exception) -> str:
     """What an error says, without where and without a fix."""
     text = error.what if isinstance(error, DitrError) else str(error)

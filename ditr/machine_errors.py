@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from ditr.errors import Code, DitrError
+from ditr.errors import Code, DitrError, shortened
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FIXES = {
@@ -28,8 +28,6 @@ _FIXES = {
     errno.ESTALE: "give the command again; the file system was away",
 }
 """What a user can do about each; other kinds, such as a file that is not there, are for the code to foresee."""
-_SHOWN = 200
-"""Characters of a path."""
 _SMALLEST_BYTES = 2**16
 """Less room than this is none, for who cannot say why it failed to write."""
 
@@ -58,7 +56,7 @@ def as_mistake(error: BaseException) -> MachineError | None:
     if number not in _FIXES:
         return None
     where = "" if error.filename is None else str(error.filename)
-    return MachineError((error.strerror or "").lower(), number=number, where=_shown(where), fix=_FIXES[number])
+    return MachineError((error.strerror or "").lower(), number=number, where=shortened(where), fix=_FIXES[number])
 
 
 def unwritten(error: Exception, *, path: Path, part: Path | None = None, needs: int = 0) -> MachineError | None:
@@ -81,7 +79,7 @@ def unwritten(error: Exception, *, path: Path, part: Path | None = None, needs: 
     elif number == errno.ENOENT:
         what = "somebody removed it, or its folder, while it was written"
         fix = "give the command again, when nobody removes what is in use"
-    return MachineError(what, number=number, where=_shown(str(path)), fix=fix)
+    return MachineError(what, number=number, where=shortened(str(path)), fix=fix)
 
 
 def size_of(path: Path) -> int:
@@ -116,7 +114,3 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 def _free_bytes(folder: Path) -> int:
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
-
-
-def _shown(path: str) -> str:
-    return path if len(path) <= _SHOWN else f"{path[:_SHOWN]}... ({len(path):,} characters)"

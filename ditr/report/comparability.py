@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 from ditr.errors import Code, DitrError
-from ditr.report.arms import Arm
-from ditr.report.run_facts import ENGINE_FACTS, FACTS, FEATURE_FACTS
+from ditr.report.arms import Arm, ArmRun
+from ditr.report.run_facts import ENGINE_FACTS, FACTS, FEATURE_FACTS, Fact
 from ditr.spec.diff import diff
 from ditr.spec.identity import CHANGES_NO_NUMBER, PLACES, is_control
 from ditr.spec.models import SeededWeights, Spec
@@ -26,7 +26,7 @@ class Inequality:
     field: str
     """What ``--allow`` calls it: a path of the spec, or a name in ``run_facts``."""
     values: tuple[tuple[str, tuple[str, ...]], ...]
-    """Each value, and the labels of the arms that have it."""
+    """Each value, and the labels of the arms that have it, with the seeds of those runs where not all of an arm do."""
 
     def __str__(self) -> str:
         each = "; ".join(f"{value} in {', '.join(labels)}" for value, labels in self.values)
@@ -119,7 +119,7 @@ def _unlike_features(one: Spec, other: Spec) -> list[str]:
 
 def _in_facts(arms: Sequence[Arm]) -> Iterator[Inequality]:
     for field, fact in FACTS.items():
-        unequal = _unequal(field, [(arm, fact(run)) for arm in arms for run in arm.runs])
+        unequal = _unequal_runs(field, fact, [(arm, run) for arm in arms for run in arm.runs])
         if len(unequal.values) > 1:
             yield unequal
     sources: dict[str, list[Arm]] = defaultdict(list)
@@ -130,10 +130,10 @@ def _in_facts(arms: Sequence[Arm]) -> Iterator[Inequality]:
             sources[f"{features.source} {features.weights}"].append(arm)
     for facts, alike in ((FEATURE_FACTS, sources), (ENGINE_FACTS, engines)):
         for field, fact in facts.items():
-            each = [[(arm, fact(run)) for arm in named for run in arm.runs] for named in alike.values()]
-            unlike = [pair for pairs in each if len({value for _, value in pairs}) > 1 for pair in pairs]
+            each = [[(arm, run) for arm in named for run in arm.runs] for named in alike.values()]
+            unlike = [pair for pairs in each if len({fact(run) for _, run in pairs}) > 1 for pair in pairs]
             if unlike:
-                yield _unequal(field, unlike)
+                yield _unequal_runs(field, fact, unlike)
 
 
 def _in_looks(arms: Sequence[Arm]) -> Iterator[Inequality]:
@@ -148,6 +148,22 @@ def _unequal(field: str, values: Sequence[tuple[Arm, Any]]) -> Inequality:
     for arm, value in values:
         by_value.setdefault(_shown(value), {})[arm.label] = None
     return Inequality(field=field, values=tuple((value, tuple(labels)) for value, labels in by_value.items()))
+
+
+def _unequal_runs(field: str, fact: Fact, runs: Sequence[tuple[Arm, ArmRun]]) -> Inequality:
+    by_value: dict[str, dict[str, list[int]]] = {}
+    for arm, run in runs:
+        by_value.setdefault(fact(run), {}).setdefault(arm.label, []).append(run.seed)
+    values_of = Counter(label for seeds in by_value.values() for label in seeds)
+    values = [
+        (value, tuple(label + (_of_seeds(of_arm) if values_of[label] > 1 else "") for label, of_arm in seeds.items()))
+        for value, seeds in by_value.items()
+    ]
+    return Inequality(field=field, values=tuple(values))
+
+
+def _of_seeds(seeds: Sequence[int]) -> str:
+    return f" (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))})"
 
 
 def _shown(value: Any) -> str:

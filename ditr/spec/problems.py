@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ditr.errors import Code, DitrError
+from ditr.errors import Code, DitrError, shortened
 
 PathSteps = tuple[str | int, ...]
 """Where in a document: keys and list indices from the top."""
@@ -24,11 +24,11 @@ class Origin:
     col: int
 
     def __str__(self) -> str:
-        return f"{shown_path(self.file)}:{self.line}:{self.col}" if self.line else self.file
+        return f"{shown_path(self.file)}:{self.line}:{self.col}" if self.line else shortened(self.file)
 
     def in_short(self) -> str:
         """Without the column."""
-        return f"{shown_path(self.file)}:{self.line}" if self.line else self.file
+        return f"{shown_path(self.file)}:{self.line}" if self.line else shortened(self.file)
 
 
 class ProblemKind(StrEnum):
@@ -49,7 +49,7 @@ class Problem:
     kind: ProblemKind = ProblemKind.WRONG
 
     def __str__(self) -> str:
-        return f"{self.origin}: {self.path}: {self.what}" if self.path else f"{self.origin}: {self.what}"
+        return f"{self.origin}: {shortened(self.path)}: {self.what}" if self.path else f"{self.origin}: {self.what}"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
@@ -131,7 +132,9 @@ def parse(text: str, *, file: str, override: bool = False) -> YamlText:
         return YamlText(None, [Problem(start, "", "empty; a spec needs at least 'extends' or 'name'")])
     reader = _Reader(file, override)
     value = reader.value(node, path=(), key=None)
-    return YamlText(None if reader.anchored else value, reader.problems)
+    if reader.anchored:
+        return YamlText(None, [*_sharing_problems(text, start), *reader.problems])
+    return YamlText(value, reader.problems)
 
 
 @dataclass
@@ -148,11 +151,9 @@ class _Reader:
         origin = self.origin(node)
         key_origin = None if key is None else self.origin(key)
         if id(node) in self.anchored:  # YAML gives the anchored node itself in place of an alias
-            self.say(key_origin or origin, path, "an alias (*name) is not supported; write the value or use 'extends'")
             return Value(None, origin)  # a few lines of aliases of aliases stand for more than a memory holds
         if node.anchor:
             self.anchored.add(id(node))
-            self.say(origin, path, f"an anchor (&{node.anchor}) is not supported; share values through 'extends'")
         if len(path) > MOST_LEVELS:
             self.say(key_origin or origin, path[:1], f"nested more than {MOST_LEVELS} levels deep")
             return Value(None, origin)
@@ -228,6 +229,21 @@ class _Reader:
 
     def say(self, origin: Origin, path: PathSteps, what: str) -> None:
         self.problems.append(Problem(origin, dotted(path), what))
+
+
+def _sharing_problems(text: str, start: Origin) -> Iterator[Problem]:
+    """The first anchor and the first alias, with how many there are: one of them may be meant a thousand times."""
+    events = [event for event in YAML().parse(text) if getattr(event, "anchor", None)]
+    for alias, what in (
+        (False, "an anchor (&{name}) is not supported; share values through 'extends'"),
+        (True, "an alias (*{name}) is not supported; write the value or use 'extends'"),
+    ):
+        found = [event for event in events if isinstance(event, AliasEvent) == alias]
+        if found:
+            mark = found[0].start_mark
+            place = Origin(start.file, mark.line + 1, mark.column + 1) if start.line else start
+            count = f" ({len(found):,} of them)" if len(found) > 1 else ""
+            yield Problem(place, "", what.format(name=found[0].anchor) + count)
 
 
 def _bracket_levels(text: str) -> int:

@@ -159,16 +159,16 @@ def page(status: str, body: str) -> bytes:
 
 
 ANSWERS = {
-    "hangs": None,
-    "is none of MLflow's": page("200 OK", "<html>hello</html>"),
-    "fails": page("500 Internal Server Error", "no"),
-    "refuses": b"",
+    "hangs": (None, "no server of MLflow's answers there (no answer in time)"),
+    "is none of MLflow's": (page("200 OK", "<html>hello</html>"), "it does not answer as a server of MLflow's does"),
+    "fails": (page("500 Internal Server Error", "no"), "it does not answer as a server of MLflow's does"),
+    "refuses": (b"", "no server of MLflow's answers there (connection refused)"),
 }
 
 
-@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+@pytest.mark.parametrize(("answer", "why"), ANSWERS.values(), ids=ANSWERS)
 def test_a_server_in_trouble_stops_nothing_and_is_one_line_within_its_time(
-    answer: bytes | None, folder: Record, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    answer: bytes | None, why: str, folder: Record, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -179,7 +179,7 @@ def test_a_server_in_trouble_stops_nothing_and_is_one_line_within_its_time(
             teller.tell(folder)
         assert time.monotonic() - began < 10
         (line,) = said
-        assert line.startswith(f"{view.name} lacks {folder.name}: it does not answer")
+        assert line.startswith(f"{view.name} lacks {folder.name}: {why}")
         code, said_of_ui = ditr("ui", monkeypatch=monkeypatch, capsys=capsys)
         assert (code, said_of_ui.count("error[")) == (2, 1)
 

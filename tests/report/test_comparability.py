@@ -60,6 +60,15 @@ def test_runs_that_differ_in_more_than_fusion_are_refused_by_name(runs: Path, ma
     assert caveat.startswith(f"Not alike, and allowed to be: {field}: ")
 
 
+def test_runs_of_one_arm_that_differ_are_told_apart(runs: Path, make: Make) -> None:
+    make("baseline.yaml", seeds=2)
+    make("baseline.yaml", seeds=1, first=2, code="0ther")
+    make("bifusion.yaml")
+    said = r"code: c0de in baseline \(seeds 0, 1\), bifusion; 0ther in baseline \(seed 2\)"
+    with pytest.raises(DitrError, match=said):
+        compared(runs, "baseline", "bifusion")
+
+
 def test_a_whole_part_of_the_spec_can_be_allowed_and_nothing_idly(runs: Path, make: Make) -> None:
     make("baseline.yaml")
     make("bifusion.yaml", "schedule.epochs=9", "schedule.validate_every=3")

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -36,6 +37,14 @@ _ANEW = "Make it anew from the records: ditr results rebuild"
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+_SILENT: tuple[tuple[type[OSError], str], ...] = (
+    (ConnectionRefusedError, "connection refused"),
+    (ConnectionError, "connection cut"),
+    (socket.gaierror, "no machine of this name is known"),
+    (TimeoutError, "no answer in time"),
+)
+"""Of an address where no server is, or one that hangs."""
 
 
 class StoreError(DitrError):
@@ -198,11 +207,16 @@ class ServerStore:
             MlflowClient(self.uri).search_experiments(max_results=1)
         except Exception as error:  # of sockets, of what answers there, or the server's own
             what = f"it does not answer as a server of MLflow's does: {without_password(in_short(error))}"
-            fix = "Start it, or let MLFLOW_TRACKING_URI name one that runs"
-            raise StoreError(what, code=Code.RUN, where=without_password(self.uri), fix=fix) from error
+            raise self.explain(error) or self._unusable(what) from error
 
     def explain(self, error: BaseException) -> StoreError | None:
-        return None
+        reasons = (why for one in causes(error) for kind, why in _SILENT if isinstance(one, kind))
+        why = next(reasons, None)
+        return None if why is None else self._unusable(f"no server of MLflow's answers there ({why})")
+
+    def _unusable(self, what: str) -> StoreError:
+        fix = "Start it, or let MLFLOW_TRACKING_URI name one that runs"
+        return StoreError(what, code=Code.RUN, where=without_password(self.uri), fix=fix)
 
     def remove_files(self, run_id: str) -> None:
         """They are the server's: `mlflow gc` removes them there."""
