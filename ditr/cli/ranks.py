@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from ditr.errors import ExitCode
 from ditr.runner.launchers.process import JOB
-from ditr.runner.stop import SIGNALS
+from ditr.runner.stop import heard_signals
 
 PATIENCE_S = 120
 """Between a stop and the end of ranks that do not save and leave meanwhile."""
@@ -36,7 +36,7 @@ def main() -> int:
         rdzv_endpoint="localhost:0",
         local_addr="127.0.0.1",
         max_restarts=0,
-        signals_to_handle=",".join(number.name for number in SIGNALS),
+        signals_to_handle=",".join(number.name for number in heard_signals()),
     )
     try:
         elastic_launch(config, sys.executable)(*JOB, *sys.argv[2:])

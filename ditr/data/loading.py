@@ -148,6 +148,6 @@ def worker_context() -> BaseContext:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ditr.data.loading"])
-    with born_deaf(signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+    with born_deaf(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
         forkserver.ensure_running()
     return context

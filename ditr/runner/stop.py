@@ -1,9 +1,10 @@
-"""Ctrl-C, SIGTERM and SIGUSR2: the first asks the run to save and stop, a second of the user ends it at once."""
+"""Ctrl-C, SIGTERM, SIGHUP and SIGUSR2: the first asks the run to save and stop, a second ends it at once."""
 
 from __future__ import annotations
 
 import os
 import signal
+import stat
 from types import FrameType, TracebackType
 
 from ditr.errors import Interrupted
@@ -13,14 +14,34 @@ from ditr.ranks import ALONE, Ranks
 STOPPING = b"\nstopping: this step ends and is saved; once more stops at once\n"
 
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-"""Of a terminal, of a machine that is shut down, and of a cluster that wants its place for another."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+"""Of a terminal, of a machine that is shut down, of a terminal that is gone, of a cluster that wants its place back."""
+
+
+def heard_signals() -> tuple[signal.Signals, ...]:
+    """``SIGNALS``, without SIGHUP where this process was started by nohup."""
+    deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return tuple(number for number in SIGNALS if not (deaf and number == signal.SIGHUP))
+
+
+def hang_up() -> None:
+    """The answer to SIGHUP: it is heard no more, for shells repeat it, and what a terminal was told goes nowhere.
+
+    Writing to a terminal that is gone is an error, which would end the work in the place of the stop.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream)
+            os.close(nowhere)
 
 
 class StopSignal:
     """While entered, true once one of ``SIGNALS`` came, answered by ``says``; a second raises KeyboardInterrupt.
 
-    SIGUSR2 only ever asks: a cluster sends it to every process of a job, and who started that passes it on.
+    SIGUSR2 and SIGHUP only ever ask: a cluster, or a shell, sends them to every process of a job, and who started that
+    passes them on.
     """
 
     def __init__(self, *, says: bytes = STOPPING) -> None:
@@ -34,7 +55,7 @@ class StopSignal:
         return self.asked
 
     def __enter__(self) -> StopSignal:
-        for number in SIGNALS:
+        for number in heard_signals():
             self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -63,7 +84,9 @@ class StopSignal:
         return report
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGUSR2:
+        if number == signal.SIGHUP:
+            hang_up()
+        if self.asked and number in (signal.SIGHUP, signal.SIGUSR2):
             return
         if self.asked:
             self.insisted = True
