@@ -15,13 +15,17 @@ from ditr.model.output import Layout, ModelOutput
 from ditr.spec.models import EvaluationSpec
 
 
+class OutputNoNumber(DitrError):
+    """What a model says of frames, ``where``, is not a number: they would pass for frames without instances."""
+
+
 @torch.no_grad()
 def instances(output: ModelOutput, batch: Batch, *, spec: EvaluationSpec) -> list[Instances]:
     """Instances of each sample, on its points; none is a valid answer.
 
     Every sort is stable, so that equal scores keep the order of the queries and the result does not depend on the
-    device's sort. The host waits for the device once, at the end. Raises DitrError (run) with the frames whose output
-    is not a number: they would pass for frames without instances.
+    device's sort. The host waits for the device once, at the end. Raises OutputNoNumber with the frames of which
+    that is so.
     """
     masks, scores = _found(output, batch, spec=spec)
     on_host = masks.to("cpu", non_blocking=True), scores.cpu()  # the second waits for both
@@ -103,11 +107,11 @@ def _of_samples(masks: np.ndarray, scores: np.ndarray, *, batch: Batch) -> list[
     """Of what ``_found`` gives."""
     wrong = [sample.frame_id for sample, row in zip(batch, scores, strict=True) if np.isnan(row).any()]
     if wrong:
-        raise DitrError(
+        raise OutputNoNumber(
             "the model's output is not a number, so its AP would say nothing",
             code=Code.RUN,
             where=", ".join(wrong),
-            fix="look for the first loss that is not finite in the run's metrics, or lower the learning rate",
+            fix="evaluate weights whose training did not diverge: lower schedule.learning_rate and train anew",
         )
     kept = scores > -np.inf
     return [

@@ -70,7 +70,8 @@ class Session:
 
     def _train(self, model: EsamSingleView, inputs: Inputs, device: torch.device) -> tuple[FitResult, Evaluation]:
         """Fits, and evaluates the final weights; the last validation is that evaluation if this session did it."""
-        from ditr.training.divergence import DivergedError
+        from ditr.evaluation.postprocess import OutputNoNumber
+        from ditr.training.divergence import DivergedError, diverged_after
         from ditr.training.fit import fit
         from ditr.training.state import TrainingState
 
@@ -81,9 +82,13 @@ class Session:
         def validate(epochs_done: int) -> Mapping[str, float]:
             last.clear()
             final = epochs_done == spec.schedule.epochs
-            last[epochs_done] = assess(
-                model, inputs, spec=spec, device=device, progress=progress, scores_only=not final, ranks=ranks
-            )
+            try:
+                last[epochs_done] = assess(
+                    model, inputs, spec=spec, device=device, progress=progress, scores_only=not final, ranks=ranks
+                )
+            except OutputNoNumber as error:
+                step, size = epochs_done * inputs.steps_of_an_epoch(spec), spec.schedule.batch_size
+                raise diverged_after(step, samples=inputs.trained_on, batch_size=size, where=error.where) from error
             return asdict(last[epochs_done].scores) | last[epochs_done].statistics
 
         try:
@@ -101,13 +106,13 @@ class Session:
                 should_stop=lambda: host.stop.asked_of(ranks),
                 ranks=ranks,
             )
+            if not fitted.finished:
+                raise Interrupted
+            if fitted.epochs_done not in last:
+                validate(fitted.epochs_done)
         except DivergedError as error:
             self.account.diverge(error, inputs=inputs)
             raise
-        if not fitted.finished:
-            raise Interrupted
-        if fitted.epochs_done not in last:
-            validate(fitted.epochs_done)
         return fitted, last[fitted.epochs_done]
 
 

@@ -200,11 +200,19 @@ def test_only_the_evaluation_that_is_written_collects_what_is_written(
     assert load_instances(outcome.planned.folder.instances).num_rows > 0
 
 
+@pytest.mark.parametrize(
+    ("wild", "why"),
+    [
+        (["schedule.batch_size=1", "schedule.epochs=9"], "the loss is "),
+        (["schedule.grad_clip_norm=1000000", "schedule.epochs=1"], "the model's output is not a number for scene"),
+    ],
+    ids=["in a step", "after the last step"],
+)
 def test_a_training_that_diverges_keeps_the_batch_and_says_how_to_come_to_it_again(
-    tmp_path: Path, tiny_dataset: Dataset
+    wild: list[str], why: str, tmp_path: Path, tiny_dataset: Dataset
 ) -> None:
     small = ["dataset.name=synthrooms_tiny", "checkpoint=null", "execution.workers=0", "tracking.mlflow=false"]
-    wild = ["schedule.learning_rate=100", "schedule.batch_size=1", "schedule.epochs=9"]
+    wild = ["schedule.learning_rate=100", *wild]
 
     def failed(path: Path, overrides: list[str]) -> DitrError:
         spec = load_spec(path, registry=REGISTRY, overrides=overrides)
@@ -215,6 +223,7 @@ def test_a_training_that_diverges_keeps_the_batch_and_says_how_to_come_to_it_aga
 
     first = failed(project_dir() / "specs/baseline.yaml", [*small, *wild])
     assert "the training diverged in step" in first.what
+    assert why in first.what
     *_, spec, _, seeds = shlex.split(first.fix)
     assert str(failed(Path(spec), [seeds])) == str(first), "the same step, with the same numbers"
 
