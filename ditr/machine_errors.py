@@ -19,7 +19,7 @@ _FIXES = {
     errno.EDQUOT: "make room in your share of the disk, and give the command again",
     errno.EFBIG: "make room in your share of the disk, and give the command again",
     errno.ENAMETOOLONG: "give a shorter name",
-    errno.EISDIR: "name a file, not a folder",
+    errno.EISDIR: "a file belongs there: move the folder away, or name another place",
     errno.ENOTDIR: "name a folder; a part of this path is a file",
     errno.ELOOP: "mend the links, which lead in a circle",
     errno.EMFILE: "let a process open more files: ulimit -n 4096",

@@ -144,6 +144,7 @@ def _line(folder: Record, *, ticket: Ticket | None) -> tuple[Any, ...]:
     name = folder.path.name
     try:
         row = result_row(folder)
+        folder.require_all_whole()
     except DitrError as error:
         return (name, None, None, None, error.what, None, None, None)
     failed = row["failed_checks"]

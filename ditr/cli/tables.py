@@ -32,5 +32,5 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:.1f}" if abs(value) >= 1000 else f"{value:.4g}"
+        return f"{value:.1f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
     return str(value)

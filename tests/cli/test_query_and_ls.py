@@ -146,13 +146,21 @@ def test_ls_shows_a_dead_run_as_interrupted(runs: Path) -> None:
     assert lines[2].split()[:5] == ["fpn-s0-0000000001", "run", "baseline", "0", "interrupted"]
 
 
-@pytest.mark.parametrize("file", ["state.json", "result.json"])
+@pytest.mark.parametrize("file", ["state.json", "result.json", "metrics.jsonl"])
 def test_a_damaged_record_is_a_row_of_ls_that_says_so(file: str, runs: Path) -> None:
     (runs / "base-s0-0000000000" / file).write_text("{")
     lines = CliRunner().invoke(app, ["ls"], catch_exceptions=False).stdout.splitlines()
     rows = {line.split()[0]: line for line in lines[1:]}
     assert f"unreadable {file}" in rows["base-s0-0000000000"]
     assert rows["fpn-s0-0000000001"].split()[4] == "interrupted"
+
+
+def test_ls_shows_a_number_that_no_ditr_writes_in_a_few_digits(runs: Path) -> None:
+    folder = Record(runs / "base-s0-0000000000")
+    state = folder.state()
+    assert state is not None
+    folder.set_state(replace(state, wall_s=1e308))
+    assert " 1e+308 " in CliRunner().invoke(app, ["ls"], catch_exceptions=False).stdout
 
 
 def test_ls_without_runs_says_how_to_start() -> None:

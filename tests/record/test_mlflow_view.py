@@ -222,8 +222,9 @@ def test_a_record_that_mlflow_does_not_take_keeps_it_from_no_other(folder: Recor
     finish_anew(odd)
     finish_anew(torn)
     change(folder, state="finished")
-    with pytest.raises(DitrError, match=f"{odd.path.name}: .*; {torn.path.name}: unreadable metrics.jsonl"):
+    with pytest.raises(DitrError, match=f"{odd.path.name}: .*; {torn.path.name}: unreadable metrics.jsonl") as told:
         view(folder).catch_up()
+    assert told.value.fix.endswith(f": ditr rm {torn.path.name}"), "what is no damage is not to be removed"
     assert folder.path.name in {
         run.data.tags["ditr.folder"] for run in children(folder, "attributes.status = 'FINISHED'")
     }

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from ditr.errors import Code, DitrError, in_short
 from ditr.record.folder import Record, records_in
+from ditr.record.state import UnreadableRecord
 from ditr.record.views.mlflow_run import (
     FINAL,
     FOLDER,
@@ -138,6 +139,7 @@ def _tell(
     """
     parents: set[tuple[str, str]] = set()
     troubles: list[str] = []
+    damaged: list[str] = []
     for record in records:
         name = record.folder.name
         try:
@@ -145,13 +147,16 @@ def _tell(
         except Exception as error:  # of a damaged file of the record, or a value that MLflow refuses
             store.require_usable()
             troubles.append(f"{name}: {without_password(in_short(error))}")
+            damaged += [name] if isinstance(error, UnreadableRecord) else []
         else:
             parents |= {parent} if parent is not None else set()
     for experiment, parent_id in sorted(parents):
         _sum_up(client, experiment, parent_id)
     if troubles:
         more = (f"and {len(troubles) - _NAMED} more",) if len(troubles) > _NAMED else ()
-        raise DitrError("; ".join((*troubles[:_NAMED], *more)), code=Code.RUN, where=store.name)
+        names = " ".join(damaged[:_NAMED])
+        fix = f"Restore what is damaged, or remove such records: ditr rm {names}" if damaged else ""
+        raise DitrError("; ".join((*troubles[:_NAMED], *more)), code=Code.RUN, where=store.name, fix=fix)
 
 
 def _known(client: MlflowClient, store: MlflowStore, *, only: str | None = None) -> dict[str, KnownRun]:
