@@ -318,3 +318,26 @@ def test_an_owner_that_is_none_marks_and_deletes_no_run(said: str, folder: Recor
     (runs / mlflow_store.OWNER_FILE).write_bytes(said.encode(errors="surrogateescape"))
     with pytest.raises(StoreError, match="not what ditr wrote"):
         mlflow_store.owned(mlflow_store.ServerStore(runs, "http://127.0.0.1:1"))
+
+
+def test_a_copy_of_a_folder_of_records_owns_none_of_its_runs_and_a_renamed_one_all(tmp_path: Path) -> None:
+    def owner(runs: Path) -> str:
+        return mlflow_store.ServerStore(runs, "http://127.0.0.1:1").owner
+
+    runs, copy, renamed = tmp_path / "runs", tmp_path / "copy", tmp_path / "renamed"
+    runs.mkdir()
+    first = owner(runs)
+    shutil.copytree(runs, copy)
+    of_copy = owner(copy)
+    assert of_copy not in (first, "")
+    assert (owner(copy), owner(runs)) == (of_copy, first), "each stays"
+    assert owner(runs.rename(renamed)) == first
+
+
+def test_an_owner_of_an_earlier_version_stays_and_is_of_this_folder_from_now_on(tmp_path: Path) -> None:
+    first = "0123456789abcdef" * 2
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / mlflow_store.OWNER_FILE).write_text(first + "\n")
+    assert mlflow_store.ServerStore(tmp_path / "runs", "http://127.0.0.1:1").owner == first
+    shutil.copytree(tmp_path / "runs", tmp_path / "copy")
+    assert mlflow_store.ServerStore(tmp_path / "copy", "http://127.0.0.1:1").owner != first

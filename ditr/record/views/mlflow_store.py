@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FILE = "mlflow.db"
 OWNER_FILE = ".mlflow-owner"
 """In the folder of records: whose runs they are on a server that holds others too."""
+_OWNER_TEXT = re.compile(r"(?P<owner>[0-9a-f]{32})(?: (?P<inode>[0-9]+))?")
 _LOCKED_S = 5.0
 """Longest wait for another program that writes to the file."""
 _SERVER_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
@@ -183,14 +184,24 @@ class ServerStore:
 
     @property
     def owner(self) -> str:
-        """Made once for a folder of records, wherever that is moved to."""
-        if not self._owner_file.is_file():
-            write_text(self._owner_file, uuid.uuid4().hex + "\n")
-        found = self._owner_file.read_text(errors="replace").strip()
-        if not re.fullmatch("[0-9a-f]{32}", found):  # it stands in filters of what is deleted
+        """Made once for a folder of records, which may be renamed.
+
+        A copy of it, or it on another disk, is another, and deletes no run of the one that it was made from.
+        """
+        inode = str(self._owner_file.parent.stat().st_ino)  # devices are numbered anew when they are mounted
+        found = _OWNER_TEXT.fullmatch(self._owner_text())
+        if found is None:  # it stands in filters of what is deleted
             fix = "Remove it, and the runs of these records on the server, which are told anew"
             raise StoreError("is not what ditr wrote", code=Code.RUN, where=str(self._owner_file), fix=fix)
-        return found
+        owner = found["owner"] if found["inode"] in (None, inode) else uuid.uuid4().hex
+        if owner != found["owner"] or found["inode"] is None:  # earlier versions wrote no inode
+            write_text(self._owner_file, f"{owner} {inode}\n")
+        return owner
+
+    def _owner_text(self) -> str:
+        if not self._owner_file.is_file():
+            return uuid.uuid4().hex
+        return self._owner_file.read_text(errors="replace").strip()
 
     def exists(self) -> bool:
         return True
