@@ -27,6 +27,15 @@ def test_a_full_disk_is_a_message(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     )
 
 
+def test_a_folder_in_the_place_of_a_file_may_be_moved_away(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who named neither of the two, as of what ditr keeps, can name no other."""
+    said = said_of(IsADirectoryError(21, "Is a directory", "/cache/checks/x.json"), monkeypatch, capsys)
+    assert "/cache/checks/x.json: is a directory" in said
+    assert "move the folder away" in said
+
+
 def test_a_name_of_5000_characters_is_a_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
