@@ -21,7 +21,7 @@ the end stands what SQLite and DuckDB write beside a file."""
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = True, alone: bool = False) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True, alone: bool = False, needs: int = 0) -> Iterator[Path]:
     """Gives a name beside ``path`` to write to; when the block ends, what was written takes the place of ``path``.
 
     Whatever happens, even a power cut, there is the old file or the new one. If the block raises, the old one stays.
@@ -33,6 +33,7 @@ def replacing(path: Path, *, durable: bool = True, alone: bool = False) -> Itera
         what is left of such files is for who knows their folder.
     alone: the caller holds a lock, so that no other process writes this file; a database, which locks files in its own
         way, has to be written so.
+    needs: bytes that the file takes at least, where that is known before it is written; told where there is no room.
 
     Raises
     ------
@@ -50,7 +51,7 @@ def replacing(path: Path, *, durable: bool = True, alone: bool = False) -> Itera
         if durable:
             _sync(path.parent)
     except Exception as error:
-        if (mistake := unwritten(error, path=path, part=beside)) is not None:
+        if (mistake := unwritten(error, path=path, part=beside, needs=needs)) is not None:
             raise mistake from error
         raise
     finally:

@@ -73,8 +73,9 @@ def unwritten(error: Exception, *, path: Path, part: Path | None = None, needs: 
     what, fix = os.strerror(number).lower(), _FIXES.get(number, "")
     if number in _FULL:
         written = size_of(part) if part else 0
-        most, free = max(needs, written, size_of(path) if part else 0), written + _free_bytes(path.parent)
-        needed = f"it needs more than {most:,} bytes, and {free:,}" if most else f"{free:,} bytes"
+        most, free = max(needs, written, size_of(path) if part else 0), written + free_bytes(path.parent)
+        least = "at least" if needs == most else "more than"
+        needed = f"it needs {least} {most:,} bytes, and {free:,}" if most else f"{free:,} bytes"
         what = f"there is no room: {needed} are free"
     elif number == errno.ENOENT:
         what = "somebody removed it, or its folder, while it was written"
@@ -98,7 +99,7 @@ def _number(error: Exception, paths: tuple[Path, Path | None]) -> int | None:
     if isinstance(error, OSError) and error.errno in _FIXES:
         return error.errno
     full = (one.errno for one in causes(error) if isinstance(one, OSError) and one.errno in _FULL)
-    return next(full, errno.ENOSPC if _free_bytes(folder) < _SMALLEST_BYTES else None)
+    return next(full, errno.ENOSPC if free_bytes(folder) < _SMALLEST_BYTES else None)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -111,6 +112,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         found = found.__cause__ or found.__context__
 
 
-def _free_bytes(folder: Path) -> int:
+def free_bytes(folder: Path) -> int:
+    """On the disk of a folder, for this user."""
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize

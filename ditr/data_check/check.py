@@ -17,6 +17,7 @@ from ditr.data.frame_files import Contents, FileFacts
 from ditr.data.scannet_sv import FrameSet
 from ditr.data_check.frame_check import HARMLESS as HARMLESS_IN_A_FRAME
 from ditr.data_check.frame_check import FrameFindings, check_frame
+from ditr.data_check.instance_check import NOTHING_TO_SCORE, NOTHING_TO_TRAIN_ON, check_instances
 from ditr.data_check.label_statistics import UNANNOTATED
 from ditr.data_check.reprojection_summary import Reprojection, summarise
 from ditr.data_check.split_check import (
@@ -24,10 +25,7 @@ from ditr.data_check.split_check import (
     CONVENTION,
     DEPTH_SCALE,
     NEIGHBOURS,
-    NOTHING_TO_SCORE,
-    NOTHING_TO_TRAIN_ON,
     check_geometry,
-    check_instances,
     check_splits,
 )
 from ditr.progress import Progress, silent

@@ -28,7 +28,9 @@ class Mistake:
     cause: str
     """What is likely to have happened, a sentence's end."""
     fix: str
-    """What to write where; a sentence."""
+    """What to write where, for an import that can be told of it; a sentence."""
+    files_fix: str
+    """What to change in raw files whose format leaves no choice, such as ScanNet's; a sentence."""
     pose: Callable[[np.ndarray], np.ndarray] | None = None
     """The right pose (4, 4) of the stored one; None where poses are right."""
     depth_factor: float = 1.0
@@ -82,8 +84,8 @@ def _with_rotation(pose: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     return result
 
 
-RIGHT = Mistake(cause="nothing is wrong", fix="")
-NO_POSITION = Mistake(cause="positions mean nothing", fix="", pose=_at_origin)
+RIGHT = Mistake(cause="nothing is wrong", fix="", files_fix="")
+NO_POSITION = Mistake(cause="positions mean nothing", fix="", files_fix="", pose=_at_origin)
 
 _AGAIN = "then the same import"
 _WORLD_TO_CAMERA = "poses go the other way than was said (world to camera, or camera to world): invert them"
@@ -93,10 +95,18 @@ _AXES_FIX = "write `axes: opengl` in capture.yaml of rgbd, or take it away where
 _ELSEWHERE = "of another format write the poses as docs/data_format.md (Import) says that they are read"
 
 MISTAKES = (
-    Mistake(cause=_OPENGL, fix=f"{_AXES_FIX}, {_AGAIN}; {_ELSEWHERE}", pose=lambda pose: pose @ _FLIP),
+    Mistake(
+        cause=_OPENGL,
+        fix=f"{_AXES_FIX}, {_AGAIN}; {_ELSEWHERE}",
+        files_fix=f"multiply the second and the third column of the pose files by -1, {_AGAIN}",
+        pose=lambda pose: pose @ _FLIP,
+    ),
     *(
         Mistake(
-            cause=_WORLD_TO_CAMERA, fix=f"{_DIRECTION_FIX}, {_AGAIN}; {_ELSEWHERE}", pose=_after_turn(turn, _inverted)
+            cause=_WORLD_TO_CAMERA,
+            fix=f"{_DIRECTION_FIX}, {_AGAIN}; {_ELSEWHERE}",
+            files_fix=f"write the inverse of each matrix into the pose files, {_AGAIN}",
+            pose=_after_turn(turn, _inverted),
         )
         for turn in _TURNS
     ),
@@ -104,6 +114,8 @@ MISTAKES = (
         Mistake(
             cause=f"{_WORLD_TO_CAMERA}; and {_OPENGL}",
             fix=f"{_DIRECTION_FIX}, and {_AXES_FIX}, {_AGAIN}; {_ELSEWHERE}",
+            files_fix="write the inverse of each matrix into the pose files, its second and third column times -1, "
+            f"{_AGAIN}",
             pose=_after_turn(turn, _inverted_opengl),
         )
         for turn in _TURNS
@@ -111,16 +123,19 @@ MISTAKES = (
     Mistake(
         cause="rotations are transposed, rows for columns: transpose them",
         fix=f"write the pose files with rotations transposed, {_AGAIN}",
+        files_fix=f"write the pose files with rotations transposed, {_AGAIN}",
         pose=_transposed,
     ),
     Mistake(
         cause="quaternions have their real part first, and it was taken for the last: w x y z is x y z w",
         fix=f"write the real part last in the trajectory, {_AGAIN}",
+        files_fix=f"take the real part for the first where the pose files are made of quaternions, {_AGAIN}",
         pose=lambda pose: _quaternion_rolled(pose, by=-1),
     ),
     Mistake(
         cause="quaternions have their real part last, and it was taken for the first: x y z w is w x y z",
         fix=f"write the real part first where rotations are made of quaternions, {_AGAIN}",
+        files_fix=f"take the real part for the last where the pose files are made of quaternions, {_AGAIN}",
         pose=lambda pose: _quaternion_rolled(pose, by=1),
     ),
     *(
@@ -128,6 +143,7 @@ MISTAKES = (
             cause=f"depth is {times:g} times too {word} for the poses: depth_per_m is {times:g} times too {other_word}",
             fix=f"{way} depth_per_m in capture.yaml of rgbd by {times:g} ({example}), {_AGAIN}; of another format "
             f"{other} the values of the depth images by it",
+            files_fix=f"{other} the values of the depth images by {times:g}, {_AGAIN}",
             depth_factor=factor,
         )
         for times in (2, 5, 6.5535, 10)
@@ -139,6 +155,7 @@ MISTAKES = (
     Mistake(
         cause="positions are in millimetres, and were taken for metres",
         fix=f"divide the positions of the poses by 1000, {_AGAIN}",
+        files_fix=f"divide the first three numbers of the pose files' fourth column by 1000, {_AGAIN}",
         depth_factor=1000,
         unit_per_m=1000,
     ),
@@ -147,6 +164,8 @@ MISTAKES = (
             cause=f"the focal length is {factor:.3g} times too {word}: fx and fy are of images of another size",
             fix=f"{way} fx and fy by {factor:.3g}, and look at cx and cy, in capture.yaml of rgbd, camera.txt of "
             f"tum or intrinsic.txt of esam, {_AGAIN}",
+            files_fix="give --intrinsics scene; and where that is given, write fx and fy of the depth camera, not the "
+            "colour camera, as fx_depth and fy_depth into the scan's .txt",
             focal_factor=focal,
         )
         for factor in (4 / 3, 1.5, 2, 3)

@@ -1,4 +1,4 @@
-"""What only a look at whole splits shows: shared scenes, frames that only a list names, no instance in any frame."""
+"""What only a look at whole splits shows: shared scenes, frames that only a list names, frames that do not agree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ditr.data.prepared import skipped_frames
 from ditr.data.scannet_sv import MANIFEST, POINTS, FrameSet, Split
 from ditr.data_check.frame_check import DEPTH, FrameFindings
 from ditr.data_check.frame_list import FRAME_LISTS, read_frame_list
-from ditr.data_check.label_statistics import INSTANCES_A_FRAME, MIN_INSTANCE_POINTS, SCOREABLE, TRAINABLE
+from ditr.data_check.label_statistics import MIN_INSTANCE_POINTS
 from ditr.data_check.neighbours import compare_neighbours
 from ditr.errors import DitrError
 from ditr.rooms import content_digest
@@ -23,8 +23,6 @@ CONVENTION, DEPTH_SCALE, NEIGHBOURS = "pose or depth convention", "depth scale",
 """Kinds of what is wrong with the geometry of all frames alike; and of frames that do not agree, nobody knows why."""
 LEAST_DEPTH_M, MOST_DEPTH_M = 0.15, 30.0
 """What the median point of a room is between."""
-NOTHING_TO_TRAIN_ON, NOTHING_TO_SCORE = "no instance to train on", "no instance to score"
-"""Kinds of a split without a single one, of which a training or an evaluation would be void."""
 
 
 def check_splits(dataset: Dataset, report: Report) -> tuple[dict[str, float], tuple[str, ...]]:
@@ -72,33 +70,6 @@ def check_geometry(
             )
         elif found.disagree:
             report(NEIGHBOURS, f"{agree} only: camera, depth or poses are off, by no usual mistake")
-    return statistics
-
-
-def check_instances(
-    dataset: Dataset, usable: Mapping[Split, Sequence[FrameFindings]], report: Report
-) -> dict[str, float]:
-    """Tells ``report`` of a split in which no labelled frame has an instance; returns how many lack one, by name.
-
-    Parameters
-    ----------
-    usable: of the splits that there are, the frames that are not broken; a split without them is told elsewhere.
-    """
-    statistics: dict[str, float] = {}
-    looked_for: tuple[tuple[Split, str, str, str], ...] = (
-        ("train", NOTHING_TO_TRAIN_ON, TRAINABLE, ""),
-        ("val", NOTHING_TO_SCORE, SCOREABLE, f" of {MIN_INSTANCE_POINTS} points or more"),
-    )
-    for split, kind, value, size in looked_for:
-        frames = [frame for frame in usable.get(split, ()) if INSTANCES_A_FRAME in frame.values]
-        if not frames:
-            continue
-        empty = sum(not frame.values[value] for frame in frames)
-        statistics[f"{split} frames with {kind}"] = float(empty)
-        if empty == len(frames):
-            annotated = int(sum(frame.values[INSTANCES_A_FRAME] for frame in frames))
-            what = f"no frame of {split}, of {empty}, has an instance{size} of one of the classes of things"
-            report(kind, f"{dataset.root}: {what}; annotated instances: {annotated}, whatever their class")
     return statistics
 
 

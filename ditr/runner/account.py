@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from ditr.files import write_text
 from ditr.record.provenance import code_changed
 from ditr.record.recording import Recording
+from ditr.runner.disk_room import require_room
 from ditr.runner.execution import how
 from ditr.runner.host import Host
 from ditr.runner.inputs import Inputs, LoadedWeights
@@ -91,7 +92,9 @@ class RecordAccount:
     def begin(
         self, inputs: Inputs, *, model: EsamSingleView, start: LoadedWeights | None, device: torch.device
     ) -> None:
-        """Raises DitrError if the training goes on with other files than it was begun with."""
+        """Raises DitrError if the disk cannot hold what the training writes, or it goes on with other files than it was
+        begun with."""
+        require_room(self._folder, model=model)
         spec, ranks = self._spec, self._host.ranks
         self._steps = inputs.steps_of_an_epoch(spec)
         self.recording.note_steps(spec.schedule.epochs * self._steps)

@@ -89,9 +89,10 @@ class Scan:
         shares = [near_share(self.nearest.query(xyz)[0]) for xyz in right]
         likely = int(np.argmax(shares))
         what = f"{share:.0%} of the frame's points are within {NEAR_M:g} m of this mesh, half are {median_m:.2g} m away"
+        fix = "export depth in millimetres, and poses from camera to world with OpenCV's axes, of this scan"
         if shares[likely] >= max(_CLEARLY, 2 * share):
             what += f"; {shares[likely]:.0%} would be near: {MISTAKES[likely].cause}"
-        fix = "export depth in millimetres, and poses from camera to world with OpenCV's axes, of this scan"
+            fix = MISTAKES[likely].files_fix
         return DitrError(what, code=Code.DATASET, where=str(self.mesh), fix=fix)
 
 

@@ -74,7 +74,9 @@ class TrainingState:
             "optimizer": optimizer.state_dict(),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self.path) as beside, beside.open("w+b") as file:
+        moments = (moment for of_weight in optimizer.state.values() for moment in of_weight.values())
+        needs = sum(tensor.nbytes for tensor in (*model.state_dict().values(), *moments))
+        with replacing(self.path, needs=needs) as beside, beside.open("w+b") as file:
             torch.save(content, file)
             file.write(_MARK + _digest(file, size=file.tell()))
 

@@ -20,8 +20,9 @@ def save_weights(model: nn.Module, path: Path) -> None:
     """Write the model's state dict as safetensors, whole or not at all."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as beside:
-        beside.write_bytes(save(state, metadata={DIGEST: digest_of(state)}))  # save_file names no cause where it fails
+    content = save(state, metadata={DIGEST: digest_of(state)})
+    with replacing(path, needs=len(content)) as beside:
+        beside.write_bytes(content)  # save_file names no cause where it fails
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:

@@ -132,6 +132,28 @@ def test_classes_that_no_model_predicts_are_no_instances(labels: tuple[Path, dic
     assert {problem.kind: problem.count for problem in checked(root).problems} == TO_TRAIN | TO_SCORE
 
 
+@pytest.mark.parametrize(
+    ("kind", "ids", "said"),
+    [
+        ("instance_mask", (0, 0), "every id in instance_mask is 0. Fix: number each object"),
+        ("semantic_mask", (0, 0), "every id in semantic_mask is 0 where there is an instance. Fix: write class ids"),
+        ("semantic_mask", (20, 1357), "ids in semantic_mask that no class has: 20, 1357. Fix: name them"),
+        ("semantic_mask", (1, 3), "all are stuff (wall, floor). Fix: take what shall be found out of stuff"),
+        ("semantic_mask", (2, 2), "all are of fewer than 100 points. Fix: evaluate on frames of larger ones"),
+    ],
+)
+def test_why_there_is_no_instance_is_said_with_what_mends_it(
+    labels: tuple[Path, dict[str, tuple[str, ...]]], kind: str, ids: tuple[int, int], said: str
+) -> None:
+    root, frames = labels
+    for frame, id_ in zip(frames["val"], ids, strict=True):
+        np.full(POINT_COUNT, id_, dtype=np.int64).tofile(root / kind / f"{frame}.bin")
+        if id_ == 2:  # chairs, but small
+            relabel(root, "instance_mask", [frame], points=99)
+    (problem,) = checked(root).problems
+    assert f"Cause: {said}" in problem.examples[0]
+
+
 def test_what_is_counted_is_what_training_and_evaluation_get(tiny_dataset: Dataset) -> None:
     report = check_dataset(tiny_dataset)
     for frames in (tiny_dataset.train, tiny_dataset.val):

@@ -272,8 +272,11 @@ def test_what_cannot_be_made_is_counted_and_named_and_the_rest_is_made(source, p
         (lambda root: shorten_segments(root), "segment ids for"),
         (lambda root: name_other_segments(root), "14 of 15 segments that it names are not in"),
         (lambda root: move_camera(root, lambda pose: pose @ np.diag([1.0, -1, -1, 1])), "OpenGL's"),
+        (lambda root: move_camera(root, lambda pose: pose @ np.diag([1.0, -1, -1, 1])), "third column of the pose"),
         (lambda root: move_camera(root, np.linalg.inv), "poses go the other way than was said"),
+        (lambda root: move_camera(root, np.linalg.inv), "fix: write the inverse of each matrix into the pose files"),
         (lambda root: scale_depth(root, 5), "depth is 5 times too large"),
+        (lambda root: scale_depth(root, 5), "fix: divide the values of the depth images by 5"),
         (lambda root: scale_depth(root, 0.2), "depth is 5 times too small"),
     ],
 )

@@ -1,12 +1,15 @@
 """The state file: complete, replaced at once, and refused when it is damaged or someone else's."""
 
+import errno
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
 from torch import nn
 
 from ditr.errors import Code, DitrError
+from ditr.machine_errors import MachineError
 from ditr.training.state import Ledger, TrainingState
 
 PLAN = {"seed": 0, "epochs": 4}
@@ -70,6 +73,23 @@ def test_a_failing_save_keeps_the_old_state(tmp_path: Path, monkeypatch: pytest.
         state.save(Ledger(epoch=2), model=model, optimizer=optimizer, plan=PLAN)
     assert state.restore(model=model, optimizer=optimizer, plan=PLAN).epoch == 1
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_full_disk_is_told_with_the_bytes_that_the_state_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, optimizer = trained(0)
+    path = tmp_path / "state.pt"
+    numbers = sum(weight.numel() for weight in model.parameters())
+
+    def full(content: object, file: BinaryIO) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(MachineError, match=r"at least ([\d,]+) bytes, and [\d,]+ are free") as error:
+        TrainingState(path).save(Ledger(), model=model, optimizer=optimizer, plan=PLAN)
+    least = int(str(error.value).split("at least ")[1].split(" bytes")[0].replace(",", ""))
+    assert 4 * 3 * numbers <= least < 4 * 3 * numbers + 200, "AdamW keeps two numbers of each weight"
 
 
 def test_another_trainings_state_is_refused_and_the_difference_named(tmp_path: Path) -> None:
