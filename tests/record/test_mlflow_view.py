@@ -142,9 +142,12 @@ def test_a_run_that_was_killed_before_it_could_tell_is_caught_up(folder: Record)
     with folder.lock():
         view(folder).tell([folder])
         assert children(folder)[0].info.status == "RUNNING"
-        finish(folder)  # and here it is killed
+        finish(folder)  # and here it is killed, while it sends a file
+        half = folder.path.parent / "mlartifacts" / children(folder)[0].info.run_id / "artifacts/.artifact.uploading.x"
+        half.write_text("{")
     view(folder).catch_up()
     (run,) = children(folder)
+    assert not half.exists()
     assert (run.info.status, run.data.metrics["final/ap50"]) == ("FINISHED", 0.5)
 
 

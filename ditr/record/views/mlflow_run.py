@@ -131,6 +131,7 @@ class RunWriter:
 
     def _send_files(self, run_id: str) -> None:
         record, folder = self.record, self.record.folder
+        self.store.sweep_files(run_id)
         for file in (folder.spec, folder.provenance, folder.result, folder.checks):
             if file.is_file():
                 self.client.log_artifact(run_id, str(file))

@@ -30,6 +30,8 @@ FILE = "mlflow.db"
 OWNER_FILE = ".mlflow-owner"
 """In the folder of records: whose runs they are on a server that holds others too."""
 _OWNER_TEXT = re.compile(r"(?P<owner>[0-9a-f]{32})(?: (?P<inode>[0-9]+))?")
+_COPYING = ".artifact.uploading.*"
+"""How MLflow names a file of a run that it is copying."""
 _LOCKED_S = 5.0
 """Longest wait for another program that writes to the file."""
 _SERVER_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
@@ -80,6 +82,9 @@ class MlflowStore(Protocol):
     def explain(self, error: BaseException) -> StoreError | None:
         """What an error of MLflow's says of the store; None if nothing."""
 
+    def sweep_files(self, run_id: str) -> None:
+        """Removes what a killed process left of a run's files that it was copying."""
+
     def remove_files(self, run_id: str) -> None:
         """Those of a deleted run, where MLflow would leave them."""
 
@@ -122,6 +127,10 @@ class LocalStore:
             connection.rollback()
         if what := _mismatch(set(found), [version for (version,) in versions]):
             raise StoreError(what, code=Code.RUN, where=str(self.path), fix=_ANEW)
+
+    def sweep_files(self, run_id: str) -> None:
+        for left in (self._files / run_id).rglob(_COPYING):
+            left.unlink(missing_ok=True)
 
     def remove_files(self, run_id: str) -> None:
         shutil.rmtree(self._files / run_id, ignore_errors=True)
@@ -228,6 +237,9 @@ class ServerStore:
     def _unusable(self, what: str) -> StoreError:
         fix = "Start it, or let MLFLOW_TRACKING_URI name one that runs"
         return StoreError(what, code=Code.RUN, where=without_password(self.uri), fix=fix)
+
+    def sweep_files(self, run_id: str) -> None:
+        """They are the server's."""
 
     def remove_files(self, run_id: str) -> None:
         """They are the server's: `mlflow gc` removes them there."""
