@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a thread that spins takes
 # Triton's kernels run in Python: no test needs a GPU. Read when they are first imported.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Commands that tests start and stop hear what they would in a terminal: a background shell and nohup start all deaf.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -92,11 +92,12 @@ def predict(
             end_when_told()
             with open_scene_page(host, port) as page:
                 typer.echo(f"{address(host, port)}  (Ctrl-C ends it)")
-                _write(trained, source, frames or [], split, out, merge=merge, show=page.show, registry=registry)
+                said = _write(trained, source, frames or [], split, out, merge=merge, show=page.show, registry=registry)
                 with suppress(KeyboardInterrupt):
+                    typer.echo(said)
                     threading.Event().wait()
         else:
-            _write(trained, source, frames or [], split, out, merge=merge, show=None, registry=registry)
+            typer.echo(_write(trained, source, frames or [], split, out, merge=merge, show=None, registry=registry))
     except KeyboardInterrupt:
         typer.echo(STOPPED, err=True)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
@@ -126,7 +127,8 @@ def _write(
     merge: bool,
     show: Show | None,
     registry: Registry,
-) -> None:
+) -> str:
+    """Fills ``out`` and returns what to say of it."""
     from ditr.data_check.screening import frames_apart
     from ditr.runner.merging import Merging
     from ditr.runner.predictions import write_predictions
@@ -147,10 +149,7 @@ def _write(
         with filling(out) as part:
             merging = Merging(predictor, part, show=show, apart=apart) if merge else None
             result = write_predictions(predictor, part, merging=merging, progress=progress)
-        display.say(_summary(result))
-        for line in apart:
-            display.say(_APART.format(line))
-        display.say(str(out))
+    return "\n".join([_summary(result), *(_APART.format(line) for line in apart), str(out)])
 
 
 def _summary(result: dict[str, Any]) -> str:

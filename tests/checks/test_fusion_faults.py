@@ -322,12 +322,12 @@ def gate_thrown_away(patch: Patch) -> None:
 
 
 def gate_closed_to_2d(patch: Patch) -> None:
-    patch.setattr(LiteGate, "forward", lambda self, in_2d, in_3d: in_2d.new_zeros(len(in_2d), 1))
+    patch.setattr(LiteGate, "forward", lambda self, in_2d, in_3d, features: in_2d.new_zeros(len(in_2d), 1))
 
 
 def gate_draws_in_evaluation(patch: Patch) -> None:
     honest = LiteGate.forward
-    patch.setattr(LiteGate, "forward", lambda self, in_2d, in_3d: honest(self, in_2d, in_3d) * torch.rand(1))
+    patch.setattr(LiteGate, "forward", lambda self, *inputs: honest(self, *inputs) * torch.rand(1))
 
 
 NORMS = FusionSpec(injection=InjectionSpec(scales=(4, 1), projection="linear_bn_gelu"))

@@ -115,6 +115,6 @@ def test_where_nothing_has_run_the_message_says_what_to_run(done: Shell, frame: 
 
 
 def test_a_picture_that_cannot_be_written_is_a_message(done: Shell, frame: str, tmp_path: Path) -> None:
-    assert "cannot be written: Is a directory" in refused(
+    assert "cannot be written: is a directory" in refused(
         done, str(done.folder("baseline")), frame, "--out", str(tmp_path)
     )
