@@ -6,6 +6,7 @@ Ctrl-C does, is tested with real starts.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib
 import json
@@ -43,9 +44,11 @@ def run(words: tuple[str, ...], *, at: Path, environment: Mapping[str, str]) -> 
 @functools.cache
 def _server() -> subprocess.Popen[str]:
     """One a test process; it ends with it, when its input does."""
-    return subprocess.Popen(
+    server = subprocess.Popen(
         [sys.executable, "-m", "tests.e2e.warm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+    atexit.register(server.communicate)
+    return server
 
 
 def serve() -> None:
