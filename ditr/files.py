@@ -146,8 +146,8 @@ def abandoned(path: Path) -> Iterator[bool]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             yield False
-        else:
-            yield True
+        else:  # or it has got its name since, and its process writes another here
+            yield _is_open_as(path, file.fileno())
 
 
 def unfinished_in(folder: Path) -> dict[Path, int]:
@@ -166,6 +166,7 @@ def _sweep(path: Path, *, alone: bool) -> None:
 
 
 def _is_open_as(path: Path, handle: int) -> bool:
+    """Whether the open file is the one of this name now."""
     try:
         return os.path.samestat(path.stat(), os.fstat(handle))
     except FileNotFoundError:
