@@ -34,7 +34,7 @@ from ditr.cli import (
     view,
 )
 from ditr.cli.host import leave, open_closed_streams
-from ditr.cli.serving import STOPPED, Ending
+from ditr.cli.serving import STOPPED, StopRequest
 from ditr.errors import DitrError, ExitCode
 from ditr.machine_errors import as_mistake
 
@@ -52,13 +52,13 @@ class _Commands(TyperGroup):
 
 
 @contextmanager
-def _said_when_stopped(ending: Ending | None) -> Iterator[None]:
+def _said_when_stopped(request: StopRequest | None) -> Iterator[None]:
     try:
         yield
     except typer.Exit:
         raise
     except (Exception, KeyboardInterrupt) as error:
-        asked = ending is not None and ending.asked  # a worker that hears the signal too may break a pool
+        asked = request is not None and request.asked  # a worker that hears the signal too may break a pool
         if not asked and not isinstance(error, KeyboardInterrupt):
             raise
         typer.echo(STOPPED, err=True)
@@ -120,10 +120,10 @@ def _root(
 def main() -> None:
     """Entry point; what it exits with is an ``ExitCode``."""
     open_closed_streams()
-    ending = Ending()
-    ending.listen()
+    request = StopRequest()
+    request.listen()
     try:
-        app(obj=ending)
+        app(obj=request)
     except DitrError as error:
         _refuse(error)
     except OSError as error:

@@ -14,7 +14,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AT_ONCE = b"\nstopped at once\n"
 
 
-class Ending:
+class StopRequest:
     """While a command runs, the answer to the signals: KeyboardInterrupt, and the end of the process."""
 
     def __init__(self) -> None:
